@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What bindgen reads for the bindings that the kernel's own
+ * rust/bindings/bindings_helper.h does not give yet. On the way upstream these
+ * lines are added to that file.
+ */
+
+#include <crypto/sha2.h>
+#include <linux/anon_inodes.h>
+#include <linux/fs.h>
+#include <linux/fscache-cache.h>
+#include <linux/namei.h>
+#include <linux/netfs.h>
+#include <linux/pagemap.h>
+#include <linux/poll.h>
+#include <linux/statfs.h>
+#include <trace/events/fscache.h>
+
+/* bindgen gets confused by casts in macros. */
+const fmode_t RUST_CONST_HELPER_FMODE_PWRITE = FMODE_PWRITE;
+const fmode_t RUST_CONST_HELPER_FMODE_LSEEK = FMODE_LSEEK;
+const fmode_t RUST_CONST_HELPER_FMODE_CAN_ODIRECT = FMODE_CAN_ODIRECT;
+const fmode_t RUST_CONST_HELPER_FMODE_NOWAIT = FMODE_NOWAIT;
+const int RUST_CONST_HELPER_IOCB_NOWAIT = (__force int)IOCB_NOWAIT;
+const unsigned int RUST_CONST_HELPER_LOOKUP_DIRECTORY = LOOKUP_DIRECTORY;
+const __poll_t RUST_CONST_HELPER_EPOLLIN = EPOLLIN;
+const __poll_t RUST_CONST_HELPER_EPOLLOUT = EPOLLOUT;
+const __poll_t RUST_CONST_HELPER_EPOLLERR = EPOLLERR;
+const __poll_t RUST_CONST_HELPER_EPOLLHUP = EPOLLHUP;
+
+#include "../helpers/helpers.c"

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/fs.h>
+#include <linux/fs_struct.h>
+#include <linux/ioprio.h>
+#include <linux/mount.h>
+#include <linux/pagemap.h>
+
+__rust_helper void rust_helper_get_fs_pwd(struct path *path)
+{
+	get_fs_pwd(current->fs, path);
+}
+
+__rust_helper void rust_helper_inode_lock(struct inode *inode)
+{
+	inode_lock(inode);
+}
+
+__rust_helper void rust_helper_inode_unlock(struct inode *inode)
+{
+	inode_unlock(inode);
+}
+
+__rust_helper struct inode *rust_helper_file_inode(const struct file *file)
+{
+	return file_inode(file);
+}
+
+__rust_helper bool rust_helper_is_idmapped_mnt(const struct vfsmount *mnt)
+{
+	return is_idmapped_mnt(mnt);
+}
+
+__rust_helper bool rust_helper_sb_rdonly(const struct super_block *sb)
+{
+	return sb_rdonly(sb);
+}
+
+__rust_helper loff_t rust_helper_i_size_read(const struct inode *inode)
+{
+	return i_size_read(inode);
+}
+
+__rust_helper u16 rust_helper_get_current_ioprio(void)
+{
+	return get_current_ioprio();
+}
+
+__rust_helper errseq_t rust_helper_filemap_sample_wb_err(struct address_space *mapping)
+{
+	return filemap_sample_wb_err(mapping);
+}
+
+__rust_helper int rust_helper_filemap_check_wb_err(struct address_space *mapping, errseq_t since)
+{
+	return filemap_check_wb_err(mapping, since);
+}

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Inline functions and macros of the kernel's headers that Rust cannot call:
+ * each gets a function of the same name with the prefix rust_helper_. Upstream
+ * each file below joins the kernel's rust/helpers/.
+ *
+ * Sorted alphabetically.
+ */
+
+#include <linux/compiler_types.h>
+
+#define __rust_helper
+
+#include "cred.c"
+#include "dcache.c"
+#include "fs.c"
+#include "fscache.c"
+#include "sched.c"
+#include "workqueue.c"
