@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Making credentials and acting with them.
+//!
+//! C header: [`include/linux/cred.h`](srctree/include/linux/cred.h)
+
+use crate::{
+    bindings,
+    kernel_next::fs::inode::Inode, //
+};
+use core::{
+    mem::ManuallyDrop,
+    ptr::NonNull, //
+};
+use kernel::{
+    cred::Credential,
+    error::to_result,
+    prelude::*,
+    sync::aref::ARef, //
+};
+
+/// Runs `f` with the credentials `cred` in place of the task's own.
+///
+/// A function rather than a guard: a guard could be forgotten, which would leave the task with
+/// credentials that it holds no reference to.
+pub(crate) fn with_cred<R>(cred: &Credential, f: impl FnOnce() -> R) -> R {
+    // SAFETY: `cred` outlives this function, and the old credentials are put back before it
+    // returns: a Rust panic does not unwind in the kernel.
+    let old = unsafe { bindings::override_creds(cred.as_ptr()) };
+    let ret = f();
+    // SAFETY: `old` is what the call above returned, on this task.
+    unsafe { bindings::revert_creds(old) };
+    ret
+}
+
+/// New credentials that nothing uses yet, so that they may be changed.
+///
+/// # Invariants
+///
+/// Holds the only reference to valid credentials that have not been committed.
+pub(crate) struct NewCredential(NonNull<bindings::cred>);
+
+impl NewCredential {
+    /// Kernel credentials in the security context of the current task.
+    pub(crate) fn kernel() -> Result<Self> {
+        // SAFETY: `get_current` returns the running task.
+        let ptr = unsafe { bindings::prepare_kernel_cred(bindings::get_current()) };
+        // INVARIANT: The function returns new credentials, or null.
+        NonNull::new(ptr).map(Self).ok_or(ENOMEM)
+    }
+
+    /// A copy of `cred`.
+    pub(crate) fn copy_of(cred: &Credential) -> Result<Self> {
+        // SAFETY: The function copies the credentials in force.
+        let ptr = with_cred(cred, || unsafe { bindings::prepare_creds() });
+        // INVARIANT: The function returns new credentials, or null.
+        NonNull::new(ptr).map(Self).ok_or(ENOMEM)
+    }
+
+    /// Makes files that are created with these credentials get the security context that files
+    /// in `dir` have.
+    pub(crate) fn create_files_as(&mut self, dir: &Inode) -> Result {
+        // SAFETY: By the invariant the credentials are valid and nothing else uses them; the
+        // inode is valid as it is borrowed.
+        to_result(unsafe { bindings::set_create_files_as(self.0.as_ptr(), dir.as_ptr()) })
+    }
+
+    /// Makes what is done with these credentials be judged as `secid`.
+    pub(crate) fn security_override(&mut self, secid: SecurityId) -> Result {
+        // SAFETY: By the invariant the credentials are valid and nothing else uses them.
+        to_result(unsafe { bindings::set_security_override(self.0.as_ptr(), secid.0) })
+    }
+
+    /// Ends the time in which they can be changed.
+    pub(crate) fn commit(self) -> ARef<Credential> {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: The reference that `this` holds becomes the `ARef`'s. `Credential` is a
+        // transparent wrapper.
+        unsafe { ARef::from_raw(this.0.cast()) }
+    }
+}
+
+impl Drop for NewCredential {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant this is the only reference, and nothing uses them.
+        unsafe { bindings::abort_creds(self.0.as_ptr()) };
+    }
+}
+
+/// A security context, as the security module numbers it.
+#[derive(Clone, Copy)]
+pub(crate) struct SecurityId(u32);
+
+impl SecurityId {
+    /// Looks a security context up by its name.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` if there is no security module; what it says otherwise.
+    pub(crate) fn from_context(context: &[u8]) -> Result<Self> {
+        let mut secid = 0;
+        // CAST: A context comes in a line of less than a page.
+        let len = context.len() as u32;
+        // SAFETY: The context is as long as said.
+        to_result(unsafe {
+            bindings::security_secctx_to_secid(context.as_ptr().cast(), len, &mut secid)
+        })?;
+        Ok(SecurityId(secid))
+    }
+}
+
+/// Whether the current task has `CAP_SYS_ADMIN` in the initial user namespace.
+pub(crate) fn capable_sys_admin() -> bool {
+    // SAFETY: The function has no preconditions. CAST: 21.
+    unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as c_int) }
+}

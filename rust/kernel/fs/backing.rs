@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Files that the kernel opens for itself: opening, reading, writing, asking.
+//!
+//! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h),
+//! [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h)
+
+use super::{
+    dentry::Dentry,
+    inode::Inode,
+    path::{
+        Mount,
+        WriteAccess, //
+    }, //
+};
+use crate::{
+    bindings,
+    kernel_next::iov::KernelIter, //
+};
+use core::ptr::NonNull;
+use kernel::{
+    cred::Credential,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
+    fs::File,
+    iov::IovIterSource,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Refcount, //
+    }, //
+};
+
+/// Reading and writing, with 64-bit offsets. Not `O_DIRECT`: that is decided for each request.
+// CAST: Flags fit.
+const OPEN_FLAGS: c_int = (bindings::O_RDWR | bindings::O_LARGEFILE) as c_int;
+
+/// # Safety
+///
+/// `ptr` must be null or a file that was just opened, to which the caller owns a reference, which
+/// it gives up.
+unsafe fn owned(ptr: *mut bindings::file) -> Result<ARef<File>> {
+    let ptr = NonNull::new(ptr).ok_or(ENOENT)?;
+    // SAFETY: As the caller guarantees; nobody can have begun to use the position of a file that
+    // was just opened. `File` is a transparent wrapper.
+    Ok(unsafe { ARef::from_raw(ptr.cast()) })
+}
+
+fn with_iter_ops(file: ARef<File>) -> Result<ARef<File>> {
+    // SAFETY: The file is valid, and so are its operations.
+    let op = unsafe { &*(*file.as_ptr()).f_op };
+    if op.read_iter.is_none() || op.write_iter.is_none() {
+        return Err(EINVAL);
+    }
+    Ok(file)
+}
+
+/// Opens a regular file.
+///
+/// # Errors
+///
+/// `EINVAL` if the file system cannot do kernel I/O; what opening says.
+pub(crate) fn open(mount: &Mount, dentry: &Dentry, cred: &Credential) -> Result<ARef<File>> {
+    let path = mount.path_of(dentry);
+    // SAFETY: All are valid.
+    let file = unsafe { bindings::kernel_file_open(&path, OPEN_FLAGS, cred.as_ptr()) };
+    // SAFETY: The function opens a file, or returns an error.
+    with_iter_ops(unsafe { owned(from_err_ptr(file)?) }?)
+}
+
+/// Creates a regular file without a name, on the file system of `dir`.
+///
+/// # Errors
+///
+/// `EINVAL` if the file system cannot do kernel I/O; what creating says.
+pub(crate) fn tmpfile(
+    write: &WriteAccess<'_>,
+    dir: &Dentry,
+    cred: &Credential,
+) -> Result<ARef<File>> {
+    let path = write.mount().path_of(dir);
+    // CAST: A mode fits.
+    let mode = (bindings::S_IFREG | 0o600) as bindings::umode_t;
+    // SAFETY: All are valid.
+    let file = unsafe {
+        bindings::kernel_tmpfile_open(
+            core::ptr::addr_of_mut!(bindings::nop_mnt_idmap),
+            &path,
+            mode,
+            OPEN_FLAGS,
+            cred.as_ptr(),
+        )
+    };
+    // SAFETY: The function opens a file, or returns an error.
+    with_iter_ops(unsafe { owned(from_err_ptr(file)?) }?)
+}
+
+/// The file's inode.
+pub(crate) fn inode(file: &File) -> &Inode {
+    // SAFETY: The file is valid, and keeps its inode.
+    unsafe { Inode::from_raw(bindings::file_inode(file.as_ptr())) }
+}
+
+/// The file's dentry.
+pub(crate) fn dentry(file: &File) -> &Dentry {
+    // SAFETY: The file is valid, and keeps its path.
+    unsafe { Dentry::from_raw((*file.as_ptr()).__bindgen_anon_1.f_path.dentry) }
+}
+
+/// Sets the size in bytes.
+pub(crate) fn truncate(file: &File, size: i64) -> Result {
+    // SAFETY: The file is valid, and keeps its path.
+    let path = unsafe { core::ptr::addr_of!((*file.as_ptr()).__bindgen_anon_1.f_path) };
+    // SAFETY: The path is valid.
+    to_result(unsafe { bindings::vfs_truncate(path, size) })
+}
+
+/// Notes that the file is used: culling goes by that.
+pub(crate) fn touch_atime(file: &File) {
+    // SAFETY: The file is valid, and keeps its path.
+    unsafe {
+        bindings::touch_atime(core::ptr::addr_of!(
+            (*file.as_ptr()).__bindgen_anon_1.f_path
+        ))
+    };
+}
+
+/// Which of the two to look for.
+#[derive(Clone, Copy)]
+pub(crate) enum Seek {
+    Data,
+    Hole,
+}
+
+/// The offset of the next data or hole at `from` or after it.
+///
+/// # Errors
+///
+/// `ENXIO` if there is none.
+pub(crate) fn seek(file: &File, from: i64, what: Seek) -> Result<i64> {
+    let whence = match what {
+        Seek::Data => bindings::SEEK_DATA,
+        Seek::Hole => bindings::SEEK_HOLE,
+    };
+    // SAFETY: The file is valid. These seeks are questions: that they also move the file's
+    // position, which nobody uses, does not matter. CAST: 3 or 4.
+    let ret = unsafe { bindings::vfs_llseek(file.as_ptr(), from, whence as c_int) };
+    // CAST: Negative values are error numbers, which fit.
+    to_result(ret.min(0) as c_int)?;
+    Ok(ret)
+}
+
+/// Writes through the page cache; blocks until it is done. Returns how many bytes were written.
+pub(crate) fn write(file: &File, mut pos: i64, from: &mut IovIterSource<'_>) -> Result<usize> {
+    // SAFETY: The file and the iterator are valid, and the caller may sleep.
+    let ret = unsafe { bindings::vfs_iter_write(file.as_ptr(), from.as_raw(), &mut pos, 0) };
+    // CAST: Negative values are error numbers, which fit.
+    to_result(ret.min(0) as c_int)?;
+    Ok(ret.unsigned_abs())
+}
+
+/// A moment in the history of a file's write-back errors.
+#[derive(Clone, Copy)]
+pub(crate) struct WriteErrors(bindings::errseq_t);
+
+impl WriteErrors {
+    /// Now.
+    pub(crate) fn sample(file: &File) -> Self {
+        // SAFETY: The file is valid, and keeps its mapping.
+        WriteErrors(unsafe { bindings::filemap_sample_wb_err((*file.as_ptr()).f_mapping) })
+    }
+
+    /// Whether something that was written to the page cache since then was lost on its way to the
+    /// disk.
+    pub(crate) fn check(self, file: &File) -> Result {
+        // SAFETY: The file is valid, and keeps its mapping.
+        to_result(unsafe { bindings::filemap_check_wb_err((*file.as_ptr()).f_mapping, self.0) })
+    }
+}
+
+fn mode_has(file: &File, mode: bindings::fmode_t) -> bool {
+    // SAFETY: The file is valid, and its mode does not change.
+    unsafe { (*file.as_ptr()).f_mode & mode != 0 }
+}
+
+/// Runs `f` in a scope in which allocations do not enter the file system: a reader that waits for
+/// this read may be what is to be reclaimed.
+fn nofs<R>(f: impl FnOnce() -> R) -> R {
+    // SAFETY: No preconditions.
+    let flags = unsafe { bindings::memalloc_nofs_save() };
+    let ret = f();
+    // SAFETY: The flags are those that were saved, on this task.
+    unsafe { bindings::memalloc_nofs_restore(flags) };
+    ret
+}
+
+/// Reads what the page cache has of `to`, without waiting for a disk. Returns how many bytes that
+/// was; `to` goes on after them.
+pub(crate) fn read_cached(file: &File, pos: i64, to: &mut KernelIter) -> usize {
+    if !mode_has(file, bindings::FMODE_NOWAIT) {
+        return 0;
+    }
+    let mut iocb = bindings::kiocb {
+        ki_filp: file.as_ptr(),
+        ki_pos: pos,
+        // CAST: Flags fit.
+        ki_flags: bindings::IOCB_NOWAIT | bindings::IOCB_NOIO as c_int,
+        ..Default::default()
+    };
+    // SAFETY: The file, the request and the iterator are valid, and without a completion function
+    // the request is done when the function returns.
+    let ret =
+        nofs(|| unsafe { bindings::vfs_iocb_iter_read(file.as_ptr(), &mut iocb, to.as_raw()) });
+    // An error, like EAGAIN, is as good as nothing: whoever goes on will see it again.
+    usize::try_from(ret).unwrap_or(0)
+}
+
+/// A read under way.
+///
+/// # Invariants
+///
+/// `iocb` is the first member, so that a pointer to it is one to the whole.
+#[repr(C)]
+struct DirectRead<F> {
+    iocb: bindings::kiocb,
+    /// One for whoever submits, one for the completion: what is submitted may be complete, and
+    /// freed, before the function that submitted it returns.
+    refs: Refcount,
+    file: ARef<File>,
+    to: KernelIter,
+    done: Option<F>,
+}
+
+impl<F: FnOnce(Result<usize>) + Send> DirectRead<F> {
+    /// # Safety
+    ///
+    /// `this` must come from [`read_direct`], and the caller gives up one of its two references.
+    unsafe fn put(this: *mut Self) {
+        // SAFETY: The caller's reference keeps it valid.
+        if unsafe { (*this).refs.dec_and_test() } {
+            // SAFETY: It came from `KBox::into_raw`, and this was the last reference.
+            drop(unsafe { KBox::from_raw(this) });
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::put`]; and only once, by whoever completes the request.
+    unsafe fn finish(this: *mut Self, ret: isize) {
+        // SAFETY: Only the completion, which happens once, touches this member.
+        let done = unsafe { (*this).done.take() };
+        // CAST: Negative values are error numbers, which fit.
+        let result = to_result(ret.min(0) as c_int).map(|()| ret.unsigned_abs());
+        // SAFETY: As the caller guarantees.
+        unsafe { Self::put(this) };
+        if let Some(done) = done {
+            done(result);
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `iocb` must be a request that [`read_direct`] submitted, and this its only completion.
+    unsafe extern "C" fn complete(iocb: *mut bindings::kiocb, ret: c_long) {
+        // SAFETY: By the invariant of the type it is also a pointer to the whole. The completion
+        // owns a reference.
+        unsafe { Self::finish(iocb.cast(), ret as isize) };
+    }
+}
+
+/// Reads without going through the page cache where the file system can do that.
+///
+/// `done` is called exactly once, perhaps before this function returns, and in any context, also
+/// in an interrupt: it and what it owns must neither sleep nor fault.
+///
+/// # Errors
+///
+/// `ENOMEM`, without `done` having been called; it is given back.
+pub(crate) fn read_direct<F>(
+    file: ARef<File>,
+    pos: i64,
+    to: KernelIter,
+    done: F,
+) -> core::result::Result<(), (Error, F)>
+where
+    F: FnOnce(Result<usize>) + Send + 'static,
+{
+    let mut flags = 0;
+    if mode_has(&file, bindings::FMODE_CAN_ODIRECT) {
+        // CAST: Flags fit.
+        flags |= bindings::IOCB_DIRECT as c_int;
+    }
+    let Ok(this) = KBox::<DirectRead<F>>::new_uninit(GFP_KERNEL) else {
+        return Err((ENOMEM, done));
+    };
+    let raw = file.as_ptr();
+    let this = KBox::into_raw(KBox::write(
+        this,
+        DirectRead {
+            iocb: bindings::kiocb {
+                ki_filp: raw,
+                ki_pos: pos,
+                ki_complete: Some(DirectRead::<F>::complete),
+                ki_flags: flags,
+                // SAFETY: No preconditions.
+                ki_ioprio: unsafe { bindings::get_current_ioprio() },
+                ..Default::default()
+            },
+            refs: Refcount::new(2),
+            file,
+            to,
+            done: Some(done),
+        },
+    ));
+    // SAFETY: The request owns a reference to the file and the iterator, and both live until the
+    // last reference to it is put: the submitter's, below.
+    let ret = nofs(|| unsafe {
+        bindings::vfs_iocb_iter_read(
+            raw,
+            core::ptr::addr_of_mut!((*this).iocb),
+            (*this).to.as_raw(),
+        )
+    });
+    // CAST: An error number.
+    if ret != -(bindings::EIOCBQUEUED as isize) {
+        // SAFETY: It was not queued, so this is the only completion.
+        unsafe { DirectRead::finish(this, ret) };
+    }
+    // SAFETY: The submitter's reference.
+    unsafe { DirectRead::put(this) };
+    Ok(())
+}

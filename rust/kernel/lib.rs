@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Abstractions that the `kernel` crate does not have yet.
+//!
+//! This is a staging area: each module is named, shaped and documented as it would be in the
+//! kernel's own `rust/kernel/`, where it is to go. All `unsafe` of the driver is here.
+
+pub(crate) mod anon_inode;
+pub(crate) mod cred;
+pub(crate) mod crypto;
+pub(crate) mod fs;
+pub(crate) mod fscache;
+pub(crate) mod iov;
+pub(crate) mod miscdevice;
+pub(crate) mod netfs;
+pub(crate) mod sync;
+pub(crate) mod workqueue;

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a cache does for the network file systems library: I/O on a cookie's data.
+//!
+//! C header: [`include/linux/netfs.h`](srctree/include/linux/netfs.h)
+//!
+//! The layout of `struct netfs_cache_ops` differs between kernel versions, so the table is built
+//! here and nowhere else, by field name.
+
+use crate::{
+    bindings,
+    kernel_next::{
+        fscache::{
+            Backend,
+            Cookie, //
+        },
+        iov::KernelIter, //
+    }, //
+};
+use core::{
+    marker::PhantomData,
+    mem::ManuallyDrop, //
+};
+use kernel::{
+    fs::File,
+    prelude::*,
+    sync::aref::ARef,
+    types::{
+        ForeignOwnable,
+        Opaque, //
+    }, //
+};
+
+/// The promise to tell the owner of a request, once, how it ended.
+///
+/// The owner may be told in any context. Until then it keeps the memory of the request, and an
+/// access to the cookie, so that the cookie's object cannot be withdrawn.
+///
+/// # Invariants
+///
+/// `func` may be called with `data`, and has not been called for this request.
+pub(crate) struct Termination {
+    func: unsafe extern "C" fn(*mut c_void, isize),
+    data: *mut c_void,
+}
+
+// SAFETY: A request may be ended by any task.
+unsafe impl Send for Termination {}
+
+impl Termination {
+    /// Ends the request: so many bytes were transferred, or the error.
+    pub(crate) fn done(self, result: Result<usize>) {
+        let this = ManuallyDrop::new(self);
+        let ret = match result {
+            // CAST: No more than `isize::MAX` bytes can be read at once.
+            Ok(len) => len as isize,
+            Err(e) => e.to_errno() as isize,
+        };
+        // SAFETY: By the invariant; this was the one call.
+        unsafe { (this.func)(this.data, ret) };
+    }
+}
+
+impl Drop for Termination {
+    fn drop(&mut self) {
+        // Whoever lost the request did not do it.
+        // SAFETY: By the invariant; this is the one call. CAST: An error number.
+        unsafe { (self.func)(self.data, -(bindings::EIO as isize)) };
+    }
+}
+
+/// An operation on a cookie (`struct netfs_cache_resources`).
+///
+/// # Invariants
+///
+/// Between `begin_operation` and `end_operation` of the backend `B`: `cache_priv` is a cookie with
+/// an access held, `cache_priv2` is null or a file to which a reference is held.
+#[repr(transparent)]
+pub(crate) struct CacheResources<B>(Opaque<bindings::netfs_cache_resources>, PhantomData<B>);
+
+impl<B: Backend> CacheResources<B> {
+    /// # Safety
+    ///
+    /// `ptr` must be valid and fulfil the invariants for `'a`.
+    unsafe fn from_raw<'a>(ptr: *mut bindings::netfs_cache_resources) -> &'a Self {
+        // INVARIANT: As the caller guarantees. SAFETY: Likewise.
+        unsafe { &*ptr.cast() }
+    }
+
+    /// The cookie that the operation is on.
+    pub(crate) fn cookie(&self) -> &Cookie {
+        // SAFETY: By the invariant.
+        unsafe { Cookie::from_raw((*self.0.get()).cache_priv.cast()) }
+    }
+
+    /// The backend's representation of the cookie.
+    pub(crate) fn object(&self) -> Option<<B::Object as ForeignOwnable>::Borrowed<'_>> {
+        // SAFETY: The access to the cookie keeps the object from being withdrawn, that is, from
+        // being taken away from it.
+        unsafe { self.cookie().object::<B>() }
+    }
+
+    /// The backing file.
+    pub(crate) fn file(&self) -> Option<&File> {
+        // SAFETY: By the invariant.
+        let file: *const bindings::file = unsafe { (*self.0.get()).cache_priv2 }.cast();
+        // SAFETY: By the invariant; the backend gave it up, so nobody uses its position.
+        (!file.is_null()).then(|| unsafe { File::from_raw_file(file) })
+    }
+}
+
+/// I/O that a backend does.
+pub(crate) trait CacheIo: Backend {
+    /// Reads data into `to`.
+    ///
+    /// May sleep. The result is told through `done`, before or after this returns.
+    fn read(res: &CacheResources<Self>, pos: i64, to: KernelIter, done: Termination);
+}
+
+/// Begins an operation: what `fscache_cache_ops::begin_operation` does.
+///
+/// # Safety
+///
+/// `res` must be valid, with a cookie of the backend `B`, to which an access is held, as its
+/// `cache_priv`.
+pub(crate) unsafe fn begin_operation<B: CacheIo>(
+    res: *mut bindings::netfs_cache_resources,
+    want: bindings::fscache_want_state,
+) -> bool {
+    // SAFETY: As the caller guarantees.
+    let this = unsafe { CacheResources::<B>::from_raw(res) };
+    if this.file().is_none() {
+        // SAFETY: The structure is the caller's to fill.
+        unsafe { (*res).ops = &VTable::<B>::VTABLE };
+        if let Some(file) = this.object().and_then(B::file) {
+            let file = ARef::into_raw(file).cast::<c_void>();
+            // INVARIANT: The reference is put by `end_operation`.
+            // SAFETY: The structure is the caller's to fill.
+            unsafe { (*res).cache_priv2 = file.as_ptr() };
+        }
+    }
+    this.file().is_some() || want == bindings::fscache_want_state_FSCACHE_WANT_PARAMS
+}
+
+struct VTable<B: CacheIo>(PhantomData<B>);
+
+impl<B: CacheIo> VTable<B> {
+    /// # Safety
+    ///
+    /// `res` must be of an operation that [`begin_operation::<B>`] began and that has not ended.
+    unsafe extern "C" fn end_operation(res: *mut bindings::netfs_cache_resources) {
+        // SAFETY: As the caller guarantees.
+        let (cookie, file) = unsafe { ((*res).cache_priv, (*res).cache_priv2) };
+        if !file.is_null() {
+            // SAFETY: By the invariant the operation owns a reference.
+            unsafe { bindings::fput(file.cast()) };
+        }
+        // SAFETY: By the invariant the operation holds an access.
+        unsafe {
+            bindings::fscache_end_cookie_access(
+                cookie.cast(),
+                bindings::fscache_access_trace_fscache_access_io_end,
+            )
+        };
+    }
+
+    /// # Safety
+    ///
+    /// - `res` must be of an operation that [`begin_operation::<B>`] began.
+    /// - `iter` must be valid for the call; what it refers to, and the operation, until `func` has
+    ///   been called with `data`.
+    unsafe extern "C" fn read(
+        res: *mut bindings::netfs_cache_resources,
+        pos: i64,
+        iter: *mut bindings::iov_iter,
+        _hole: bindings::netfs_read_from_hole,
+        func: bindings::netfs_io_terminated_t,
+        data: *mut c_void,
+    ) -> c_int {
+        // Nobody in the kernel reads from a cache without wanting to know when it is done.
+        let Some(func) = func else {
+            return EINVAL.to_errno();
+        };
+        // INVARIANT: As the caller guarantees.
+        let done = Termination { func, data };
+        // SAFETY: As the caller guarantees.
+        if !unsafe {
+            bindings::fscache_wait_for_operation(
+                res,
+                bindings::fscache_want_state_FSCACHE_WANT_READ,
+            )
+        } {
+            done.done(Err(ENOBUFS));
+            return ENOBUFS.to_errno();
+        }
+        // SAFETY: No preconditions.
+        unsafe { bindings::fscache_count_read() };
+        // SAFETY: As the caller guarantees; the copy is dropped before `func` is called, because
+        // whoever calls `done` no longer needs it.
+        match unsafe { KernelIter::copy_of(iter) } {
+            // SAFETY: As the caller guarantees.
+            Ok(to) => B::read(unsafe { CacheResources::from_raw(res) }, pos, to, done),
+            Err(e) => done.done(Err(e)),
+        }
+        // CAST: An error number. The caller learns from `func` how it ended.
+        -(bindings::EIOCBQUEUED as c_int)
+    }
+
+    /// All data comes from the cache: the only server is the daemon behind it.
+    extern "C" fn prepare_read(
+        _subreq: *mut bindings::netfs_io_subrequest,
+        _i_size: c_ulonglong,
+    ) -> bindings::netfs_io_source {
+        bindings::netfs_io_source_NETFS_READ_FROM_CACHE
+    }
+
+    // Nobody but the daemon writes to an on-demand cache, but the library does not ask before it
+    // calls these.
+
+    /// # Safety
+    ///
+    /// `func` must be none or allow to be called with `data`.
+    unsafe extern "C" fn write(
+        _res: *mut bindings::netfs_cache_resources,
+        _pos: i64,
+        _iter: *mut bindings::iov_iter,
+        func: bindings::netfs_io_terminated_t,
+        data: *mut c_void,
+    ) -> c_int {
+        if let Some(func) = func {
+            // INVARIANT: As the caller guarantees.
+            Termination { func, data }.done(Err(ENOBUFS));
+        }
+        ENOBUFS.to_errno()
+    }
+
+    /// # Safety
+    ///
+    /// `subreq` must be a write that has been issued.
+    unsafe extern "C" fn issue_write(subreq: *mut bindings::netfs_io_subrequest) {
+        // SAFETY: As the caller guarantees. CAST: An error number.
+        unsafe {
+            bindings::netfs_write_subrequest_terminated(subreq.cast(), ENOBUFS.to_errno() as isize)
+        };
+    }
+
+    /// # Safety
+    ///
+    /// `subreq` must be a write that is being prepared.
+    unsafe extern "C" fn prepare_write_subreq(subreq: *mut bindings::netfs_io_subrequest) {
+        // SAFETY: As the caller guarantees.
+        unsafe { (*subreq).error = ENOBUFS.to_errno() as _ };
+        // SAFETY: As the caller guarantees.
+        unsafe { bindings::netfs_prepare_write_failed(subreq) };
+    }
+
+    extern "C" fn prepare_write(
+        _res: *mut bindings::netfs_cache_resources,
+        _start: *mut i64,
+        _len: *mut usize,
+        _upper: usize,
+        _i_size: i64,
+        _no_space_yet: bool,
+    ) -> c_int {
+        ENOBUFS.to_errno()
+    }
+
+    /// # Safety
+    ///
+    /// `data_start` and `data_len` must be valid for writing.
+    unsafe extern "C" fn query_occupancy(
+        _res: *mut bindings::netfs_cache_resources,
+        _start: i64,
+        _len: usize,
+        _granularity: usize,
+        data_start: *mut i64,
+        data_len: *mut usize,
+    ) -> c_int {
+        // SAFETY: As the caller guarantees.
+        unsafe {
+            *data_start = -1;
+            *data_len = 0;
+        }
+        ENOBUFS.to_errno()
+    }
+
+    const VTABLE: bindings::netfs_cache_ops = bindings::netfs_cache_ops {
+        end_operation: Some(Self::end_operation),
+        read: Some(Self::read),
+        write: Some(Self::write),
+        issue_write: Some(Self::issue_write),
+        prepare_read: Some(Self::prepare_read),
+        prepare_write: Some(Self::prepare_write),
+        prepare_write_subreq: Some(Self::prepare_write_subreq),
+        query_occupancy: Some(Self::query_occupancy),
+        ..pin_init::zeroed()
+    };
+}
