@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A cache: a directory, brought into service for fscache.
+
+pub(crate) mod limits;
+pub(crate) mod space;
+
+use self::space::Space;
+use crate::{
+    daemon::Config,
+    interface::CacheFilesBackend,
+    kernel_next::{
+        cred::{
+            with_cred,
+            NewCredential, //
+        },
+        fs::{
+            namei::may_create_in,
+            path::{
+                Mount,
+                Path, //
+            }, //
+        },
+        fscache, //
+    },
+    namei::{
+        get_directory,
+        Directory, //
+    },
+    ondemand::Ondemand, //
+};
+use kernel::{
+    cred::Credential,
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
+        poll::PollCondVar,
+        Arc, //
+    }, //
+};
+
+/// A cache in service (`struct cachefiles_cache`).
+pub(crate) struct Cache {
+    // The directories go before the mount.
+    store: Directory,
+    graveyard: Directory,
+    grave_counter: Atomic<u32>,
+    /// What files are made and changed with.
+    cred: ARef<Credential>,
+    space: Arc<Space>,
+    ondemand: Arc<Ondemand>,
+}
+
+impl Cache {
+    /// Brings a cache into service (`cachefiles_add_cache()`).
+    pub(crate) fn bind(
+        config: &Config,
+        poll: Arc<PollCondVar>,
+    ) -> Result<(Arc<Self>, fscache::Cache<CacheFilesBackend>)> {
+        let dir = config.dir.as_ref().ok_or(EINVAL)?.as_c_str()?;
+        let tag = match &config.tag {
+            Some(tag) => tag.as_c_str()?,
+            None => c"CacheFiles",
+        };
+        let prepared = fscache::PreparedCache::new(tag)?;
+
+        let mut new = NewCredential::kernel()?;
+        if let Some(secid) = config.secid {
+            new.security_override(secid).inspect_err(|e| {
+                pr_err!(
+                    "Security denies permission to nominate security context: {:?}\n",
+                    e
+                )
+            })?;
+        }
+        let cred = new.commit();
+        let root = with_cred(&cred, || Path::lookup_dir(dir))?;
+        check_root(&root)?;
+
+        // Files get the security context that the directory gives them.
+        let mut new = NewCredential::copy_of(&cred)?;
+        new.create_files_as(root.dentry.inode().ok_or(ENOTDIR)?)?;
+        let cred = new.commit();
+
+        let cache = with_cred(&cred, || Self::new(config, &root, cred.clone(), poll))?;
+        let service = prepared.add(cache.clone())?;
+        pr_info!("File cache on {} registered\n", tag);
+        // Notes if there is little room left, so that the daemon starts to cull.
+        let _ = with_cred(&cache.cred, || cache.space.check(0, 0, space::For::Check));
+        Ok((cache, service))
+    }
+
+    fn new(
+        config: &Config,
+        root: &Path,
+        cred: ARef<Credential>,
+        poll: Arc<PollCondVar>,
+    ) -> Result<Arc<Self>> {
+        may_create_in(&root.dentry)
+            .inspect_err(|e| pr_err!("Security denies permission to make files: {:?}\n", e))?;
+        let space = Arc::new(
+            Space::new(root.mount.clone(), &config.limits, poll.clone())?,
+            GFP_KERNEL,
+        )?;
+        let (store, _) = get_directory(&space, &root.dentry, b"cache")?;
+        let (graveyard, _) = get_directory(&space, &root.dentry, b"graveyard")?;
+        Ok(Arc::new(
+            Cache {
+                store,
+                graveyard,
+                grave_counter: Atomic::new(0),
+                cred,
+                space,
+                ondemand: Ondemand::new(poll)?,
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    /// Takes the cache out of service (`cachefiles_withdraw_cache()`).
+    pub(crate) fn retire(&self, service: &mut fscache::Cache<CacheFilesBackend>) {
+        // From here on nobody waits for the daemon, so that everybody gets done.
+        self.ondemand.kill();
+        service.withdraw(|| self.ondemand.withdraw_cookies());
+        self.ondemand.flush();
+        let synced = with_cred(&self.cred, || self.mount().sync());
+        if let Err(e) = synced {
+            pr_err!("Cannot write the cache's file system out: {:?}\n", e);
+        }
+        pr_info!("File cache unregistered\n");
+    }
+
+    pub(crate) fn ondemand(&self) -> &Arc<Ondemand> {
+        &self.ondemand
+    }
+
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
+    }
+
+    pub(crate) fn mount(&self) -> &Mount {
+        self.space.mount()
+    }
+
+    /// Where volumes are.
+    pub(crate) fn store(&self) -> &Directory {
+        &self.store
+    }
+
+    /// Where directories are put that the daemon is to delete.
+    pub(crate) fn graveyard(&self) -> &Directory {
+        &self.graveyard
+    }
+
+    pub(crate) fn cred(&self) -> &Credential {
+        &self.cred
+    }
+
+    /// A number that no other grave of this cache has.
+    pub(crate) fn next_grave(&self) -> u32 {
+        self.grave_counter.fetch_add(1, Relaxed)
+    }
+}
+
+/// Checks that a cache can be kept in a directory: that the file system has what is needed, and may
+/// be written to.
+fn check_root(root: &Path) -> Result {
+    let mount = &root.mount;
+    if mount.is_idmapped() {
+        pr_warn!("File cache on idmapped mounts not supported\n");
+        return Err(EINVAL);
+    }
+    let usable = root
+        .dentry
+        .inode()
+        .is_some_and(|inode| inode.is_cache_root())
+        && mount.can_statfs_and_sync()
+        && mount.super_block_size() <= PAGE_SIZE;
+    if !usable {
+        pr_err!("The file system cannot hold a cache: it lacks tmpfiles, xattrs, statfs or sync\n");
+        return Err(EOPNOTSUPP);
+    }
+    if mount.is_readonly() {
+        return Err(EROFS);
+    }
+    Ok(())
+}

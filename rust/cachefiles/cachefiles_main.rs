@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! CacheFiles: a cache for network file systems, in files of a local file system.
+//!
+//! A daemon opens `/dev/cachefiles`, names a directory and binds it. In on-demand mode it is then
+//! asked, through the same device, for the size and the contents of every object that somebody
+//! looks up and reads; see `Documentation/filesystems/caching/cachefiles-rust.rst`.
+//!
+//! | room | what is there | its counterpart in C |
+//! |---|---|---|
+//! | [`daemon`] | the device, its commands | `daemon.c` |
+//! | [`cache`] | a cache: bringing it into service, its space, taking it out | `cache.c`, `security.c` |
+//! | [`interface`] | what fscache calls | `interface.c` |
+//! | [`volume`] | volumes | `volume.c` |
+//! | [`object`] | objects and their backing files | `interface.c`, `namei.c` |
+//! | [`namei`] | directories, the graveyard, culling | `namei.c` |
+//! | [`io`] | reads | `io.c` |
+//! | [`ondemand`] | requests to the daemon | `ondemand.c` |
+//! | [`presence`] | which blocks hold data | (the file system's map of holes) |
+//! | [`key`], [`xattr`] | what is on the disk | `key.c`, `xattr.c` |
+//!
+//! There is no `unsafe` in the driver: what needs it is in the abstractions in [`kernel_next`].
+
+use kernel::prelude::*;
+
+#[path = "../bindings/lib.rs"]
+mod bindings;
+#[path = "../kernel/lib.rs"]
+mod kernel_next;
+
+#[macro_use]
+mod debug;
+
+mod cache;
+mod daemon;
+mod errno;
+mod interface;
+mod io;
+mod key;
+mod namei;
+mod object;
+mod ondemand;
+mod presence;
+mod volume;
+mod xattr;
+
+use crate::{
+    daemon::Daemon,
+    kernel_next::miscdevice::Registration, //
+};
+
+module! {
+    type: CacheFiles,
+    name: "cachefiles",
+    authors: ["CacheFiles in Rust contributors"],
+    description: "Mounted-filesystem based cache",
+    license: "GPL",
+}
+
+#[pin_data(PinnedDrop)]
+struct CacheFiles {
+    #[pin]
+    _device: Registration<Daemon>,
+}
+
+impl kernel::InPlaceModule for CacheFiles {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            _device <- Registration::new(c"cachefiles"),
+            _: { pr_info!("Loaded\n") },
+        })
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for CacheFiles {
+    fn drop(self: Pin<&mut Self>) {
+        pr_info!("Unloading\n");
+    }
+}
+
+impl From<errno::Errno> for Error {
+    fn from(errno: errno::Errno) -> Error {
+        Error::from_errno(-errno.0)
+    }
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a daemon may write to `/dev/cachefiles`: `<command>[<space><arguments>]`.
+//!
+//! Parsing has no side effects; acting on the parsed command is `daemon.rs`'s part.
+
+use crate::errno::{
+    Errno,
+    Result, //
+};
+
+/// Which limit a `brun`, `bcull`, ... command sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    Brun,
+    Bcull,
+    Bstop,
+    Frun,
+    Fcull,
+    Fstop,
+}
+
+/// A command line, split and recognised. Arguments are checked by the function that needs them,
+/// because C reports some states ("already bound") before a bad argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command<'a> {
+    Bind(&'a [u8]),
+    Limit(Limit, &'a [u8]),
+    Dir(&'a [u8]),
+    Tag(&'a [u8]),
+    Secctx(&'a [u8]),
+    Debug(&'a [u8]),
+    Cull(&'a [u8]),
+    Inuse(&'a [u8]),
+    Copen(&'a [u8]),
+    Restore,
+}
+
+fn is_space(byte: u8) -> bool {
+    // isspace() of the kernel: also the vertical tab and the Latin-1 no-break space.
+    matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0)
+}
+
+impl<'a> Command<'a> {
+    /// Parses one write.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for an embedded NUL or a leading newline, `EOPNOTSUPP` for anything unknown.
+    pub(crate) fn parse(line: &'a [u8]) -> Result<Self> {
+        if line.contains(&0) {
+            return Err(Errno::EINVAL);
+        }
+        // Only the first line counts.
+        let line = match line.iter().position(|b| *b == b'\n') {
+            Some(0) => return Err(Errno::EINVAL),
+            Some(end) => line.get(..end).unwrap_or_default(),
+            None => line,
+        };
+
+        let (name, args) = match line.iter().position(|b| is_space(*b)) {
+            Some(0) => return Err(Errno::EOPNOTSUPP),
+            Some(end) => {
+                let (name, rest) = line.split_at(end);
+                let skip = rest.iter().take_while(|b| is_space(**b)).count();
+                (name, rest.get(skip..).unwrap_or_default())
+            }
+            None => (line, &[][..]),
+        };
+
+        Ok(match name {
+            b"bind" => Command::Bind(args),
+            b"brun" => Command::Limit(Limit::Brun, args),
+            b"bcull" => Command::Limit(Limit::Bcull, args),
+            b"bstop" => Command::Limit(Limit::Bstop, args),
+            b"frun" => Command::Limit(Limit::Frun, args),
+            b"fcull" => Command::Limit(Limit::Fcull, args),
+            b"fstop" => Command::Limit(Limit::Fstop, args),
+            b"dir" => Command::Dir(args),
+            b"tag" => Command::Tag(args),
+            b"secctx" => Command::Secctx(args),
+            b"debug" => Command::Debug(args),
+            b"cull" => Command::Cull(args),
+            b"inuse" => Command::Inuse(args),
+            b"copen" => Command::Copen(args),
+            b"restore" => Command::Restore,
+            _ => return Err(Errno::EOPNOTSUPP),
+        })
+    }
+}
+
+/// The number at the start of `text` in the base its prefix tells (`0x`, `0`, or none), and what
+/// follows it. `None` if there is no digit.
+fn digits(text: &[u8]) -> Option<(Result<u64>, &[u8])> {
+    let (base, rest) = match text {
+        [b'0', b'x' | b'X', rest @ ..] if rest.first().is_some_and(|b| b.is_ascii_hexdigit()) => {
+            (16, rest)
+        }
+        [b'0', ..] => (8, text),
+        _ => (10, text),
+    };
+    let len = rest
+        .iter()
+        .take_while(|b| char::from(**b).is_digit(base))
+        .count();
+    let (number, tail) = rest.split_at(len);
+    if number.is_empty() {
+        return None;
+    }
+    let value = number.iter().try_fold(0u64, |value, byte| {
+        let digit = char::from(*byte).to_digit(base).ok_or(Errno::EINVAL)?;
+        value
+            .checked_mul(u64::from(base))
+            .and_then(|v| v.checked_add(u64::from(digit)))
+            .ok_or(Errno::ERANGE)
+    });
+    Some((value, tail))
+}
+
+/// `kstrtoul(text, 0, ..)`.
+///
+/// # Errors
+///
+/// `EINVAL` if it is not a number, `ERANGE` if it does not fit.
+pub(crate) fn parse_unsigned(text: &[u8]) -> Result<u64> {
+    let text = text.strip_prefix(b"+").unwrap_or(text);
+    match digits(text) {
+        Some((value, [] | [b'\n'])) => value,
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// `kstrtol(text, 0, ..)`.
+///
+/// # Errors
+///
+/// `EINVAL` if it is not a number, `ERANGE` if it does not fit.
+pub(crate) fn parse_signed(text: &[u8]) -> Result<i64> {
+    match text.strip_prefix(b"-") {
+        Some(rest) if rest.first().is_some_and(|b| b.is_ascii_digit()) => {
+            0i64.checked_sub_unsigned(parse_unsigned(rest)?)
+        }
+        Some(_) => return Err(Errno::EINVAL),
+        None => i64::try_from(parse_unsigned(text)?).ok(),
+    }
+    .ok_or(Errno::ERANGE)
+}
+
+/// The argument of a limit command: a decimal number followed by `%`.
+///
+/// # Errors
+///
+/// `EINVAL` for anything else, including numbers that C would let wrap around.
+pub(crate) fn parse_percent(text: &[u8]) -> Result<u32> {
+    let (b'%', number) = text.split_last().ok_or(Errno::EINVAL)? else {
+        return Err(Errno::EINVAL);
+    };
+    // simple_strtoul() gives 0 for no digits at all; whether 0 is in order is decided later.
+    number.iter().try_fold(0u32, |value, byte| {
+        let digit = char::from(*byte).to_digit(10).ok_or(Errno::EINVAL)?;
+        value
+            .checked_mul(10)
+            .and_then(|v| v.checked_add(digit))
+            .ok_or(Errno::EINVAL)
+    })
+}
+
+/// The argument of `debug`: a mask, nothing counting as 0.
+///
+/// # Errors
+///
+/// `EINVAL` if there is anything but a number that fits 32 bits.
+pub(crate) fn parse_mask(text: &[u8]) -> Result<u32> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    u32::try_from(parse_unsigned(text).map_err(|_| Errno::EINVAL)?).map_err(|_| Errno::EINVAL)
+}
+
+/// A daemon's answer to an OPEN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// The size of the object, in bytes.
+    Size(u64),
+    /// The daemon cannot serve this object.
+    Failed(Errno),
+}
+
+/// `copen <msg_id>,<size>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Copen {
+    pub(crate) msg_id: u32,
+    /// What the daemon said, or the error that both it and the opener get for having said
+    /// something else.
+    pub(crate) reply: Result<Reply>,
+}
+
+impl Copen {
+    /// Parses the arguments of `copen`.
+    ///
+    /// A bad size is part of the result rather than an error: the OPEN it answers is known, and
+    /// fails.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` or `ERANGE` if it cannot be told which OPEN is meant; no request is touched then.
+    pub(crate) fn parse(args: &[u8]) -> Result<Self> {
+        let comma = args.iter().position(|b| *b == b',');
+        let (id, size) = args.split_at(comma.ok_or(Errno::EINVAL)?);
+        let id = parse_unsigned(id)?;
+        Ok(Copen {
+            // A number that cannot be a message id names no request: EINVAL, as in C.
+            msg_id: u32::try_from(id).map_err(|_| Errno::EINVAL)?,
+            reply: parse_signed(size.get(1..).unwrap_or_default()).and_then(Self::reply),
+        })
+    }
+
+    fn reply(size: i64) -> Result<Reply> {
+        match u64::try_from(size) {
+            Ok(size) => Ok(Reply::Size(size)),
+            Err(_) => match i32::try_from(size.unsigned_abs()) {
+                Ok(errno @ 1..=Errno::MAX) => Ok(Reply::Failed(Errno(errno))),
+                _ => Err(Errno::EINVAL),
+            },
+        }
+    }
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Error numbers for the modules that are also compiled on the host.
+//!
+//! The pure modules cannot use `kernel::error::Error`; this is the same number without the kernel.
+
+/// A positive error number, as in `errno(3)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Errno(pub(crate) i32);
+
+impl Errno {
+    pub(crate) const EINVAL: Errno = Errno(22);
+    pub(crate) const ERANGE: Errno = Errno(34);
+    pub(crate) const ENAMETOOLONG: Errno = Errno(36);
+    pub(crate) const EBADFD: Errno = Errno(77);
+    pub(crate) const EOPNOTSUPP: Errno = Errno(95);
+    pub(crate) const ESTALE: Errno = Errno(116);
+
+    /// The largest number that fits a kernel error value (`MAX_ERRNO`).
+    pub(crate) const MAX: i32 = 4095;
+}
+
+/// Result of the pure modules.
+pub(crate) type Result<T = ()> = core::result::Result<T, Errno>;

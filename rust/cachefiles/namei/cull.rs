@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Culling, on behalf of the daemon, in its working directory.
+
+use super::graveyard::bury;
+use crate::{
+    cache::{
+        space::For,
+        Cache, //
+    },
+    kernel_next::{
+        cred::with_cred,
+        fs::{
+            namei::Removing,
+            path::Path, //
+        },
+        fscache::stats, //
+    }, //
+};
+use kernel::prelude::*;
+
+/// The daemon's working directory, which has to be in the cache.
+///
+/// # Errors
+///
+/// `ENOTDIR` if it is not a directory, `EINVAL` if it is not below `cache/`: what is elsewhere is
+/// none of the cache's business, whatever the cache's credentials allow.
+fn current_dir(cache: &Cache) -> Result<Path> {
+    let path = Path::current_dir()?;
+    if !path.dentry.can_lookup() {
+        return Err(ENOTDIR);
+    }
+    if !path.dentry.is_below(cache.store()) {
+        step!("The working directory is not in the cache\n");
+        return Err(EINVAL);
+    }
+    Ok(path)
+}
+
+/// What the daemon is told of an error in looking for a name.
+fn lookup_error(e: Error) -> Error {
+    if e == ENOENT {
+        ESTALE
+    } else if e == ENOMEM {
+        ENOMEM
+    } else {
+        EIO
+    }
+}
+
+/// Removes `name` from the daemon's working directory, unless it is in use.
+///
+/// # Errors
+///
+/// `EBUSY` if it is in use, `ESTALE` if there is no such name, `EIO` if it cannot be removed; see
+/// [`current_dir`].
+pub(crate) fn cull(cache: &Cache, name: &[u8]) -> Result {
+    let path = current_dir(cache)?;
+    with_cred(cache.cred(), || {
+        let write = cache.mount().want_write()?;
+        let removing = Removing::start(&path.dentry, name, &write).map_err(lookup_error)?;
+        let victim = kernel::sync::aref::ARef::from(removing.child());
+        // Stops the cache from picking it up again until it is gone.
+        let mark = victim.inode().ok_or(ESTALE)?.mark_in_use().ok_or(EBUSY)?;
+        if victim.is_dir() {
+            drop(removing);
+            drop(write);
+            bury(cache, &path.dentry, &victim)
+        } else {
+            removing.unlink()
+        }
+        .map_err(lookup_error)?;
+        drop(mark);
+        stats::count_culled();
+        // Tells the daemon when it has culled enough.
+        let _ = cache.space().check(0, 0, For::Check);
+        Ok(())
+    })
+}
+
+/// Whether `name` in the daemon's working directory is in use.
+///
+/// # Errors
+///
+/// `EBUSY` if it is; otherwise as for [`cull`].
+pub(crate) fn check_in_use(cache: &Cache, name: &[u8]) -> Result {
+    let path = current_dir(cache)?;
+    with_cred(cache.cred(), || {
+        let write = cache.mount().want_write()?;
+        let removing = Removing::start(&path.dentry, name, &write).map_err(lookup_error)?;
+        match removing.child().inode() {
+            Some(inode) if inode.is_in_use() => Err(EBUSY),
+            Some(_) => Ok(()),
+            None => Err(ESTALE),
+        }
+    })
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Getting rid of things (`cachefiles_bury_object()`).
+
+use super::RETRIES;
+use crate::{
+    cache::Cache,
+    kernel_next::fs::{
+        dentry::Dentry,
+        namei::{
+            Removing,
+            Renaming, //
+        }, //
+    },
+    key::grave_name, //
+};
+use kernel::{
+    prelude::*,
+    time::{
+        hrtimer::HrTimerExpires,
+        Instant,
+        RealTime, //
+    }, //
+};
+
+/// Removes `victim` from `dir`: a file for good, a directory to the graveyard, where the daemon
+/// deletes it. The caller has the cache's credentials.
+///
+/// # Errors
+///
+/// `EINVAL` if it is not in `dir` any more.
+pub(crate) fn bury(cache: &Cache, dir: &Dentry, victim: &Dentry) -> Result {
+    let write = cache.mount().want_write()?;
+    if !victim.is_dir() {
+        return Removing::start_dentry(dir, victim, &write)?.unlink();
+    }
+    for _ in 0..RETRIES {
+        // CAST: As in C, the seconds of a time that started in 1970, modulo 2^32.
+        let seconds = (Instant::<RealTime>::now().as_nanos() / 1_000_000_000) as u32;
+        let name = grave_name(seconds, cache.next_grave());
+        let renaming = Renaming::start(dir, victim, cache.graveyard(), &name, &write)?;
+        if renaming.child().is_mountpoint() || renaming.target().is_mountpoint() {
+            return Err(EIO);
+        }
+        if renaming.target().is_negative() {
+            return renaming.rename();
+        }
+    }
+    Err(EAGAIN)
+}

@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! On-demand mode: asking the daemon.
+//!
+//! Lookups and reads put requests into the [request table](queue); the daemon reads them from the
+//! device as messages, and answers: an OPEN with `copen`, a READ by writing to the object's
+//! [file descriptor](anon_fd) and saying so. A CLOSE has no answer, and nobody waits for one.
+//!
+//! # Locks
+//!
+//! The table's lock is a spinlock. Nothing is allocated, freed, copied to the daemon or completed
+//! under it, and no other lock is taken; what comes out of the table is dealt with afterwards.
+
+mod anon_fd;
+pub(crate) mod msg;
+mod object_state;
+pub(crate) mod queue;
+mod request;
+mod slots;
+
+use self::{
+    anon_fd::Handle,
+    msg::Message,
+    queue::{
+        Buf,
+        Delivery,
+        Failed,
+        Family,
+        ObjectKey,
+        Refused,
+        Table, //
+    },
+    request::OpenWait,
+    slots::{
+        Slot,
+        Slots,
+        Storage, //
+    }, //
+};
+use crate::{
+    daemon::command::Copen,
+    io::WaitingRead,
+    kernel_next::{
+        miscdevice::events,
+        sync::completion::Completion,
+        workqueue::OwnedQueue, //
+    },
+    object::Object, //
+};
+use kernel::{
+    fs::file::{
+        flags,
+        FileDescriptorReservation, //
+    },
+    new_spinlock,
+    prelude::*,
+    sync::{
+        poll::PollCondVar,
+        Arc,
+        SpinLock, //
+    },
+    uaccess::UserSliceWriter, //
+};
+
+/// How often those who wait look whether anybody still waits for them, in milliseconds.
+const PATIENCE: u32 = 1000;
+
+/// What the request table holds in the kernel.
+pub(crate) struct Requests;
+
+impl Storage for Requests {
+    type Buf<T> = KVVec<T>;
+}
+
+impl Family for Requests {
+    type Object = Arc<Object>;
+    type Waiter = Arc<OpenWait>;
+    type Read = Pin<KBox<WaitingRead>>;
+}
+
+/// The requests of a cache, and those who wait for them. File descriptors keep this, and no more of
+/// the cache.
+#[pin_data]
+pub(crate) struct Ondemand {
+    #[pin]
+    table: SpinLock<Table<Requests>>,
+    /// Completed when the cache is dead.
+    #[pin]
+    killed: Completion,
+    poll: Arc<PollCondVar>,
+    queue: OwnedQueue,
+}
+
+impl Ondemand {
+    pub(crate) fn new(poll: Arc<PollCondVar>) -> Result<Arc<Self>> {
+        let queue = OwnedQueue::new_unbound(c"cachefiles")?;
+        Arc::pin_init(
+            pin_init!(Self {
+                table <- new_spinlock!(Table::new()),
+                killed <- Completion::new(),
+                poll,
+                queue,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Does something to the table, then wakes the daemon if there is something new for it.
+    fn with<R>(&self, f: impl FnOnce(&mut Table<Requests>) -> R) -> R {
+        let mut table = self.table.lock();
+        let ret = f(&mut table);
+        let wake = table.take_wake();
+        drop(table);
+        if wake {
+            self.poll.notify_all();
+        }
+        ret
+    }
+
+    /// Sees to it that there is room for one more.
+    fn make_room<T>(
+        &self,
+        pick: for<'a> fn(&'a mut Table<Requests>) -> &'a mut Slots<T, Requests>,
+    ) -> Result {
+        let Some(want) = self.with(|table| pick(table).wants(1)) else {
+            return Ok(());
+        };
+        if want > Slots::<T, Requests>::MAX {
+            return Err(EBUSY);
+        }
+        let mut buf: Buf<T, Requests> = KVVec::with_capacity(want, GFP_KERNEL)?;
+        for _ in 0..want {
+            buf.push(None::<(u32, T)>, GFP_KERNEL)?;
+        }
+        let _old: KVVec<Slot<T>> = self.with(|table| pick(table).grow(buf));
+        Ok(())
+    }
+
+    /// Tells those whose requests have failed as a group.
+    fn tell_doomed(&self) {
+        while let Some(failed) = self.with(|table| table.pop_doomed()) {
+            match failed {
+                Failed::Waiter(waiter) => waiter.done(Err(EIO)),
+                Failed::Read(read) => read.fail(EIO),
+            }
+        }
+    }
+
+    // For lookups, reads and withdrawals.
+
+    /// Asks the daemon for an object and waits for the answer: its size in bytes, at most `max`.
+    /// `registered` is told what it is called in the table; it has to be taken off with
+    /// [`Self::close`], whatever comes of this.
+    ///
+    /// # Errors
+    ///
+    /// What the daemon says; `EIO` if there is no daemon, or the cookie was given up meanwhile.
+    pub(crate) fn open(
+        &self,
+        object: &Arc<Object>,
+        max: u64,
+        registered: impl FnOnce(ObjectKey),
+    ) -> Result<u64> {
+        let waiter = OpenWait::new()?;
+        let size = object.open_keys()?.size();
+        let (key, msg_id) = loop {
+            let done = self.with(|table| table.register(object.clone(), size, max, waiter.clone()));
+            match done {
+                Ok(done) => break done,
+                Err((Refused::Gone, ..)) => return Err(EIO),
+                Err((Refused::Full, ..)) => {
+                    self.make_room(Table::objects)?;
+                    self.make_room(Table::requests)?;
+                }
+            }
+        };
+        registered(key);
+        loop {
+            // Lookups run in kernel threads, which nobody kills; what ends this is an answer, the
+            // end of the daemon or of the cache, or that the cookie is given up.
+            let timed_out = !waiter.wait(PATIENCE)?;
+            if !timed_out {
+                return waiter.result();
+            }
+            if object.is_relinquished() {
+                let cancelled = self.with(|table| table.cancel_open(msg_id));
+                if cancelled.is_some() {
+                    return Err(EIO);
+                }
+            }
+        }
+    }
+
+    /// Takes an object off the table. What waits for it fails; if the daemon has a file descriptor
+    /// for it, it is sent a CLOSE.
+    pub(crate) fn close(&self, object: &Object) {
+        if let Some(key) = object.key() {
+            let _object = self.with(|table| table.unregister(key));
+            self.tell_doomed();
+        }
+    }
+
+    /// Asks the daemon for the data that a read is waiting for.
+    pub(crate) fn read_queue(self: &Arc<Self>, read: Pin<KBox<WaitingRead>>) {
+        let (off, len) = read.wanted();
+        let Some(key) = read.object().key() else {
+            return read.fail(EIO);
+        };
+        let mut read = read;
+        loop {
+            let result = self.with(|table| table.read(key, off, len, read));
+            match result {
+                Ok(watch) => {
+                    if watch {
+                        request::watch(self.clone());
+                    }
+                    return;
+                }
+                Err((Refused::Gone, read)) => return read.fail(EIO),
+                Err((Refused::Full, back)) => {
+                    if let Err(e) = self.make_room(Table::requests) {
+                        return back.fail(e);
+                    }
+                    read = back;
+                }
+            }
+        }
+    }
+
+    /// Starts to withdraw all cookies that have an object.
+    pub(crate) fn withdraw_cookies(&self) {
+        let mut from = 0;
+        while let Some((object, next)) = self.with(|table| table.next_object(from)) {
+            object.withdraw();
+            from = next;
+        }
+    }
+
+    /// Ends everything: whoever waits for the daemon is told that there is none.
+    pub(crate) fn kill(&self) {
+        self.with(|table| table.kill());
+        self.killed.complete_all();
+        self.tell_doomed();
+    }
+
+    /// Waits for work that is under way.
+    pub(crate) fn flush(&self) {
+        self.queue.flush();
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.table.lock().is_dead()
+    }
+
+    // For the daemon.
+
+    /// Gives the daemon the next message. One message a call, and 0 if there is none.
+    ///
+    /// # Errors
+    ///
+    /// `EMSGSIZE` if the buffer is too small for it, `EFAULT` if it cannot be written to, `EMFILE`
+    /// and the like if there is no file descriptor for an OPEN. The message is not lost: it is the
+    /// next one again.
+    pub(crate) fn read(self: &Arc<Self>, mut buf: UserSliceWriter) -> Result<usize> {
+        loop {
+            let delivery = self.with(|table| table.deliver(buf.len()));
+            let (msg_id, msg) = match delivery {
+                Delivery::Empty => return Ok(0),
+                Delivery::TooSmall => return Err(EMSGSIZE),
+                Delivery::Message { msg_id, msg } => (msg_id, msg),
+                Delivery::Open { msg_id, object } => {
+                    match self.deliver_open(msg_id, object, &mut buf) {
+                        // Nobody waits for it any more.
+                        Ok(None) => continue,
+                        Ok(Some(len)) => return Ok(len),
+                        Err(e) => {
+                            self.with(|table| table.put_back(msg_id));
+                            return Err(e);
+                        }
+                    }
+                }
+            };
+            return match buf.write_slice(msg.as_bytes()) {
+                Ok(()) => {
+                    self.with(|table| table.delivered(msg_id));
+                    Ok(msg.as_bytes().len())
+                }
+                Err(e) => {
+                    self.with(|table| table.put_back(msg_id));
+                    Err(e)
+                }
+            };
+        }
+    }
+
+    /// Delivers an OPEN with a new file descriptor, which the daemon can see only when it has the
+    /// message. `None` if nobody waits for the OPEN any more.
+    fn deliver_open(
+        self: &Arc<Self>,
+        msg_id: u32,
+        object: Arc<Object>,
+        buf: &mut UserSliceWriter,
+    ) -> Result<Option<usize>> {
+        let fd =
+            FileDescriptorReservation::get_unused_fd_flags(flags::O_WRONLY | flags::O_CLOEXEC)?;
+        let handle = Handle::new(object.clone())?;
+        let file = anon_fd::file(handle.clone())?;
+        let object_id = loop {
+            match self.with(|table| table.issue(msg_id)) {
+                Ok(object_id) => break object_id,
+                Err(Refused::Gone) => return Ok(None),
+                Err(Refused::Full) => self.make_room(Table::handles)?,
+            }
+        };
+        handle.set_object_id(object_id);
+        let msg = Message::open(msg_id, object_id, fd.reserved_fd(), object.open_keys()?);
+        buf.write_slice(msg.as_bytes())?;
+        step!("cookie {:x}: opened as {}\n", object.debug_id(), object_id);
+        fd.fd_install(file);
+        Ok(Some(msg.as_bytes().len()))
+    }
+
+    /// Which events the daemon may act on.
+    pub(crate) fn poll(&self) -> u32 {
+        let table = self.table.lock();
+        let mut mask = 0;
+        if table.is_ready() {
+            mask |= events::IN;
+        }
+        if table.is_dead() {
+            mask |= events::ERR | events::HUP;
+        }
+        mask
+    }
+
+    /// The daemon's answer to an OPEN.
+    pub(crate) fn copen(&self, args: &[u8]) -> Result {
+        if args.is_empty() {
+            return Err(EINVAL);
+        }
+        let Copen { msg_id, reply } = Copen::parse(args)?;
+        let (tell, answer) = self.with(|table| table.copen(msg_id, reply));
+        if let Some((waiter, outcome)) = tell {
+            waiter.done(outcome.map_err(Error::from));
+        }
+        // READs that waited for this fail with it.
+        self.tell_doomed();
+        Ok(answer?)
+    }
+
+    /// The daemon says, through a file descriptor, that it has answered a READ.
+    fn read_complete(&self, msg_id: u32, object_id: u32) -> Result {
+        let read = self.with(|table| table.read_complete(msg_id, object_id))?;
+        // A work item that was just taken out of the table is not on a queue.
+        self.queue.enqueue(read);
+        Ok(())
+    }
+
+    /// The last copy of a file descriptor is gone.
+    fn released(&self, object_id: u32) {
+        self.with(|table| table.released(object_id));
+        self.tell_doomed();
+    }
+
+    /// A new daemon has taken over.
+    pub(crate) fn restore(&self) {
+        self.with(|table| table.restore());
+    }
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The file descriptor that comes with an OPEN: how the daemon fills an object.
+//!
+//! It is a handle, no more: when the object is withdrawn it leads nowhere, so that a daemon may keep
+//! it for as long as it likes.
+
+use super::Ondemand;
+use crate::{
+    cache::space::For,
+    kernel_next::{
+        anon_inode::{
+            self,
+            AnonFile, //
+        },
+        cred::with_cred,
+        fs::backing,
+        fscache::stats, //
+    },
+    object::{
+        Backing,
+        Object, //
+    },
+    presence::{
+        self,
+        BLOCK_SIZE, //
+    }, //
+};
+use kernel::{
+    bindings,
+    fs::{
+        file::flags,
+        File,
+        Kiocb, //
+    },
+    iov::IovIterSource,
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
+        Arc,
+        ArcBorrow, //
+    }, //
+};
+
+/// `CACHEFILES_IOC_READ_COMPLETE`: the argument is a message id.
+const READ_COMPLETE: u32 = kernel::ioctl::_IOW::<c_int>(0x98, 1);
+
+/// What a file descriptor owns.
+pub(super) struct Handle {
+    object: Arc<Object>,
+    /// What the daemon calls it; 0 until it is issued.
+    object_id: Atomic<u32>,
+}
+
+impl Handle {
+    pub(super) fn new(object: Arc<Object>) -> Result<Arc<Self>> {
+        Ok(Arc::new(
+            Handle {
+                object,
+                object_id: Atomic::new(0),
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    /// Issues the handle. Its file is not yet installed, so nobody uses it.
+    pub(super) fn set_object_id(&self, object_id: u32) {
+        self.object_id.store(object_id, Relaxed);
+    }
+
+    fn object_id(&self) -> u32 {
+        self.object_id.load(Relaxed)
+    }
+
+    fn ondemand(&self) -> &Ondemand {
+        self.object.ondemand()
+    }
+
+    fn backing(&self) -> Result<Backing> {
+        self.object.backing().ok_or(ENOBUFS)
+    }
+
+    /// Writes a part of the object.
+    ///
+    /// # Errors
+    ///
+    /// `ENOBUFS` if there is no object, no room, or `pos` is not at the start of a page; `EFBIG`
+    /// beyond the end of the object, rounded up to whole blocks.
+    fn write(&self, pos: i64, from: &mut IovIterSource<'_>) -> Result<usize> {
+        let Backing { cache, file, size } = self.backing()?;
+        let off = u64::try_from(pos).map_err(|_| EINVAL)?;
+        // CAST: A page size, and a length in memory.
+        let (page, len) = (PAGE_SIZE as u64, from.len() as u64);
+        if off % page != 0 {
+            stats::count_dio_misfit();
+            return Err(ENOBUFS);
+        }
+        let end = off.checked_add(len).ok_or(EFBIG)?;
+        if end > presence::blocks(size) * BLOCK_SIZE {
+            return Err(EFBIG);
+        }
+        let written = with_cred(cache.cred(), || {
+            cache.space().check(0, len, For::Write)?;
+            stats::count_write();
+            backing::write(&file, pos, from)
+        })?;
+        self.object
+            .mark_present(presence::filled(off, written as u64, size))?;
+        Ok(written)
+    }
+
+    /// Seeks. Data and holes are what the map of present blocks says.
+    fn seek(&self, pos: i64, offset: i64, whence: u32) -> Result<i64> {
+        let size = self.backing()?.size;
+        let end = presence::blocks(size) * BLOCK_SIZE;
+        // Sizes are those of files, and fit.
+        let end_pos = end as i64;
+        let target = match whence {
+            bindings::SEEK_SET => offset,
+            bindings::SEEK_CUR => pos.checked_add(offset).ok_or(EOVERFLOW)?,
+            bindings::SEEK_END => end_pos.checked_add(offset).ok_or(EOVERFLOW)?,
+            bindings::SEEK_DATA | bindings::SEEK_HOLE => {
+                let from = u64::try_from(offset).map_err(|_| ENXIO)?;
+                if from >= end {
+                    return Err(ENXIO);
+                }
+                let present = whence == bindings::SEEK_DATA;
+                let block = self.object.find_block(from / BLOCK_SIZE, present);
+                let found = (block * BLOCK_SIZE).max(from);
+                if present && found >= end {
+                    return Err(ENXIO);
+                }
+                found as i64
+            }
+            _ => return Err(EINVAL),
+        };
+        if target < 0 {
+            return Err(EINVAL);
+        }
+        Ok(target)
+    }
+}
+
+/// The operations of the file.
+struct CacheFile;
+
+#[vtable]
+impl AnonFile for CacheFile {
+    type Data = Arc<Handle>;
+    type OwnerModule = crate::LocalModule;
+
+    fn release(handle: Arc<Handle>) {
+        handle.ondemand().released(handle.object_id());
+    }
+
+    fn write_iter(mut iocb: Kiocb<'_, Arc<Handle>>, from: &mut IovIterSource<'_>) -> Result<usize> {
+        let len = iocb.file().write(iocb.ki_pos(), from)?;
+        // CAST: What was written ends within a file.
+        *iocb.ki_pos_mut() += len as i64;
+        Ok(len)
+    }
+
+    fn llseek(
+        handle: ArcBorrow<'_, Handle>,
+        pos: &mut i64,
+        offset: i64,
+        whence: c_int,
+    ) -> Result<i64> {
+        // CAST: Unknown values, negative ones among them, are refused.
+        let target = handle.seek(*pos, offset, whence as u32)?;
+        *pos = target;
+        Ok(target)
+    }
+
+    fn ioctl(handle: ArcBorrow<'_, Handle>, cmd: u32, arg: usize) -> Result<isize> {
+        if cmd != READ_COMPLETE {
+            return Err(EINVAL);
+        }
+        let msg_id = u32::try_from(arg).map_err(|_| EINVAL)?;
+        handle
+            .ondemand()
+            .read_complete(msg_id, handle.object_id())?;
+        Ok(0)
+    }
+}
+
+/// Makes the file of a handle.
+pub(super) fn file(handle: Arc<Handle>) -> Result<ARef<File>> {
+    anon_inode::getfile::<CacheFile>(
+        c"[cachefiles]",
+        handle,
+        flags::O_WRONLY,
+        anon_inode::FMODE_PWRITE | anon_inode::FMODE_LSEEK,
+    )
+}

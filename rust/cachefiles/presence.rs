@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which blocks of an object hold data that the daemon wrote.
+//!
+//! A file system may answer `SEEK_DATA` with blocks that nobody wrote and `SEEK_HOLE` with blocks
+//! that somebody did, so it is asked only once, for what an earlier life of the cache left behind.
+//! From then on the writes themselves are recorded here, and this map decides what a reader may
+//! see.
+//!
+//! One bit a block, in leaves that exist only where a part of the object is present: an object
+//! that is all there, or not there at all, costs eight bytes for each 128 MiB.
+
+use core::ops::{
+    DerefMut,
+    Range, //
+};
+
+/// Bytes in a block: what a bit stands for, and what reads and fills are multiples of.
+pub(crate) const BLOCK_SIZE: u64 = 4096;
+
+const WORD: u64 = u64::BITS as u64;
+/// Words in a leaf.
+pub(crate) const LEAF_WORDS: usize = 512;
+const LEAF_BLOCKS: u64 = LEAF_WORDS as u64 * WORD;
+
+/// One part of the map. `L` is a buffer of [`LEAF_WORDS`] words.
+pub(crate) enum Part<L> {
+    Absent,
+    Mixed { bits: L, count: u64 },
+    Present,
+}
+
+impl<L> Default for Part<L> {
+    fn default() -> Self {
+        Part::Absent
+    }
+}
+
+/// See the [module's description](self).
+pub(crate) struct Presence<P, L>
+where
+    P: DerefMut<Target = [Part<L>]>,
+    L: DerefMut<Target = [u64]>,
+{
+    parts: P,
+    blocks: u64,
+}
+
+/// How many blocks hold `bytes`.
+pub(crate) fn blocks(bytes: u64) -> u64 {
+    bytes.div_ceil(BLOCK_SIZE)
+}
+
+/// How many parts a map of `blocks` needs.
+pub(crate) fn parts(blocks: u64) -> u64 {
+    blocks.div_ceil(LEAF_BLOCKS)
+}
+
+/// The blocks that a write of `len` bytes at `off` fills, in an object of `size` bytes. The last
+/// block of the object is filled once its last byte is.
+pub(crate) fn filled(off: u64, len: u64, size: u64) -> Range<u64> {
+    let end = off.saturating_add(len);
+    let first = off.div_ceil(BLOCK_SIZE);
+    let last = if end >= size {
+        blocks(size)
+    } else {
+        end / BLOCK_SIZE
+    };
+    first..last.max(first)
+}
+
+/// The blocks that a read of `len` bytes at `off` needs, in an object of `size` bytes.
+pub(crate) fn needed(off: u64, len: u64, size: u64) -> Range<u64> {
+    let last = blocks(off.saturating_add(len)).min(blocks(size));
+    (off / BLOCK_SIZE).min(last)..last
+}
+
+/// The bits `range` of a word.
+fn mask(range: Range<u64>) -> u64 {
+    let below = |n: u64| 1u64.checked_shl(n as u32).map_or(u64::MAX, |bit| bit - 1);
+    below(range.end) & !below(range.start)
+}
+
+impl<P, L> Presence<P, L>
+where
+    P: DerefMut<Target = [Part<L>]>,
+    L: DerefMut<Target = [u64]>,
+{
+    /// A map of `blocks` blocks, none of them present. `parts` has to have [`parts`] of them, all
+    /// absent.
+    pub(crate) fn new(parts: P, blocks: u64) -> Self {
+        Presence { parts, blocks }
+    }
+
+    /// Records that `range` is present. Needs a zeroed leaf in `spare` for each part that becomes
+    /// mixed; without one it stops and returns what is left to be done.
+    #[must_use]
+    pub(crate) fn mark(&mut self, range: Range<u64>, spare: &mut Option<L>) -> Option<Range<u64>> {
+        let mut at = range.start;
+        let end = range.end.min(self.blocks);
+        while at < end {
+            let index = (at / LEAF_BLOCKS) as usize;
+            let base = at - at % LEAF_BLOCKS;
+            let stop = end.min(base + LEAF_BLOCKS);
+            let whole = LEAF_BLOCKS.min(self.blocks - base);
+            let Some(part) = self.parts.get_mut(index) else {
+                return None;
+            };
+            if stop - at == whole {
+                *part = Part::Present;
+            }
+            if let Part::Absent = part {
+                let Some(bits) = spare.take() else {
+                    return Some(at..end);
+                };
+                *part = Part::Mixed { bits, count: 0 };
+            }
+            if let Part::Mixed { bits, count } = part {
+                let (mut bit, last) = (at - base, stop - base);
+                while bit < last {
+                    let next = last.min((bit / WORD + 1) * WORD);
+                    let start = bit % WORD;
+                    if let Some(word) = bits.get_mut((bit / WORD) as usize) {
+                        let new = mask(start..start + (next - bit)) & !*word;
+                        *word |= new;
+                        *count += u64::from(new.count_ones());
+                    }
+                    bit = next;
+                }
+                if *count == whole {
+                    *part = Part::Present;
+                }
+            }
+            at = stop;
+        }
+        None
+    }
+
+    /// The first block at `from` or after it, and before `end`, that is present or not; `end` if
+    /// there is none.
+    pub(crate) fn find(&self, from: u64, end: u64, present: bool) -> u64 {
+        let end = end.min(self.blocks);
+        let mut at = from;
+        while at < end {
+            let base = at - at % LEAF_BLOCKS;
+            let stop = end.min(base + LEAF_BLOCKS);
+            match self.parts.get((at / LEAF_BLOCKS) as usize) {
+                Some(Part::Present) if present => return at,
+                Some(Part::Absent) | None if !present => return at,
+                Some(Part::Mixed { bits, .. }) => {
+                    let (mut bit, last) = (at - base, stop - base);
+                    while bit < last {
+                        let word = bits.get((bit / WORD) as usize).copied().unwrap_or(0);
+                        let word = if present { word } else { !word };
+                        let hit = word & mask(bit % WORD..WORD);
+                        if hit != 0 {
+                            let found = bit - bit % WORD + u64::from(hit.trailing_zeros());
+                            if found < last {
+                                return base + found;
+                            }
+                            break;
+                        }
+                        bit = (bit / WORD + 1) * WORD;
+                    }
+                }
+                _ => {}
+            }
+            at = stop;
+        }
+        end.max(from)
+    }
+
+    /// The first run of blocks in `range` that are not present.
+    pub(crate) fn first_gap(&self, range: Range<u64>) -> Option<Range<u64>> {
+        let end = range.end.min(self.blocks);
+        let start = self.find(range.start, end, false);
+        (start < end).then(|| start..self.find(start, end, true))
+    }
+
+    /// The number of blocks in the object.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.blocks
+    }
+}

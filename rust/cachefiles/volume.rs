@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Volumes: a directory each, with 256 directories for objects.
+
+use crate::{
+    cache::Cache,
+    kernel_next::{
+        crypto::sha256,
+        fs::{
+            dentry::Dentry,
+            xattr, //
+        },
+        fscache, //
+    },
+    key::{
+        fanout_name,
+        volume_name, //
+    },
+    namei::{
+        get_directory,
+        graveyard::bury,
+        Directory,
+        RETRIES, //
+    },
+    xattr::{
+        check_volume,
+        Value,
+        XATTR_NAME, //
+    }, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex,
+        SetOnce, //
+    }, //
+};
+
+const FANOUT: usize = 256;
+
+/// A volume of a cache (`struct cachefiles_volume`).
+#[pin_data]
+pub(crate) struct Volume {
+    /// Made when an object is first put there, so that a volume does not start with 256 of them.
+    fanout: KVec<SetOnce<Directory>>,
+    /// Held while one is made.
+    #[pin]
+    making: Mutex<()>,
+    dir: Directory,
+    cache: Arc<Cache>,
+}
+
+impl Volume {
+    /// Finds or makes the directory of a volume (`cachefiles_acquire_volume()`). The caller has the
+    /// cache's credentials.
+    pub(crate) fn new(cache: Arc<Cache>, volume: &fscache::Volume) -> Result<Arc<Self>> {
+        let dir = Self::directory(&cache, volume)?;
+        let mut fanout = KVec::with_capacity(FANOUT, GFP_KERNEL)?;
+        for _ in 0..FANOUT {
+            fanout.push(SetOnce::new(), GFP_KERNEL)?;
+        }
+        Arc::pin_init(
+            pin_init!(Self {
+                fanout,
+                making <- new_mutex!(()),
+                dir,
+                cache,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn directory(cache: &Cache, volume: &fscache::Volume) -> Result<Directory> {
+        let name = volume_name(volume.key(), sha256)?;
+        for _ in 0..RETRIES {
+            let (dir, is_new) = get_directory(cache.space(), cache.store(), name.as_bytes())?;
+            if is_new {
+                set_coherency(cache, &dir, volume)?;
+                return Ok(dir);
+            }
+            let mut buf = [0; 256 + 4];
+            match xattr::get(&dir, XATTR_NAME, &mut buf) {
+                Ok(len) => {
+                    let found = buf.get(..len).unwrap_or_default();
+                    if check_volume(found, volume.coherency()).is_ok() {
+                        return Ok(dir);
+                    }
+                }
+                // A value that is too long, or none at all, is as wrong as another.
+                Err(e) if e == ERANGE || e == ENODATA => {}
+                Err(e) => return Err(e),
+            }
+            // What is there is of another time. The graveyard takes it, in use or not.
+            bury(cache, cache.store(), &dir)?;
+        }
+        Err(ESTALE)
+    }
+
+    pub(crate) fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// The directory for objects whose key has this hash. The caller has the cache's credentials.
+    pub(crate) fn fanout(&self, key_hash: u32) -> Result<&Dentry> {
+        // CAST: The lowest byte is meant.
+        let index = key_hash as u8;
+        let slot = self.fanout.get(usize::from(index)).ok_or(EIO)?;
+        if let Some(dir) = slot.as_ref() {
+            return Ok(dir);
+        }
+        let _making = self.making.lock();
+        if slot.as_ref().is_none() {
+            let (dir, _) = get_directory(self.cache.space(), &self.dir, &fanout_name(index))?;
+            slot.populate(dir);
+        }
+        slot.as_ref().map(|dir| &**dir).ok_or(EIO)
+    }
+
+    /// Writes down which state of the volume is cached, as it is given up.
+    pub(crate) fn finish(&self, volume: &fscache::Volume) {
+        // If it cannot be written, the next one to look finds the old one, and starts afresh.
+        let _ = set_coherency(&self.cache, &self.dir, volume);
+    }
+}
+
+fn set_coherency(cache: &Cache, dir: &Dentry, volume: &fscache::Volume) -> Result {
+    let write = cache.mount().want_write()?;
+    let value = Value::volume(volume.coherency());
+    xattr::set(dir, XATTR_NAME, value.as_bytes(), &write)
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The coherency data kept with backing files and volume directories, in `user.CacheFiles.cache`.
+//!
+//! Layout of a file's: big endian object size, big endian "zero point" (0), type, content, the
+//! netfs's auxiliary data. Of a directory's: four zero bytes, the netfs's coherency data.
+
+use crate::errno::{
+    Errno,
+    Result, //
+};
+
+/// The name of the attribute.
+pub(crate) const XATTR_NAME: &core::ffi::CStr = c"user.CacheFiles.cache";
+
+/// Bytes before the auxiliary data.
+const OBJECT_HEADER: usize = 18;
+const VOLUME_HEADER: usize = 4;
+const TYPE_DATA: u8 = 1;
+
+/// Auxiliary data has at most this many bytes.
+pub(crate) const AUX_MAX: usize = 255;
+
+/// What the file holds (`enum cachefiles_content`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Content {
+    /// Nothing is known to be there; what is there is found by looking for holes.
+    NoData = 0,
+    /// Written to by the netfs and not synced: not to be used after a crash.
+    Dirty = 4,
+}
+
+/// An attribute value, on its way to or from the disk.
+pub(crate) struct Value {
+    buf: [u8; OBJECT_HEADER + AUX_MAX],
+    len: usize,
+}
+
+impl Value {
+    fn new(parts: &[&[u8]]) -> Self {
+        let mut value = Value {
+            buf: [0; OBJECT_HEADER + AUX_MAX],
+            len: 0,
+        };
+        for byte in parts.iter().copied().flatten() {
+            if let Some(slot) = value.buf.get_mut(value.len) {
+                *slot = *byte;
+                value.len += 1;
+            }
+        }
+        value
+    }
+
+    /// A file's value.
+    pub(crate) fn object(size: u64, content: Content, aux: &[u8]) -> Self {
+        Value::new(&[
+            &size.to_be_bytes(),
+            &0u64.to_be_bytes(),
+            &[TYPE_DATA, content as u8],
+            aux,
+        ])
+    }
+
+    /// A volume directory's value.
+    pub(crate) fn volume(coherency: &[u8]) -> Self {
+        Value::new(&[&[0; VOLUME_HEADER], coherency])
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.buf.get(..self.len).unwrap_or_default()
+    }
+}
+
+/// Compares what was read from a file with what it should say.
+///
+/// # Errors
+///
+/// `ESTALE` if the file's content is not that of an object of `size` bytes with `aux`, or is not
+/// to be trusted.
+pub(crate) fn check_object(found: &[u8], size: u64, aux: &[u8]) -> Result {
+    let expected = Value::object(size, Content::NoData, aux);
+    // Byte 17 says what the file holds; anything but "dirty" is looked up in the file system.
+    let matches = found.len() == expected.len
+        && found
+            .iter()
+            .zip(expected.as_bytes())
+            .enumerate()
+            .all(|(at, (found, expected))| at == OBJECT_HEADER - 1 || found == expected)
+        && found.get(OBJECT_HEADER - 1) != Some(&(Content::Dirty as u8));
+    if matches {
+        Ok(())
+    } else {
+        Err(Errno::ESTALE)
+    }
+}
+
+/// Compares what was read from a volume directory with what it should say.
+///
+/// # Errors
+///
+/// `ESTALE` if they differ.
+pub(crate) fn check_volume(found: &[u8], coherency: &[u8]) -> Result {
+    if found == Value::volume(coherency).as_bytes() {
+        Ok(())
+    } else {
+        Err(Errno::ESTALE)
+    }
+}
