@@ -1,0 +1,423 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The fscache cookies behind the files: acquiring and relinquishing them,
+ * having the cache look them up.
+ *
+ * fscache waits uninterruptibly, some of it for a user daemon, in four places:
+ * acquiring a volume or a cookie whose relinquished namesake has not ended,
+ * using a cookie in LRU_DISCARDING, and beginning an operation on a cookie that
+ * is being looked up. The waits here come first, are killable, and leave fscache
+ * nothing to wait for.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/wait_bit.h>
+#include <trace/events/fscache.h>
+#include "internal.h"
+
+/*
+ * Lies below every errno: the cache has not answered. It replaces the answer of
+ * the previous lookup before the next one.
+ */
+#define ODFS_SIZE_UNANSWERED	((loff_t)-MAX_ERRNO - 1)
+
+/* A cookie leaves FAILED at once after a lookup, but not after an I/O error. */
+#define ODFS_FAILED_TIMEOUT	(10 * HZ)
+
+/* Errnos from here on have a meaning inside the kernel only. */
+#define ODFS_FIRST_INTERNAL_ERRNO	512
+
+static bool odfs_cookie_dropped(struct fscache_cookie *cookie)
+{
+	return fscache_cookie_state(cookie) == FSCACHE_COOKIE_STATE_DROPPED;
+}
+
+/*
+ * fscache_use_cookie() neither waits nor fails to start a lookup that is needed.
+ */
+static bool odfs_cookie_usable(struct fscache_cookie *cookie)
+{
+	switch (fscache_cookie_state(cookie)) {
+	case FSCACHE_COOKIE_STATE_FAILED:
+	case FSCACHE_COOKIE_STATE_WITHDRAWING:
+	case FSCACHE_COOKIE_STATE_LRU_DISCARDING:
+		return false;
+	default:
+		return true;
+	}
+}
+
+/* A lookup has come to an end. */
+static bool odfs_cookie_settled(struct fscache_cookie *cookie)
+{
+	switch (fscache_cookie_state(cookie)) {
+	case FSCACHE_COOKIE_STATE_LOOKING_UP:
+	case FSCACHE_COOKIE_STATE_CREATING:
+	case FSCACHE_COOKIE_STATE_INVALIDATING:
+	case FSCACHE_COOKIE_STATE_WITHDRAWING:
+	case FSCACHE_COOKIE_STATE_LRU_DISCARDING:
+		return false;
+	default:
+		return true;
+	}
+}
+
+/* There is no wait_var_event_killable_timeout(). */
+static long odfs_wait_cookie(struct fscache_cookie *cookie,
+			     bool (*condition)(struct fscache_cookie *cookie),
+			     long timeout)
+{
+	might_sleep();
+	return ___wait_var_event(&cookie->state,
+				 ___wait_cond_timeout(condition(cookie)),
+				 TASK_KILLABLE, 0, timeout,
+				 __ret = schedule_timeout(__ret));
+}
+
+static bool odfs_cache_is_live(struct fscache_volume *volume)
+{
+	/* As fscache's own fscache_cache_is_live(), which it keeps to itself. */
+	return smp_load_acquire(&volume->cache->state) == FSCACHE_CACHE_IS_ACTIVE;
+}
+
+static struct odfs_blob *odfs_find_blob(struct odfs_sb_info *sbi, const struct qstr *name)
+{
+	struct odfs_blob *blob;
+
+	hash_for_each_possible(sbi->blobs, blob, node, name->hash)
+		if (blob->hash == name->hash && blob->len == name->len &&
+		    !memcmp(blob->name, name->name, name->len))
+			return blob;
+	return NULL;
+}
+
+/* Take the blob out of the table, unless somebody has. */
+static bool odfs_unhash_blob(struct odfs_blob *blob)
+{
+	if (!hash_hashed(&blob->node))
+		return false;
+	hash_del(&blob->node);
+	list_del_init(&blob->dying);
+	return true;
+}
+
+/**
+ * odfs_reap_blobs - Forget the relinquished cookies that fscache is done with
+ * @sbi: The superblock to clean up
+ *
+ * Oldest first and only as far as they have ended, so it costs next to nothing.
+ * fscache tells nobody when a cookie has; what is left over waits for the next
+ * lookup, eviction or unmount.
+ */
+void odfs_reap_blobs(struct odfs_sb_info *sbi)
+{
+	struct odfs_blob *blob;
+
+	for (;;) {
+		spin_lock(&sbi->lock);
+		blob = list_first_entry_or_null(&sbi->dying, struct odfs_blob, dying);
+		if (!blob || !odfs_cookie_dropped(blob->cookie)) {
+			spin_unlock(&sbi->lock);
+			return;
+		}
+		odfs_unhash_blob(blob);
+		spin_unlock(&sbi->lock);
+		odfs_put_blob(blob);
+	}
+}
+
+/* Wait until fscache has forgotten an earlier cookie of this name. */
+static int odfs_wait_for_namesake(struct odfs_sb_info *sbi, const struct qstr *name)
+{
+	struct odfs_blob *blob;
+	bool unhashed;
+	long ret;
+
+	for (;;) {
+		spin_lock(&sbi->lock);
+		blob = odfs_find_blob(sbi, name);
+		if (blob)
+			refcount_inc(&blob->ref);
+		spin_unlock(&sbi->lock);
+		if (!blob)
+			return 0;
+
+		ret = odfs_wait_cookie(blob->cookie, odfs_cookie_dropped, MAX_SCHEDULE_TIMEOUT);
+		if (ret > 0) {
+			spin_lock(&sbi->lock);
+			unhashed = odfs_unhash_blob(blob);
+			spin_unlock(&sbi->lock);
+			if (unhashed)
+				odfs_put_blob(blob);
+		}
+		odfs_put_blob(blob);
+		if (ret < 0)
+			return ret;
+	}
+}
+
+/**
+ * odfs_acquire_blob - Acquire the cookie of a name
+ * @sbi: The superblock to acquire it in
+ * @name: The name; its bytes are the cookie's key
+ *
+ * The caller must have excluded other lookups of @name, as ->lookup() is called.
+ * Nothing is asked of the cache yet. Sleeps killably while an earlier cookie of
+ * the same name is coming to its end.
+ *
+ * Return: the blob, with a reference for the inode, or an error pointer.
+ */
+struct odfs_blob *odfs_acquire_blob(struct odfs_sb_info *sbi, const struct qstr *name)
+{
+	struct odfs_blob *blob;
+	int err;
+
+	odfs_reap_blobs(sbi);
+	err = odfs_wait_for_namesake(sbi, name);
+	if (err)
+		return ERR_PTR(err);
+
+	blob = kzalloc_flex(*blob, name, name->len, GFP_KERNEL_ACCOUNT);
+	if (!blob)
+		return ERR_PTR(-ENOMEM);
+	refcount_set(&blob->ref, 2);
+	INIT_LIST_HEAD(&blob->dying);
+	blob->hash = name->hash;
+	blob->len = name->len;
+	memcpy(blob->name, name->name, name->len);
+
+	blob->cookie = fscache_acquire_cookie(sbi->volume, FSCACHE_ADV_WANT_CACHE_SIZE,
+					      blob->name, blob->len, NULL, 0, 0);
+	if (!blob->cookie) {
+		kfree(blob);
+		return ERR_PTR(-ENOMEM);
+	}
+	fscache_get_cookie(blob->cookie, fscache_cookie_get_attach_object);
+
+	spin_lock(&sbi->lock);
+	hash_add(sbi->blobs, &blob->node, blob->hash);
+	spin_unlock(&sbi->lock);
+	return blob;
+}
+
+/**
+ * odfs_put_blob - Drop a reference to a blob
+ * @blob: The blob, whose cookie must be relinquished
+ */
+void odfs_put_blob(struct odfs_blob *blob)
+{
+	if (!refcount_dec_and_test(&blob->ref))
+		return;
+	fscache_put_cookie(blob->cookie, fscache_cookie_put_object);
+	kfree(blob);
+}
+
+/**
+ * odfs_relinquish_blob - Give the cookie of a blob back to fscache
+ * @sbi: The superblock of the blob
+ * @blob: The blob, to be used for nothing but reads in flight any more
+ *
+ * Does not wait. Reads may still be in flight: their accesses hold the cookie's
+ * end up, and the cache fails those that wait for the daemon when it sees that
+ * the cookie is relinquished. Does nothing the second time.
+ */
+void odfs_relinquish_blob(struct odfs_sb_info *sbi, struct odfs_blob *blob)
+{
+	bool first;
+
+	spin_lock(&sbi->lock);
+	first = list_empty(&blob->dying) && hash_hashed(&blob->node);
+	if (first)
+		list_add_tail(&blob->dying, &sbi->dying);
+	spin_unlock(&sbi->lock);
+	if (first)
+		fscache_relinquish_cookie(blob->cookie, false);
+}
+
+/**
+ * odfs_relinquish_blobs - Give all cookies of a superblock back to fscache
+ * @sbi: The superblock, which must have no open file any more
+ *
+ * The inodes are about to be evicted one by one and each may have to wait for
+ * its reads to fail. With all cookies relinquished beforehand they fail together.
+ */
+void odfs_relinquish_blobs(struct odfs_sb_info *sbi)
+{
+	struct odfs_blob *blob;
+	struct hlist_node *next;
+	int bucket;
+
+	/* Nobody adds or removes: there is neither lookup nor reclaim any more. */
+	hash_for_each_safe(sbi->blobs, bucket, next, blob, node)
+		odfs_relinquish_blob(sbi, blob);
+}
+
+/**
+ * odfs_disable_blobs - Fail the reads of all open files, or stop failing them
+ * @sbi: The superblock
+ * @disable: Which of the two
+ *
+ * The cache cancels the requests of a cookie that is disabled as it does for one
+ * that is relinquished, and fscache begins no more operations on it. The last
+ * close of a file, too, enables its cookie again.
+ */
+void odfs_disable_blobs(struct odfs_sb_info *sbi, bool disable)
+{
+	struct odfs_blob *blob;
+	int bucket;
+
+	spin_lock(&sbi->lock);
+	hash_for_each(sbi->blobs, bucket, blob, node)
+		assign_bit(FSCACHE_COOKIE_DISABLED, &blob->cookie->flags,
+			   disable && atomic_read(&blob->cookie->n_active));
+	spin_unlock(&sbi->lock);
+}
+
+/**
+ * odfs_put_blobs - Forget all cookies of a superblock
+ * @sbi: The superblock, which must have no inode any more
+ */
+void odfs_put_blobs(struct odfs_sb_info *sbi)
+{
+	struct odfs_blob *blob;
+	struct hlist_node *next;
+	int bucket;
+
+	hash_for_each_safe(sbi->blobs, bucket, next, blob, node) {
+		odfs_unhash_blob(blob);
+		odfs_put_blob(blob);
+	}
+}
+
+/* What a lookup that found nothing says to the one who asked for it. */
+static int odfs_lookup_error(struct fscache_cookie *cookie)
+{
+	loff_t answer = READ_ONCE(cookie->object_size);
+
+	if (answer < 0 && answer > -ODFS_FIRST_INTERNAL_ERRNO)
+		return answer;
+	if (!odfs_cache_is_live(cookie->volume))
+		return -ENOTCONN;
+	if (answer == ODFS_SIZE_UNANSWERED)
+		pr_warn_ratelimited("cache %s failed to look up a file; is it bound with \"bind ondemand\"?\n",
+				    cookie->volume->cache->name);
+	return -EIO;
+}
+
+/* Take over the size that the cache has answered. */
+static int odfs_set_size(struct inode *inode, struct fscache_cookie *cookie)
+{
+	struct odfs_inode *oi = ODFS_I(inode);
+	loff_t size = READ_ONCE(cookie->object_size);
+	int err;
+
+	/* A cache that asks nobody cannot tell; it would give empty files. */
+	if (size < 0)
+		return odfs_lookup_error(cookie);
+	if (size > inode->i_sb->s_maxbytes - ODFS_BLOCK_SIZE)
+		return -EFBIG;
+	if (oi->size_known) {
+		if (size == i_size_read(inode))
+			return 0;
+		if (atomic_read(&cookie->n_active) > 1)
+			return -ESTALE;
+		err = invalidate_inode_pages2(inode->i_mapping);
+		if (err)
+			return err;
+	}
+	i_size_write(inode, size);
+	/* Pairs with odfs_getattr(). */
+	smp_store_release(&oi->size_known, true);
+	return 0;
+}
+
+static int odfs_use_cookie_locked(struct inode *inode)
+{
+	struct fscache_cookie *cookie = ODFS_I(inode)->blob->cookie;
+	int err, attempts = 2;
+	long ret;
+
+	do {
+		ret = odfs_wait_cookie(cookie, odfs_cookie_usable, ODFS_FAILED_TIMEOUT);
+		if (ret < 0)
+			return ret;
+		if (!ret)
+			return -EIO;
+
+		/* Only a use starts a lookup, and there is none but under our lock. */
+		if (fscache_cookie_state(cookie) == FSCACHE_COOKIE_STATE_QUIESCENT)
+			WRITE_ONCE(cookie->object_size, ODFS_SIZE_UNANSWERED);
+
+		/*
+		 * Should the cookie have come to LRU_DISCARDING just now, fscache
+		 * waits here while the cache closes the object. That is local work;
+		 * the daemon has no part in it.
+		 */
+		fscache_use_cookie(cookie, false);
+		ret = odfs_wait_cookie(cookie, odfs_cookie_settled, MAX_SCHEDULE_TIMEOUT);
+		if (ret > 0 && fscache_cookie_state(cookie) == FSCACHE_COOKIE_STATE_ACTIVE)
+			err = odfs_set_size(inode, cookie);
+		else
+			err = ret < 0 ? ret : odfs_lookup_error(cookie);
+		if (!err)
+			return 0;
+		fscache_unuse_cookie(cookie, NULL, NULL);
+
+		/*
+		 * If the cache let go of a cookie that was ACTIVE when we began to
+		 * use it, nothing was looked up at all.
+		 */
+	} while (err == -EIO && READ_ONCE(cookie->object_size) >= 0 && --attempts);
+	return err;
+}
+
+/**
+ * odfs_use_cookie - Have the cookie of a file looked up and hold on to it
+ * @inode: The file
+ *
+ * Waits killably for the cache and its daemon, however long they take. Failures
+ * are not remembered: the next call looks up again.
+ *
+ * Return: 0 with the cookie ACTIVE, the size set, and a use to be given back with
+ * fscache_unuse_cookie(); or the daemon's errno, -ENOTCONN without a live cache,
+ * -ESTALE if the blob was replaced by one of another size while it is open.
+ */
+int odfs_use_cookie(struct inode *inode)
+{
+	struct odfs_inode *oi = ODFS_I(inode);
+	int err;
+
+	err = mutex_lock_killable(&oi->lock);
+	if (err)
+		return err;
+	err = odfs_use_cookie_locked(inode);
+	mutex_unlock(&oi->lock);
+	return err;
+}
+
+/**
+ * odfs_lookup_cookie - Have the cookie of a file looked up
+ * @inode: The file
+ *
+ * Like odfs_use_cookie(), for those who want the size or who have a use already
+ * and found that the cache had gone and come back.
+ *
+ * Return: 0 or a negative errno.
+ */
+int odfs_lookup_cookie(struct inode *inode)
+{
+	struct odfs_inode *oi = ODFS_I(inode);
+	int err;
+
+	/* The use is given back under the lock: odfs_set_size() counts uses. */
+	err = mutex_lock_killable(&oi->lock);
+	if (err)
+		return err;
+	err = odfs_use_cookie_locked(inode);
+	if (!err)
+		fscache_unuse_cookie(oi->blob->cookie, NULL, NULL);
+	mutex_unlock(&oi->lock);
+	return err;
+}

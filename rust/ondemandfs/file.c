@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Open files. An open file has a use of its cookie, hence a size, and an object
+ * in the cache as long as the cache lives.
+ */
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/uio.h>
+#include "internal.h"
+
+static int odfs_open(struct inode *inode, struct file *file)
+{
+	return odfs_use_cookie(inode);
+}
+
+static int odfs_release(struct inode *inode, struct file *file)
+{
+	fscache_unuse_cookie(ODFS_I(inode)->blob->cookie, NULL, NULL);
+	return 0;
+}
+
+/*
+ * Whole blocks into pages of the kernel, with somebody to tell: this is how EROFS
+ * reads. 512 is what direct I/O may ask of memory.
+ */
+static bool odfs_can_read_direct(struct kiocb *iocb, struct iov_iter *to)
+{
+	return iov_iter_is_bvec(to) && !is_sync_kiocb(iocb) && !(iocb->ki_flags & IOCB_NOWAIT) &&
+	       IS_ALIGNED(iocb->ki_pos | iov_iter_count(to), ODFS_BLOCK_SIZE) &&
+	       IS_ALIGNED(iov_iter_alignment(to), SECTOR_SIZE);
+}
+
+/*
+ * EROFS images may have blocks of 512 bytes, which it still reads by the page
+ * where it can: a page that the file ends in must be whole for it, zeros included.
+ */
+static ssize_t odfs_read_past_eof(struct kiocb *iocb, struct iov_iter *to)
+{
+	loff_t size = i_size_read(file_inode(iocb->ki_filp));
+	loff_t end = round_up(size, ODFS_BLOCK_SIZE);
+	ssize_t ret;
+
+	if (iocb->ki_pos < size || iocb->ki_pos >= end)
+		return 0;
+	ret = iov_iter_zero(min_t(loff_t, end - iocb->ki_pos, iov_iter_count(to)), to);
+	iocb->ki_pos += ret;
+	return ret;
+}
+
+static ssize_t odfs_read_iter(struct kiocb *iocb, struct iov_iter *to)
+{
+	ssize_t ret;
+
+	if (odfs_can_read_direct(iocb, to))
+		return odfs_read_direct(iocb, to);
+
+	ret = filemap_read(iocb, to, 0);
+	if (ret >= 0 && iov_iter_is_bvec(to) && !is_sync_kiocb(iocb))
+		ret += odfs_read_past_eof(iocb, to);
+	return ret;
+}
+
+const struct file_operations odfs_file_fops = {
+	.open		= odfs_open,
+	.release	= odfs_release,
+	.llseek		= generic_file_llseek,
+	.read_iter	= odfs_read_iter,
+	.splice_read	= filemap_splice_read,
+	.mmap_prepare	= generic_file_readonly_mmap_prepare,
+};

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Names and inodes. Every name exists; a file is made when it is looked up and
+ * the cache is asked about it when it is opened or its size is wanted.
+ */
+#include <linux/pagemap.h>
+#include <linux/slab.h>
+#include <linux/stat.h>
+#include "internal.h"
+
+static struct kmem_cache *odfs_inode_cachep;
+
+static struct inode *odfs_alloc_inode(struct super_block *sb)
+{
+	struct odfs_inode *oi = alloc_inode_sb(sb, odfs_inode_cachep, GFP_KERNEL);
+
+	if (!oi)
+		return NULL;
+	oi->blob = NULL;
+	oi->size_known = false;
+	return &oi->vfs_inode;
+}
+
+static void odfs_free_inode(struct inode *inode)
+{
+	kmem_cache_free(odfs_inode_cachep, ODFS_I(inode));
+}
+
+static void odfs_init_once(void *p)
+{
+	struct odfs_inode *oi = p;
+
+	mutex_init(&oi->lock);
+	inode_init_once(&oi->vfs_inode);
+}
+
+/**
+ * odfs_init_inode_cache - Create the slab cache of inodes
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int odfs_init_inode_cache(void)
+{
+	odfs_inode_cachep = kmem_cache_create("ondemandfs_inode", sizeof(struct odfs_inode), 0,
+					      SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT,
+					      odfs_init_once);
+	return odfs_inode_cachep ? 0 : -ENOMEM;
+}
+
+/**
+ * odfs_destroy_inode_cache - Destroy the slab cache of inodes
+ */
+void odfs_destroy_inode_cache(void)
+{
+	/* Inodes are freed after a grace period. */
+	rcu_barrier();
+	kmem_cache_destroy(odfs_inode_cachep);
+}
+
+/*
+ * Reads whose folios the daemon never fills would hold truncation up for ever.
+ * Relinquishing the cookie first makes the cache fail them, within about a
+ * second: that long may memory reclaim be held up by a silent daemon, if it drops
+ * a file that was closed in the middle of its readahead.
+ */
+static void odfs_evict_inode(struct inode *inode)
+{
+	struct odfs_sb_info *sbi = ODFS_SB(inode->i_sb);
+	struct odfs_blob *blob = ODFS_I(inode)->blob;
+
+	if (blob)
+		odfs_relinquish_blob(sbi, blob);
+	truncate_inode_pages_final(&inode->i_data);
+	clear_inode(inode);
+	if (blob) {
+		odfs_put_blob(blob);
+		odfs_reap_blobs(sbi);
+	}
+}
+
+/*
+ * umount -f. Whoever waits for a read of EROFS waits for the folio, and so do the
+ * unmounting of EROFS and the cleaning up after a mount(2) of it that was killed:
+ * not even a signal tells us. With a daemon that is silent but alive, this ends it.
+ * A remount takes it back.
+ */
+static void odfs_umount_begin(struct super_block *sb)
+{
+	odfs_disable_blobs(ODFS_SB(sb), true);
+}
+
+const struct super_operations odfs_sops = {
+	.alloc_inode	= odfs_alloc_inode,
+	.free_inode	= odfs_free_inode,
+	.evict_inode	= odfs_evict_inode,
+	.put_super	= odfs_put_super,
+	.umount_begin	= odfs_umount_begin,
+	.show_options	= odfs_show_options,
+	.statfs		= simple_statfs,
+};
+
+static int odfs_getattr(struct mnt_idmap *idmap, const struct path *path,
+			struct kstat *stat, u32 request_mask, unsigned int query_flags)
+{
+	struct inode *inode = d_inode(path->dentry);
+	int err;
+
+	/* Pairs with odfs_set_size(). */
+	if (!smp_load_acquire(&ODFS_I(inode)->size_known) &&
+	    request_mask & (STATX_SIZE | STATX_BLOCKS) &&
+	    (query_flags & AT_STATX_SYNC_TYPE) != AT_STATX_DONT_SYNC) {
+		err = odfs_lookup_cookie(inode);
+		if (err)
+			return err;
+	}
+	generic_fillattr(idmap, request_mask, inode, stat);
+	stat->blocks = DIV_ROUND_UP_ULL(stat->size, 512);
+	return 0;
+}
+
+static const struct inode_operations odfs_file_iops = {
+	.getattr	= odfs_getattr,
+};
+
+static struct inode *odfs_new_inode(struct super_block *sb, umode_t mode)
+{
+	struct inode *inode = new_inode(sb);
+
+	if (!inode)
+		return NULL;
+	inode->i_ino = get_next_ino();
+	inode->i_mode = mode;
+	simple_inode_init_ts(inode);
+	return inode;
+}
+
+static struct dentry *odfs_lookup(struct inode *dir, struct dentry *dentry, unsigned int flags)
+{
+	struct odfs_sb_info *sbi = ODFS_SB(dir->i_sb);
+	struct odfs_blob *blob;
+	struct inode *inode;
+
+	if (dentry->d_name.len > NAME_MAX)
+		return ERR_PTR(-ENAMETOOLONG);
+
+	inode = odfs_new_inode(dir->i_sb, S_IFREG | 0444);
+	if (!inode)
+		return ERR_PTR(-ENOMEM);
+	inode->i_op = &odfs_file_iops;
+	inode->i_fop = &odfs_file_fops;
+	inode->i_mapping->a_ops = &odfs_aops;
+	mapping_set_large_folios(inode->i_mapping);
+
+	blob = odfs_acquire_blob(sbi, &dentry->d_name);
+	if (IS_ERR(blob)) {
+		iput(inode);
+		return ERR_CAST(blob);
+	}
+	ODFS_I(inode)->blob = blob;
+	return d_splice_alias(inode, dentry);
+}
+
+static const struct inode_operations odfs_root_iops = {
+	.lookup		= odfs_lookup,
+};
+
+/**
+ * odfs_new_root - Make the inode of the root directory
+ * @sb: The superblock
+ *
+ * Listing the directory shows the names that are instantiated. Unlike in the
+ * ramfs-like users of simple_dir_operations they may go at any time, which is
+ * fine: dcache_readdir() takes a reference before it looks at a dentry.
+ *
+ * Return: the inode, or NULL without memory.
+ */
+struct inode *odfs_new_root(struct super_block *sb)
+{
+	struct inode *inode = odfs_new_inode(sb, S_IFDIR | 0555);
+
+	if (!inode)
+		return NULL;
+	inode->i_op = &odfs_root_iops;
+	inode->i_fop = &simple_dir_operations;
+	set_nlink(inode, 2);
+	return inode;
+}

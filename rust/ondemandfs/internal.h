@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * ondemandfs: a file for every fscache cookie of a volume, read on demand.
+ *
+ * Stock EROFS mounts these files file-backed; fscache hands their reads to the
+ * cache, which asks its user daemon for what is not there yet. Nothing is kept
+ * here but names, sizes and a small page cache for those who do not bring pages
+ * of their own.
+ *
+ * Lifetimes
+ * ---------
+ * volume   Acquired when a superblock is made and relinquished when it dies, in
+ *	    put_super: before SB_DEAD lets a mounter that waits for the same
+ *	    domain go on, or fscache would call the two volumes duplicates.
+ * blob	    A name and its fscache cookie. The table of the superblock has a
+ *	    reference and so has the inode. It is born in lookup and outlives its
+ *	    inode until fscache has DROPPED the cookie: a lookup of the same name
+ *	    finds it and waits for that killably, where fscache_acquire_cookie()
+ *	    would wait uninterruptibly or complain about a duplicate.
+ * cookie   The blob has two references: the one that relinquishing gives up, and
+ *	    one more. Accesses (n_accesses) are no references; the second one is
+ *	    what keeps the cookie's memory while reads that were in flight at
+ *	    eviction end theirs. For that, a read ends its access *before* it
+ *	    unlocks its folios or completes its kiocb: the folios hold eviction up
+ *	    in truncate_inode_pages_final(), the kiocb holds the file.
+ * inode    Not hashed, so it dies with its dentry. Dentries are not pinned: they
+ *	    stay on the LRU until memory is short, which bounds what an
+ *	    unprivileged user can make us hold by looking names up.
+ * use	    Every open file has one use (n_active) of the cookie, which keeps it
+ *	    off fscache's LRU. stat(2) and the healing of a read take one for a
+ *	    moment, under the lock of the inode.
+ * io	    One read. It belongs to the submitter until it is QUEUED, then to the
+ *	    completion, which may come from any context.
+ *
+ * Lock order
+ * ----------
+ *	i_rwsem of the root, mmap_lock, folio locks, whatever a reader holds
+ *	  odfs_inode::lock	(mutex; only ever taken killably)
+ *	    fscache's locks
+ *	odfs_sb_info::lock	(spinlock, innermost; also taken in reclaim)
+ *
+ * A file's own folio locks are taken under odfs_inode::lock only while nobody
+ * has the file open (odfs_set_size()), when no reader can be waiting for it.
+ */
+#ifndef _ONDEMANDFS_INTERNAL_H
+#define _ONDEMANDFS_INTERNAL_H
+
+#include <linux/fs.h>
+#include <linux/fscache-cache.h>
+#include <linux/hashtable.h>
+#include <linux/mutex.h>
+#include <linux/refcount.h>
+#include <linux/spinlock.h>
+
+/* "odfs" */
+#define ODFS_SUPER_MAGIC	0x6f646673
+
+/*
+ * A cache file is extended to a multiple of this and EROFS reads whole blocks,
+ * the last one included.
+ */
+#define ODFS_BLOCK_SIZE		4096
+
+/* What the consumer of on-demand mode prefixes to the name of its domain. */
+#define ODFS_VOLUME_PREFIX	"erofs,"
+
+/* The cache prefixes one character to make this a directory's name. */
+#define ODFS_VOLUME_KEY_MAX	(NAME_MAX - 1)
+
+/* Spelled out because only the caches that do on-demand mode know it. */
+#ifndef FSCACHE_ADV_WANT_CACHE_SIZE
+#define FSCACHE_ADV_WANT_CACHE_SIZE	0x04
+#endif
+
+struct odfs_sb_info {
+	char			*domain;
+	char			*cache;		/* NULL: any cache */
+	struct fscache_volume	*volume;
+
+	spinlock_t		lock;		/* of the two below */
+	DECLARE_HASHTABLE(blobs, 10);		/* by name */
+	struct list_head	dying;		/* relinquished, oldest first */
+};
+
+struct odfs_blob {
+	struct hlist_node	node;		/* in odfs_sb_info::blobs */
+	struct list_head	dying;		/* in odfs_sb_info::dying */
+	refcount_t		ref;
+	struct fscache_cookie	*cookie;
+	unsigned int		hash;
+	unsigned char		len;
+	char			name[];
+};
+
+struct odfs_inode {
+	struct odfs_blob	*blob;		/* NULL: the root */
+	struct mutex		lock;		/* lookups of the cookie, the size */
+	bool			size_known;
+	struct inode		vfs_inode;
+};
+
+static inline struct odfs_inode *ODFS_I(struct inode *inode)
+{
+	return container_of(inode, struct odfs_inode, vfs_inode);
+}
+
+static inline struct odfs_sb_info *ODFS_SB(struct super_block *sb)
+{
+	return sb->s_fs_info;
+}
+
+/* cookie.c */
+struct odfs_blob *odfs_acquire_blob(struct odfs_sb_info *sbi, const struct qstr *name);
+void odfs_relinquish_blob(struct odfs_sb_info *sbi, struct odfs_blob *blob);
+void odfs_relinquish_blobs(struct odfs_sb_info *sbi);
+void odfs_disable_blobs(struct odfs_sb_info *sbi, bool disable);
+void odfs_reap_blobs(struct odfs_sb_info *sbi);
+void odfs_put_blob(struct odfs_blob *blob);
+void odfs_put_blobs(struct odfs_sb_info *sbi);
+int odfs_use_cookie(struct inode *inode);
+int odfs_lookup_cookie(struct inode *inode);
+
+/* file.c */
+extern const struct file_operations odfs_file_fops;
+
+/* inode.c */
+extern const struct super_operations odfs_sops;
+struct inode *odfs_new_root(struct super_block *sb);
+int odfs_init_inode_cache(void);
+void odfs_destroy_inode_cache(void);
+
+/* read.c */
+extern const struct address_space_operations odfs_aops;
+ssize_t odfs_read_direct(struct kiocb *iocb, struct iov_iter *to);
+
+/* super.c */
+void odfs_put_super(struct super_block *sb);
+int odfs_show_options(struct seq_file *m, struct dentry *root);
+
+#endif /* _ONDEMANDFS_INTERNAL_H */

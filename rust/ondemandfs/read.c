@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Reading from the cache, asynchronously: into the pages of a caller that can
+ * take a completion, or into folios of our own page cache.
+ *
+ * A reader gets what the daemon wrote or -EIO. Zeros it gets only from the end of
+ * the file to the end of its last block.
+ */
+#include <linux/bvec.h>
+#include <linux/fscache.h>
+#include <linux/pagemap.h>
+#include <linux/slab.h>
+#include <linux/uio.h>
+#include <linux/version.h>
+#include "internal.h"
+
+#define ODFS_IO_MAX_FOLIOS	256
+
+enum odfs_io_phase {
+	ODFS_IO_SUBMITTING,	/* odfs_submit() will see to the completion */
+	ODFS_IO_DONE,		/* ... and has been told the result */
+	ODFS_IO_QUEUED,		/* odfs_io_terminated() will */
+};
+
+struct odfs_io {
+	struct netfs_cache_resources cres;
+	struct inode		*inode;
+	struct kiocb		*iocb;		/* NULL: into folios */
+	struct iov_iter		iter;
+	loff_t			pos;
+	size_t			len;		/* what is to come from the cache */
+	ssize_t			result;
+	atomic_t		phase;		/* enum odfs_io_phase */
+	unsigned int		nr_folios;
+	struct bio_vec		bvecs[];	/* the folios, locked */
+};
+
+static struct odfs_io *odfs_alloc_io(struct inode *inode, unsigned int nr_folios, gfp_t gfp)
+{
+	struct odfs_io *io = kmalloc_flex(*io, bvecs, nr_folios, gfp);
+
+	if (!io)
+		return NULL;
+	io->inode = inode;
+	io->iocb = NULL;
+	io->len = 0;
+	io->nr_folios = 0;
+	atomic_set(&io->phase, ODFS_IO_SUBMITTING);
+	return io;
+}
+
+/* How much of @len bytes at @pos the cache file has: it ends with a whole block. */
+static size_t odfs_bound(struct inode *inode, loff_t pos, size_t len)
+{
+	loff_t end = round_up(i_size_read(inode), ODFS_BLOCK_SIZE);
+
+	return pos < end ? min_t(loff_t, len, end - pos) : 0;
+}
+
+/* End the access to the cookie; see "Lifetimes" on why this comes first. */
+static ssize_t odfs_end_io(struct odfs_io *io)
+{
+	io->cres.ops->end_operation(&io->cres);
+	return (size_t)io->result == io->len ? io->result : -EIO;
+}
+
+static void odfs_end_folios(struct odfs_io *io, bool ok)
+{
+	/* The inode is gone when the last folio is unlocked. */
+	loff_t size = i_size_read(io->inode);
+	unsigned int i;
+
+	for (i = 0; i < io->nr_folios; i++) {
+		struct folio *folio = page_folio(io->bvecs[i].bv_page);
+		loff_t pos = folio_pos(folio);
+
+		if (ok && size < pos + folio_size(folio))
+			folio_zero_segment(folio, size > pos ? size - pos : 0, folio_size(folio));
+		folio_end_read(folio, ok);
+	}
+	kfree(io);
+}
+
+/* Called exactly once by the cache, in any context. */
+static void odfs_io_terminated(void *priv, ssize_t result)
+{
+	struct odfs_io *io = priv;
+	struct kiocb *iocb = io->iocb;
+
+	io->result = result;
+	if (atomic_cmpxchg(&io->phase, ODFS_IO_SUBMITTING, ODFS_IO_DONE) == ODFS_IO_SUBMITTING)
+		return;
+
+	result = odfs_end_io(io);
+	if (!iocb) {
+		odfs_end_folios(io, result >= 0);
+		return;
+	}
+	kfree(io);
+	if (result > 0)
+		iocb->ki_pos += result;
+	iocb->ki_complete(iocb, result);
+}
+
+/*
+ * Have the cache read. A cache of our making asks its daemon for what is missing
+ * on its own, without keeping us; that of Linux 7.2 wants to be asked first, piece
+ * by piece, and keeps us meanwhile.
+ */
+static void odfs_cache_read(struct odfs_io *io)
+{
+	struct netfs_cache_resources *cres = &io->cres;
+
+#if LINUX_VERSION_MAJOR == 7 && LINUX_VERSION_PATCHLEVEL < 3
+	size_t done, len;
+
+	for (done = 0; cres->ops->prepare_ondemand_read && done < io->len; done += len) {
+		unsigned long flags = BIT(NETFS_SREQ_ONDEMAND);
+
+		len = io->len - done;
+		if (cres->ops->prepare_ondemand_read(cres, io->pos + done, &len, LLONG_MAX,
+						     &flags, io->inode->i_ino) !=
+		    NETFS_READ_FROM_CACHE || !len) {
+			odfs_io_terminated(io, -EIO);
+			return;
+		}
+	}
+#endif
+	fscache_read(cres, io->pos, &io->iter, NETFS_READ_HOLE_FAIL, odfs_io_terminated, io);
+}
+
+/*
+ * Begin the access to the cookie. It stays ACTIVE while it is in use, unless the
+ * cache goes. If the cache has come back since, it must look the cookie up again.
+ */
+static int odfs_begin_io(struct odfs_io *io)
+{
+	struct fscache_cookie *cookie = ODFS_I(io->inode)->blob->cookie;
+	bool looked_up = false;
+	int err;
+
+	for (;;) {
+		/* In any state of transition fscache would wait, unkillably. */
+		err = -ENOBUFS;
+		if (fscache_cookie_state(cookie) == FSCACHE_COOKIE_STATE_ACTIVE)
+			err = fscache_begin_read_operation(&io->cres, cookie);
+		if (!err)
+			break;
+		if (err != -ENOBUFS || looked_up)
+			return err;
+
+		err = odfs_lookup_cookie(io->inode);
+		if (err)
+			return err;
+		looked_up = true;
+	}
+
+	/* Somebody may have looked up, as ACTIVE now, what is another blob. */
+	if (READ_ONCE(cookie->object_size) != i_size_read(io->inode)) {
+		io->cres.ops->end_operation(&io->cres);
+		return -ESTALE;
+	}
+	return 0;
+}
+
+/*
+ * Returns -EIOCBQUEUED if odfs_io_terminated() has or will have completed @io,
+ * else the result: io->len or -EIO, and @io is still the caller's.
+ */
+static ssize_t odfs_submit(struct odfs_io *io)
+{
+	if (odfs_begin_io(io))
+		return -EIO;
+
+	odfs_cache_read(io);
+	if (atomic_cmpxchg(&io->phase, ODFS_IO_SUBMITTING, ODFS_IO_QUEUED) == ODFS_IO_SUBMITTING)
+		return -EIOCBQUEUED;
+	return odfs_end_io(io);
+}
+
+/**
+ * odfs_read_direct - Read from the cache into the pages of the caller
+ * @iocb: What to complete; not a synchronous one
+ * @to: Where to; an ITER_BVEC whose array lives until @iocb is completed
+ *
+ * Position and length must be aligned to ODFS_BLOCK_SIZE. The block that the file
+ * ends in is read to its end.
+ *
+ * Return: -EIOCBQUEUED, or what was read if that is known already, or -EIO.
+ */
+ssize_t odfs_read_direct(struct kiocb *iocb, struct iov_iter *to)
+{
+	struct inode *inode = file_inode(iocb->ki_filp);
+	size_t len = odfs_bound(inode, iocb->ki_pos, iov_iter_count(to));
+	struct odfs_io *io;
+	ssize_t ret;
+
+	if (!len)
+		return 0;
+
+	io = odfs_alloc_io(inode, 0, GFP_KERNEL);
+	if (!io)
+		return -ENOMEM;
+	io->iocb = iocb;
+	io->pos = iocb->ki_pos;
+	io->len = len;
+	io->iter = *to;
+	iov_iter_truncate(&io->iter, len);
+
+	ret = odfs_submit(io);
+	if (ret == -EIOCBQUEUED)
+		return ret;
+	kfree(io);
+	if (ret > 0) {
+		iocb->ki_pos += ret;
+		iov_iter_advance(to, ret);
+	}
+	return ret;
+}
+
+static void odfs_add_folio(struct odfs_io *io, struct folio *folio)
+{
+	if (!io->nr_folios)
+		io->pos = folio_pos(folio);
+	io->len += folio_size(folio);
+	bvec_set_folio(&io->bvecs[io->nr_folios++], folio, folio_size(folio), 0);
+}
+
+static void odfs_read_folios(struct odfs_io *io)
+{
+	ssize_t ret = 0;
+
+	io->len = odfs_bound(io->inode, io->pos, io->len);
+	if (io->len) {
+		iov_iter_bvec(&io->iter, ITER_DEST, io->bvecs, io->nr_folios, io->len);
+		ret = odfs_submit(io);
+	}
+	if (ret != -EIOCBQUEUED)
+		odfs_end_folios(io, ret >= 0);
+}
+
+static int odfs_read_folio(struct file *file, struct folio *folio)
+{
+	struct odfs_io *io = odfs_alloc_io(folio->mapping->host, 1, GFP_KERNEL);
+
+	if (!io) {
+		folio_unlock(folio);
+		return -ENOMEM;
+	}
+	odfs_add_folio(io, folio);
+	odfs_read_folios(io);
+	return 0;
+}
+
+static void odfs_readahead(struct readahead_control *rac)
+{
+	struct folio *folio;
+	struct odfs_io *io;
+	unsigned int max;
+
+	do {
+		max = min(readahead_count(rac), ODFS_IO_MAX_FOLIOS);
+		io = odfs_alloc_io(rac->mapping->host, max,
+				   GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
+		if (!io)
+			return;
+
+		while (io->nr_folios < max) {
+			folio = readahead_folio(rac);
+			if (!folio)
+				break;
+			odfs_add_folio(io, folio);
+		}
+		if (!io->nr_folios) {
+			kfree(io);
+			return;
+		}
+		odfs_read_folios(io);
+	} while (readahead_count(rac));
+}
+
+const struct address_space_operations odfs_aops = {
+	.read_folio	= odfs_read_folio,
+	.readahead	= odfs_readahead,
+};
