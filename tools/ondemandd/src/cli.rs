@@ -1,0 +1,467 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{NonEmptyStringValueParser, PathBufValueParser, ValueParser};
+use clap::{value_parser, Arg, ArgAction, ArgGroup, ArgMatches, Command};
+
+use crate::device::{Limits, Triple};
+use crate::worker;
+
+const ABOUT: &str = "Serve blobs to CacheFiles on demand";
+
+const LONG_ABOUT: &str = "\
+Serve blobs to CacheFiles on demand.
+
+Binds a directory as an fscache cache in on-demand mode and answers what the kernel asks for through \
+/dev/cachefiles: which blob a cookie means and how large it is (OPEN), its missing ranges (READ), and \
+that it is no longer used (CLOSE). Blobs are the files of a directory or of a web server that serves \
+ranges; only what is read is fetched, once.
+
+A cookie key is the name of a blob. A key that is not a plain UTF-8 file name is answered with \
+\"no such file\". With --by-domain, the volume key \"erofs,DOMAIN\" also names a subdirectory.";
+
+const AFTER_HELP: &str = "\
+Restarting: the cache and everything that is mounted from it live as long as the device is open. With \
+--supervise a small parent process keeps it open and starts the daemon again if it dies; with \
+--fd-store systemd does (Type=notify, FileDescriptorStoreMax=1). Readers wait for the new daemon. \
+Without either, readers get EIO for what is not in the cache once the daemon is gone, never zeros.
+
+Failures: a range that cannot be fetched is not written, and the reader gets EIO; the next read tries \
+again.
+
+Signals: SIGTERM and SIGINT end the daemon with status 0; SIGUSR1 prints the totals and writes them to \
+the log. A daemon that cannot start, or whose cache is dead, ends with status 1.
+
+The log (--log) has a JSON object per line: \"ms\" (CLOCK_MONOTONIC), and for a message \"opcode\", \
+\"msg_id\", \"object_id\", \"key\", \"off\" and \"len\" (READ), \"result\" (OPEN: size; READ: bytes written; \
+or a negative errno), \"us\" (time taken), \"error\"; or an \"event\" (start, restore, totals, stop). \
+Totals, there and in --stats-file, are those of the process, so they begin again after a restart.
+
+Not done here: culling. When the cache's file system fills up to the limits, nothing more is written, \
+and readers get EIO for what is missing; stop the daemon and delete the cache directory, or make room.
+
+Examples:
+  ondemandd --cache-dir /var/cache/fscache --dir-source /srv/images
+  ondemandd --supervise --cache-dir /var/cache/fscache --http https://images.example.org/v1
+  ondemandd serve-http --dir /srv/images --listen 0.0.0.0:8000";
+
+/// What the user wants.
+pub enum Action {
+    Daemon(Box<DaemonArgs>),
+    ServeHttp {
+        dir: PathBuf,
+        listen: String,
+        access_log: bool,
+    },
+}
+
+pub struct DaemonArgs {
+    pub device: PathBuf,
+    pub cache_dir: PathBuf,
+    pub tag: Option<String>,
+    pub limits: Limits,
+    pub source: SourceArgs,
+    pub options: worker::Options,
+    pub log: Option<PathBuf>,
+    pub stats_file: Option<PathBuf>,
+    pub quiet: bool,
+    pub restart: Restart,
+}
+
+pub enum SourceArgs {
+    Dir(PathBuf),
+    Http {
+        url: String,
+        retries: u32,
+        timeout: Duration,
+    },
+}
+
+/// Who keeps the device open while the daemon is restarted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    Nobody,
+    Supervisor,
+    ServiceManager,
+}
+
+fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).help(help)
+}
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .help(help)
+        .action(ArgAction::SetTrue)
+}
+
+fn path(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    option(name, value, help).value_parser(PathBufValueParser::new())
+}
+
+fn percent(name: &'static str, help: &'static str) -> Arg {
+    option(name, "PERCENT", help)
+        .value_parser(|text: &str| {
+            let number = text.strip_suffix('%').unwrap_or(text).parse::<u8>();
+            number
+                .ok()
+                .filter(|&percent| percent < 100)
+                .ok_or("a percentage is a number from 0 to 99")
+        })
+        .help_heading("Limits of the cache")
+}
+
+/// A word of a command to the kernel: one line.
+fn word() -> ValueParser {
+    ValueParser::new(|text: &str| {
+        if text.is_empty() || text.contains(['\n', '\0']) {
+            return Err("must be one line of text");
+        }
+        Ok(text.to_string())
+    })
+}
+
+pub fn command() -> Command {
+    let serve_http = Command::new("serve-http")
+        .about("Serve a directory over HTTP with range requests")
+        .long_about(
+            "Serve a directory over HTTP/1.1: GET and HEAD of files, single ranges, keep-alive, a thread \
+             per connection. For tests, demonstrations and trusted networks: no TLS, no listings, \
+             symbolic links are followed.",
+        )
+        .arg(path("dir", "DIR", "The directory to serve").required(true))
+        .arg(
+            option("listen", "ADDR", "Address and port; port 0 takes a free one")
+                .default_value("127.0.0.1:8000"),
+        )
+        .arg(flag("access-log", "Print a line for every request"));
+    Command::new("ondemandd")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(ABOUT)
+        .long_about(LONG_ABOUT)
+        .after_long_help(AFTER_HELP)
+        .args_conflicts_with_subcommands(true)
+        .subcommand_negates_reqs(true)
+        .subcommand(serve_http)
+        .arg(
+            path(
+                "cache-dir",
+                "DIR",
+                "Where the cache is kept; made if missing (ext4, xfs or btrfs)",
+            )
+            .required(true),
+        )
+        .arg(path(
+            "dir-source",
+            "PATH",
+            "Serve the files of this directory",
+        ))
+        .arg(
+            option(
+                "http",
+                "URL",
+                "Serve the files below this URL, by range requests",
+            )
+            .value_parser(NonEmptyStringValueParser::new()),
+        )
+        .group(
+            ArgGroup::new("source")
+                .args(["dir-source", "http"])
+                .required(true),
+        )
+        .arg(flag(
+            "by-domain",
+            "Blobs are in a subdirectory named by the volume key, \"erofs,DOMAIN\"",
+        ))
+        .arg(
+            option(
+                "tag",
+                "NAME",
+                "Name of the cache, if there are several [kernel: CacheFiles]",
+            )
+            .value_parser(word()),
+        )
+        .arg(path("device", "PATH", "The cache device").default_value("/dev/cachefiles"))
+        .arg(
+            option("threads", "N", "How many requests are served at once")
+                .value_parser(value_parser!(u16).range(1..=1024))
+                .default_value("4"),
+        )
+        .arg(
+            option(
+                "granule",
+                "SIZE",
+                "Fetch in units of this size, a power of two (K, M)",
+            )
+            .value_parser(parse_granule)
+            .default_value("256K"),
+        )
+        .arg(
+            option(
+                "prefetch",
+                "SIZE",
+                "Read ahead of sequential readers by this much",
+            )
+            .value_parser(parse_size)
+            .default_value("0"),
+        )
+        .arg(
+            option(
+                "retries",
+                "N",
+                "How often a failed HTTP request is sent again",
+            )
+            .value_parser(value_parser!(u32))
+            .default_value("5"),
+        )
+        .arg(
+            option(
+                "timeout",
+                "SECONDS",
+                "How long a silent web server is waited for",
+            )
+            .value_parser(value_parser!(u16).range(1..))
+            .default_value("30"),
+        )
+        .arg(path(
+            "log",
+            "FILE",
+            "Append a JSON line for every message to this file",
+        ))
+        .arg(path(
+            "stats-file",
+            "FILE",
+            "Keep the current totals in this file, as one JSON object",
+        ))
+        .arg(flag("quiet", "Print no progress").short('q'))
+        .arg(flag(
+            "supervise",
+            "Keep the device open and restart the daemon if it dies",
+        ))
+        .arg(
+            flag(
+                "fd-store",
+                "Let the service manager (systemd) keep the device over restarts",
+            )
+            .conflicts_with("supervise"),
+        )
+        .arg(percent(
+            "brun",
+            "Stop culling above this part of free blocks [kernel: 7]",
+        ))
+        .arg(percent(
+            "bcull",
+            "Start culling below this part of free blocks [kernel: 5]",
+        ))
+        .arg(percent(
+            "bstop",
+            "Stop writing below this part of free blocks [kernel: 1]",
+        ))
+        .arg(percent("frun", "Like --brun, of free files"))
+        .arg(percent("fcull", "Like --bcull, of free files"))
+        .arg(percent("fstop", "Like --bstop, of free files"))
+}
+
+/// Parses the command line; exits with a message if it is wrong.
+pub fn parse() -> Action {
+    action(&command().get_matches())
+}
+
+fn action(matches: &ArgMatches) -> Action {
+    let required = "clap sees to it";
+    if let Some(matches) = matches.subcommand_matches("serve-http") {
+        return Action::ServeHttp {
+            dir: matches.get_one("dir").cloned().expect(required),
+            listen: matches.get_one("listen").cloned().expect(required),
+            access_log: matches.get_flag("access-log"),
+        };
+    }
+    let limit = |name: &str| matches.get_one::<u8>(name).copied();
+    let source = match matches.get_one::<PathBuf>("dir-source") {
+        Some(dir) => SourceArgs::Dir(dir.clone()),
+        None => SourceArgs::Http {
+            url: matches.get_one("http").cloned().expect(required),
+            retries: *matches.get_one("retries").expect(required),
+            timeout: Duration::from_secs(u64::from(
+                *matches.get_one::<u16>("timeout").expect(required),
+            )),
+        },
+    };
+    Action::Daemon(Box::new(DaemonArgs {
+        device: matches.get_one("device").cloned().expect(required),
+        cache_dir: matches.get_one("cache-dir").cloned().expect(required),
+        tag: matches.get_one("tag").cloned(),
+        limits: Limits {
+            blocks: Triple {
+                run: limit("brun"),
+                cull: limit("bcull"),
+                stop: limit("bstop"),
+            },
+            files: Triple {
+                run: limit("frun"),
+                cull: limit("fcull"),
+                stop: limit("fstop"),
+            },
+        },
+        source,
+        options: worker::Options {
+            threads: usize::from(*matches.get_one::<u16>("threads").expect(required)),
+            granule: *matches.get_one("granule").expect(required),
+            prefetch: *matches.get_one("prefetch").expect(required),
+            by_domain: matches.get_flag("by-domain"),
+        },
+        log: matches.get_one("log").cloned(),
+        stats_file: matches.get_one("stats-file").cloned(),
+        quiet: matches.get_flag("quiet"),
+        restart: if matches.get_flag("supervise") {
+            Restart::Supervisor
+        } else if matches.get_flag("fd-store") {
+            Restart::ServiceManager
+        } else {
+            Restart::Nobody
+        },
+    }))
+}
+
+/// "4096", "256K", "1M", "2G"
+fn parse_size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
+        Some(b'g' | b'G') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "a size is a number, perhaps with K, M or G".to_string())?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "that is too much".into())
+}
+
+fn parse_granule(text: &str) -> Result<u64, String> {
+    let size = parse_size(text)?;
+    let page = rustix::param::page_size() as u64;
+    if !size.is_power_of_two() || !(page..=64 << 20).contains(&size) {
+        return Err(format!("must be a power of two from {page} to 64M"));
+    }
+    Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn daemon(args: &[&str]) -> Result<DaemonArgs, clap::Error> {
+        let all = [&["ondemandd"], args].concat();
+        match action(&command().try_get_matches_from(all)?) {
+            Action::Daemon(args) => Ok(*args),
+            Action::ServeHttp { .. } => panic!("not the daemon"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn defaults() {
+        let args = daemon(&["--cache-dir", "/c", "--dir-source", "/s"]).unwrap();
+        assert_eq!(args.device, PathBuf::from("/dev/cachefiles"));
+        assert_eq!(args.options.granule, 256 << 10);
+        assert_eq!((args.options.threads, args.options.prefetch), (4, 0));
+        assert!(args.restart == Restart::Nobody && args.tag.is_none());
+        assert!(matches!(args.source, SourceArgs::Dir(dir) if dir == PathBuf::from("/s")));
+    }
+
+    #[test]
+    fn everything() {
+        let args = daemon(&[
+            "--cache-dir",
+            "/c",
+            "--http",
+            "http://h/b",
+            "--by-domain",
+            "--tag",
+            "t",
+            "--granule",
+            "4K",
+            "--threads",
+            "1",
+            "--prefetch",
+            "1M",
+            "--retries",
+            "0",
+            "--timeout",
+            "1",
+            "--brun",
+            "20%",
+            "--fstop",
+            "0",
+            "--supervise",
+            "-q",
+        ])
+        .unwrap();
+        assert_eq!(args.options.granule, 4096);
+        assert!(args.options.by_domain && args.restart == Restart::Supervisor && args.quiet);
+        assert_eq!(
+            (args.limits.blocks.run, args.limits.files.stop),
+            (Some(20), Some(0))
+        );
+        assert!(matches!(args.source, SourceArgs::Http { retries: 0, .. }));
+    }
+
+    #[test]
+    fn mistakes_are_refused() {
+        let base = ["--cache-dir", "/c", "--dir-source", "/s"];
+        for wrong in [
+            &["--http", "http://x"][..],
+            &["--granule", "5000"],
+            &["--granule", "128M"],
+            &["--granule", "1K"],
+            &["--threads", "0"],
+            &["--brun", "200%"],
+            &["--tag", "a\nb"],
+            &["--supervise", "--fd-store"],
+        ] {
+            assert!(daemon(&[&base, wrong].concat()).is_err(), "{wrong:?}");
+        }
+        assert!(daemon(&["--dir-source", "/s"]).is_err());
+        assert!(daemon(&["--cache-dir", "/c"]).is_err());
+        assert!(daemon(&[]).is_err());
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("4096"), Ok(4096));
+        assert_eq!(parse_size("64k"), Ok(65536));
+        assert_eq!(parse_size("2G"), Ok(2 << 30));
+        for wrong in ["", "K", "-1", "1.5M", "99999999999G"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn serve_http() {
+        let matches = command()
+            .try_get_matches_from([
+                "ondemandd",
+                "serve-http",
+                "--dir",
+                "/d",
+                "--listen",
+                "[::1]:0",
+            ])
+            .unwrap();
+        assert!(matches!(
+            action(&matches),
+            Action::ServeHttp { listen, access_log: false, .. } if listen == "[::1]:0"
+        ));
+    }
+}

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! /dev/cachefiles: opening it, the commands written to it, the messages read from it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// The descriptor of /dev/cachefiles. The cache lives as long as it is open.
+pub struct Device(File);
+
+/// What `bind` needs to know.
+pub struct Binding {
+    /// The cache directory.
+    pub dir: String,
+    /// The cache's name in fscache, if not the default.
+    pub tag: Option<String>,
+    /// When to cull and when to refuse writing.
+    pub limits: Limits,
+}
+
+impl Device {
+    pub fn open(path: &Path) -> Result<Self, String> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .map(Self)
+            .map_err(|err| format!("cannot open {}: {}", path.display(), explain_open(&err)))
+    }
+
+    /// Uses a descriptor that was opened earlier and handed over.
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd.into())
+    }
+
+    pub fn into_fd(self) -> OwnedFd {
+        self.0.into()
+    }
+
+    /// Configures the cache and brings it into service in on-demand mode.
+    pub fn bind(&self, binding: &Binding) -> Result<(), String> {
+        self.setup(&format!("dir {}", binding.dir))?;
+        if let Some(tag) = &binding.tag {
+            self.setup(&format!("tag {tag}"))?;
+        }
+        for (name, percent) in binding.limits.commands()? {
+            self.setup(&format!("{name} {percent}%"))?;
+        }
+        self.command("bind ondemand")
+            .map_err(|err| format!("cannot bind {}: {}", binding.dir, explain_bind(&err)))
+    }
+
+    fn setup(&self, command: &str) -> Result<(), String> {
+        self.command(command)
+            .map_err(|err| format!("the kernel refuses the command \"{command}\": {err}"))
+    }
+
+    /// Asks for every request that has not been answered yet once more: a predecessor may have read
+    /// it and died.
+    pub fn restore(&self) -> Result<(), String> {
+        self.command("restore").map_err(|err| {
+            let hint = match err.raw_os_error() {
+                Some(libc::EIO) => {
+                    " (the cache is dead after an I/O error; stop the daemon and start it again)"
+                }
+                Some(libc::EOPNOTSUPP) => " (no cache was bound in on-demand mode)",
+                _ => "",
+            };
+            format!("cannot take over the cache: {err}{hint}")
+        })
+    }
+
+    /// Answers an OPEN: the size of the blob, or a negative errno.
+    pub fn copen(&self, msg_id: u32, result: i64) -> io::Result<()> {
+        self.command(&format!("copen {msg_id},{result}"))
+    }
+
+    /// Writes one command, in one write().
+    pub fn command(&self, command: &str) -> io::Result<()> {
+        let written = (&self.0).write(command.as_bytes())?;
+        if written != command.len() {
+            return Err(io::Error::new(ErrorKind::WriteZero, "partly written"));
+        }
+        Ok(())
+    }
+
+    /// Reads one message. `None`: there is none now. (The kernel says so with 0 bytes.)
+    pub fn receive<'a>(&self, buf: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
+        loop {
+            match (&self.0).read(buf) {
+                Ok(0) => return Ok(None),
+                Ok(len) => return Ok(Some(&buf[..len])),
+                Err(err) if err.kind() == ErrorKind::Interrupted => {}
+                Err(err) if err.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(err) => return Err(err),
+            }
+        }
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn explain_open(err: &io::Error) -> String {
+    let hint = match err.raw_os_error() {
+        Some(libc::ENOENT | libc::ENXIO | libc::ENODEV) => {
+            "is the cachefiles module loaded? try: modprobe cachefiles"
+        }
+        Some(libc::EBUSY) => {
+            "another daemon holds it, or descriptors of a cache that is gone are still open; \
+             stop cachefilesd, nydusd or the other ondemandd first"
+        }
+        Some(libc::EPERM) => "CAP_SYS_ADMIN in the initial user namespace is needed; run as root",
+        Some(libc::EACCES) => "run as root",
+        _ => return err.to_string(),
+    };
+    format!("{} ({hint})", strip_code(err))
+}
+
+fn explain_bind(err: &io::Error) -> String {
+    let hint = match err.raw_os_error() {
+        Some(libc::EBUSY) => {
+            "a cache with this tag exists already, or another cache uses this directory; \
+             choose another --tag or --cache-dir"
+        }
+        Some(libc::EOPNOTSUPP) => {
+            "its file system cannot hold a cache: it must have extended attributes, O_TMPFILE and \
+             blocks no larger than a page; ext4, xfs and btrfs do, tmpfs and overlayfs do not"
+        }
+        Some(libc::EINVAL) => {
+            "this kernel's cachefiles has no on-demand mode, or the directory is on an idmapped mount"
+        }
+        Some(libc::ERANGE) => "the limits must satisfy stop < cull < run < 100",
+        Some(libc::EROFS) => "its file system is mounted read-only",
+        Some(libc::ENOBUFS | libc::ENOSPC) => {
+            "its file system is too full; free some space or lower --bstop and --fstop"
+        }
+        Some(libc::ENOENT | libc::ENOTDIR) => "it must be an existing directory",
+        Some(libc::EPERM) => "its file system does not support what a cache needs",
+        Some(libc::EIO) => "the cache is dead after an I/O error; see the kernel log",
+        _ => return format!("{err} (see the kernel log)"),
+    };
+    format!("{} ({hint}; see the kernel log)", strip_code(err))
+}
+
+/// An error's text without the "(os error N)" that std adds.
+pub fn strip_code(err: &io::Error) -> String {
+    let text = err.to_string();
+    match text.find(" (os error") {
+        Some(at) => text[..at].to_string(),
+        None => text,
+    }
+}
+
+/// Percentages of free blocks (b) and free files (f): below `run` and `cull` the cache is culled,
+/// below `stop` nothing is written to it. `None` leaves the kernel's default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    pub blocks: Triple,
+    pub files: Triple,
+}
+
+/// `run`, `cull` and `stop` of one resource.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Triple {
+    pub run: Option<u8>,
+    pub cull: Option<u8>,
+    pub stop: Option<u8>,
+}
+
+const DEFAULT_RUN: u8 = 7;
+const DEFAULT_CULL: u8 = 5;
+const DEFAULT_STOP: u8 = 1;
+
+impl Limits {
+    fn commands(&self) -> Result<Vec<(&'static str, u8)>, String> {
+        let blocks = self.blocks.commands(["brun", "bcull", "bstop"])?;
+        let files = self.files.commands(["frun", "fcull", "fstop"])?;
+        Ok([blocks, files].concat())
+    }
+
+    /// Fails if the kernel would refuse them.
+    pub fn check(&self) -> Result<(), String> {
+        self.commands().map(|_| ())
+    }
+}
+
+impl Triple {
+    /// The commands in an order in which each is valid when it is written: the kernel checks
+    /// stop < cull < run at every step against what is set so far.
+    fn commands(&self, names: [&'static str; 3]) -> Result<Vec<(&'static str, u8)>, String> {
+        let [mut run, mut cull, mut stop] = [DEFAULT_RUN, DEFAULT_CULL, DEFAULT_STOP];
+        let want_run = self.run.unwrap_or(run);
+        let want_cull = self.cull.unwrap_or(cull);
+        let want_stop = self.stop.unwrap_or(stop);
+        if !(want_stop < want_cull && want_cull < want_run && want_run < 100) {
+            return Err(format!(
+                "{}={want_stop}% {}={want_cull}% {}={want_run}%: must be {0} < {1} < {2} < 100",
+                names[2], names[1], names[0]
+            ));
+        }
+        let mut commands = Vec::new();
+        // A valid goal can always be approached by one more valid step, so this ends.
+        while (run, cull, stop) != (want_run, want_cull, want_stop) {
+            if run != want_run && want_run > cull {
+                run = want_run;
+                commands.push((names[0], run));
+            } else if cull != want_cull && want_cull > stop && want_cull < run {
+                cull = want_cull;
+                commands.push((names[1], cull));
+            } else {
+                stop = want_stop;
+                commands.push((names[2], stop));
+            }
+        }
+        Ok(commands)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn os(errno: i32) -> io::Error {
+        io::Error::from_raw_os_error(errno)
+    }
+
+    #[test]
+    fn open_errors_say_what_to_do() {
+        let err = Device::open(Path::new("/nonexistent/cachefiles"))
+            .err()
+            .unwrap();
+        assert_eq!(
+            err,
+            "cannot open /nonexistent/cachefiles: No such file or directory \
+             (is the cachefiles module loaded? try: modprobe cachefiles)"
+        );
+        assert!(explain_open(&os(libc::EBUSY)).contains("another daemon holds it"));
+        assert!(explain_open(&os(libc::EPERM)).contains("run as root"));
+    }
+
+    #[test]
+    fn bind_errors_say_what_to_do() {
+        for (errno, text) in [
+            (libc::EBUSY, "--tag"),
+            (libc::EOPNOTSUPP, "tmpfs"),
+            (libc::EINVAL, "no on-demand mode"),
+            (libc::EROFS, "read-only"),
+            (libc::EMLINK, "see the kernel log"),
+        ] {
+            assert!(explain_bind(&os(errno)).contains(text), "{errno}");
+        }
+    }
+
+    fn triple(run: Option<u8>, cull: Option<u8>, stop: Option<u8>) -> Triple {
+        Triple { run, cull, stop }
+    }
+
+    #[test]
+    fn limits_are_written_in_a_valid_order() {
+        let names = ["brun", "bcull", "bstop"];
+        assert!(triple(None, None, None).commands(names).unwrap().is_empty());
+        assert_eq!(
+            triple(Some(20), Some(15), Some(10))
+                .commands(names)
+                .unwrap(),
+            [("brun", 20), ("bcull", 15), ("bstop", 10)]
+        );
+        assert_eq!(
+            triple(Some(2), Some(1), Some(0)).commands(names).unwrap(),
+            [("bstop", 0), ("bcull", 1), ("brun", 2)]
+        );
+        assert!(triple(Some(5), None, None).commands(names).is_err());
+        assert!(triple(Some(100), None, None).commands(names).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_valid_goal_is_reached_by_valid_steps(run in 0u8..100, cull in 0u8..100, stop in 0u8..100) {
+            let commands = triple(Some(run), Some(cull), Some(stop)).commands(["run", "cull", "stop"]);
+            if !(stop < cull && cull < run) {
+                prop_assert!(commands.is_err());
+                return Ok(());
+            }
+            let (mut r, mut c, mut s) = (DEFAULT_RUN, DEFAULT_CULL, DEFAULT_STOP);
+            for (name, value) in commands.unwrap() {
+                // As cachefiles_daemon_brun() and its siblings check.
+                match name {
+                    "run" => { prop_assert!(value > c && value < 100); r = value }
+                    "cull" => { prop_assert!(value > s && value < r); c = value }
+                    _ => { prop_assert!(value < c); s = value }
+                }
+            }
+            prop_assert_eq!((r, c, s), (run, cull, stop));
+        }
+    }
+}

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! User daemon for the on-demand mode of CacheFiles.
+//!
+//! * `device`, `message`: the protocol of /dev/cachefiles;
+//! * `worker`: the threads that take messages and answer them;
+//! * `object`, `chunkmap`: an opened cache file, and how its holes are filled;
+//! * `source`: blobs from a directory or a web server;
+//! * `supervisor`, `notify`: keeping the device open over restarts;
+//! * `report`: totals, progress, log; `http_server`: `serve-http`;
+//! * `sys`, `stop`, `cli`: system calls, stopping, the command line.
+
+#![deny(unsafe_code)]
+#![warn(clippy::undocumented_unsafe_blocks)]
+// The tests compare lists of ranges, which may have one element.
+#![cfg_attr(test, allow(clippy::single_range_in_vec_init))]
+
+mod chunkmap;
+mod cli;
+mod device;
+mod http_server;
+mod message;
+mod notify;
+mod object;
+mod report;
+mod source;
+mod stop;
+mod supervisor;
+#[allow(unsafe_code)]
+mod sys;
+mod worker;
+
+use std::fs::DirBuilder;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc::{channel, RecvTimeoutError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
+
+use cli::{Action, DaemonArgs, Restart, SourceArgs};
+use device::{Binding, Device};
+use report::Report;
+use source::http::{HttpOptions, HttpSource};
+use source::{DirSource, Source};
+use stop::Stop;
+use sys::Signals;
+use worker::Daemon;
+
+/// Progress and statistics are shown at most this often.
+const REFRESH: Duration = Duration::from_millis(100);
+
+/// How long requests that are being served may take when the daemon is told to stop.
+const GRACE: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let result = match cli::parse() {
+        Action::Daemon(args) => daemon(&args),
+        Action::ServeHttp {
+            dir,
+            listen,
+            access_log,
+        } => serve_http(dir, &listen, access_log),
+    };
+    result.unwrap_or_else(|reason| {
+        eprintln!("ondemandd: {reason}");
+        ExitCode::from(supervisor::PERMANENT)
+    })
+}
+
+fn daemon(args: &DaemonArgs) -> Result<ExitCode, String> {
+    args.limits.check()?;
+    if let Some(fd) = supervisor::inherited_device()? {
+        return serve(args, Device::from_fd(fd), true);
+    }
+    match args.restart {
+        Restart::Supervisor => {
+            // The daemon checks this again, but a cache that nobody can serve should not be bound.
+            check_source(&args.source)?;
+            let signals = signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGUSR1])?;
+            let device = Device::open(&args.device)?;
+            device.bind(&binding(args)?)?;
+            let command = supervisor::own_command()?;
+            notify::state("READY=1");
+            let say = |text: &str| eprintln!("ondemandd: {text}");
+            supervisor::supervise(device.into_fd(), command, &signals, &say)
+        }
+        Restart::ServiceManager => match notify::stored_device()? {
+            Some(fd) => serve(args, Device::from_fd(fd), true),
+            None if notify::has_manager() => serve(args, Device::open(&args.device)?, false),
+            None => Err(
+                "--fd-store: NOTIFY_SOCKET is not set; start this as a systemd service with \
+                 Type=notify and FileDescriptorStoreMax=1, or use --supervise"
+                    .into(),
+            ),
+        },
+        Restart::Nobody => serve(args, Device::open(&args.device)?, false),
+    }
+}
+
+/// Runs the daemon on an open device: a new one, or one that a predecessor has bound (`restore`).
+fn serve(args: &DaemonArgs, device: Device, restore: bool) -> Result<ExitCode, String> {
+    // Before any thread exists: they inherit the mask.
+    let signals = signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGUSR1])?;
+    raise_file_limit();
+    let stop = Arc::new(Stop::new().map_err(|err| format!("cannot make an eventfd: {err}"))?);
+    let report = Arc::new(Report::new(
+        args.log.as_deref(),
+        args.stats_file.as_deref(),
+        args.quiet,
+    )?);
+    let source = make_source(args, &report, &stop)?;
+    let daemon = Daemon::new(
+        device,
+        source,
+        args.options,
+        Arc::clone(&report),
+        Arc::clone(&stop),
+    )
+    .map_err(|err| format!("cannot watch {}: {err}", args.device.display()))?;
+    let daemon = Arc::new(daemon);
+
+    if restore {
+        daemon.device.restore()?;
+        report.log_event("restore");
+    } else {
+        daemon.device.bind(&binding(args)?)?;
+        report.log_event("start");
+        if args.restart == Restart::ServiceManager {
+            notify::store_device(daemon.device.as_fd())?;
+        }
+    }
+    let threads = daemon
+        .start()
+        .map_err(|err| format!("cannot start a thread: {err}"))?;
+    if !args.quiet {
+        report.note(&format!(
+            "{} {}",
+            if restore { "took over" } else { "serving" },
+            args.cache_dir.display()
+        ));
+    }
+    notify::state("READY=1");
+
+    run_until_stopped(&report, &stop, &signals);
+
+    notify::state("STOPPING=1");
+    // Threads cannot be joined with a time limit, but the end of the last sender can be waited for.
+    let (sender, done) = channel::<()>();
+    std::thread::spawn(move || {
+        for thread in threads {
+            let _ = thread.join();
+        }
+        drop(sender);
+    });
+    if done.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout) {
+        report.note("leaving requests behind that take too long");
+    }
+    report.log_event("stop");
+    report.finish();
+    match daemon.fatal() {
+        None => Ok(ExitCode::SUCCESS),
+        Some(reason) => Err(reason),
+    }
+}
+
+/// What the main thread does while the others serve: signals, progress, statistics.
+fn run_until_stopped(report: &Report, stop: &Stop, signals: &Signals) {
+    let mut next_refresh = Instant::now();
+    while !stop.is_set() {
+        let left = next_refresh.saturating_duration_since(Instant::now());
+        let mut fds = vec![
+            PollFd::new(signals, PollFlags::IN),
+            PollFd::new(stop, PollFlags::IN),
+        ];
+        let mut timeout = None;
+        if left.is_zero() {
+            fds.push(PollFd::new(report, PollFlags::IN));
+        } else {
+            timeout = Some(Timespec {
+                tv_sec: 0,
+                tv_nsec: i64::from(left.subsec_nanos()),
+            });
+        }
+        // An error is EINTR: look again at everything.
+        let _ = poll(&mut fds, timeout.as_ref());
+        if fds.get(2).is_some_and(|fd| !fd.revents().is_empty()) {
+            report.refresh();
+            next_refresh = Instant::now() + REFRESH;
+        }
+        while let Some(signal) = signals.next() {
+            if signal == libc::SIGUSR1 {
+                report.note(&report.totals());
+                report.log_totals();
+            } else {
+                stop.set();
+            }
+        }
+    }
+}
+
+fn signals(list: &[libc::c_int]) -> Result<Signals, String> {
+    Signals::new(list).map_err(|err| format!("cannot listen to signals: {err}"))
+}
+
+fn binding(args: &DaemonArgs) -> Result<Binding, String> {
+    let dir = &args.cache_dir;
+    let shown = dir.display();
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|err| format!("cannot make the cache directory {shown}: {err}"))?;
+    // The kernel would look a relative path up from its own idea of the working directory.
+    let dir = dir
+        .canonicalize()
+        .map_err(|err| format!("cannot use the cache directory {shown}: {err}"))?;
+    match dir.to_str() {
+        Some(text) if !text.contains('\n') => Ok(Binding {
+            dir: text.to_string(),
+            tag: args.tag.clone(),
+            limits: args.limits,
+        }),
+        _ => Err(format!(
+            "the path of the cache directory {shown} is not one line of UTF-8"
+        )),
+    }
+}
+
+fn check_source(source: &SourceArgs) -> Result<(), String> {
+    match source {
+        SourceArgs::Dir(dir) => DirSource::new(dir.clone()).map(|_| ()),
+        SourceArgs::Http { .. } => Ok(()),
+    }
+}
+
+fn make_source(
+    args: &DaemonArgs,
+    report: &Arc<Report>,
+    stop: &Arc<Stop>,
+) -> Result<Box<dyn Source>, String> {
+    Ok(match &args.source {
+        SourceArgs::Dir(dir) => Box::new(DirSource::new(dir.clone())?),
+        SourceArgs::Http {
+            url,
+            retries,
+            timeout,
+        } => {
+            let options = HttpOptions {
+                url: url.clone(),
+                retries: *retries,
+                timeout: *timeout,
+                connections: args.options.threads + 1,
+            };
+            Box::new(HttpSource::new(
+                options,
+                Arc::clone(report),
+                Arc::clone(stop),
+            )?)
+        }
+    })
+}
+
+/// Every open object is a descriptor; the usual soft limit of 1024 is too little.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // If it cannot be raised, the daemon serves as many objects as it may.
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    );
+}
+
+fn serve_http(dir: PathBuf, listen: &str, access_log: bool) -> Result<ExitCode, String> {
+    if !Path::new(&dir).is_dir() {
+        return Err(format!("{} is not a directory", dir.display()));
+    }
+    raise_file_limit();
+    let listener =
+        TcpListener::bind(listen).map_err(|err| format!("cannot listen on {listen}: {err}"))?;
+    let address = listener
+        .local_addr()
+        .map_err(|err| format!("cannot listen on {listen}: {err}"))?;
+    println!("serving {} on http://{address}", dir.display());
+    let signals = signals(&[libc::SIGTERM, libc::SIGINT])?;
+    let server = Arc::new(http_server::Server {
+        dir,
+        access_log: access_log.then_some(|line: &str| println!("{line}")),
+    });
+    std::thread::spawn(move || {
+        let err = server.run(&listener);
+        eprintln!("ondemandd: cannot accept connections: {err}");
+        std::process::exit(i32::from(supervisor::PERMANENT));
+    });
+    // Requests are short and the client tries again: nothing to wait for.
+    while signals.next().is_none() {
+        let _ = poll(&mut [PollFd::new(&signals, PollFlags::IN)], None);
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the daemon tells: totals, the line on the terminal, the log and the statistics file.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{eventfd, EventfdFlags};
+use rustix::time::{clock_gettime, ClockId};
+
+/// Totals since this process started.
+#[derive(Default)]
+pub struct Stats {
+    pub open: AtomicU64,
+    pub read: AtomicU64,
+    pub close: AtomicU64,
+    /// Bytes taken from the source.
+    pub fetched: AtomicU64,
+    /// Bytes written to cache files, the zeros behind a blob's end included.
+    pub written: AtomicU64,
+    pub errors: AtomicU64,
+}
+
+impl Stats {
+    fn json(&self) -> String {
+        let get = |counter: &AtomicU64| counter.load(Relaxed);
+        format!(
+            "\"open\":{},\"read\":{},\"close\":{},\"fetched\":{},\"written\":{},\"errors\":{}",
+            get(&self.open),
+            get(&self.read),
+            get(&self.close),
+            get(&self.fetched),
+            get(&self.written),
+            get(&self.errors)
+        )
+    }
+}
+
+/// One message and what became of it, for the log.
+pub struct Event<'a> {
+    pub opcode: &'a str,
+    pub msg_id: u32,
+    pub object_id: u32,
+    /// The blob's name as far as it is known.
+    pub key: &'a str,
+    pub off: u64,
+    pub len: u64,
+    /// OPEN: size or -errno, as in `copen`. READ: bytes written or -errno. CLOSE: 0 or -errno.
+    pub result: i64,
+    pub error: Option<&'a str>,
+    /// When the message was read.
+    pub since: Instant,
+}
+
+/// At most this many lines are printed per second; the log has them all.
+const LINES_PER_SECOND: u32 = 20;
+
+/// What is on the terminal.
+#[derive(Default)]
+struct Terminal {
+    progress_shown: bool,
+    second: Option<Instant>,
+    lines: u32,
+    dropped: u64,
+}
+
+pub struct Report {
+    pub stats: Stats,
+    log: Option<Mutex<File>>,
+    log_failed: AtomicBool,
+    stats_file: Option<PathBuf>,
+    progress: bool,
+    terminal: Mutex<Terminal>,
+    /// Set when totals have changed since the last [`refresh`](Self::refresh).
+    changed: AtomicBool,
+    event: OwnedFd,
+}
+
+/// A counter is right whatever became of the thread that held the lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Report {
+    pub fn new(log: Option<&Path>, stats_file: Option<&Path>, quiet: bool) -> Result<Self, String> {
+        let log = match log {
+            None => None,
+            Some(path) => Some(Mutex::new(
+                File::options()
+                    .create(true)
+                    .append(true)
+                    .open(path)
+                    .map_err(|err| format!("cannot open the log {}: {err}", path.display()))?,
+            )),
+        };
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|err| format!("cannot make an eventfd: {err}"))?;
+        let report = Self {
+            stats: Stats::default(),
+            log,
+            log_failed: AtomicBool::new(false),
+            stats_file: stats_file.map(Path::to_path_buf),
+            progress: !quiet && io::stderr().is_terminal(),
+            terminal: Mutex::default(),
+            changed: AtomicBool::new(false),
+            event,
+        };
+        if let Some(path) = stats_file {
+            report
+                .write_stats(path)
+                .map_err(|err| format!("cannot write {}: {err}", path.display()))?;
+        }
+        Ok(report)
+    }
+
+    /// Adds to a total.
+    pub fn add(&self, counter: &AtomicU64, n: u64) {
+        if n == 0 {
+            return;
+        }
+        counter.fetch_add(n, Relaxed);
+        let watched = self.progress || self.stats_file.is_some();
+        if watched && !self.changed.swap(true, Relaxed) {
+            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Shows the current totals. Call it when the descriptor of this report is readable, but not more
+    /// often than people and scripts can read.
+    pub fn refresh(&self) {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.event, &mut count[..]);
+        self.changed.store(false, Relaxed);
+        if let Some(path) = &self.stats_file {
+            if let Err(err) = self.write_stats(path) {
+                self.line(&format!("cannot write {}: {err}", path.display()));
+            }
+        }
+        if self.progress {
+            let mut terminal = lock(&self.terminal);
+            terminal.progress_shown = true;
+            let _ = write!(io::stderr(), "\r\x1b[K{}", self.totals());
+        }
+    }
+
+    /// Readers see either the old or the new totals, never half a line.
+    fn write_stats(&self, path: &Path) -> io::Result<()> {
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".tmp");
+        std::fs::write(&temporary, format!("{{{}}}\n", self.stats.json()))?;
+        std::fs::rename(&temporary, path)
+    }
+
+    /// The totals for people.
+    pub fn totals(&self) -> String {
+        let get = |counter: &AtomicU64| counter.load(Relaxed);
+        let stats = &self.stats;
+        format!(
+            "OPEN {} READ {} CLOSE {}, fetched {}, written {}, errors {}",
+            get(&stats.open),
+            get(&stats.read),
+            get(&stats.close),
+            human(get(&stats.fetched)),
+            human(get(&stats.written)),
+            get(&stats.errors)
+        )
+    }
+
+    /// Says something that is no failure.
+    pub fn note(&self, text: &str) {
+        self.line(text);
+    }
+
+    /// Says and counts a failure.
+    pub fn error(&self, text: &str) {
+        self.add(&self.stats.errors, 1);
+        self.line(text);
+    }
+
+    fn line(&self, text: &str) {
+        let mut terminal = lock(&self.terminal);
+        let now = Instant::now();
+        let fresh = terminal
+            .second
+            .is_none_or(|start| now - start >= Duration::from_secs(1));
+        let mut out = String::new();
+        if terminal.progress_shown {
+            terminal.progress_shown = false;
+            out.push_str("\r\x1b[K");
+        }
+        if fresh {
+            if terminal.dropped > 0 {
+                let _ = writeln!(out, "ondemandd: {} more lines like these", terminal.dropped);
+            }
+            terminal.second = Some(now);
+            terminal.lines = 0;
+            terminal.dropped = 0;
+        }
+        if terminal.lines >= LINES_PER_SECOND {
+            terminal.dropped += 1;
+            return;
+        }
+        terminal.lines += 1;
+        let _ = writeln!(out, "ondemandd: {text}");
+        let _ = io::stderr().write_all(out.as_bytes());
+    }
+
+    /// Logs one message.
+    pub fn event(&self, event: &Event<'_>) {
+        if self.log.is_none() {
+            return;
+        }
+        let mut line = format!(
+            "\"opcode\":\"{}\",\"msg_id\":{},\"object_id\":{},\"key\":{}",
+            event.opcode,
+            event.msg_id,
+            event.object_id,
+            quote(event.key)
+        );
+        if event.opcode == "READ" {
+            let _ = write!(line, ",\"off\":{},\"len\":{}", event.off, event.len);
+        }
+        let _ = write!(
+            line,
+            ",\"result\":{},\"us\":{}",
+            event.result,
+            event.since.elapsed().as_micros()
+        );
+        if let Some(error) = event.error {
+            let _ = write!(line, ",\"error\":{}", quote(error));
+        }
+        self.log_line(&line);
+    }
+
+    /// Logs something that happened to the daemon itself.
+    pub fn log_event(&self, name: &str) {
+        self.log_line(&format!(
+            "\"event\":\"{name}\",\"pid\":{}",
+            std::process::id()
+        ));
+    }
+
+    /// Logs the totals.
+    pub fn log_totals(&self) {
+        self.log_line(&format!("\"event\":\"totals\",{}", self.stats.json()));
+    }
+
+    fn log_line(&self, fields: &str) {
+        let Some(log) = &self.log else { return };
+        let now = clock_gettime(ClockId::Monotonic);
+        let line = format!(
+            "{{\"ms\":{}.{:03},{fields}}}\n",
+            now.tv_sec * 1000 + now.tv_nsec / 1_000_000,
+            now.tv_nsec / 1000 % 1000
+        );
+        // One write per line, so that a reader that follows the file sees whole lines.
+        let result = lock(log).write_all(line.as_bytes());
+        if let Err(err) = result {
+            if !self.log_failed.swap(true, Relaxed) {
+                self.error(&format!("cannot write to the log: {err}"));
+            }
+        }
+    }
+
+    /// The last words.
+    pub fn finish(&self) {
+        self.log_totals();
+        if let Some(path) = &self.stats_file {
+            if let Err(err) = self.write_stats(path) {
+                self.line(&format!("cannot write {}: {err}", path.display()));
+            }
+        }
+        // Whatever was printed in this second, the totals are not dropped.
+        lock(&self.terminal).second = None;
+        self.line(&self.totals());
+    }
+}
+
+/// Readable when totals have changed and someone wants to see them.
+impl AsFd for Report {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
+
+/// A JSON string.
+fn quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            c if (c as u32) < 0x20 => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A number of bytes for people.
+pub fn human(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+impl Report {
+    /// A report that nobody sees.
+    pub fn silent() -> std::sync::Arc<Self> {
+        std::sync::Arc::new(Self::new(None, None, true).unwrap())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_quoted() {
+        assert_eq!(quote("a\"b\\c\n\u{e9}"), "\"a\\\"b\\\\c\\u000a\u{e9}\"");
+    }
+
+    #[test]
+    fn sizes_for_people() {
+        assert_eq!(human(0), "0 B");
+        assert_eq!(human(1023), "1023 B");
+        assert_eq!(human(1536), "1.5 KiB");
+        assert_eq!(human(5 << 30), "5.0 GiB");
+        assert_eq!(human(u64::MAX), "16777216.0 TiB");
+    }
+
+    #[test]
+    fn log_and_stats_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, stats) = (dir.path().join("log"), dir.path().join("stats"));
+        let report = Report::new(Some(&log), Some(&stats), true).unwrap();
+        let zero = "{\"open\":0,\"read\":0,\"close\":0,\"fetched\":0,\"written\":0,\"errors\":0}\n";
+        assert_eq!(std::fs::read_to_string(&stats).unwrap(), zero);
+        report.add(&report.stats.read, 1);
+        report.add(&report.stats.fetched, 4096);
+        report.refresh();
+        report.event(&Event {
+            opcode: "READ",
+            msg_id: 3,
+            object_id: 4,
+            key: "b\"lob",
+            off: 4096,
+            len: 512,
+            result: -5,
+            error: Some("why"),
+            since: Instant::now(),
+        });
+        report.finish();
+        let line = std::fs::read_to_string(&stats).unwrap();
+        assert!(
+            line.contains("\"read\":1,") && line.contains("\"fetched\":4096,"),
+            "{line}"
+        );
+        let log = std::fs::read_to_string(&log).unwrap();
+        let lines: Vec<&str> = log.lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert!(
+            lines[0].contains(
+                "\"opcode\":\"READ\",\"msg_id\":3,\"object_id\":4,\"key\":\"b\\\"lob\",\
+                 \"off\":4096,\"len\":512,\"result\":-5,"
+            ),
+            "{log}"
+        );
+        assert!(lines[1].contains("\"event\":\"totals\""), "{log}");
+    }
+
+    #[test]
+    fn the_event_descriptor_follows_changes() {
+        use rustix::event::{poll, PollFd, PollFlags, Timespec};
+        let dir = tempfile::tempdir().unwrap();
+        let report = Report::new(None, Some(&dir.path().join("s")), true).unwrap();
+        let ready = || {
+            let zero = Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            };
+            poll(&mut [PollFd::new(&report, PollFlags::IN)], Some(&zero)).unwrap() == 1
+        };
+        assert!(!ready());
+        report.add(&report.stats.open, 1);
+        assert!(ready());
+        report.refresh();
+        assert!(!ready());
+        report.add(&report.stats.open, 0);
+        assert!(!ready());
+        report.add(&report.stats.open, 1);
+        assert!(ready());
+    }
+}

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where blobs come from: their names, and the two kinds of sources.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub mod http;
+
+/// A place that has blobs.
+pub trait Source: Send + Sync {
+    /// Finds a blob and its size.
+    fn open(&self, name: &BlobName) -> Result<Arc<dyn Blob>, SourceError>;
+}
+
+/// One blob of a source, as it was when it was opened.
+pub trait Blob: Send + Sync {
+    fn size(&self) -> u64;
+
+    /// Fills `buf` with the bytes at `off`, all of them and none but the blob's, or fails.
+    fn read_exact_at(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError>;
+}
+
+/// Why a blob cannot be opened or read.
+#[derive(Debug)]
+pub struct SourceError {
+    /// What the reader of the file is told (for an OPEN).
+    pub errno: i32,
+    /// For the log.
+    pub reason: String,
+}
+
+impl SourceError {
+    pub fn new(errno: i32, reason: impl Into<String>) -> Self {
+        Self {
+            errno,
+            reason: reason.into(),
+        }
+    }
+
+    fn io(what: &str, err: &io::Error) -> Self {
+        Self::new(
+            err.raw_os_error().unwrap_or(libc::EIO),
+            format!("{what}: {}", crate::device::strip_code(err)),
+        )
+    }
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+/// The name of a blob: a plain file name, and the directory it is in if blobs are kept by domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobName {
+    pub domain: Option<String>,
+    pub name: String,
+}
+
+impl BlobName {
+    /// From the keys of an OPEN. EROFS and ondemandfs send the volume key "erofs,<domain>" and the
+    /// blob's name as the cookie key. Both come from whoever mounts: they must not lead anywhere else.
+    pub fn from_keys(volume: &[u8], cookie: &[u8], by_domain: bool) -> Result<Self, SourceError> {
+        let domain = if by_domain {
+            let domain = volume.strip_prefix(b"erofs,").ok_or_else(|| {
+                let volume = volume.escape_ascii();
+                refuse(format!(
+                    "the volume key \"{volume}\" is not \"erofs,DOMAIN\""
+                ))
+            })?;
+            Some(plain("domain", domain)?)
+        } else {
+            None
+        };
+        Ok(Self {
+            domain,
+            name: plain("cookie key", cookie)?,
+        })
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &str> {
+        self.domain.iter().chain([&self.name]).map(String::as_str)
+    }
+}
+
+impl fmt::Display for BlobName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(domain) = &self.domain {
+            write!(f, "{domain}/")?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
+fn refuse(reason: String) -> SourceError {
+    SourceError::new(libc::ENOENT, reason)
+}
+
+fn plain(what: &str, key: &[u8]) -> Result<String, SourceError> {
+    let text = std::str::from_utf8(key).map_err(|_| refuse(format!("the {what} is not UTF-8")))?;
+    if text.is_empty() || text == "." || text == ".." || text.contains(['/', '\0']) {
+        return Err(refuse(format!("the {what} is not a file name")));
+    }
+    Ok(text.to_string())
+}
+
+/// Blobs as files of a local directory.
+pub struct DirSource {
+    dir: PathBuf,
+}
+
+impl DirSource {
+    pub fn new(dir: PathBuf) -> Result<Self, String> {
+        match dir.metadata() {
+            Ok(meta) if meta.is_dir() => Ok(Self { dir }),
+            Ok(_) => Err(format!("{} is not a directory", dir.display())),
+            Err(err) => Err(format!("cannot use {}: {err}", dir.display())),
+        }
+    }
+}
+
+struct FileBlob {
+    file: File,
+    size: u64,
+}
+
+impl Source for DirSource {
+    fn open(&self, name: &BlobName) -> Result<Arc<dyn Blob>, SourceError> {
+        let mut path = self.dir.clone();
+        path.extend(name.parts());
+        let what = path.display().to_string();
+        // O_NONBLOCK: opening a FIFO that lies there must not wait for its writer.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&path)
+            .map_err(|err| SourceError::io(&what, &err))?;
+        let meta = file
+            .metadata()
+            .map_err(|err| SourceError::io(&what, &err))?;
+        if !meta.is_file() {
+            return Err(SourceError::new(
+                libc::ENOENT,
+                format!("{what} is not a regular file"),
+            ));
+        }
+        let size = meta.len();
+        Ok(Arc::new(FileBlob { file, size }))
+    }
+}
+
+impl Blob for FileBlob {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError> {
+        self.file
+            .read_exact_at(buf, off)
+            .map_err(|err| SourceError::io("reading the blob", &err))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(cookie: &[u8]) -> Result<BlobName, SourceError> {
+        BlobName::from_keys(b"erofs,d", cookie, false)
+    }
+
+    #[test]
+    fn keys_become_plain_names() {
+        assert_eq!(name(b"a.img").unwrap().to_string(), "a.img");
+        assert_eq!(name("bl\u{f6}b".as_bytes()).unwrap().name, "bl\u{f6}b");
+        let by_domain = BlobName::from_keys(b"erofs,dom", b"b", true).unwrap();
+        assert_eq!(by_domain.to_string(), "dom/b");
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_do_not_exist() {
+        for bad in [
+            &b""[..],
+            b".",
+            b"..",
+            b"../x",
+            b"a/b",
+            b"/etc/passwd",
+            b"a\0b",
+            b"\xff",
+        ] {
+            let err = name(bad).unwrap_err();
+            assert_eq!(err.errno, libc::ENOENT, "{bad:?}");
+        }
+        for bad in [&b"erofs,"[..], b"erofs,..", b"erofs,a/b", b"nfs,d", b""] {
+            let err = BlobName::from_keys(bad, b"b", true).unwrap_err();
+            assert_eq!(err.errno, libc::ENOENT, "{bad:?}");
+            assert!(BlobName::from_keys(bad, b"b", false).is_ok());
+        }
+    }
+
+    #[test]
+    fn directory_source() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("dom")).unwrap();
+        std::fs::write(dir.path().join("a"), b"hello").unwrap();
+        std::fs::write(dir.path().join("dom/b"), b"").unwrap();
+        let source = DirSource::new(dir.path().into()).unwrap();
+        let blob = source.open(&name(b"a").unwrap()).unwrap();
+        assert_eq!(blob.size(), 5);
+        let mut buf = [0; 3];
+        blob.read_exact_at(&mut buf, 2).unwrap();
+        assert_eq!(&buf, b"llo");
+        // Beyond the end there is nothing, not zeros.
+        assert!(blob.read_exact_at(&mut buf, 3).is_err());
+        let open = |name: &BlobName| source.open(name).map(|blob| blob.size());
+        assert_eq!(
+            open(&name(b"none").unwrap()).unwrap_err().errno,
+            libc::ENOENT
+        );
+        assert_eq!(
+            open(&name(b"dom").unwrap()).unwrap_err().errno,
+            libc::ENOENT
+        );
+        let by_domain = BlobName::from_keys(b"erofs,dom", b"b", true).unwrap();
+        assert_eq!(open(&by_domain).unwrap(), 0);
+        assert!(DirSource::new(dir.path().join("a")).is_err());
+    }
+}

@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The program itself: its messages and exit statuses, its web server, and a whole life of the daemon
+//! as the successor that a supervisor starts, with a socket pair for the device.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::io::{fcntl_setfd, FdFlags};
+use rustix::net::{socketpair, AddressFamily, SocketFlags, SocketType};
+use rustix::process::{kill_process, Pid, Signal};
+
+const WAIT: Duration = Duration::from_secs(20);
+
+fn ondemandd(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ondemandd"));
+    command.args(args).stderr(Stdio::piped());
+    command
+}
+
+fn run(args: &[&str]) -> (Option<i32>, String) {
+    let output = ondemandd(args)
+        .env_remove("NOTIFY_SOCKET")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), text)
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// Waits for the end of a child, which must come.
+fn finish(mut child: Child) -> Output {
+    let end = Instant::now() + WAIT;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > end {
+            child.kill().unwrap();
+            panic!("it does not end: {:?}", child.wait_with_output());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn errors_are_one_clear_line() {
+    let base = ["--cache-dir", "/c", "--dir-source", "/"];
+    let with = |more: &[&'static str]| run(&[&base[..], more].concat());
+    let missing = "ondemandd: cannot open /dev/no-such-device: No such file or directory \
+                   (is the cachefiles module loaded? try: modprobe cachefiles)\n";
+    assert_eq!(
+        with(&["--device", "/dev/no-such-device"]),
+        (Some(1), missing.into())
+    );
+    let supervised = with(&["--device", "/dev/no-such-device", "--supervise"]);
+    assert_eq!(supervised, (Some(1), missing.into()));
+
+    let (code, text) = with(&["--bstop", "50"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        text.contains("bstop=50%") && text.lines().count() == 1,
+        "{text}"
+    );
+    let (code, text) = with(&["--fd-store"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("NOTIFY_SOCKET is not set"), "{text}");
+    let (code, text) = run(&["--cache-dir", "/c"]);
+    assert_eq!(code, Some(2));
+    assert!(
+        text.contains("--dir-source") && text.contains("--http"),
+        "{text}"
+    );
+    let (code, text) = run(&["serve-http", "--dir", "/no/such/dir"]);
+    assert_eq!(
+        (code, text.as_str()),
+        (Some(1), "ondemandd: /no/such/dir is not a directory\n")
+    );
+}
+
+#[test]
+fn help_tells_what_there_is() {
+    let output = ondemandd(&["--help"])
+        .stdout(Stdio::piped())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for word in [
+        "--cache-dir",
+        "--supervise",
+        "--fd-store",
+        "serve-http",
+        "Not done here: culling",
+    ] {
+        assert!(text.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn the_web_server_serves_and_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("f"), b"0123456789").unwrap();
+    let dir = dir.path().to_str().unwrap();
+    let mut child = ondemandd(&[
+        "serve-http",
+        "--dir",
+        dir,
+        "--listen",
+        "127.0.0.1:0",
+        "--access-log",
+    ])
+    .stdout(Stdio::piped())
+    .spawn()
+    .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    let address = line.trim_end().rsplit("http://").next().unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream
+        .write_all(b"GET /f HTTP/1.1\r\nConnection: close\r\nRange: bytes=3-5\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("\r\n\r\n345"), "{answer}");
+    line.clear();
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "GET /f bytes=3-5 206 3\n");
+    signal(&child, Signal::TERM);
+    assert_eq!(finish(child).status.code(), Some(0));
+}
+
+/// The kernel's end of a stand-in device, and what the daemon has inherited.
+struct Kernel {
+    socket: OwnedFd,
+    cache: File,
+    dir: tempfile::TempDir,
+}
+
+const SIZE: usize = 100_000;
+
+impl Kernel {
+    /// Starts a daemon on it, as a supervisor does.
+    fn start() -> (Self, Child) {
+        let (socket, device) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )
+        .unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("blobs")).unwrap();
+        std::fs::write(dir.path().join("blobs/blob"), blob()).unwrap();
+        let cache = tempfile::tempfile().unwrap();
+        cache.set_len(SIZE.next_multiple_of(4096) as u64).unwrap();
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+        // The anonymous descriptor of the OPEN has the number that the cache file has here.
+        fcntl_setfd(&device, FdFlags::empty()).unwrap();
+        fcntl_setfd(&cache, FdFlags::empty()).unwrap();
+        let child = ondemandd(&[
+            "--cache-dir",
+            &path("cache"),
+            "--dir-source",
+            &path("blobs"),
+        ])
+        .args([
+            "--log",
+            &path("log"),
+            "--stats-file",
+            &path("stats"),
+            "--granule",
+            "64K",
+        ])
+        .env("ONDEMANDD_DEVICE_FD", device.as_raw_fd().to_string())
+        .spawn()
+        .unwrap();
+        (Self { socket, cache, dir }, child)
+    }
+
+    fn send(&self, words: &[u32], data: &[u8]) {
+        let mut message: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+        message.extend(data);
+        let len = message.len() as u32;
+        message[8..12].copy_from_slice(&len.to_ne_bytes());
+        rustix::io::write(&self.socket, &message).unwrap();
+    }
+
+    fn command(&self) -> String {
+        let mut buf = [0; 256];
+        let mut len = 0;
+        until("a command", || {
+            rustix::io::read(&self.socket, &mut buf[..]).is_ok_and(|n| {
+                len = n;
+                true
+            })
+        });
+        String::from_utf8(buf[..len].to_vec()).unwrap()
+    }
+
+    fn text(&self, name: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(name)).unwrap_or_default()
+    }
+}
+
+fn blob() -> Vec<u8> {
+    (0..SIZE).map(|i| (i / 199 % 255 + 1) as u8).collect()
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + WAIT;
+    while !done() {
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_successor_takes_over_serves_and_ends() {
+    let (kernel, child) = Kernel::start();
+    assert_eq!(kernel.command(), "restore");
+    let fd = kernel.cache.as_raw_fd() as u32;
+    kernel.send(&[5, 0, 0, 1, 8, 4, fd, 0], b"erofs,d\0blob");
+    assert_eq!(kernel.command(), format!("copen 5,{SIZE}"));
+    // A READ of the last 4 KiB: with a granule of 64 KiB this is 65536..100000, padded.
+    let read: Vec<u8> = [98304u64, 4096]
+        .iter()
+        .flat_map(|w| w.to_ne_bytes())
+        .collect();
+    kernel.send(&[6, 2, 0, 1], &read);
+    let stats =
+        "{\"open\":1,\"read\":1,\"close\":0,\"fetched\":34464,\"written\":36864,\"errors\":1}\n";
+    until("the statistics", || kernel.text("stats") == stats);
+    let mut buf = vec![0xee; 102_400 - 65_536];
+    kernel.cache.read_exact_at(&mut buf, 65_536).unwrap();
+    assert!(
+        buf[..SIZE - 65_536] == blob()[65_536..] && buf[SIZE - 65_536..].iter().all(|b| *b == 0)
+    );
+
+    signal(&child, Signal::USR1);
+    until("the totals", || {
+        kernel.text("log").contains("\"event\":\"totals\"")
+    });
+    kernel.send(&[7, 1, 0, 1], &[]);
+    until("the CLOSE", || {
+        kernel.text("log").contains("\"opcode\":\"CLOSE\"")
+    });
+    signal(&child, Signal::INT);
+    let output = finish(child);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stderr).unwrap();
+    // The stand-in for the cache file has no completion ioctl: that is the one error.
+    assert!(text.contains("cannot complete READ 6: "), "{text}");
+    let last = "ondemandd: OPEN 1 READ 1 CLOSE 1, fetched 33.7 KiB, written 36.0 KiB, errors 1";
+    assert_eq!(text.lines().last(), Some(last));
+
+    let log = kernel.text("log");
+    for want in [
+        "\"event\":\"restore\"",
+        "\"opcode\":\"OPEN\",\"msg_id\":5,\"object_id\":1,\"key\":\"blob\",\"result\":100000,",
+        "\"opcode\":\"READ\",\"msg_id\":6,\"object_id\":1,\"key\":\"blob\",\"off\":98304,\"len\":4096,\"result\":36864,",
+        "\"opcode\":\"CLOSE\",\"msg_id\":7,\"object_id\":1,\"key\":\"blob\",\"result\":0,",
+        "\"event\":\"stop\"",
+    ] {
+        assert!(log.contains(want), "{want} is not in\n{log}");
+    }
+    assert!(log
+        .lines()
+        .all(|line| line.starts_with("{\"ms\":") && line.ends_with('}')));
+}
+
+/// A FIFO can stand in for the device where only opening, passing on and closing it matter. The daemon
+/// reads its own commands there, and complains about them.
+fn fifo(dir: &Path) -> String {
+    let path = dir.join("device");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &path,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    path.to_str().unwrap().to_string()
+}
+
+/// The process ids of the daemons that have logged this event.
+fn pids(log: &Path, event: &str) -> Vec<i32> {
+    let log = std::fs::read_to_string(log).unwrap_or_default();
+    log.lines()
+        .filter(|line| line.contains(&format!("\"event\":\"{event}\"")))
+        .map(|line| {
+            let pid = line.rsplit("\"pid\":").next().unwrap();
+            pid.trim_end_matches('}').parse().unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn the_supervisor_restarts_a_killed_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let cache = dir.path().join("cache");
+    let args = [
+        "--supervise",
+        "--device",
+        &fifo(dir.path()),
+        "--dir-source",
+        "/",
+    ];
+    let child = ondemandd(&args)
+        .arg("--cache-dir")
+        .arg(&cache)
+        .arg("--log")
+        .arg(&log)
+        .spawn()
+        .unwrap();
+    until("the daemon", || pids(&log, "restore").len() == 1);
+    let first = pids(&log, "restore")[0];
+    assert_ne!(first, child.id() as i32);
+    kill_process(Pid::from_raw(first).unwrap(), Signal::KILL).unwrap();
+    until("its successor", || pids(&log, "restore").len() == 2);
+    let second = pids(&log, "restore")[1];
+    assert_ne!(first, second);
+    signal(&child, Signal::TERM);
+    let output = finish(child);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let restarted = format!("the daemon (pid {first}) was killed by signal 9; starting a new one");
+    assert!(text.contains(&restarted), "{text}");
+    // The successor has ended properly, too.
+    assert_eq!(pids(&log, "stop"), [second]);
+}
+
+#[test]
+fn a_daemon_does_not_outlive_its_supervisor() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let cache = dir.path().join("cache");
+    let args = [
+        "--supervise",
+        "--device",
+        &fifo(dir.path()),
+        "--dir-source",
+        "/",
+    ];
+    let child = ondemandd(&args)
+        .arg("--cache-dir")
+        .arg(&cache)
+        .arg("--log")
+        .arg(&log)
+        .spawn()
+        .unwrap();
+    until("the daemon", || pids(&log, "restore").len() == 1);
+    signal(&child, Signal::KILL);
+    until("its end", || pids(&log, "stop") == pids(&log, "restore"));
+    finish(child);
+}
+
+#[test]
+fn the_service_manager_keeps_the_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let device = fifo(dir.path());
+    let manager = UnixDatagram::bind(path("notify")).unwrap();
+    manager.set_read_timeout(Some(WAIT)).unwrap();
+    let receive = || {
+        let mut buf = [0; 256];
+        let len = manager.recv(&mut buf).unwrap();
+        String::from_utf8(buf[..len].to_vec()).unwrap()
+    };
+    let mut args: Vec<String> = ["--fd-store", "--dir-source", "/", "--device", &device]
+        .map(String::from)
+        .into();
+    for (option, name) in [("--cache-dir", "cache"), ("--log", "log")] {
+        args.extend([option.to_string(), path(name).to_str().unwrap().to_string()]);
+    }
+    let first = ondemandd(&[])
+        .args(&args)
+        .env("NOTIFY_SOCKET", path("notify"))
+        .spawn()
+        .unwrap();
+    assert_eq!(receive(), "FDSTORE=1\nFDNAME=cachefiles\nFDPOLL=0");
+    assert_eq!(receive(), "READY=1");
+    signal(&first, Signal::TERM);
+    assert_eq!(receive(), "STOPPING=1");
+    assert_eq!(finish(first).status.code(), Some(0));
+    assert_eq!(pids(&path("log"), "start").len(), 1);
+
+    // The next one gets it as descriptor 3, and does not store it again.
+    let second = Command::new("/bin/sh")
+        .arg("-c")
+        .arg("LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=cachefiles exec \"$@\" 3<>\"$0\"")
+        .args([&device, env!("CARGO_BIN_EXE_ondemandd")])
+        .args(&args)
+        .env("NOTIFY_SOCKET", path("notify"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    assert_eq!(receive(), "READY=1");
+    assert_eq!(pids(&path("log"), "restore"), [second.id() as i32]);
+    signal(&second, Signal::TERM);
+    assert_eq!(finish(second).status.code(), Some(0));
+}
