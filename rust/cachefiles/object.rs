@@ -181,11 +181,11 @@ impl Object {
     }
 
     /// Whether nobody wants the data any more.
-    pub(crate) fn is_relinquished(&self) -> bool {
+    pub(crate) fn is_given_up(&self) -> bool {
         self.cookie
             .lock()
             .as_ref()
-            .is_none_or(|cookie| cookie.is_relinquished())
+            .is_none_or(|cookie| cookie.is_given_up())
     }
 
     /// Starts to withdraw the cookie.

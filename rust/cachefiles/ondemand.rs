@@ -182,7 +182,7 @@ impl Ondemand {
             if !timed_out {
                 return waiter.result();
             }
-            if object.is_relinquished() {
+            if object.is_given_up() {
                 let cancelled = self.with(|table| table.cancel_open(msg_id));
                 if cancelled.is_some() {
                     return Err(EIO);

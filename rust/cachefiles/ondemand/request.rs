@@ -90,7 +90,7 @@ impl WorkItem for Watch {
         while let Ok(false) = ondemand.killed.wait_killable_timeout(PATIENCE) {
             let mut from = 0;
             while let Some((key, object, next)) = ondemand.with(|table| table.next_reading(from)) {
-                if object.is_relinquished() {
+                if object.is_given_up() {
                     ondemand.with(|table| table.cancel_reads(key));
                 }
                 from = next;

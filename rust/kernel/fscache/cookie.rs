@@ -129,9 +129,11 @@ impl Cookie {
         unsafe { bindings::fscache_cookie_test_flag(self.as_ptr(), flag) }
     }
 
-    /// Whether the network file system has given the cookie up.
-    pub(crate) fn is_relinquished(&self) -> bool {
+    /// Whether the network file system has given the cookie up, or wants nothing of it for now
+    /// (a forced unmount): nobody waits any more for what was asked for it.
+    pub(crate) fn is_given_up(&self) -> bool {
         self.test_flag(bindings::FSCACHE_COOKIE_RELINQUISHED)
+            || self.test_flag(bindings::FSCACHE_COOKIE_DISABLED)
     }
 
     /// Whether the network file system wants the data to be thrown away.
