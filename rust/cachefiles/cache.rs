@@ -139,7 +139,7 @@ impl Cache {
         &self.ondemand
     }
 
-    pub(crate) fn space(&self) -> &Space {
+    pub(crate) fn space(&self) -> &Arc<Space> {
         &self.space
     }
 

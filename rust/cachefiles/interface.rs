@@ -4,7 +4,7 @@
 
 use crate::{
     cache::Cache,
-    io,
+    io::Reader,
     kernel_next::{
         cred::with_cred,
         fscache::{
@@ -13,11 +13,9 @@ use crate::{
             Lookup,
             Volume as FscacheVolume, //
         },
-        iov::KernelIter,
         netfs::{
             CacheIo,
-            CacheResources,
-            Termination, //
+            CacheRead, //
         }, //
     },
     object::Attachment,
@@ -94,13 +92,13 @@ impl Backend for CacheFilesBackend {
 }
 
 impl CacheIo for CacheFilesBackend {
-    fn read(res: &CacheResources<Self>, pos: i64, to: KernelIter, done: Termination) {
-        match res.object() {
-            Some(object) => io::read(object, pos, to, done),
-            None => {
-                drop(to);
-                done.done(Err(ENOBUFS));
-            }
-        }
+    type Reader = Reader;
+
+    fn reader(object: &Attachment) -> Reader {
+        Reader::new(object)
+    }
+
+    fn read(reader: Reader, pos: i64, read: CacheRead) {
+        reader.read(pos, read);
     }
 }

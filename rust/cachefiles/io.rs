@@ -13,12 +13,8 @@
 
 use crate::{
     kernel_next::{
-        fs::backing::{
-            self,
-            WriteErrors, //
-        },
-        iov::KernelIter,
-        netfs::Termination, //
+        fs::backing::WriteErrors,
+        netfs::CacheRead, //
     },
     object::{
         Attachment,
@@ -45,42 +41,77 @@ use kernel::{
     }, //
 };
 
-/// A read of blocks that are present, or are going to be.
-struct Request {
+/// What is needed to read from an object. Does not keep it from being withdrawn; the operation that
+/// the read belongs to does.
+pub(crate) struct Reader {
+    object: Arc<Object>,
     file: ARef<File>,
     errors: WriteErrors,
-    pos: u64,
-    to: KernelIter,
-    done: Termination,
+    /// The size of the object in bytes.
+    size: u64,
 }
 
-impl Request {
-    fn fail(self, error: Error) {
-        // What `done` is told may free the memory that `to` refers to.
-        drop(self.to);
-        self.done.done(Err(error));
+impl Reader {
+    pub(crate) fn new(attachment: &Attachment) -> Self {
+        Reader {
+            object: attachment.object().clone(),
+            file: attachment.file().into(),
+            errors: attachment.errors(),
+            size: attachment.size(),
+        }
+    }
+
+    /// Reads from an object (`cachefiles_read()`).
+    pub(crate) fn read(self, pos: i64, mut read: CacheRead) {
+        let Ok(pos) = u64::try_from(pos) else {
+            return read.end(Err(EINVAL));
+        };
+        // CAST: A length in memory.
+        let blocks = presence::needed(pos, read.len() as u64, self.size);
+        match self.object.first_gap(blocks.clone()) {
+            None => self.submit(pos, read),
+            Some(gap) => self.wait(pos, read, blocks, gap),
+        }
     }
 
     /// Reads. All blocks are present.
-    fn submit(mut self) {
+    fn submit(self, pos: u64, mut read: CacheRead) {
+        let Reader {
+            object,
+            file,
+            errors,
+            ..
+        } = self;
+        drop(object);
         // What was to be on the disk and is not must not be read as the hole it left.
-        if let Err(e) = self.errors.check(&self.file) {
-            return self.fail(e);
+        if let Err(e) = errors.check(&file) {
+            return read.end(Err(e));
         }
         // Positions are those of files, and fit.
-        let pos = self.pos as i64;
-        let cached = backing::read_cached(&self.file, pos, &mut self.to);
-        if self.to.len() == 0 {
-            drop(self.to);
-            return self.done.done(Ok(cached));
+        let pos = pos as i64;
+        match read.read_cached(&file, pos) {
+            Err(e) => read.end(Err(e)),
+            Ok(cached) if read.len() == 0 => read.end(Ok(cached)),
+            Ok(cached) => read.read_direct(file, pos + cached as i64, cached),
         }
-        let done = self.done;
-        let direct = backing::read_direct(self.file, pos + cached as i64, self.to, move |ret| {
-            done.done(ret.map(|len| cached + len))
+    }
+
+    /// Asks the daemon for `gap`, the first of the blocks that are missing.
+    fn wait(self, pos: u64, read: CacheRead, blocks: Range<u64>, gap: Range<u64>) {
+        let Ok(slot) = KBox::<WaitingRead>::new_uninit(GFP_KERNEL) else {
+            return read.end(Err(ENOMEM));
+        };
+        let ondemand = self.object.ondemand().clone();
+        let waiting = pin_init!(WaitingRead {
+            work <- new_work!(),
+            object: self.object.clone(),
+            blocks,
+            asked: gap,
+            request: Some((self, pos, read)),
         });
-        if let Err((e, _)) = direct {
-            // What was to be called is dropped uncalled, which fails the read.
-            step!("read failed: {:?}\n", e);
+        match slot.write_pin_init(waiting) {
+            Ok(waiting) => ondemand.read_queue(waiting),
+            Err(never) => match never {},
         }
     }
 }
@@ -95,7 +126,7 @@ pub(crate) struct WaitingRead {
     blocks: Range<u64>,
     /// The blocks that the daemon was asked for.
     asked: Range<u64>,
-    request: Option<Request>,
+    request: Option<(Reader, u64, CacheRead)>,
 }
 
 impl_has_work! {
@@ -121,78 +152,32 @@ impl WaitingRead {
         &self.object
     }
 
-    fn take(self: Pin<KBox<Self>>) -> (Arc<Object>, Range<u64>, Range<u64>, Option<Request>) {
-        let mut this = self;
-        let parts = this.as_mut().project();
-        (
-            parts.object.clone(),
-            parts.blocks.clone(),
-            parts.asked.clone(),
-            parts.request.take(),
-        )
-    }
-
     /// The read has failed: nobody is going to answer it.
-    pub(crate) fn fail(self: Pin<KBox<Self>>, error: Error) {
-        if let (.., Some(request)) = self.take() {
-            request.fail(error);
+    pub(crate) fn fail(mut self: Pin<KBox<Self>>, error: Error) {
+        let request = self.as_mut().project().request.take();
+        drop(self);
+        if let Some((.., read)) = request {
+            read.end(Err(error));
         }
     }
 
     /// The daemon says that it has written what it was asked for.
-    fn go_on(self: Pin<KBox<Self>>) {
-        let (object, blocks, asked, Some(request)) = self.take() else {
+    fn go_on(mut self: Pin<KBox<Self>>) {
+        let this = self.as_mut().project();
+        let (blocks, asked) = (this.blocks.clone(), this.asked.clone());
+        let Some((reader, pos, read)) = this.request.take() else {
             return;
         };
-        match object.first_gap(blocks.clone()) {
-            None => {
-                // The object may be withdrawn once the read is done.
-                drop(object);
-                request.submit();
-            }
+        // The object may be withdrawn once the read is done.
+        drop(self);
+        match reader.object.first_gap(blocks.clone()) {
+            None => reader.submit(pos, read),
             // It has not written the first of the blocks: it cannot, or will not.
-            Some(gap) if gap.start <= asked.start => request.fail(EIO),
-            Some(gap) => wait(object, blocks, gap, request),
+            Some(gap) if gap.start <= asked.start => {
+                drop(reader);
+                read.end(Err(EIO));
+            }
+            Some(gap) => reader.wait(pos, read, blocks, gap),
         }
-    }
-}
-
-/// Asks the daemon for `gap`.
-fn wait(object: Arc<Object>, blocks: Range<u64>, gap: Range<u64>, request: Request) {
-    let Ok(slot) = KBox::<WaitingRead>::new_uninit(GFP_KERNEL) else {
-        return request.fail(ENOMEM);
-    };
-    let ondemand = object.ondemand().clone();
-    let waiting = pin_init!(WaitingRead {
-        work <- new_work!(),
-        object,
-        blocks,
-        asked: gap,
-        request: Some(request),
-    });
-    match slot.write_pin_init(waiting) {
-        Ok(waiting) => ondemand.read_queue(waiting),
-        Err(never) => match never {},
-    }
-}
-
-/// Reads from an object (`cachefiles_read()`).
-pub(crate) fn read(attachment: &Attachment, pos: i64, mut to: KernelIter, done: Termination) {
-    let Ok(pos) = u64::try_from(pos) else {
-        drop(to);
-        return done.done(Err(EINVAL));
-    };
-    // CAST: A length in memory.
-    let blocks = presence::needed(pos, to.len() as u64, attachment.size());
-    let request = Request {
-        file: attachment.file().into(),
-        errors: attachment.errors(),
-        pos,
-        to,
-        done,
-    };
-    match attachment.object().first_gap(blocks.clone()) {
-        None => request.submit(),
-        Some(gap) => wait(attachment.object().clone(), blocks, gap, request),
     }
 }

@@ -11,7 +11,10 @@
 
 use crate::{
     cache::{
-        space::For,
+        space::{
+            For,
+            Space, //
+        },
         Cache, //
     },
     kernel_next::{
@@ -65,6 +68,7 @@ use crate::{
 };
 use core::ops::Range;
 use kernel::{
+    cred::Credential,
     fs::File,
     new_spinlock,
     prelude::*,
@@ -86,7 +90,8 @@ type Presence = presence::Presence<Parts, KVec<u64>>;
 /// What a file descriptor needs to fill an object.
 #[derive(Clone)]
 pub(crate) struct Backing {
-    pub(crate) cache: Arc<Cache>,
+    pub(crate) space: Arc<Space>,
+    pub(crate) cred: ARef<Credential>,
     pub(crate) file: ARef<File>,
     /// The size of the object in bytes.
     pub(crate) size: u64,
@@ -252,8 +257,8 @@ pub(crate) struct Attachment {
     /// Whether the file has its name already.
     linked: bool,
     volume: Arc<Volume>,
-    // Let go last: the cache goes when all objects are gone.
-    _count: ObjectCount,
+    /// Present until the end of [`Self::withdraw`].
+    count: Option<ObjectCount>,
 }
 
 impl Attachment {
@@ -287,12 +292,13 @@ impl Attachment {
                     name,
                     linked,
                     volume,
-                    _count: count,
+                    count: Some(count),
                 },
                 GFP_KERNEL,
             )?;
             *object.backing.lock() = Some(Backing {
-                cache: cache.clone(),
+                space: cache.space().clone(),
+                cred: cache.cred().into(),
                 file: attachment.file.file.clone(),
                 size,
             });
@@ -422,7 +428,8 @@ impl Attachment {
     }
 
     /// Gives the file its name, or removes it, and lets go of it (`cachefiles_withdraw_cookie()`).
-    pub(crate) fn withdraw(self, cookie: &Cookie) {
+    pub(crate) fn withdraw(mut self, cookie: &Cookie) {
+        let count = self.count.take();
         let cache = self.volume.cache().clone();
         cache.ondemand().close(&self.object);
         self.object.detach();
@@ -444,6 +451,9 @@ impl Attachment {
             }
             drop(self);
         });
+        drop(cache);
+        // Last: from here on the cache may go, and the module with it.
+        drop(count);
     }
 
     fn delete(&self, cookie: &Cookie) -> Result {

@@ -25,6 +25,7 @@ use crate::{
     xattr::{
         check_volume,
         Value,
+        AUX_MAX,
         XATTR_NAME, //
     }, //
 };
@@ -84,7 +85,10 @@ impl Volume {
             match xattr::get(&dir, XATTR_NAME, &mut buf) {
                 Ok(len) => {
                     let found = buf.get(..len).unwrap_or_default();
-                    if check_volume(found, volume.coherency()).is_ok() {
+                    let mut coherency = [0; AUX_MAX];
+                    let coherency_len = volume.copy_coherency(&mut coherency);
+                    let coherency = coherency.get(..coherency_len).unwrap_or_default();
+                    if check_volume(found, coherency).is_ok() {
                         return Ok(dir);
                     }
                 }
@@ -127,6 +131,8 @@ impl Volume {
 
 fn set_coherency(cache: &Cache, dir: &Dentry, volume: &fscache::Volume) -> Result {
     let write = cache.mount().want_write()?;
-    let value = Value::volume(volume.coherency());
+    let mut coherency = [0; AUX_MAX];
+    let len = volume.copy_coherency(&mut coherency);
+    let value = Value::volume(coherency.get(..len).unwrap_or_default());
     xattr::set(dir, XATTR_NAME, value.as_bytes(), &write)
 }

@@ -6,9 +6,13 @@
 #include <linux/mount.h>
 #include <linux/pagemap.h>
 
-__rust_helper void rust_helper_get_fs_pwd(struct path *path)
+/* Not in the kernel: current->fs is not for Rust to look at. */
+__rust_helper bool rust_helper_get_current_fs_pwd(struct path *path)
 {
+	if (!current->fs)
+		return false;
 	get_fs_pwd(current->fs, path);
+	return true;
 }
 
 __rust_helper void rust_helper_inode_lock(struct inode *inode)

@@ -39,20 +39,9 @@ __rust_helper void rust_helper_fscache_cookie_assign_flag(struct fscache_cookie 
 	assign_bit(flag, &cookie->flags, value);
 }
 
-__rust_helper bool rust_helper_fscache_cookie_test_and_clear_flag(struct fscache_cookie *cookie,
-								   unsigned int flag)
-{
-	return test_and_clear_bit(flag, &cookie->flags);
-}
-
 __rust_helper int rust_helper_fscache_volume_pin(struct fscache_volume *volume)
 {
 	return atomic_inc_return(&volume->n_accesses);
-}
-
-__rust_helper bool rust_helper_fscache_volume_in_use(const struct fscache_volume *volume)
-{
-	return atomic_read(&volume->n_accesses) != 0;
 }
 
 __rust_helper void rust_helper_fscache_count_read(void)

@@ -35,7 +35,7 @@ pub(crate) const FMODE_LSEEK: u32 = bindings::FMODE_LSEEK;
 
 /// Operations of a file that [`getfile`] makes.
 #[vtable]
-pub(crate) trait AnonFile: Sized {
+pub(crate) trait AnonFile: Sized + 'static {
     /// What the file owns.
     type Data: ForeignOwnable + Send + Sync;
     /// The module that the file keeps loaded.
@@ -108,10 +108,16 @@ impl<T: AnonFile> VTable<T> {
     unsafe extern "C" fn llseek(file: *mut bindings::file, offset: i64, whence: c_int) -> i64 {
         // SAFETY: `getfile` put it there, and `release` takes it only after the last use.
         let data = unsafe { T::Data::borrow((*file).private_data) };
-        // SAFETY: The file is valid, and its position is locked.
-        let pos = unsafe { &mut (*file).f_pos };
-        match T::llseek(data, pos, offset, whence) {
-            Ok(pos) => pos,
+        // SAFETY: The file is valid. Its position is locked, but some read it without that.
+        let f_pos = unsafe { core::ptr::addr_of_mut!((*file).f_pos) };
+        // SAFETY: As above.
+        let mut pos = unsafe { f_pos.read_volatile() };
+        match T::llseek(data, &mut pos, offset, whence) {
+            Ok(ret) => {
+                // SAFETY: As above.
+                unsafe { f_pos.write_volatile(pos) };
+                ret
+            }
             Err(e) => i64::from(e.to_errno()),
         }
     }
@@ -169,6 +175,11 @@ pub(crate) fn getfile<T: AnonFile>(
     flags: u32,
     mode: u32,
 ) -> Result<ARef<File>> {
+    // Has the position locked for seeking and writing.
+    let mode = match T::HAS_LLSEEK {
+        true => mode | bindings::FMODE_ATOMIC_POS,
+        false => mode,
+    };
     let data = data.into_foreign();
     // SAFETY: The name is terminated, the operations live for ever, and fit the data.
     let file = unsafe {

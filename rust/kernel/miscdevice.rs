@@ -41,7 +41,7 @@ pub(crate) mod events {
 }
 
 /// What an open device file does.
-pub(crate) trait MiscDevice: Sized {
+pub(crate) trait MiscDevice: Sized + 'static {
     /// What the file owns.
     type Data: ForeignOwnable + Send + Sync;
     /// The module that an open file keeps loaded.

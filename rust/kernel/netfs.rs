@@ -10,6 +10,7 @@
 use crate::{
     bindings,
     kernel_next::{
+        fs::backing,
         fscache::{
             Backend,
             Cookie, //
@@ -39,7 +40,7 @@ use kernel::{
 /// # Invariants
 ///
 /// `func` may be called with `data`, and has not been called for this request.
-pub(crate) struct Termination {
+struct Termination {
     func: unsafe extern "C" fn(*mut c_void, isize),
     data: *mut c_void,
 }
@@ -49,7 +50,7 @@ unsafe impl Send for Termination {}
 
 impl Termination {
     /// Ends the request: so many bytes were transferred, or the error.
-    pub(crate) fn done(self, result: Result<usize>) {
+    fn done(self, result: Result<usize>) {
         let this = ManuallyDrop::new(self);
         let ret = match result {
             // CAST: No more than `isize::MAX` bytes can be read at once.
@@ -109,12 +110,60 @@ impl<B: Backend> CacheResources<B> {
     }
 }
 
+/// A request to read from the cache: where the data goes, and the promise to tell when it is there.
+///
+/// The memory is the owner's again once that is told, so the two go together.
+pub(crate) struct CacheRead {
+    // Dropped before the owner is told.
+    to: KernelIter,
+    done: Termination,
+}
+
+impl CacheRead {
+    /// The bytes that are still to be read.
+    pub(crate) fn len(&mut self) -> usize {
+        self.to.len()
+    }
+
+    /// Takes what the page cache of `file` has, without waiting for a disk, and returns how many
+    /// bytes that was.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the file system says one thing and does another.
+    pub(crate) fn read_cached(&mut self, file: &File, pos: i64) -> Result<usize> {
+        backing::read_cached(file, pos, &mut self.to)
+    }
+
+    /// Reads the rest from `file`, past the page cache if it can, and ends the request. `before`
+    /// bytes were read already.
+    pub(crate) fn read_direct(self, file: ARef<File>, pos: i64, before: usize) {
+        let CacheRead { to, done } = self;
+        let end = move |ret: Result<usize>| done.done(ret.map(|len| before + len));
+        if let Err((e, end)) = backing::read_direct(file, pos, to, end) {
+            end(Err(e));
+        }
+    }
+
+    /// Ends the request.
+    pub(crate) fn end(self, result: Result<usize>) {
+        let CacheRead { to, done } = self;
+        drop(to);
+        done.done(result);
+    }
+}
+
 /// I/O that a backend does.
 pub(crate) trait CacheIo: Backend {
-    /// Reads data into `to`.
-    ///
-    /// May sleep. The result is told through `done`, before or after this returns.
-    fn read(res: &CacheResources<Self>, pos: i64, to: KernelIter, done: Termination);
+    /// What is needed to read from an object. Owned, because the object may go as soon as the read
+    /// is done, which may be before [`Self::read`] returns.
+    type Reader;
+
+    /// Gets ready to read from an object.
+    fn reader(object: <Self::Object as ForeignOwnable>::Borrowed<'_>) -> Self::Reader;
+
+    /// Reads data. May sleep.
+    fn read(reader: Self::Reader, pos: i64, read: CacheRead);
 }
 
 /// Begins an operation: what `fscache_cache_ops::begin_operation` does.
@@ -195,12 +244,22 @@ impl<B: CacheIo> VTable<B> {
         }
         // SAFETY: No preconditions.
         unsafe { bindings::fscache_count_read() };
-        // SAFETY: As the caller guarantees; the copy is dropped before `func` is called, because
-        // whoever calls `done` no longer needs it.
-        match unsafe { KernelIter::copy_of(iter) } {
-            // SAFETY: As the caller guarantees.
-            Ok(to) => B::read(unsafe { CacheResources::from_raw(res) }, pos, to, done),
-            Err(e) => done.done(Err(e)),
+        // SAFETY: As the caller guarantees; the copy is dropped before `func` is called.
+        let to = match unsafe { KernelIter::copy_of(iter) } {
+            Ok(to) => to,
+            Err(e) => {
+                done.done(Err(e));
+                return e.to_errno();
+            }
+        };
+        let read = CacheRead { to, done };
+        // SAFETY: As the caller guarantees; not used any more once the request can end.
+        let reader = unsafe { CacheResources::<B>::from_raw(res) }
+            .object()
+            .map(B::reader);
+        match reader {
+            Some(reader) => B::read(reader, pos, read),
+            None => read.end(Err(ENOBUFS)),
         }
         // CAST: An error number. The caller learns from `func` how it ended.
         -(bindings::EIOCBQUEUED as c_int)

@@ -5,13 +5,13 @@
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
 use crate::bindings;
-use core::{
-    ops::Deref,
-    ptr::NonNull, //
-};
+use core::ptr::NonNull;
 use kernel::{
     prelude::*,
-    workqueue::Queue, //
+    workqueue::{
+        Queue,
+        RawWorkItem, //
+    }, //
 };
 
 /// A work queue that is destroyed with its owner. Dropping it waits for the work on it, so that
@@ -38,19 +38,19 @@ impl OwnedQueue {
         NonNull::new(ptr).map(Self).ok_or(ENOMEM)
     }
 
+    /// Queues work. Delayed work cannot be: destroying a queue does not wait for timers.
+    pub(crate) fn enqueue<W, const ID: u64>(&self, work: W) -> W::EnqueueOutput
+    where
+        W: RawWorkItem<ID> + Send + 'static,
+    {
+        // SAFETY: By the invariant it is valid, for as long as `self` is.
+        unsafe { Queue::from_raw(self.0.as_ptr()) }.enqueue(work)
+    }
+
     /// Waits for the work that is on the queue now. Must not be called by such work.
     pub(crate) fn flush(&self) {
         // SAFETY: By the invariant it is valid.
         unsafe { bindings::flush_unbound_workqueue(self.0.as_ptr()) };
-    }
-}
-
-impl Deref for OwnedQueue {
-    type Target = Queue;
-
-    fn deref(&self) -> &Queue {
-        // SAFETY: By the invariant it is valid, for as long as `self` is.
-        unsafe { Queue::from_raw(self.0.as_ptr()) }
     }
 }
 

@@ -92,7 +92,12 @@ impl Handle {
     /// `ENOBUFS` if there is no object, no room, or `pos` is not at the start of a page; `EFBIG`
     /// beyond the end of the object, rounded up to whole blocks.
     fn write(&self, pos: i64, from: &mut IovIterSource<'_>) -> Result<usize> {
-        let Backing { cache, file, size } = self.backing()?;
+        let Backing {
+            space,
+            cred,
+            file,
+            size,
+        } = self.backing()?;
         let off = u64::try_from(pos).map_err(|_| EINVAL)?;
         // CAST: A page size, and a length in memory.
         let (page, len) = (PAGE_SIZE as u64, from.len() as u64);
@@ -104,8 +109,8 @@ impl Handle {
         if end > presence::blocks(size) * BLOCK_SIZE {
             return Err(EFBIG);
         }
-        let written = with_cred(cache.cred(), || {
-            cache.space().check(0, len, For::Write)?;
+        let written = with_cred(&cred, || {
+            space.check(0, len, For::Write)?;
             stats::count_write();
             backing::write(&file, pos, from)
         })?;

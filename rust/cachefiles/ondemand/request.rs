@@ -109,13 +109,24 @@ pub(super) fn watch(ondemand: Arc<Ondemand>) {
         // The next READ tries again.
         return ondemand.with(|table| table.stop_watching());
     };
-    let queue = ondemand.clone();
+    let this = ondemand.clone();
     let watch = pin_init!(Watch {
         work <- new_work!(),
         ondemand,
     });
     match slot.write_pin_init(watch) {
-        Ok(watch) => queue.queue.enqueue(watch),
+        Ok(watch) => {
+            // Under the lock, so that it is on the queue before the cache is killed, or not at
+            // all: whoever kills the cache waits for the queue.
+            let late = this.with(|table| {
+                if table.is_dead() {
+                    return Some(watch);
+                }
+                this.queue.enqueue(watch);
+                None
+            });
+            drop(late);
+        }
         Err(never) => match never {},
     }
 }

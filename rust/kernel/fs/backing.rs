@@ -63,8 +63,11 @@ fn with_iter_ops(file: ARef<File>) -> Result<ARef<File>> {
 ///
 /// `EINVAL` if the file system cannot do kernel I/O; what opening says.
 pub(crate) fn open(mount: &Mount, dentry: &Dentry, cred: &Credential) -> Result<ARef<File>> {
+    if !dentry.is_regular() || !mount.holds(dentry) {
+        return Err(EINVAL);
+    }
     let path = mount.path_of(dentry);
-    // SAFETY: All are valid.
+    // SAFETY: All are valid, and the dentry is a file on the mount.
     let file = unsafe { bindings::kernel_file_open(&path, OPEN_FLAGS, cred.as_ptr()) };
     // SAFETY: The function opens a file, or returns an error.
     with_iter_ops(unsafe { owned(from_err_ptr(file)?) }?)
@@ -80,10 +83,13 @@ pub(crate) fn tmpfile(
     dir: &Dentry,
     cred: &Credential,
 ) -> Result<ARef<File>> {
+    if !dir.can_lookup() || !write.mount().holds(dir) {
+        return Err(ENOTDIR);
+    }
     let path = write.mount().path_of(dir);
     // CAST: A mode fits.
     let mode = (bindings::S_IFREG | 0o600) as bindings::umode_t;
-    // SAFETY: All are valid.
+    // SAFETY: All are valid, and the dentry is a directory on the mount.
     let file = unsafe {
         bindings::kernel_tmpfile_open(
             core::ptr::addr_of_mut!(bindings::nop_mnt_idmap),
@@ -198,10 +204,15 @@ fn nofs<R>(f: impl FnOnce() -> R) -> R {
 
 /// Reads what the page cache has of `to`, without waiting for a disk. Returns how many bytes that
 /// was; `to` goes on after them.
-pub(crate) fn read_cached(file: &File, pos: i64, to: &mut KernelIter) -> usize {
+///
+/// # Errors
+///
+/// `EIO` if `to` went on otherwise.
+pub(crate) fn read_cached(file: &File, pos: i64, to: &mut KernelIter) -> Result<usize> {
     if !mode_has(file, bindings::FMODE_NOWAIT) {
-        return 0;
+        return Ok(0);
     }
+    let before = to.len();
     let mut iocb = bindings::kiocb {
         ki_filp: file.as_ptr(),
         ki_pos: pos,
@@ -214,7 +225,12 @@ pub(crate) fn read_cached(file: &File, pos: i64, to: &mut KernelIter) -> usize {
     let ret =
         nofs(|| unsafe { bindings::vfs_iocb_iter_read(file.as_ptr(), &mut iocb, to.as_raw()) });
     // An error, like EAGAIN, is as good as nothing: whoever goes on will see it again.
-    usize::try_from(ret).unwrap_or(0)
+    let read = usize::try_from(ret).unwrap_or(0);
+    if before - to.len() == read {
+        Ok(read)
+    } else {
+        Err(EIO)
+    }
 }
 
 /// A read under way.
@@ -249,6 +265,17 @@ impl<F: FnOnce(Result<usize>) + Send> DirectRead<F> {
     ///
     /// As for [`Self::put`]; and only once, by whoever completes the request.
     unsafe fn finish(this: *mut Self, ret: isize) {
+        // Nobody can restart the system call: other parts of it may be under way.
+        let restart = [
+            ERESTARTSYS,
+            ERESTARTNOINTR,
+            ERESTARTNOHAND,
+            ERESTART_RESTARTBLOCK,
+        ];
+        let ret = match restart.iter().any(|e| e.to_errno() as isize == ret) {
+            true => EINTR.to_errno() as isize,
+            false => ret,
+        };
         // SAFETY: Only the completion, which happens once, touches this member.
         let done = unsafe { (*this).done.take() };
         // CAST: Negative values are error numbers, which fit.

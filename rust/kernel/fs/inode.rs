@@ -60,12 +60,35 @@ impl Inode {
         unsafe { bindings::i_size_read(self.as_ptr()) }
     }
 
+    fn has_xattrs(&self) -> bool {
+        // SAFETY: The inode is valid. Others may set other flags meanwhile.
+        let flags = unsafe { core::ptr::addr_of!((*self.as_ptr()).i_opflags).read_volatile() };
+        u32::from(flags) & bindings::IOP_XATTR != 0
+    }
+
+    /// Sets or clears the mark that the kernel uses the inode; returns whether it was set.
+    fn assign_kernel_file(&self, value: bool) -> bool {
+        let flag = bindings::S_KERNEL_FILE;
+        // SAFETY: The inode is valid, and the caller may sleep.
+        unsafe { bindings::inode_lock(self.as_ptr()) };
+        // SAFETY: The inode is valid. The lock is held by whoever writes, not by all who read.
+        let flags = unsafe { core::ptr::addr_of_mut!((*self.as_ptr()).i_flags) };
+        // SAFETY: As above.
+        let old = unsafe { flags.read_volatile() };
+        let new = if value { old | flag } else { old & !flag };
+        // SAFETY: As above.
+        unsafe { flags.write_volatile(new) };
+        // SAFETY: Locked above.
+        unsafe { bindings::inode_unlock(self.as_ptr()) };
+        old & flag != 0
+    }
+
     /// Whether the inode has the operations that a cache needs of a directory: extended
     /// attributes, lookup, mkdir, rename, rmdir and unlink.
     pub(crate) fn is_cache_dir(&self) -> bool {
         // SAFETY: The inode is valid; its operations are constant and there for as long as it is.
-        let (flags, op) = unsafe { ((*self.as_ptr()).i_opflags, &*(*self.as_ptr()).i_op) };
-        u32::from(flags) & bindings::IOP_XATTR != 0
+        let op = unsafe { &*(*self.as_ptr()).i_op };
+        self.has_xattrs()
             && op.lookup.is_some()
             && op.mkdir.is_some()
             && op.rename.is_some()
@@ -77,28 +100,15 @@ impl Inode {
     /// tmpfile and extended attributes.
     pub(crate) fn is_cache_root(&self) -> bool {
         // SAFETY: As in `is_cache_dir`.
-        let (flags, op) = unsafe { ((*self.as_ptr()).i_opflags, &*(*self.as_ptr()).i_op) };
-        u32::from(flags) & bindings::IOP_XATTR != 0
-            && op.lookup.is_some()
-            && op.mkdir.is_some()
-            && op.tmpfile.is_some()
+        let op = unsafe { &*(*self.as_ptr()).i_op };
+        self.has_xattrs() && op.lookup.is_some() && op.mkdir.is_some() && op.tmpfile.is_some()
     }
 
     /// Tells user space and other caches to keep their hands off the inode (`S_KERNEL_FILE`).
     /// `None` if somebody else already has. Takes the inode lock.
     pub(crate) fn mark_in_use(&self) -> Option<InUse> {
-        let inode = ARef::from(self);
-        let flag = bindings::S_KERNEL_FILE;
-        // SAFETY: The inode is valid, and the caller may sleep.
-        unsafe { bindings::inode_lock(inode.as_ptr()) };
-        // SAFETY: `i_flags` is protected by the inode lock, which is held.
-        let flags = unsafe { &mut (*inode.as_ptr()).i_flags };
-        let free = *flags & flag == 0;
-        *flags |= flag;
-        // SAFETY: Locked above.
-        unsafe { bindings::inode_unlock(inode.as_ptr()) };
         // INVARIANT: The mark was not there, so it is ours.
-        free.then_some(InUse(inode))
+        (!self.assign_kernel_file(true)).then(|| InUse(self.into()))
     }
 
     /// Whether [`Self::mark_in_use`] would fail, as of some moment.
@@ -118,11 +128,6 @@ pub(crate) struct InUse(ARef<Inode>);
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        // SAFETY: The inode is valid, and marks are dropped where it is allowed to sleep.
-        unsafe { bindings::inode_lock(self.0.as_ptr()) };
-        // SAFETY: `i_flags` is protected by the inode lock, which is held.
-        unsafe { (*self.0.as_ptr()).i_flags &= !bindings::S_KERNEL_FILE };
-        // SAFETY: Locked above.
-        unsafe { bindings::inode_unlock(self.0.as_ptr()) };
+        self.0.assign_kernel_file(false);
     }
 }

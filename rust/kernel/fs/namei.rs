@@ -44,6 +44,18 @@ fn idmap() -> *mut bindings::mnt_idmap {
     core::ptr::addr_of_mut!(bindings::nop_mnt_idmap)
 }
 
+/// Checks that names can be looked up in `dir`, and that it is of the file system that `write` is
+/// for: what the functions below take for granted.
+fn check_dir(dir: &Dentry, write: Option<&WriteAccess<'_>>) -> Result {
+    if !dir.can_lookup() {
+        return Err(ENOTDIR);
+    }
+    if write.is_some_and(|write| !write.mount().holds(dir)) {
+        return Err(EXDEV);
+    }
+    Ok(())
+}
+
 fn inode_of(dir: &Dentry) -> Result<*mut bindings::inode> {
     Ok(dir.inode().ok_or(ENOTDIR)?.as_ptr())
 }
@@ -65,8 +77,9 @@ unsafe fn owned(ptr: *mut bindings::dentry) -> Result<ARef<Dentry>> {
 ///
 /// `ENOENT` if there is nothing of that name.
 pub(crate) fn lookup_positive(dir: &Dentry, name: &[u8]) -> Result<ARef<Dentry>> {
+    check_dir(dir, None)?;
     let mut name = qstr(name);
-    // SAFETY: The directory is valid, the name is valid for the call, and no lock is needed.
+    // SAFETY: The directory is one, the name is valid for the call, and no lock is needed.
     let ptr = unsafe { bindings::lookup_one_positive_unlocked(idmap(), &mut name, dir.as_ptr()) };
     // SAFETY: The function returns a reference, or an error.
     unsafe { owned(from_err_ptr(ptr)?) }
@@ -87,8 +100,9 @@ pub(crate) struct Creating<'a> {
 impl<'a> Creating<'a> {
     /// Starts to create `name` in `dir`. The entry may exist already: [`Self::child`] tells.
     pub(crate) fn start(dir: &'a Dentry, name: &[u8], write: &'a WriteAccess<'a>) -> Result<Self> {
+        check_dir(dir, Some(write))?;
         let mut name = qstr(name);
-        // SAFETY: The directory is valid and the name is valid for the call.
+        // SAFETY: The directory is one, and the name is valid for the call.
         let child = unsafe { bindings::start_creating(idmap(), dir.as_ptr(), &mut name) };
         // INVARIANT: The function returns such a dentry, or an error.
         Ok(Creating {
@@ -202,8 +216,9 @@ impl<'a> Removing<'a> {
     ///
     /// `ENOENT` if there is nothing of that name.
     pub(crate) fn start(dir: &'a Dentry, name: &[u8], write: &'a WriteAccess<'a>) -> Result<Self> {
+        check_dir(dir, Some(write))?;
         let mut name = qstr(name);
-        // SAFETY: The directory is valid and the name is valid for the call.
+        // SAFETY: The directory is one, and the name is valid for the call.
         let child = unsafe { bindings::start_removing(idmap(), dir.as_ptr(), &mut name) };
         // INVARIANT: The function returns such a dentry, or an error.
         Ok(Removing {
@@ -223,7 +238,8 @@ impl<'a> Removing<'a> {
         child: &Dentry,
         write: &'a WriteAccess<'a>,
     ) -> Result<Self> {
-        // SAFETY: Both are valid.
+        check_dir(dir, Some(write))?;
+        // SAFETY: The directory is one; that the child is in it is for the function to find out.
         let child = unsafe { bindings::start_removing_dentry(dir.as_ptr(), child.as_ptr()) };
         // INVARIANT: The function returns such a dentry, or an error.
         Ok(Removing {
@@ -272,6 +288,11 @@ impl<'a> Renaming<'a> {
         name: &[u8],
         write: &'a WriteAccess<'a>,
     ) -> Result<Self> {
+        check_dir(from, Some(write))?;
+        check_dir(to, Some(write))?;
+        if child.is_negative() {
+            return Err(ENOENT);
+        }
         let mut name = qstr(name);
         let mut data = bindings::renamedata {
             mnt_idmap: idmap(),
@@ -279,7 +300,8 @@ impl<'a> Renaming<'a> {
             new_parent: to.as_ptr(),
             ..Default::default()
         };
-        // SAFETY: All are valid, and the name is for the call.
+        // SAFETY: The directories are such, the child is positive, and the name is valid for the
+        // call.
         to_result(unsafe {
             bindings::start_renaming_dentry(&mut data, 0, child.as_ptr(), &mut name)
         })?;

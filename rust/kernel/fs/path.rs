@@ -8,7 +8,6 @@
 use super::dentry::Dentry;
 use crate::bindings;
 use core::{
-    marker::PhantomData,
     mem::MaybeUninit,
     ptr::NonNull, //
 };
@@ -72,6 +71,12 @@ impl Mount {
             mnt: self.as_ptr(),
             dentry: dentry.as_ptr(),
         }
+    }
+
+    /// Whether `dentry` is of the file system that is mounted.
+    pub(super) fn holds(&self, dentry: &Dentry) -> bool {
+        // SAFETY: The dentry is valid, and its superblock does not change.
+        unsafe { (*dentry.as_ptr()).d_sb == self.sb() }
     }
 
     fn sb(&self) -> *mut bindings::super_block {
@@ -176,9 +181,9 @@ impl Drop for WriteAccess<'_> {
 /// A place in the tree of directories, that is, a name on a mount.
 #[derive(Clone)]
 pub(crate) struct Path {
-    pub(crate) mount: ARef<Mount>,
+    // Let go before the mount, which keeps the file system.
     pub(crate) dentry: ARef<Dentry>,
-    _p: PhantomData<()>,
+    pub(crate) mount: ARef<Mount>,
 }
 
 impl Path {
@@ -194,7 +199,6 @@ impl Path {
             mount: unsafe { ARef::from_raw(mnt.cast()) },
             // SAFETY: Likewise.
             dentry: unsafe { ARef::from_raw(dentry.cast()) },
-            _p: PhantomData,
         })
     }
 
@@ -215,11 +219,16 @@ impl Path {
     }
 
     /// The task's working directory.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if the task is about to end, and has none any more.
     pub(crate) fn current_dir() -> Result<Self> {
         let mut path = MaybeUninit::<bindings::path>::zeroed();
-        // SAFETY: `path` is what the function fills. This is called on behalf of a system call,
-        // so that the task has a `struct fs_struct`.
-        unsafe { bindings::get_fs_pwd(path.as_mut_ptr()) };
+        // SAFETY: `path` is what the function fills.
+        if !unsafe { bindings::get_current_fs_pwd(path.as_mut_ptr()) } {
+            return Err(ESRCH);
+        }
         // SAFETY: The function gave references to both members.
         unsafe { Path::from_raw(path.assume_init()) }
     }

@@ -24,7 +24,10 @@ fn idmap() -> *mut bindings::mnt_idmap {
 ///
 /// `ENODATA` if there is no such attribute, `ERANGE` if it is larger than `buf`.
 pub(crate) fn get(dentry: &Dentry, name: &CStr, buf: &mut [u8]) -> Result<usize> {
-    // SAFETY: The dentry is valid, the name is terminated, and the buffer is as long as said.
+    if dentry.is_negative() {
+        return Err(ENOENT);
+    }
+    // SAFETY: The dentry is positive, the name is terminated, and the buffer is as long as said.
     let len = unsafe {
         bindings::vfs_getxattr(
             idmap(),
@@ -40,8 +43,14 @@ pub(crate) fn get(dentry: &Dentry, name: &CStr, buf: &mut [u8]) -> Result<usize>
 }
 
 /// Sets an attribute.
-pub(crate) fn set(dentry: &Dentry, name: &CStr, value: &[u8], _write: &WriteAccess<'_>) -> Result {
-    // SAFETY: The dentry is valid, the name is terminated, and the value is as long as said.
+pub(crate) fn set(dentry: &Dentry, name: &CStr, value: &[u8], write: &WriteAccess<'_>) -> Result {
+    if dentry.is_negative() {
+        return Err(ENOENT);
+    }
+    if !write.mount().holds(dentry) {
+        return Err(EXDEV);
+    }
+    // SAFETY: The dentry is positive, the name is terminated, and the value is as long as said.
     to_result(unsafe {
         bindings::vfs_setxattr(
             idmap(),

@@ -259,7 +259,8 @@ impl Drop for PreparedCache {
     }
 }
 
-/// A cache in service. Dropping it takes it out of service.
+/// A cache in service. Dropping it takes it out of service, and waits for ever if there are objects
+/// that nobody withdraws: [`Self::withdraw`] comes first.
 pub(crate) struct Cache<B: CacheIo> {
     withdrawn: bool,
     // The order of these members matters: the cache is relinquished, which makes fscache forget
@@ -424,6 +425,8 @@ impl<B: CacheIo> VTable<B> {
         if goes_on {
             // SAFETY: The cookie is being invalidated.
             unsafe { bindings::fscache_resume_after_invalidation(cookie) };
+        } else {
+            this.withdraw();
         }
         goes_on
     }

@@ -48,15 +48,22 @@ impl Volume {
         }
     }
 
-    /// The coherency data, which says which state of the volume is meant.
-    pub(crate) fn coherency(&self) -> &[u8] {
-        // SAFETY: The volume is valid. Its data is as long as it says, and only changes when the
-        // volume is relinquished.
+    /// Copies the coherency data, which says which state of the volume is meant, and returns how
+    /// many bytes that is.
+    pub(crate) fn copy_coherency(&self, buf: &mut [u8; 255]) -> usize {
+        // SAFETY: The volume is valid, and the length does not change.
+        let len = usize::from(unsafe { (*self.as_ptr()).coherency_len });
+        // SAFETY: The data is as long as said, and so is the buffer, as `coherency_len` is a byte.
+        // The network file system may be relinquishing the volume, which changes it; as in C, the
+        // result is some mixture then.
         unsafe {
-            (*self.as_ptr())
-                .coherency
-                .as_slice(usize::from((*self.as_ptr()).coherency_len))
-        }
+            core::ptr::copy_nonoverlapping(
+                (*self.as_ptr()).coherency.as_ptr(),
+                buf.as_mut_ptr(),
+                len,
+            )
+        };
+        len
     }
 
     /// Takes a reference, unless the volume is being freed.
