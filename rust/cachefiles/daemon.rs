@@ -228,6 +228,8 @@ impl Daemon {
         // The lock is held, and nobody was here before: there is no service.
         self.cache.populate(cache);
         config.service = Some(service);
+        // A lookup may have come in while poll() could not yet see the cache.
+        self.poll.notify_all();
         Ok(())
     }
 }

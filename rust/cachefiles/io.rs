@@ -13,8 +13,8 @@
 
 use crate::{
     kernel_next::{
-        fs::backing::WriteErrors,
-        netfs::CacheRead, //
+        netfs::CacheRead,
+        sched::nofs, //
     },
     object::{
         Attachment,
@@ -46,9 +46,10 @@ use kernel::{
 pub(crate) struct Reader {
     object: Arc<Object>,
     file: ARef<File>,
-    errors: WriteErrors,
     /// The size of the object in bytes.
     size: u64,
+    /// Whether what was lost has been asked for once more.
+    again: bool,
 }
 
 impl Reader {
@@ -56,56 +57,90 @@ impl Reader {
         Reader {
             object: attachment.object().clone(),
             file: attachment.file().into(),
-            errors: attachment.errors(),
             size: attachment.size(),
+            again: false,
         }
     }
 
     /// Reads from an object (`cachefiles_read()`).
-    pub(crate) fn read(self, pos: i64, mut read: CacheRead) {
-        let Ok(pos) = u64::try_from(pos) else {
-            return read.end(Err(EINVAL));
-        };
+    pub(crate) fn read(self, pos: i64, read: CacheRead) {
+        match u64::try_from(pos) {
+            // Memory that is needed here must not be had by waiting for what is being read.
+            Ok(pos) => nofs(|| self.go_on(pos, read, None)),
+            Err(_) => read.fail(EINVAL),
+        }
+    }
+
+    /// Reads what is there, or asks for what is not. `asked` is what the daemon was asked for.
+    fn go_on(self, pos: u64, mut read: CacheRead, asked: Option<u64>) {
         // CAST: A length in memory.
         let blocks = presence::needed(pos, read.len() as u64, self.size);
-        match self.object.first_gap(blocks.clone()) {
-            None => self.submit(pos, read),
-            Some(gap) => self.wait(pos, read, blocks, gap),
+        match (self.object.first_gap(blocks), asked) {
+            (None, _) => self.submit(pos, read),
+            // It has not written the first of the blocks: it cannot, or will not.
+            (Some(gap), Some(asked)) if gap.start <= asked => {
+                drop(self);
+                read.fail(EIO);
+            }
+            (Some(gap), _) => self.wait(pos, read, gap),
         }
     }
 
     /// Reads. All blocks are present.
     fn submit(self, pos: u64, mut read: CacheRead) {
-        let Reader {
-            object,
-            file,
-            errors,
-            ..
-        } = self;
-        drop(object);
         // What was to be on the disk and is not must not be read as the hole it left.
-        if let Err(e) = errors.check(&file) {
-            return read.end(Err(e));
+        if self.object.check_errors(&self.file).is_err() {
+            return self.read_again(pos, read);
         }
         // Positions are those of files, and fit.
-        let pos = pos as i64;
-        match read.read_cached(&file, pos) {
-            Err(e) => read.end(Err(e)),
-            Ok(cached) if read.len() == 0 => read.end(Ok(cached)),
-            Ok(cached) => read.read_direct(file, pos + cached as i64, cached),
+        match read.read_cached(&self.file, pos as i64) {
+            Err(e) => {
+                drop(self);
+                read.fail(e);
+            }
+            Ok(_) if read.len() == 0 => {
+                drop(self);
+                read.finish();
+            }
+            Ok(cached) => self.submit_direct(pos + cached as u64, read),
+        }
+    }
+
+    fn submit_direct(self, pos: u64, mut read: CacheRead) {
+        let end = (pos + read.len() as u64).min(presence::blocks(self.size) * BLOCK_SIZE);
+        if self.object.was_lost(&self.file, pos..end) {
+            return self.read_again(pos, read);
+        }
+        let Reader { object, file, .. } = self;
+        drop(object);
+        read.read_direct(file, pos as i64);
+    }
+
+    /// Asks the daemon again for what the file system has lost.
+    fn read_again(mut self, pos: u64, read: CacheRead) {
+        let forgotten = match core::mem::replace(&mut self.again, true) {
+            true => Err(EIO),
+            false => self.object.forget(&self.file, self.size),
+        };
+        match forgotten {
+            Ok(()) => self.go_on(pos, read, None),
+            Err(e) => {
+                drop(self);
+                read.fail(e);
+            }
         }
     }
 
     /// Asks the daemon for `gap`, the first of the blocks that are missing.
-    fn wait(self, pos: u64, read: CacheRead, blocks: Range<u64>, gap: Range<u64>) {
+    fn wait(self, pos: u64, read: CacheRead, gap: Range<u64>) {
         let Ok(slot) = KBox::<WaitingRead>::new_uninit(GFP_KERNEL) else {
-            return read.end(Err(ENOMEM));
+            drop(self);
+            return read.fail(ENOMEM);
         };
         let ondemand = self.object.ondemand().clone();
         let waiting = pin_init!(WaitingRead {
             work <- new_work!(),
             object: self.object.clone(),
-            blocks,
             asked: gap,
             request: Some((self, pos, read)),
         });
@@ -122,8 +157,6 @@ pub(crate) struct WaitingRead {
     #[pin]
     work: Work<WaitingRead>,
     object: Arc<Object>,
-    /// The blocks that are read.
-    blocks: Range<u64>,
     /// The blocks that the daemon was asked for.
     asked: Range<u64>,
     request: Option<(Reader, u64, CacheRead)>,
@@ -156,28 +189,19 @@ impl WaitingRead {
     pub(crate) fn fail(mut self: Pin<KBox<Self>>, error: Error) {
         let request = self.as_mut().project().request.take();
         drop(self);
-        if let Some((.., read)) = request {
-            read.end(Err(error));
+        if let Some((reader, _, read)) = request {
+            drop(reader);
+            read.fail(error);
         }
     }
 
     /// The daemon says that it has written what it was asked for.
     fn go_on(mut self: Pin<KBox<Self>>) {
-        let this = self.as_mut().project();
-        let (blocks, asked) = (this.blocks.clone(), this.asked.clone());
-        let Some((reader, pos, read)) = this.request.take() else {
-            return;
-        };
-        // The object may be withdrawn once the read is done.
+        let asked = self.asked.start;
+        let request = self.as_mut().project().request.take();
         drop(self);
-        match reader.object.first_gap(blocks.clone()) {
-            None => reader.submit(pos, read),
-            // It has not written the first of the blocks: it cannot, or will not.
-            Some(gap) if gap.start <= asked.start => {
-                drop(reader);
-                read.end(Err(EIO));
-            }
-            Some(gap) => reader.wait(pos, read, blocks, gap),
+        if let Some((reader, pos, read)) = request {
+            nofs(|| reader.go_on(pos, read, Some(asked)));
         }
     }
 }

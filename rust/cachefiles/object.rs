@@ -32,6 +32,7 @@ use crate::{
                 lookup_positive,
                 Creating, //
             },
+            path::WriteAccess,
             xattr, //
         },
         fscache::{
@@ -55,7 +56,8 @@ use crate::{
     },
     presence::{
         self,
-        BLOCK_SIZE, //
+        BLOCK_SIZE,
+        LIST_MAX, //
     },
     volume::Volume,
     xattr::{
@@ -63,6 +65,7 @@ use crate::{
         Content,
         Value,
         AUX_MAX,
+        PRESENT_NAME,
         XATTR_NAME, //
     }, //
 };
@@ -83,6 +86,9 @@ use kernel::{
         SpinLock, //
     }, //
 };
+
+/// The largest object, in bytes: as large as a file of ext4. Keeps maps of present blocks small.
+const MAX_SIZE: u64 = 1 << 44;
 
 type Parts = KVVec<presence::Part<KVec<u64>>>;
 type Presence = presence::Presence<Parts, KVec<u64>>;
@@ -109,6 +115,10 @@ pub(crate) struct Object {
     cookie_key: KVec<u8>,
     /// Whether the data is to be thrown away.
     retired: Atomic<i32>,
+    /// Whether blocks became present, or were lost, since the object was looked up.
+    changed: Atomic<i32>,
+    /// Errors in writing the file back.
+    errors: SetOnce<WriteErrors>,
     /// Present while there is an attachment that has been published.
     #[pin]
     backing: SpinLock<Option<Backing>>,
@@ -149,6 +159,8 @@ impl Object {
                 volume_key,
                 cookie_key,
                 retired: Atomic::new(0),
+                changed: Atomic::new(0),
+                errors: SetOnce::new(),
                 backing <- new_spinlock!(None),
                 cookie <- new_spinlock!(Some(cookie.into())),
                 presence <- new_spinlock!(empty),
@@ -201,8 +213,13 @@ impl Object {
         }
     }
 
-    /// Records that blocks hold data.
-    pub(crate) fn mark_present(&self, blocks: Range<u64>) -> Result {
+    /// Records that the daemon has written blocks.
+    pub(crate) fn mark_written(&self, blocks: Range<u64>) -> Result {
+        self.changed.store(1, Relaxed);
+        self.mark_present(blocks)
+    }
+
+    fn mark_present(&self, blocks: Range<u64>) -> Result {
         let mut left = Some(blocks);
         let mut spare = None;
         while let Some(blocks) = left {
@@ -213,6 +230,40 @@ impl Object {
                 spare = Some(leaf);
             }
         }
+        Ok(())
+    }
+
+    /// Whether what was written to the file has been lost on its way to the disk.
+    pub(crate) fn check_errors(&self, file: &File) -> Result {
+        self.errors
+            .as_ref()
+            .map_or(Ok(()), |errors| errors.check(file))
+    }
+
+    /// Whether the file system has a hole in `range`, in bytes, where the daemon wrote: not every
+    /// file system tells of every page that it could not write back.
+    pub(crate) fn was_lost(&self, file: &File, range: Range<u64>) -> bool {
+        if self.changed.load(Relaxed) == 0 || range.is_empty() {
+            return false;
+        }
+        // Positions are those of files, and fit.
+        let hole = backing::seek(file, range.start as i64, Seek::Hole);
+        !hole.is_ok_and(|hole| hole >= range.end as i64)
+    }
+
+    /// Forgets what is present, so that the daemon is asked for it again.
+    pub(crate) fn forget(&self, file: &File, size: u64) -> Result {
+        self.changed.store(1, Relaxed);
+        let mut map = new_presence(presence::blocks(size))?;
+        // Errors from here on are of what is written from here on.
+        if let Some(errors) = self.errors.as_ref() {
+            errors.advance(file);
+        }
+        core::mem::swap(&mut *self.presence.lock(), &mut map);
+        step!(
+            "cookie {:x}: data was lost, and is asked for again\n",
+            self.debug_id
+        );
         Ok(())
     }
 
@@ -228,14 +279,14 @@ impl Object {
         map.find(from, map.blocks(), present)
     }
 
-    /// Ends what the attachment was needed for.
-    fn detach(&self) {
+    /// Ends what the attachment was needed for. Returns what is present.
+    fn detach(&self) -> Option<Presence> {
         // Both are let go without the lock.
         let _backing = self.backing.lock().take();
         let _cookie = self.cookie.lock().take();
-        if let Ok(mut old) = new_presence(0) {
-            core::mem::swap(&mut *self.presence.lock(), &mut old);
-        }
+        let mut map = new_presence(0).ok()?;
+        core::mem::swap(&mut *self.presence.lock(), &mut map);
+        Some(map)
     }
 }
 
@@ -250,8 +301,6 @@ struct InUseFile {
 pub(crate) struct Attachment {
     object: Arc<Object>,
     file: InUseFile,
-    /// Errors in writing the file back since then have lost data.
-    errors: WriteErrors,
     size: u64,
     name: Name,
     /// Whether the file has its name already.
@@ -268,7 +317,7 @@ impl Attachment {
         let name = cook_key(cookie.key(), sha256)?;
         let cache = volume.cache().clone();
         let object = Object::new(cache.ondemand().clone(), cookie)?;
-        let max = cache.mount().max_file_size().unsigned_abs();
+        let max = cache.mount().max_file_size().unsigned_abs().min(MAX_SIZE);
         // A size is rounded up to whole blocks.
         let max = max - max % BLOCK_SIZE;
 
@@ -286,7 +335,6 @@ impl Attachment {
             let attachment = KBox::new(
                 Attachment {
                     object: object.clone(),
-                    errors: WriteErrors::sample(&file.file),
                     file,
                     size,
                     name,
@@ -296,6 +344,9 @@ impl Attachment {
                 },
                 GFP_KERNEL,
             )?;
+            object
+                .errors
+                .populate(WriteErrors::sample(attachment.file()));
             *object.backing.lock() = Some(Backing {
                 space: cache.space().clone(),
                 cred: cache.cred().into(),
@@ -305,7 +356,7 @@ impl Attachment {
             Ok(attachment)
         });
         attached.inspect_err(|_| {
-            object.detach();
+            let _map = object.detach();
             cache.ondemand().close(&object);
         })
     }
@@ -365,6 +416,12 @@ impl Attachment {
             file: backing::open(cache.mount(), dentry, cache.cred())?,
             _mark: mark,
         };
+        // It may have been culled before it was marked; and a file of another size is not one that
+        // was left whole.
+        let bytes = presence::blocks(size) * BLOCK_SIZE;
+        if dentry.is_unhashed() || backing::inode(&file.file).size().unsigned_abs() != bytes {
+            return Ok(None);
+        }
         let (mut aux, mut buf) = ([0; AUX_MAX], [0; 512]);
         let aux_len = cookie.copy_aux(&mut aux);
         let aux = aux.get(..aux_len).unwrap_or_default();
@@ -382,29 +439,45 @@ impl Attachment {
         Ok(Some(file))
     }
 
-    /// Takes over what a file holds: the one time that the file system is asked for it.
+    /// Takes over what a file holds: what both its list and the file system know of.
     fn adopt(object: &Object, file: &File, size: u64) -> Result {
         let blocks = presence::blocks(size);
-        // Sizes are those of files, and fit.
-        let bytes = (blocks * BLOCK_SIZE) as i64;
-        if backing::inode(file).size() != bytes {
-            set_size(file, blocks)?;
+        let mut buf = KVec::with_capacity(LIST_MAX, GFP_KERNEL)?;
+        buf.resize(LIST_MAX, 0, GFP_KERNEL)?;
+        match xattr::get(backing::dentry(file), PRESENT_NAME, &mut buf) {
+            Ok(len) => presence::decode(buf.get(..len).unwrap_or_default())
+                .take_while(|run| run.end <= blocks)
+                .try_for_each(|run| Self::adopt_run(object, file, run)),
+            // The C implementation has left it, and keeps no list.
+            Err(e) if e == ENODATA => {
+                object.changed.store(1, Relaxed);
+                Self::adopt_run(object, file, 0..blocks)
+            }
+            Err(e) => Err(e),
         }
-        let mut at = 0;
-        while at < bytes {
+    }
+
+    fn adopt_run(object: &Object, file: &File, run: Range<u64>) -> Result {
+        // Sizes are those of files, and fit.
+        let (mut at, end) = (
+            (run.start * BLOCK_SIZE) as i64,
+            (run.end * BLOCK_SIZE) as i64,
+        );
+        while at < end {
             let data = match backing::seek(file, at, Seek::Data) {
-                Ok(data) => data,
+                Ok(data) if data < end => data,
+                Ok(_) => break,
                 Err(e) if e == ENXIO => break,
                 Err(e) => return Err(e),
             };
-            let hole = backing::seek(file, data, Seek::Hole)?;
+            let hole = backing::seek(file, data, Seek::Hole)?.min(end);
             if hole <= data {
                 return Err(EIO);
             }
             // Offsets are not negative.
-            let (data, hole) = (data as u64, hole as u64);
-            object.mark_present(data.div_ceil(BLOCK_SIZE)..hole / BLOCK_SIZE)?;
-            at = hole as i64;
+            let (first, last) = ((data as u64).div_ceil(BLOCK_SIZE), hole as u64 / BLOCK_SIZE);
+            object.mark_present(first..last.max(first))?;
+            at = hole;
         }
         Ok(())
     }
@@ -422,32 +495,27 @@ impl Attachment {
         self.size
     }
 
-    /// Errors in writing the file back since it was opened have lost data.
-    pub(crate) fn errors(&self) -> WriteErrors {
-        self.errors
-    }
-
     /// Gives the file its name, or removes it, and lets go of it (`cachefiles_withdraw_cookie()`).
     pub(crate) fn withdraw(mut self, cookie: &Cookie) {
         let count = self.count.take();
         let cache = self.volume.cache().clone();
         cache.ondemand().close(&self.object);
-        self.object.detach();
-        let lost = self.errors.check(self.file()).is_err();
+        let map = self.object.detach();
         with_cred(cache.cred(), || {
             let retired = cookie.is_retired() || self.object.retired.load(Relaxed) != 0;
-            let result = match (retired || lost, self.linked) {
-                (true, true) => self.delete(cookie),
-                (true, false) => Ok(()),
-                (false, true) => Ok(()),
-                (false, false) => self.commit(cookie),
+            let kept = match (retired, map) {
+                (false, Some(map)) => self.keep(cookie, &map),
+                _ => Err(ESTALE),
             };
-            if let Err(e) = result {
-                step!(
-                    "cookie {:x}: cannot end its file: {:?}\n",
-                    cookie.debug_id(),
-                    e
-                );
+            if let Err(e) = kept {
+                step!("cookie {:x}: not kept: {:?}\n", cookie.debug_id(), e);
+                if let Err(e) = self.delete(cookie) {
+                    step!(
+                        "cookie {:x}: cannot remove its file: {:?}\n",
+                        cookie.debug_id(),
+                        e
+                    );
+                }
             }
             drop(self);
         });
@@ -456,27 +524,57 @@ impl Attachment {
         drop(count);
     }
 
+    /// Removes the file, if it has a name.
     fn delete(&self, cookie: &Cookie) -> Result {
+        if !self.linked {
+            return Ok(());
+        }
         let fan = self.volume.fanout(cookie.key_hash())?;
         bury(self.volume.cache(), fan, backing::dentry(self.file()))
     }
 
+    /// Writes down what the file holds, and gives it its name if it is new
+    /// (`cachefiles_commit_object()`).
+    fn keep(&self, cookie: &Cookie, map: &Presence) -> Result {
+        if self.linked && self.object.changed.load(Relaxed) == 0 {
+            return Ok(());
+        }
+        // After a crash nothing must be found on the disk that has not been written to it.
+        backing::write_and_wait(self.file())?;
+        self.object.check_errors(self.file())?;
+
+        let mut list = KVec::with_capacity(LIST_MAX, GFP_KERNEL)?;
+        list.resize(LIST_MAX, 0, GFP_KERNEL)?;
+        let len = map.encode(&mut list);
+        let dentry = backing::dentry(self.file());
+        let write = self.volume.cache().mount().want_write()?;
+        xattr::set(
+            dentry,
+            PRESENT_NAME,
+            list.get(..len).unwrap_or_default(),
+            &write,
+        )?;
+        match self.linked {
+            true => Ok(()),
+            false => self.commit(cookie, &write),
+        }
+    }
+
     /// Gives a new file its attribute and its name (`cachefiles_commit_tmpfile()`).
-    fn commit(&self, cookie: &Cookie) -> Result {
+    fn commit(&self, cookie: &Cookie, write: &WriteAccess<'_>) -> Result {
         let mut aux = [0; AUX_MAX];
         let aux_len = cookie.copy_aux(&mut aux);
         let aux = aux.get(..aux_len).unwrap_or_default();
         let value = Value::object(self.size, Content::NoData, aux);
         let fan = self.volume.fanout(cookie.key_hash())?;
-        let write = self.volume.cache().mount().want_write()?;
         xattr::set(
             backing::dentry(self.file()),
             XATTR_NAME,
             value.as_bytes(),
-            &write,
+            write,
         )?;
         for _ in 0..RETRIES {
-            let creating = Creating::start(fan, self.name.as_bytes(), &write)?;
+            let creating = Creating::start(fan, self.name.as_bytes(), write)?;
             if creating.child().is_negative() {
                 return creating.link(self.file());
             }

@@ -259,8 +259,8 @@ impl Ondemand {
     /// # Errors
     ///
     /// `EMSGSIZE` if the buffer is too small for it, `EFAULT` if it cannot be written to, `EMFILE`
-    /// and the like if there is no file descriptor for an OPEN. The message is not lost: it is the
-    /// next one again.
+    /// and the like if there is no file descriptor for an OPEN. The message is not lost: it is
+    /// delivered again.
     pub(crate) fn read(self: &Arc<Self>, mut buf: UserSliceWriter) -> Result<usize> {
         loop {
             let delivery = self.with(|table| table.deliver(buf.len()));
@@ -274,7 +274,10 @@ impl Ondemand {
                         Ok(None) => continue,
                         Ok(Some(len)) => return Ok(len),
                         Err(e) => {
-                            self.with(|table| table.put_back(msg_id));
+                            // A buffer that faults says nothing of other messages, no more than
+                            // that it is the daemon's fault; but for want of a file descriptor or
+                            // of memory, a READ or a CLOSE may still get through.
+                            self.with(|table| table.put_back(msg_id, e == EFAULT));
                             return Err(e);
                         }
                     }
@@ -286,7 +289,7 @@ impl Ondemand {
                     Ok(msg.as_bytes().len())
                 }
                 Err(e) => {
-                    self.with(|table| table.put_back(msg_id));
+                    self.with(|table| table.put_back(msg_id, true));
                     Err(e)
                 }
             };
@@ -317,6 +320,7 @@ impl Ondemand {
         buf.write_slice(msg.as_bytes())?;
         step!("cookie {:x}: opened as {}\n", object.debug_id(), object_id);
         fd.fd_install(file);
+        self.with(|table| table.installed(object_id));
         Ok(Some(msg.as_bytes().len()))
     }
 

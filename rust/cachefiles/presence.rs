@@ -3,9 +3,12 @@
 //! Which blocks of an object hold data that the daemon wrote.
 //!
 //! A file system may answer `SEEK_DATA` with blocks that nobody wrote and `SEEK_HOLE` with blocks
-//! that somebody did, so it is asked only once, for what an earlier life of the cache left behind.
-//! From then on the writes themselves are recorded here, and this map decides what a reader may
-//! see.
+//! that somebody did, and a block that was written in part is data to it. So the writes themselves
+//! are recorded here, and this map decides what a reader may see.
+//!
+//! When an object is given up, a list of what is present goes on the disk with the file. When it is
+//! looked up again, a block is present if both that list and the file system say so: the list knows
+//! what was written, the file system what survived if the machine crashed.
 //!
 //! One bit a block, in leaves that exist only where a part of the object is present: an object
 //! that is all there, or not there at all, costs eight bytes for each 128 MiB.
@@ -177,8 +180,90 @@ where
         (start < end).then(|| start..self.find(start, end, true))
     }
 
+    /// Writes down which blocks are present, as [`decode`] reads it, as far as it fits `buf`. Returns
+    /// how many bytes that is.
+    pub(crate) fn encode(&self, buf: &mut [u8]) -> usize {
+        let mut list = Encoder { buf, len: 0 };
+        // A list that says too little only has more fetched again.
+        let _ = list.put(LIST_VERSION).and_then(|()| {
+            let mut at = 0;
+            loop {
+                let start = self.find(at, self.blocks, true);
+                if start >= self.blocks {
+                    return Some(());
+                }
+                let end = self.find(start, self.blocks, false);
+                let before = list.len;
+                if list
+                    .put_number(start - at)
+                    .and_then(|()| list.put_number(end - start))
+                    .is_none()
+                {
+                    list.len = before;
+                    return None;
+                }
+                at = end;
+            }
+        });
+        list.len
+    }
+
     /// The number of blocks in the object.
     pub(crate) fn blocks(&self) -> u64 {
         self.blocks
     }
+}
+
+/// The first byte of a list of present blocks.
+const LIST_VERSION: u8 = 1;
+
+/// Bytes that a list of present blocks may have: what ext4 has room for beside the inode.
+pub(crate) const LIST_MAX: usize = 2048;
+
+struct Encoder<'a> {
+    buf: &'a mut [u8],
+    len: usize,
+}
+
+impl Encoder<'_> {
+    fn put(&mut self, byte: u8) -> Option<()> {
+        *self.buf.get_mut(self.len)? = byte;
+        self.len += 1;
+        Some(())
+    }
+
+    /// Seven bits a byte, the lowest first; the highest bit says that there is more.
+    fn put_number(&mut self, mut number: u64) -> Option<()> {
+        while number >= 0x80 {
+            self.put(number as u8 | 0x80)?;
+            number >>= 7;
+        }
+        self.put(number as u8)
+    }
+}
+
+/// Reads a list of present blocks: runs, in order, each as the blocks to skip and the blocks that
+/// are present. Ends where it makes no sense any more.
+pub(crate) fn decode(list: &[u8]) -> impl Iterator<Item = Range<u64>> + '_ {
+    let mut bytes = list.iter().copied();
+    let known = bytes.next() == Some(LIST_VERSION);
+    let mut bytes = bytes.take_while(move |_| known);
+    let mut number = move || {
+        let mut number = 0u64;
+        for shift in (0..u64::BITS - 7).step_by(7) {
+            let byte = bytes.next()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(number);
+            }
+        }
+        None
+    };
+    let mut at = 0u64;
+    core::iter::from_fn(move || {
+        let start = at.checked_add(number()?)?;
+        let end = start.checked_add(number()?)?;
+        at = end;
+        (start < end).then_some(start..end)
+    })
 }

@@ -13,6 +13,10 @@ use crate::errno::{
 /// The name of the attribute.
 pub(crate) const XATTR_NAME: &core::ffi::CStr = c"user.CacheFiles.cache";
 
+/// The name of the attribute that lists the blocks that are [present](crate::presence). The C
+/// implementation knows nothing of it.
+pub(crate) const PRESENT_NAME: &core::ffi::CStr = c"user.CacheFiles.present";
+
 /// Bytes before the auxiliary data.
 const OBJECT_HEADER: usize = 18;
 const VOLUME_HEADER: usize = 4;

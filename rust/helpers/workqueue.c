@@ -5,7 +5,7 @@
 /* alloc_workqueue() is a macro, and takes a format. */
 __rust_helper struct workqueue_struct *rust_helper_alloc_unbound_workqueue(const char *name)
 {
-	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM, 0, name);
+	return alloc_workqueue("%s", WQ_UNBOUND, 0, name);
 }
 
 __rust_helper void rust_helper_flush_unbound_workqueue(struct workqueue_struct *wq)

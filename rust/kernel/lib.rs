@@ -13,5 +13,6 @@ pub(crate) mod fscache;
 pub(crate) mod iov;
 pub(crate) mod miscdevice;
 pub(crate) mod netfs;
+pub(crate) mod sched;
 pub(crate) mod sync;
 pub(crate) mod workqueue;

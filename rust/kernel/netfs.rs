@@ -116,6 +116,8 @@ impl<B: Backend> CacheResources<B> {
 pub(crate) struct CacheRead {
     // Dropped before the owner is told.
     to: KernelIter,
+    /// Bytes that were read already.
+    before: usize,
     done: Termination,
 }
 
@@ -132,24 +134,32 @@ impl CacheRead {
     ///
     /// `EIO` if the file system says one thing and does another.
     pub(crate) fn read_cached(&mut self, file: &File, pos: i64) -> Result<usize> {
-        backing::read_cached(file, pos, &mut self.to)
+        let len = backing::read_cached(file, pos, &mut self.to)?;
+        self.before += len;
+        Ok(len)
     }
 
-    /// Reads the rest from `file`, past the page cache if it can, and ends the request. `before`
-    /// bytes were read already.
-    pub(crate) fn read_direct(self, file: ARef<File>, pos: i64, before: usize) {
-        let CacheRead { to, done } = self;
+    /// Reads the rest from `file`, past the page cache if it can, and ends the request.
+    pub(crate) fn read_direct(self, file: ARef<File>, pos: i64) {
+        let CacheRead { to, before, done } = self;
         let end = move |ret: Result<usize>| done.done(ret.map(|len| before + len));
         if let Err((e, end)) = backing::read_direct(file, pos, to, end) {
             end(Err(e));
         }
     }
 
-    /// Ends the request.
-    pub(crate) fn end(self, result: Result<usize>) {
-        let CacheRead { to, done } = self;
+    /// Ends the request: all is read that there is.
+    pub(crate) fn finish(self) {
+        let CacheRead { to, before, done } = self;
         drop(to);
-        done.done(result);
+        done.done(Ok(before));
+    }
+
+    /// Ends the request with an error.
+    pub(crate) fn fail(self, error: Error) {
+        let CacheRead { to, done, .. } = self;
+        drop(to);
+        done.done(Err(error));
     }
 }
 
@@ -252,14 +262,18 @@ impl<B: CacheIo> VTable<B> {
                 return e.to_errno();
             }
         };
-        let read = CacheRead { to, done };
+        let read = CacheRead {
+            to,
+            before: 0,
+            done,
+        };
         // SAFETY: As the caller guarantees; not used any more once the request can end.
         let reader = unsafe { CacheResources::<B>::from_raw(res) }
             .object()
             .map(B::reader);
         match reader {
             Some(reader) => B::read(reader, pos, read),
-            None => read.end(Err(ENOBUFS)),
+            None => read.fail(ENOBUFS),
         }
         // CAST: An error number. The caller learns from `func` how it ended.
         -(bindings::EIOCBQUEUED as c_int)

@@ -29,8 +29,7 @@ unsafe impl Send for OwnedQueue {}
 unsafe impl Sync for OwnedQueue {}
 
 impl OwnedQueue {
-    /// Creates a queue whose work is not bound to the CPU that queues it, and which may be needed
-    /// to free memory.
+    /// Creates a queue whose work is not bound to the CPU that queues it.
     pub(crate) fn new_unbound(name: &CStr) -> Result<Self> {
         // SAFETY: The name is terminated.
         let ptr = unsafe { bindings::alloc_unbound_workqueue(name.as_char_ptr()) };

@@ -115,7 +115,7 @@ impl Handle {
             backing::write(&file, pos, from)
         })?;
         self.object
-            .mark_present(presence::filled(off, written as u64, size))?;
+            .mark_written(presence::filled(off, written as u64, size))?;
         Ok(written)
     }
 

@@ -9,9 +9,8 @@
 //!
 //! * A request is completed by taking it out of the table. Whoever gets the payload owes its owner
 //!   the one completion; nobody else can have it.
-//! * What fails as a group (an object's READs, everything when the daemon dies) is moved to the
-//!   list of the doomed, where [`Table::pop_doomed`] finds it, one at a time, so that owners are
-//!   told without the lock.
+//! * What fails as a group (an object's READs, everything when the daemon dies) is found by
+//!   [`Table::pop_doomed`], one at a time, so that owners are told without the lock.
 //!
 //! Requests wait for delivery in a queue that only holds what can be delivered now, so that neither
 //! `read()` nor `poll()` ever searches. READs of an object that is not open are parked on the
@@ -195,9 +194,22 @@ pub(crate) struct Entry<F: Family> {
 
 /// A file descriptor that some daemon holds. Opaque to all but this module.
 pub(crate) struct Handle {
-    /// The CLOSE that tells the daemon to close it, until that is delivered.
-    close: Option<u32>,
+    /// `None` once the object is gone.
     object: Option<ObjectKey>,
+    close: Close,
+    /// Whether the daemon can have it: before that it must not hear of a CLOSE.
+    installed: bool,
+}
+
+/// How the daemon is told to close a file descriptor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Close {
+    /// It is not, yet or any more.
+    No,
+    /// It does not have the file descriptor yet: first things first. A slot is reserved.
+    Later,
+    /// By this CLOSE.
+    Queued(u32),
 }
 
 /// What `read()` gets from the queue.
@@ -238,11 +250,16 @@ pub(crate) struct Table<F: Family> {
     /// Whether somebody watches over READs whose object is given up.
     watched: bool,
     dead: bool,
+    /// The slots of requests that are empty since the cache is dead.
+    swept: usize,
     /// Set when something was queued, until [`Self::take_wake`].
     wake: bool,
 }
 
 impl<F: Family> Table<F> {
+    /// How many slots are looked at in one go, that is, without letting go of the lock.
+    const STRIDE: usize = 1024;
+
     pub(crate) fn new() -> Self {
         Table {
             requests: Slots::new(0, u32::MAX),
@@ -254,6 +271,7 @@ impl<F: Family> Table<F> {
             reads: 0,
             watched: false,
             dead: false,
+            swept: 0,
             wake: false,
         }
     }
@@ -279,7 +297,7 @@ impl<F: Family> Table<F> {
 
     /// Whether `read()` would find a message.
     pub(crate) fn is_ready(&self) -> bool {
-        self.queue.head.is_some()
+        self.queue.head.is_some() && !self.dead
     }
 
     /// Whether the daemon or the cache is gone for good.
@@ -325,14 +343,16 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Takes a READ that is not doomed out of the table.
+    /// Takes a READ out of the table, which must not be on the list of the doomed.
     fn take_read(&mut self, id: u32) -> Option<F::Read> {
-        self.unqueue(id, Phase::Doomed);
-        let key = self.requests.get(id)?.object?;
-        if let Some(entry) = self.objects.get_mut(key.0) {
-            entry.reads.unlink(&mut self.requests, id, sibling_link);
+        if self.requests.get(id)?.phase != Phase::Doomed {
+            self.unqueue(id, Phase::Doomed);
+            let key = self.requests.get(id)?.object?;
+            if let Some(entry) = self.objects.get_mut(key.0) {
+                entry.reads.unlink(&mut self.requests, id, sibling_link);
+            }
+            self.reads -= 1;
         }
-        self.reads -= 1;
         match self.requests.remove(id)?.kind {
             Kind::Read { payload, .. } => Some(payload),
             _ => None,
@@ -354,24 +374,40 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Takes the next of the doomed out of the table, for the caller to tell its owner.
+    /// Takes the next of the doomed out of the table, for the caller to tell its owner. If the cache
+    /// is dead, all are doomed.
     pub(crate) fn pop_doomed(&mut self) -> Option<Failed<F>> {
-        while let Some(id) = self.doomed.head {
-            self.doomed.unlink(&mut self.requests, id, queue_link);
-            match self.requests.get(id)?.kind {
-                Kind::Read { .. } => {
-                    if let Kind::Read { payload, .. } = self.requests.remove(id)?.kind {
-                        return Some(Failed::Read(payload));
-                    }
+        loop {
+            let id = match self.doomed.head {
+                Some(id) => {
+                    self.doomed.unlink(&mut self.requests, id, queue_link);
+                    id
                 }
-                _ => {
+                None if self.dead => {
+                    // Nothing is queued any more, so no slot is looked at twice.
+                    let (id, next) = self.requests.next_used(self.swept)?;
+                    self.swept = next;
+                    id
+                }
+                None => return None,
+            };
+            match self.requests.get(id)?.kind {
+                Kind::Open { .. } => {
                     if let Some(waiter) = self.take_open(id) {
                         return Some(Failed::Waiter(waiter));
                     }
                 }
+                Kind::Read { .. } => {
+                    if let Some(read) = self.take_read(id) {
+                        return Some(Failed::Read(read));
+                    }
+                }
+                Kind::Close { .. } => {
+                    self.unqueue(id, Phase::Doomed);
+                    self.requests.remove(id);
+                }
             }
         }
-        None
     }
 
     fn queue_open(&mut self, key: ObjectKey, waiter: Option<F::Waiter>) -> Option<u32> {
@@ -539,17 +575,25 @@ impl<F: Family> Table<F> {
         self.doom_reads(key);
     }
 
-    /// An object with READs in slot `from` or after it, and the slot to go on from.
-    pub(crate) fn next_reading(&self, mut from: usize) -> Option<(ObjectKey, F::Object, usize)> {
-        while let Some((key, next)) = self.objects.next_used(from) {
-            from = next;
-            if let Some(entry) = self.objects.get(key) {
+    /// Looks for an object with READs in slot `from` or the next few. Returns it, if there is one, and
+    /// the slot to go on from; `None` after the last slot.
+    #[allow(clippy::type_complexity)]
+    pub(crate) fn next_reading(
+        &self,
+        from: usize,
+    ) -> Option<(Option<(ObjectKey, F::Object)>, usize)> {
+        let slots = self.objects.slots();
+        let end = slots.min(from.checked_add(Self::STRIDE)?);
+        for slot in from..end {
+            let key = self.objects.id_at(slot);
+            let entry = key.and_then(|key| self.objects.get(key).map(|entry| (key, entry)));
+            if let Some((key, entry)) = entry {
                 if entry.reads.head.is_some() {
-                    return Some((ObjectKey(key), entry.payload.clone(), next));
+                    return Some((Some((ObjectKey(key), entry.payload.clone())), slot + 1));
                 }
             }
         }
-        None
+        (end < slots).then_some((None, end))
     }
 
     /// An object in slot `from` or after it, and the slot to go on from.
@@ -593,66 +637,48 @@ impl<F: Family> Table<F> {
         }
 
         let entry = self.objects.remove(key.0)?;
-        let close = match entry.fd {
-            Some(object_id) if !self.dead => self
-                .requests
-                .insert_reserved(Request {
-                    object: None,
-                    kind: Kind::Close { object_id },
-                    phase: Phase::Parked,
-                    queue: Link::default(),
-                    siblings: Link::default(),
-                })
-                .ok()
-                .map(|id| (object_id, id)),
-            _ => {
-                self.requests.unreserve();
-                None
-            }
-        };
-        if let Some((object_id, id)) = close {
-            self.make_ready(id, false);
-            if let Some(handle) = self.handles.get_mut(object_id) {
-                handle.close = Some(id);
-                handle.object = None;
-            }
+        match entry.fd {
+            Some(object_id) if !self.dead => self.close_handle(object_id),
+            _ => self.requests.unreserve(),
         }
         Some(entry.payload)
     }
 
-    /// The end: everything that waits fails, nothing is queued any more.
+    /// Tells the daemon to close a file descriptor, using up a reserved slot.
+    fn close_handle(&mut self, object_id: u32) {
+        let Some(handle) = self.handles.get_mut(object_id) else {
+            return self.requests.unreserve();
+        };
+        handle.object = None;
+        if !handle.installed {
+            handle.close = Close::Later;
+            return;
+        }
+        let close = Request {
+            object: None,
+            kind: Kind::Close { object_id },
+            phase: Phase::Parked,
+            queue: Link::default(),
+            siblings: Link::default(),
+        };
+        if let Ok(id) = self.requests.insert_reserved(close) {
+            handle.close = Close::Queued(id);
+            self.make_ready(id, false);
+        }
+    }
+
+    /// The end: everything that waits fails, as [`Self::pop_doomed`] gets to it, and nothing is
+    /// queued or delivered any more.
     pub(crate) fn kill(&mut self) {
         self.dead = true;
         self.wake = true;
-        let mut from = 0;
-        while let Some((id, next)) = self.requests.next_used(from) {
-            from = next;
-            let Some(req) = self.requests.get(id) else {
-                continue;
-            };
-            match (&req.kind, req.phase, req.object) {
-                (_, Phase::Doomed, _) => {}
-                (Kind::Close { .. }, ..) => {
-                    self.unqueue(id, Phase::Doomed);
-                    self.requests.remove(id);
-                }
-                (Kind::Read { .. }, _, Some(key)) => {
-                    if let Some(entry) = self.objects.get_mut(key.0) {
-                        entry.reads.unlink(&mut self.requests, id, sibling_link);
-                    }
-                    self.reads -= 1;
-                    self.doom(id);
-                }
-                _ => self.doom(id),
-            }
-        }
     }
 
     // What the daemon does.
 
     /// The next message, for a buffer of `room` bytes.
     pub(crate) fn deliver(&mut self, room: usize) -> Delivery<F> {
-        let Some(msg_id) = self.queue.head else {
+        let Some(msg_id) = self.queue.head.filter(|_| !self.dead) else {
             return Delivery::Empty;
         };
         let Some(req) = self.requests.get(msg_id) else {
@@ -703,21 +729,22 @@ impl<F: Family> Table<F> {
         }) = self.requests.get(msg_id)
         {
             if let Some(handle) = self.handles.get_mut(*object_id) {
-                handle.close = None;
+                handle.close = Close::No;
             }
             self.requests.remove(msg_id);
         }
     }
 
-    /// A message did not reach the daemon: it is the next one again.
-    pub(crate) fn put_back(&mut self, msg_id: u32) {
+    /// A message did not reach the daemon: it is the `next` one again, or the last one, if it is not
+    /// for its own sake and others may fare better.
+    pub(crate) fn put_back(&mut self, msg_id: u32, next: bool) {
         let Some(req) = self.requests.get(msg_id) else {
             return;
         };
         if !matches!(req.phase, Phase::Claimed | Phase::Delivered) {
             return;
         }
-        self.make_ready(msg_id, true);
+        self.make_ready(msg_id, next);
     }
 
     /// Gives a claimed OPEN an object id, which goes with the file descriptor into the message.
@@ -735,8 +762,9 @@ impl<F: Family> Table<F> {
         };
         let key = *key;
         let handle = Handle {
-            close: None,
             object: Some(key),
+            close: Close::No,
+            installed: false,
         };
         let object_id = self.handles.insert(handle).map_err(|_| Refused::Full)?;
         if let Some(entry) = self.objects.get_mut(key.0) {
@@ -749,6 +777,17 @@ impl<F: Family> Table<F> {
             }
         }
         Ok(object_id)
+    }
+
+    /// The daemon has the file descriptor `object_id`.
+    pub(crate) fn installed(&mut self, object_id: u32) {
+        let Some(handle) = self.handles.get_mut(object_id) else {
+            return;
+        };
+        handle.installed = true;
+        if core::mem::replace(&mut handle.close, Close::No) == Close::Later {
+            self.close_handle(object_id);
+        }
     }
 
     /// The daemon's answer to an OPEN. Returns who to tell what, and what the daemon is told.
@@ -827,10 +866,14 @@ impl<F: Family> Table<F> {
         let Some(handle) = self.handles.remove(object_id) else {
             return;
         };
-        if let Some(close) = handle.close {
-            // Nothing is left to be closed.
-            self.unqueue(close, Phase::Doomed);
-            self.requests.remove(close);
+        // Nothing is left to be closed.
+        match handle.close {
+            Close::No => {}
+            Close::Later => self.requests.unreserve(),
+            Close::Queued(id) => {
+                self.unqueue(id, Phase::Doomed);
+                self.requests.remove(id);
+            }
         }
         let Some(key) = handle.object else {
             return;

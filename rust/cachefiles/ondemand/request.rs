@@ -89,9 +89,11 @@ impl WorkItem for Watch {
         // A kernel thread is not killed; if it were, there would be nobody left to watch.
         while let Ok(false) = ondemand.killed.wait_killable_timeout(PATIENCE) {
             let mut from = 0;
-            while let Some((key, object, next)) = ondemand.with(|table| table.next_reading(from)) {
-                if object.is_given_up() {
-                    ondemand.with(|table| table.cancel_reads(key));
+            while let Some((found, next)) = ondemand.with(|table| table.next_reading(from)) {
+                if let Some((key, object)) = found {
+                    if object.is_given_up() {
+                        ondemand.with(|table| table.cancel_reads(key));
+                    }
                 }
                 from = next;
             }

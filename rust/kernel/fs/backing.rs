@@ -29,6 +29,10 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
         Refcount, //
     }, //
 };
@@ -115,6 +119,14 @@ pub(crate) fn dentry(file: &File) -> &Dentry {
     unsafe { Dentry::from_raw((*file.as_ptr()).__bindgen_anon_1.f_path.dentry) }
 }
 
+/// Writes the file's data out and waits for that.
+pub(crate) fn write_and_wait(file: &File) -> Result {
+    // SAFETY: The file is valid, and keeps its mapping. The caller may sleep.
+    to_result(unsafe {
+        bindings::filemap_write_and_wait_range((*file.as_ptr()).f_mapping, 0, i64::MAX)
+    })
+}
+
 /// Sets the size in bytes.
 pub(crate) fn truncate(file: &File, size: i64) -> Result {
     // SAFETY: The file is valid, and keeps its path.
@@ -168,38 +180,37 @@ pub(crate) fn write(file: &File, mut pos: i64, from: &mut IovIterSource<'_>) -> 
 }
 
 /// A moment in the history of a file's write-back errors.
-#[derive(Clone, Copy)]
-pub(crate) struct WriteErrors(bindings::errseq_t);
+pub(crate) struct WriteErrors(Atomic<bindings::errseq_t>);
 
 impl WriteErrors {
     /// Now.
     pub(crate) fn sample(file: &File) -> Self {
         // SAFETY: The file is valid, and keeps its mapping.
-        WriteErrors(unsafe { bindings::filemap_sample_wb_err((*file.as_ptr()).f_mapping) })
+        WriteErrors(Atomic::new(Self::now(file)))
+    }
+
+    fn now(file: &File) -> bindings::errseq_t {
+        // SAFETY: The file is valid, and keeps its mapping.
+        unsafe { bindings::filemap_sample_wb_err((*file.as_ptr()).f_mapping) }
     }
 
     /// Whether something that was written to the page cache since then was lost on its way to the
     /// disk.
-    pub(crate) fn check(self, file: &File) -> Result {
+    pub(crate) fn check(&self, file: &File) -> Result {
+        let since = self.0.load(Relaxed);
         // SAFETY: The file is valid, and keeps its mapping.
-        to_result(unsafe { bindings::filemap_check_wb_err((*file.as_ptr()).f_mapping, self.0) })
+        to_result(unsafe { bindings::filemap_check_wb_err((*file.as_ptr()).f_mapping, since) })
+    }
+
+    /// Goes on from now.
+    pub(crate) fn advance(&self, file: &File) {
+        self.0.store(Self::now(file), Relaxed);
     }
 }
 
 fn mode_has(file: &File, mode: bindings::fmode_t) -> bool {
     // SAFETY: The file is valid, and its mode does not change.
     unsafe { (*file.as_ptr()).f_mode & mode != 0 }
-}
-
-/// Runs `f` in a scope in which allocations do not enter the file system: a reader that waits for
-/// this read may be what is to be reclaimed.
-fn nofs<R>(f: impl FnOnce() -> R) -> R {
-    // SAFETY: No preconditions.
-    let flags = unsafe { bindings::memalloc_nofs_save() };
-    let ret = f();
-    // SAFETY: The flags are those that were saved, on this task.
-    unsafe { bindings::memalloc_nofs_restore(flags) };
-    ret
 }
 
 /// Reads what the page cache has of `to`, without waiting for a disk. Returns how many bytes that
@@ -222,8 +233,7 @@ pub(crate) fn read_cached(file: &File, pos: i64, to: &mut KernelIter) -> Result<
     };
     // SAFETY: The file, the request and the iterator are valid, and without a completion function
     // the request is done when the function returns.
-    let ret =
-        nofs(|| unsafe { bindings::vfs_iocb_iter_read(file.as_ptr(), &mut iocb, to.as_raw()) });
+    let ret = unsafe { bindings::vfs_iocb_iter_read(file.as_ptr(), &mut iocb, to.as_raw()) };
     // An error, like EAGAIN, is as good as nothing: whoever goes on will see it again.
     let read = usize::try_from(ret).unwrap_or(0);
     if before - to.len() == read {
@@ -343,13 +353,13 @@ where
     ));
     // SAFETY: The request owns a reference to the file and the iterator, and both live until the
     // last reference to it is put: the submitter's, below.
-    let ret = nofs(|| unsafe {
+    let ret = unsafe {
         bindings::vfs_iocb_iter_read(
             raw,
             core::ptr::addr_of_mut!((*this).iocb),
             (*this).to.as_raw(),
         )
-    });
+    };
     // CAST: An error number.
     if ret != -(bindings::EIOCBQUEUED as isize) {
         // SAFETY: It was not queued, so this is the only completion.
