@@ -16,4 +16,5 @@
 #include "fs.c"
 #include "fscache.c"
 #include "sched.c"
+#include "security.c"
 #include "workqueue.c"
