@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Helpers for the /dev/cachefiles selftests: the device, a daemon that can be
+ * scripted, and readers that can be waited for with a time limit.
+ */
+#ifndef CACHEFILES_TEST_H
+#define CACHEFILES_TEST_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define CF_DEVICE	"/dev/cachefiles"
+#define CF_ROOT		"/var/cache/fscache"	/* an ext4 of its own */
+#define CF_BLOCK	4096			/* what READ ranges are aligned to */
+
+/*
+ * Where this implementation deliberately differs from the C one.  One line per
+ * constant, explained in intended-differences.txt.
+ */
+#define CF_CULL_OUTSIDE_ERRNO	EINVAL	/* cwd is not below <dir>/cache */
+#define CF_WRITE_BEYOND_ERRNO	EFBIG	/* anon fd write past the object's size */
+
+/* The limit on anything that needs no time but the scheduler's, in ms. */
+#define CF_SOON		10000
+/* How long to watch for something that must not happen, in ms. */
+#define CF_NEVER	200
+
+/*
+ * The protocol, written out again on purpose: a slip in the uapi header must
+ * not be able to hide in a test that includes it.
+ */
+enum {
+	CF_OPEN = 0,
+	CF_CLOSE = 1,
+	CF_READ = 2,
+};
+
+#define CF_IOC_READ_COMPLETE	0x40049801UL
+#define CF_ERR_BADFD		77
+#define CF_MSG_MAX		1024
+
+struct cf_wire {
+	uint32_t msg_id, opcode, len, object_id;
+	union {
+		struct {
+			uint32_t volume_key_size, cookie_key_size, fd, flags;
+			uint8_t data[];
+		} open;
+		struct {
+			uint64_t off, len;
+		} read;
+	};
+};
+
+struct cf_msg {
+	union {
+		struct cf_wire w;
+		uint8_t raw[CF_MSG_MAX + 1];
+	};
+	ssize_t size;	/* what read() returned */
+};
+
+/* The cookie key of an OPEN, as a C string. */
+const char *cf_msg_name(const struct cf_msg *m, char buf[256]);
+
+/* ---- time ---- */
+long cf_now_ms(void);
+void cf_sleep_ms(long ms);
+/* Evaluate @cond until it holds or @ms have passed. */
+#define CF_WAIT_FOR(cond, ms) ({				\
+	long __end = cf_now_ms() + (ms);			\
+	bool __ok;						\
+	while (!(__ok = (cond)) && cf_now_ms() < __end)		\
+		cf_sleep_ms(5);					\
+	__ok; })
+
+/* ---- the device ---- */
+int cf_device_open(void);			/* fd or -errno */
+int cf_cmd(int dev, const char *fmt, ...);	/* 0 or -errno */
+int cf_cmd_raw(int dev, const void *buf, size_t len);
+bool cf_readable(int dev, int timeout_ms);	/* poll() says POLLIN */
+/*
+ * Take one message: 0, -ETIMEDOUT, or what read() failed with.  A message that
+ * is malformed (bad length, object id 0xffffffff, ...) is -EPROTO.
+ */
+int cf_recv(int dev, struct cf_msg *m, int timeout_ms);
+/* cf_recv() that also insists on the opcode (-EPROTO otherwise). */
+int cf_expect(int dev, uint32_t opcode, struct cf_msg *m);
+int cf_copen(int dev, uint32_t msg_id, long long size);
+int cf_complete(int anon_fd, uint32_t msg_id);	/* 0 or -errno */
+
+void *cf_nowhere(void);				/* a buffer that faults */
+
+/* ---- data: one stream per name, without a single zero byte ---- */
+void cf_pattern(const char *name, uint64_t off, void *buf, size_t len);
+/* Offset of the first wrong byte, or -1 if all are right. */
+ssize_t cf_check(const char *name, uint64_t off, const void *buf, size_t len);
+/* Write [off, off+len) through the anon fd, padded with zeros after @size. */
+int cf_fill(int anon_fd, const char *name, uint64_t off, size_t len, uint64_t size);
+
+/* ---- one thing running in a thread of its own ---- */
+struct cf_op {
+	pthread_t thread;
+	long (*fn)(struct cf_op *op);
+	char path[512];
+	int fd, flags;
+	off_t off;
+	size_t len;
+	char *buf;
+	long ret;		/* >= 0, or -errno */
+	bool joined;
+};
+
+struct cf_op *cf_start(long (*fn)(struct cf_op *op), const char *path, int fd, off_t off,
+		       size_t len);
+struct cf_op *cf_start_open(const char *dir, const char *name);	/* result: an fd */
+struct cf_op *cf_start_pread(int fd, off_t off, size_t len);
+/* Its result, or -ETIMEDOUT.  May be called again after a timeout. */
+long cf_wait(struct cf_op *op, int timeout_ms);
+void cf_op_free(struct cf_op *op);
+/* wait with CF_SOON, free, return the result */
+long cf_finish(struct cf_op *op);
+
+/* ---- a child process, killed when the test dies ---- */
+pid_t cf_fork(void);
+/* Exit status, 128+signal, or -ETIMEDOUT. */
+int cf_reap(pid_t pid, int timeout_ms);
+int cf_run(const char *prog, ...);	/* run a program to its end: as cf_reap() */
+int cf_modprobe(const char *module);
+int cf_rmmod(const char *module);	/* delete_module(O_NONBLOCK): 0 or -errno */
+
+/* ---- where a test lives ---- */
+struct cf_env {
+	char base[64];		/* CF_ROOT/t.<pid>, removed at the end */
+	char dir[80];		/* cache directory */
+	char mnt[80];		/* ondemandfs */
+	char erofs[80];		/* second mount point */
+	char tag[32], domain[32];
+	int dev;
+	bool mounted;
+	const char *why;	/* which step of the set-up failed */
+};
+
+/* For a fixture or test that has its cf_env in self->e. */
+#define ASSERT_SETUP(expr) do {						\
+	int __err = (expr);						\
+									\
+	ASSERT_EQ(0, __err) {						\
+		TH_LOG("set-up failed: %s", self->e.why);		\
+	}								\
+} while (0)
+
+int cf_env_init(struct cf_env *e);	/* directories and a private mount namespace */
+int cf_env_bind(struct cf_env *e);	/* device open and bound: 0 or -errno */
+int cf_env_mount(struct cf_env *e);	/* ondemandfs mounted */
+int cf_env_umount(struct cf_env *e);
+void cf_env_close(struct cf_env *e);	/* the device */
+int cf_env_all(struct cf_env *e);	/* init, bind, mount */
+void cf_env_end(struct cf_env *e);	/* undo whatever was done */
+int cf_mount_at(const char *dir, const char *domain, const char *tag);
+/*
+ * Where the cache file of a key is once it is committed, and whether it is there.
+ * @cooked is its encoded name, NULL for 'D' and the key.
+ */
+bool cf_find_cache_file(const struct cf_env *e, const char *key, const char *cooked,
+			char path[PATH_MAX]);
+
+/* Open a file of ondemandfs whose OPEN the caller answers here and now. */
+struct cf_blob {
+	char name[256];
+	int fd;			/* the file in ondemandfs */
+	int anon;		/* the daemon's side */
+	uint32_t object_id, msg_id;
+	uint64_t size;
+};
+
+int cf_blob_open(struct cf_env *e, struct cf_blob *b, const char *name, uint64_t size);
+
+/* ---- a daemon in threads of its own (or in a child: cf_daemon_loop()) ---- */
+#define CF_MAX_OBJECTS	2048
+#define CF_MAX_READS	4096
+
+struct cf_object {
+	uint32_t id;
+	int fd;
+	uint64_t size;
+	char name[256];
+};
+
+struct cf_read {
+	uint32_t msg_id, object_id;
+	uint64_t off, len;
+	int fd;
+	char name[256];
+	uint64_t size;
+	bool answered;
+};
+
+struct cf_daemon {
+	/* the script; may be changed while it runs */
+	int dev;
+	atomic_llong size;	/* answer to every OPEN: size, or -errno */
+	atomic_bool hold_reads;	/* note READs down, do not answer them */
+	atomic_bool lie;	/* complete READs without writing anything */
+	atomic_int read_delay;	/* ms before a READ is answered */
+	long long (*size_of)(struct cf_daemon *d, const char *name);
+	int (*fill)(struct cf_daemon *d, const struct cf_read *r);
+	void *arg;
+
+	/* what happened */
+	atomic_int opens, reads, closes, bad;
+	atomic_int unknown;	/* READ or CLOSE for an object never opened */
+	char error[160];
+
+	struct cf_object objects[CF_MAX_OBJECTS];
+	struct cf_read log[CF_MAX_READS];
+	atomic_int nlog;
+
+	/* the machinery */
+	pthread_mutex_t lock;
+	pthread_t threads[8];
+	int nthreads;
+	int stop;		/* eventfd */
+};
+
+/* Shared memory, so that a daemon in a child can be watched by its parent. */
+struct cf_daemon *cf_daemon_new(int dev, long long size);
+int cf_daemon_start(struct cf_daemon *d, int nthreads);
+void cf_daemon_loop(struct cf_daemon *d);	/* until ->stop or an error */
+void cf_daemon_release_reads(struct cf_daemon *d);	/* answer what is held */
+void cf_daemon_stop(struct cf_daemon *d);	/* threads ended, anon fds left open */
+void cf_daemon_close_fds(struct cf_daemon *d);
+void cf_daemon_free(struct cf_daemon *d);
+
+#endif /* CACHEFILES_TEST_H */

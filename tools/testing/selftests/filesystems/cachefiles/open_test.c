@@ -1,0 +1,980 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The OPEN request: its layout, its answers, and what becomes of it when the
+ * daemon, the opener or the buffer misbehaves.
+ */
+#include <poll.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "kselftest_harness.h"
+#include "cachefiles_test.h"
+
+FIXTURE(open) {
+	struct cf_env e;
+	int dev;
+	struct cf_daemon *d;
+};
+
+FIXTURE_SETUP(open)
+{
+	struct rlimit rl = { 16384, 16384 };
+
+	setrlimit(RLIMIT_NOFILE, &rl);
+	ASSERT_SETUP(cf_env_all(&self->e));
+	self->dev = self->e.dev;
+}
+
+FIXTURE_TEARDOWN(open)
+{
+	if (self->d)
+		cf_daemon_stop(self->d);
+	cf_env_end(&self->e);
+	cf_daemon_free(self->d);
+}
+
+/* The name of a file @len bytes long. */
+static void long_name(char *buf, size_t len)
+{
+	size_t i;
+
+	for (i = 0; i < len; i++)
+		buf[i] = 'a' + i % 26;
+	buf[len] = 0;
+}
+
+/* ---------------------------------------------------------------- layout */
+
+TEST_F_TIMEOUT(open, nothing_is_asked_before_the_first_open, 30)
+{
+	EXPECT_FALSE(cf_readable(self->dev, CF_NEVER));
+}
+
+TEST_F_TIMEOUT(open, message_layout_byte_by_byte, 30)
+{
+	struct cf_op *op = cf_start_open(self->e.mnt, "layout");
+	char volume[64];
+	uint32_t f[8];
+	struct cf_msg m;
+	int vlen;
+
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+	vlen = snprintf(volume, sizeof(volume), "erofs,%s", self->e.domain) + 1;
+	memcpy(f, m.raw, sizeof(f));
+	EXPECT_EQ(0, f[0]) TH_LOG("the first msg_id of a cache is 0");
+	EXPECT_EQ(0, f[1]) TH_LOG("opcode OPEN");
+	EXPECT_EQ(32 + vlen + 6, f[2]) TH_LOG("len");
+	EXPECT_EQ(f[2], m.size);
+	EXPECT_EQ(1, f[3]) TH_LOG("the first object_id of a cache is 1");
+	EXPECT_EQ(vlen, f[4]) TH_LOG("volume_key_size counts the NUL");
+	EXPECT_EQ(6, f[5]) TH_LOG("cookie_key_size");
+	EXPECT_GE((int)f[6], 0) TH_LOG("fd");
+	EXPECT_EQ(0, f[7]) TH_LOG("flags");
+	EXPECT_EQ(0, memcmp(m.raw + 32, volume, vlen));
+	EXPECT_EQ(0, memcmp(m.raw + 32 + vlen, "layout", 6));
+	EXPECT_EQ(0, m.raw[m.size]) TH_LOG("written past the end of the message");
+	EXPECT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4096));
+	EXPECT_GE(cf_finish(op), 0);
+}
+
+FIXTURE(key) {
+	struct cf_env e;
+};
+
+FIXTURE_VARIANT(key) {
+	int len;
+};
+
+FIXTURE_VARIANT_ADD(key, of_1_byte) { .len = 1 };
+FIXTURE_VARIANT_ADD(key, of_16_bytes) { .len = 16 };
+FIXTURE_VARIANT_ADD(key, of_17_bytes) { .len = 17 };
+FIXTURE_VARIANT_ADD(key, of_252_bytes) { .len = 252 };
+/* The C code stops with a kernel BUG at these. */
+FIXTURE_VARIANT_ADD(key, of_253_bytes) { .len = 253 };
+FIXTURE_VARIANT_ADD(key, of_254_bytes) { .len = 254 };
+FIXTURE_VARIANT_ADD(key, of_255_bytes) { .len = 255 };
+
+FIXTURE_SETUP(key)
+{
+	ASSERT_SETUP(cf_env_all(&self->e));
+}
+
+FIXTURE_TEARDOWN(key)
+{
+	cf_env_end(&self->e);
+}
+
+TEST_F_TIMEOUT(key, arrives_raw_and_serves_data, 30)
+{
+	char name[256], got[256];
+	struct cf_op *op;
+	struct cf_msg m;
+	int fd, anon;
+
+	long_name(name, variant->len);
+	op = cf_start_open(self->e.mnt, name);
+	ASSERT_EQ(0, cf_expect(self->e.dev, CF_OPEN, &m));
+	EXPECT_EQ(variant->len, m.w.open.cookie_key_size);
+	EXPECT_STREQ(name, cf_msg_name(&m, got));
+	anon = m.w.open.fd;
+	EXPECT_EQ(0, cf_copen(self->e.dev, m.w.msg_id, 4096));
+	fd = cf_finish(op);
+	ASSERT_GE(fd, 0) TH_LOG("%s", strerror(-fd));
+	op = cf_start_pread(fd, 0, 4096);
+	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+	EXPECT_EQ(0, cf_fill(anon, name, 0, 4096, 4096));
+	EXPECT_EQ(0, cf_complete(anon, m.w.msg_id));
+	EXPECT_EQ(4096, cf_wait(op, CF_SOON));
+	EXPECT_EQ(-1, cf_check(name, 0, op->buf, 4096));
+	cf_op_free(op);
+}
+
+TEST_F_TIMEOUT(open, any_byte_but_slash_may_be_in_a_name, 30)
+{
+	static const char name[] = "a b\t\n%s\\\"\x01\x7f\x80\xff,;";
+	struct cf_op *op = cf_start_open(self->e.mnt, name);
+	char got[256];
+	struct cf_msg m;
+
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+	EXPECT_EQ(sizeof(name) - 1, m.w.open.cookie_key_size);
+	EXPECT_STREQ(name, cf_msg_name(&m, got));
+	EXPECT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4096));
+	EXPECT_GE(cf_finish(op), 0);
+}
+
+TEST_F_TIMEOUT(open, msg_ids_count_from_0, 30)
+{
+	struct cf_blob b;
+	char name[16];
+	int i;
+
+	for (i = 0; i < 5; i++) {
+		snprintf(name, sizeof(name), "n%d", i);
+		ASSERT_EQ(0, cf_blob_open(&self->e, &b, name, 4096));
+		EXPECT_EQ(i, b.msg_id);
+	}
+}
+
+TEST_F_TIMEOUT(open, object_ids_and_fds_are_all_different, 30)
+{
+	struct cf_blob b[8];
+	char name[16];
+	int i, j;
+
+	for (i = 0; i < 8; i++) {
+		snprintf(name, sizeof(name), "n%d", i);
+		ASSERT_EQ(0, cf_blob_open(&self->e, &b[i], name, 4096));
+		EXPECT_GE(b[i].object_id, 1);
+		for (j = 0; j < i; j++) {
+			EXPECT_NE(b[j].object_id, b[i].object_id);
+			EXPECT_NE(b[j].anon, b[i].anon);
+		}
+	}
+}
+
+TEST_F_TIMEOUT(open, fd_is_write_only_and_called_cachefiles, 30)
+{
+	char link[64], text[128] = "", c;
+	struct cf_blob b;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "anon", 4096));
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", b.anon);
+	ASSERT_GT(readlink(link, text, sizeof(text) - 1), 0);
+	EXPECT_STREQ("anon_inode:[cachefiles]", text);
+	EXPECT_EQ(O_WRONLY, fcntl(b.anon, F_GETFL) & O_ACCMODE);
+	EXPECT_EQ(-1, read(b.anon, &c, 1));
+	EXPECT_EQ(EBADF, errno);
+	EXPECT_EQ(-1, pread(b.anon, &c, 1, 0));
+}
+
+TEST_F_TIMEOUT(open, second_open_of_a_file_asks_nothing, 30)
+{
+	struct cf_blob b;
+	struct cf_op *op;
+	int fd;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "twice", 4096));
+	op = cf_start_open(self->e.mnt, "twice");
+	fd = cf_finish(op);
+	EXPECT_GE(fd, 0);
+	EXPECT_FALSE(cf_readable(self->dev, CF_NEVER));
+}
+
+TEST_F_TIMEOUT(open, two_openers_of_one_file_share_one_request, 30)
+{
+	struct cf_op *a = cf_start_open(self->e.mnt, "shared");
+	struct cf_op *b = cf_start_open(self->e.mnt, "shared");
+	struct cf_msg m, other;
+
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+	EXPECT_EQ(-ETIMEDOUT, cf_recv(self->dev, &other, CF_NEVER));
+	EXPECT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4096));
+	EXPECT_GE(cf_finish(a), 0);
+	EXPECT_GE(cf_finish(b), 0);
+}
+
+/* ----------------------------------------------------------------- sizes */
+
+FIXTURE(size) {
+	struct cf_env e;
+};
+
+FIXTURE_VARIANT(size) {
+	long long size;
+};
+
+FIXTURE_VARIANT_ADD(size, 0) { .size = 0 };
+FIXTURE_VARIANT_ADD(size, 1) { .size = 1 };
+FIXTURE_VARIANT_ADD(size, 4096) { .size = 4096 };
+FIXTURE_VARIANT_ADD(size, 4097) { .size = 4097 };
+FIXTURE_VARIANT_ADD(size, 1_GiB) { .size = 1LL << 30 };
+FIXTURE_VARIANT_ADD(size, 1_TiB) { .size = 1LL << 40 };
+
+FIXTURE_SETUP(size)
+{
+	ASSERT_SETUP(cf_env_all(&self->e));
+}
+
+FIXTURE_TEARDOWN(size)
+{
+	cf_env_end(&self->e);
+}
+
+TEST_F_TIMEOUT(size, of_copen_is_what_stat_shows, 30)
+{
+	struct cf_blob b;
+	struct stat st;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "sized", variant->size));
+	ASSERT_EQ(0, fstat(b.fd, &st));
+	EXPECT_EQ(variant->size, st.st_size);
+	EXPECT_TRUE(S_ISREG(st.st_mode));
+}
+
+TEST_F_TIMEOUT(size, is_where_reading_ends, 30)
+{
+	char c[8];
+	struct cf_blob b;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "sized", variant->size));
+	EXPECT_EQ(0, pread(b.fd, c, sizeof(c), variant->size));
+	EXPECT_EQ(0, pread(b.fd, c, sizeof(c), variant->size + 4096));
+	EXPECT_FALSE(cf_readable(self->e.dev, CF_NEVER)) TH_LOG("reading past the end asked");
+}
+
+TEST_F_TIMEOUT(size, last_byte_can_be_fetched, 30)
+{
+	struct cf_blob b;
+	struct cf_op *op;
+	struct cf_msg m;
+	long ret;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "sized", variant->size));
+	posix_fadvise(b.fd, 0, 0, POSIX_FADV_RANDOM);
+	if (!variant->size) {
+		EXPECT_EQ(0, cf_finish(cf_start_pread(b.fd, 0, 8)));
+		return;
+	}
+	op = cf_start_pread(b.fd, variant->size - 1, 8);
+	while ((ret = cf_wait(op, 0)) == -ETIMEDOUT) {
+		ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+		ASSERT_EQ(0, cf_fill(b.anon, "sized", m.w.read.off, m.w.read.len, b.size));
+		ASSERT_EQ(0, cf_complete(b.anon, m.w.msg_id));
+		cf_wait(op, 200);
+	}
+	EXPECT_EQ(1, ret);
+	EXPECT_EQ(-1, cf_check("sized", variant->size - 1, op->buf, 1));
+}
+
+static struct cf_op *open_and_recv(struct cf_env *e, const char *name, struct cf_msg *m)
+{
+	struct cf_op *op = cf_start_open(e->mnt, name);
+
+	return cf_expect(e->dev, CF_OPEN, m) ? NULL : op;
+}
+
+TEST_F_TIMEOUT(open, size_beyond_every_file_system_is_EINVAL, 30)
+{
+	struct cf_msg m;
+	struct cf_op *op = open_and_recv(&self->e, "huge", &m);
+
+	ASSERT_NE(NULL, op);
+	EXPECT_EQ(-EINVAL, cf_copen(self->dev, m.w.msg_id, LLONG_MAX));
+	EXPECT_EQ(-EINVAL, cf_finish(op));
+}
+
+TEST_F_TIMEOUT(open, size_that_does_not_parse_fails_the_open, 30)
+{
+	struct cf_msg m;
+	struct cf_op *op = open_and_recv(&self->e, "junk", &m);
+
+	ASSERT_NE(NULL, op);
+	EXPECT_EQ(-EINVAL, cf_cmd(self->dev, "copen %u,12x", m.w.msg_id));
+	EXPECT_EQ(-EINVAL, cf_finish(op));
+}
+
+TEST_F_TIMEOUT(open, empty_size_fails_the_open, 30)
+{
+	struct cf_msg m;
+	struct cf_op *op = open_and_recv(&self->e, "junk", &m);
+
+	ASSERT_NE(NULL, op);
+	EXPECT_EQ(-EINVAL, cf_cmd(self->dev, "copen %u,", m.w.msg_id));
+	EXPECT_EQ(-EINVAL, cf_finish(op));
+}
+
+TEST_F_TIMEOUT(open, size_that_overflows_is_ERANGE, 30)
+{
+	struct cf_msg m;
+	struct cf_op *op = open_and_recv(&self->e, "junk", &m);
+
+	ASSERT_NE(NULL, op);
+	EXPECT_EQ(-ERANGE, cf_cmd(self->dev, "copen %u,99999999999999999999", m.w.msg_id));
+	EXPECT_EQ(-ERANGE, cf_finish(op));
+}
+
+TEST_F_TIMEOUT(open, numbers_may_be_hexadecimal, 30)
+{
+	struct cf_msg m;
+	struct cf_op *op = open_and_recv(&self->e, "hex", &m);
+	struct stat st;
+	int fd;
+
+	ASSERT_NE(NULL, op);
+	EXPECT_EQ(0, cf_cmd(self->dev, "copen %#x,0x2001", m.w.msg_id));
+	fd = cf_finish(op);
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, fstat(fd, &st));
+	EXPECT_EQ(0x2001, st.st_size);
+}
+
+/* ---------------------------------------------------------------- errors */
+
+FIXTURE(error) {
+	struct cf_env e;
+};
+
+FIXTURE_VARIANT(error) {
+	int err;
+	int seen;
+};
+
+FIXTURE_VARIANT_ADD(error, EPERM) { .err = 1, .seen = 1 };
+FIXTURE_VARIANT_ADD(error, ENOENT) { .err = ENOENT, .seen = ENOENT };
+FIXTURE_VARIANT_ADD(error, EIO) { .err = EIO, .seen = EIO };
+FIXTURE_VARIANT_ADD(error, 511) { .err = 511, .seen = 511 };
+/*
+ * From 512 on errnos have a meaning inside the kernel only (512 restarts the
+ * system call): the daemon may answer them, an opener must not see them.
+ */
+FIXTURE_VARIANT_ADD(error, 512) { .err = 512, .seen = EIO };
+FIXTURE_VARIANT_ADD(error, 4095) { .err = 4095, .seen = EIO };
+
+FIXTURE_SETUP(error)
+{
+	ASSERT_SETUP(cf_env_all(&self->e));
+}
+
+FIXTURE_TEARDOWN(error)
+{
+	cf_env_end(&self->e);
+}
+
+TEST_F_TIMEOUT(error, of_copen_is_what_open_returns, 30)
+{
+	struct cf_msg m;
+	struct cf_op *op = open_and_recv(&self->e, "missing", &m);
+
+	ASSERT_NE(NULL, op);
+	EXPECT_EQ(0, cf_copen(self->e.dev, m.w.msg_id, -variant->err));
+	EXPECT_EQ(-variant->seen, cf_finish(op));
+}
+
+/* nydusd closes the fd before it says that there is no such blob. */
+TEST_F_TIMEOUT(error, of_copen_may_follow_the_close_of_the_fd, 30)
+{
+	struct cf_msg m;
+	struct cf_op *op = open_and_recv(&self->e, "missing", &m);
+
+	ASSERT_NE(NULL, op);
+	ASSERT_EQ(0, close(m.w.open.fd));
+	EXPECT_EQ(0, cf_copen(self->e.dev, m.w.msg_id, -variant->err));
+	EXPECT_EQ(-variant->seen, cf_finish(op));
+}
+
+TEST_F_TIMEOUT(error, is_asked_about_again_by_the_next_open, 30)
+{
+	struct cf_blob b;
+	struct cf_msg m;
+	struct cf_op *op = open_and_recv(&self->e, "missing", &m);
+
+	ASSERT_NE(NULL, op);
+	ASSERT_EQ(0, cf_copen(self->e.dev, m.w.msg_id, -variant->err));
+	close(m.w.open.fd);
+	ASSERT_EQ(-variant->seen, cf_finish(op));
+	EXPECT_EQ(0, cf_blob_open(&self->e, &b, "missing", 4096));
+}
+
+/* So that a daemon that forgets it does not keep it for ever; not so in C. */
+TEST_F_TIMEOUT(open, fd_kept_after_a_failed_open_gets_a_CLOSE, 30)
+{
+	struct cf_msg m, c;
+	struct cf_op *op = open_and_recv(&self->e, "kept", &m);
+
+	ASSERT_NE(NULL, op);
+	ASSERT_EQ(0, cf_copen(self->dev, m.w.msg_id, -ENOENT));
+	ASSERT_EQ(-ENOENT, cf_finish(op));
+	ASSERT_EQ(0, cf_expect(self->dev, CF_CLOSE, &c));
+	EXPECT_EQ(m.w.object_id, c.w.object_id);
+	EXPECT_FALSE(cf_readable(self->dev, CF_NEVER));
+}
+
+TEST_F_TIMEOUT(open, size_below_any_errno_is_EINVAL_for_both_sides, 30)
+{
+	struct cf_msg m;
+	struct cf_op *op = open_and_recv(&self->e, "low", &m);
+
+	ASSERT_NE(NULL, op);
+	EXPECT_EQ(-EINVAL, cf_copen(self->dev, m.w.msg_id, -4096));
+	EXPECT_EQ(-EINVAL, cf_finish(op));
+	close(m.w.open.fd);
+
+	op = open_and_recv(&self->e, "lower", &m);
+	ASSERT_NE(NULL, op);
+	EXPECT_EQ(-EINVAL, cf_copen(self->dev, m.w.msg_id, LLONG_MIN));
+	EXPECT_EQ(-EINVAL, cf_finish(op));
+}
+
+TEST_F_TIMEOUT(open, fd_closed_before_copen_is_EBADFD, 30)
+{
+	struct cf_msg m;
+	struct cf_op *op = open_and_recv(&self->e, "closed", &m);
+
+	ASSERT_NE(NULL, op);
+	ASSERT_EQ(0, close(m.w.open.fd));
+	EXPECT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4096));
+	EXPECT_EQ(-CF_ERR_BADFD, cf_finish(op));
+}
+
+TEST_F_TIMEOUT(open, fd_closed_before_copen_can_be_opened_again, 30)
+{
+	struct cf_blob b;
+	struct cf_msg m;
+	struct cf_op *op = open_and_recv(&self->e, "closed", &m);
+
+	ASSERT_NE(NULL, op);
+	ASSERT_EQ(0, close(m.w.open.fd));
+	ASSERT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4096));
+	ASSERT_EQ(-CF_ERR_BADFD, cf_finish(op));
+	EXPECT_EQ(0, cf_blob_open(&self->e, &b, "closed", 4096));
+}
+
+/* ------------------------------------------------------------- wrong ids */
+
+TEST_F_TIMEOUT(open, copen_of_an_unknown_id_loses_nothing, 30)
+{
+	struct cf_msg m;
+	struct cf_op *op = open_and_recv(&self->e, "a", &m);
+
+	ASSERT_NE(NULL, op);
+	EXPECT_EQ(-EINVAL, cf_copen(self->dev, m.w.msg_id + 1, 4096));
+	EXPECT_EQ(-EINVAL, cf_copen(self->dev, m.w.msg_id + 1, -EIO));
+	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, CF_NEVER));
+	EXPECT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4096));
+	EXPECT_GE(cf_finish(op), 0);
+}
+
+TEST_F_TIMEOUT(open, copen_of_a_request_not_yet_read_is_EINVAL, 30)
+{
+	struct cf_op *op = cf_start_open(self->e.mnt, "unread");
+	struct cf_msg m;
+
+	ASSERT_TRUE(cf_readable(self->dev, CF_SOON));
+	/* the first request of a cache is number 0 */
+	EXPECT_EQ(-EINVAL, cf_copen(self->dev, 0, 4096));
+	EXPECT_EQ(-EINVAL, cf_copen(self->dev, 0, -EIO));
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+	ASSERT_EQ(0, m.w.msg_id);
+	EXPECT_EQ(0, cf_copen(self->dev, 0, 4096));
+	EXPECT_GE(cf_finish(op), 0);
+}
+
+TEST_F_TIMEOUT(open, second_copen_of_a_request_is_EINVAL, 30)
+{
+	struct cf_blob b;
+	struct stat st;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "twice", 4096));
+	EXPECT_EQ(-EINVAL, cf_copen(self->dev, b.msg_id, 8192));
+	EXPECT_EQ(-EINVAL, cf_copen(self->dev, b.msg_id, -EIO));
+	ASSERT_EQ(0, fstat(b.fd, &st));
+	EXPECT_EQ(4096, st.st_size);
+}
+
+TEST_F_TIMEOUT(open, copen_with_the_id_of_a_READ_is_EINVAL, 30)
+{
+	struct cf_blob b;
+	struct cf_op *op;
+	struct cf_msg m;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "read", 4096));
+	op = cf_start_pread(b.fd, 0, 4096);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
+	EXPECT_EQ(-EINVAL, cf_copen(self->dev, m.w.msg_id, 4096));
+	EXPECT_EQ(-EINVAL, cf_copen(self->dev, m.w.msg_id, -EIO));
+	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, CF_NEVER));
+	EXPECT_EQ(0, cf_fill(b.anon, "read", 0, 4096, 4096));
+	EXPECT_EQ(0, cf_complete(b.anon, m.w.msg_id));
+	EXPECT_EQ(4096, cf_wait(op, CF_SOON));
+	EXPECT_EQ(-1, cf_check("read", 0, op->buf, 4096));
+	cf_op_free(op);
+}
+
+TEST_F_TIMEOUT(open, completing_an_OPEN_with_the_ioctl_is_EINVAL, 30)
+{
+	struct cf_msg m;
+	struct cf_op *op = open_and_recv(&self->e, "ioctl", &m);
+
+	ASSERT_NE(NULL, op);
+	EXPECT_EQ(-EINVAL, cf_complete(m.w.open.fd, m.w.msg_id));
+	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, CF_NEVER));
+	EXPECT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4096));
+	EXPECT_GE(cf_finish(op), 0);
+}
+
+/* ----------------------------------------------------- unsuitable readers */
+
+TEST_F_TIMEOUT(open, buffer_of_40_bytes_is_EMSGSIZE_and_loses_nothing, 30)
+{
+	struct cf_op *op = cf_start_open(self->e.mnt, "does-not-fit-into-40-bytes");
+	char buf[40], name[256];
+	struct cf_msg m;
+
+	ASSERT_TRUE(cf_readable(self->dev, CF_SOON));
+	EXPECT_EQ(-1, read(self->dev, buf, sizeof(buf)));
+	EXPECT_EQ(EMSGSIZE, errno);
+	EXPECT_EQ(-1, read(self->dev, buf, 0));
+	EXPECT_EQ(EMSGSIZE, errno);
+	EXPECT_TRUE(cf_readable(self->dev, 0));
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+	EXPECT_STREQ("does-not-fit-into-40-bytes", cf_msg_name(&m, name));
+	EXPECT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4096));
+	EXPECT_GE(cf_finish(op), 0);
+}
+
+TEST_F_TIMEOUT(open, buffer_may_be_exactly_as_long_as_the_message, 30)
+{
+	struct cf_op *op = cf_start_open(self->e.mnt, "exact");
+	int len = 32 + strlen("erofs,") + strlen(self->e.domain) + 1 + 5;
+	struct cf_msg m;
+
+	ASSERT_TRUE(cf_readable(self->dev, CF_SOON));
+	EXPECT_EQ(-1, read(self->dev, m.raw, len - 1));
+	EXPECT_EQ(EMSGSIZE, errno);
+	EXPECT_EQ(len, read(self->dev, m.raw, len));
+	EXPECT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4096));
+	EXPECT_GE(cf_finish(op), 0);
+}
+
+static int lowest_free_fd(void)
+{
+	int fd = open("/", O_PATH | O_CLOEXEC);
+
+	close(fd);
+	return fd;
+}
+
+/* The C code fails the open instead. */
+TEST_F_TIMEOUT(open, faulting_buffer_is_EFAULT_and_the_OPEN_comes_again, 30)
+{
+	struct cf_op *op = cf_start_open(self->e.mnt, "fault");
+	long page = sysconf(_SC_PAGESIZE);
+	struct cf_msg m;
+	char *p;
+	int fd;
+
+	p = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	ASSERT_EQ(0, munmap(p + page, page));
+	ASSERT_TRUE(cf_readable(self->dev, CF_SOON));
+	fd = lowest_free_fd();
+	EXPECT_EQ(-1, read(self->dev, p + page, CF_MSG_MAX));
+	EXPECT_EQ(EFAULT, errno);
+	/* the header fits, the key does not */
+	EXPECT_EQ(-1, read(self->dev, p + page - 20, CF_MSG_MAX));
+	EXPECT_EQ(EFAULT, errno);
+	EXPECT_EQ(fd, lowest_free_fd()) TH_LOG("an fd was left behind");
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+	EXPECT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4096));
+	EXPECT_GE(cf_finish(op), 0);
+}
+
+TEST_F_TIMEOUT(open, faulting_buffer_is_EFAULT_and_the_READ_comes_again, 30)
+{
+		struct cf_blob b;
+	struct cf_op *op;
+	struct cf_msg m;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "fault", 4096));
+	op = cf_start_pread(b.fd, 0, 4096);
+	ASSERT_TRUE(cf_readable(self->dev, CF_SOON));
+	EXPECT_EQ(-1, read(self->dev, cf_nowhere(), CF_MSG_MAX));
+	EXPECT_EQ(EFAULT, errno);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
+	EXPECT_EQ(0, cf_fill(b.anon, "fault", 0, 4096, 4096));
+	EXPECT_EQ(0, cf_complete(b.anon, m.w.msg_id));
+	EXPECT_EQ(4096, cf_wait(op, CF_SOON));
+	EXPECT_EQ(-1, cf_check("fault", 0, op->buf, 4096));
+	cf_op_free(op);
+}
+
+/* The C code fails the open instead. */
+TEST_F_TIMEOUT(open, without_a_free_fd_is_EMFILE_and_the_OPEN_comes_again, 30)
+{
+	struct cf_op *op = cf_start_open(self->e.mnt, "nofile");
+	struct rlimit old, rl;
+	char buf[CF_MSG_MAX];
+	struct cf_msg m;
+	ssize_t n;
+	int err;
+
+	ASSERT_TRUE(cf_readable(self->dev, CF_SOON));
+	ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &old));
+	rl = old;
+	rl.rlim_cur = lowest_free_fd();
+	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &rl));
+	n = read(self->dev, buf, sizeof(buf));
+	err = errno;
+	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &old));
+	EXPECT_EQ(-1, n);
+	EXPECT_EQ(EMFILE, err);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+	EXPECT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4096));
+	EXPECT_GE(cf_finish(op), 0);
+}
+
+/* ------------------------------------------------------------------ many */
+
+#define MANY		1000
+#define OPENERS		16
+
+struct many {
+	atomic_int next, failed;
+	const char *dir;
+	atomic_int seen[MANY];
+	atomic_int bad;
+};
+
+static struct many many;
+
+static long open_many(struct cf_op *op)
+{
+	char path[512];
+	int i, fd;
+
+	while ((i = many.next++) < MANY) {
+		snprintf(path, sizeof(path), "%s/m%d", many.dir, i);
+		fd = open(path, O_RDONLY);
+		if (fd < 0)
+			many.failed++;
+		else
+			close(fd);
+	}
+	return 0;
+}
+
+static long long size_of_many(struct cf_daemon *d, const char *name)
+{
+	int i;
+
+	if (sscanf(name, "m%d", &i) != 1 || i < 0 || i >= MANY)
+		many.bad++;
+	else
+		many.seen[i]++;
+	return 4096;
+}
+
+TEST_F_TIMEOUT(open, two_reading_threads_get_every_message_exactly_once, 180)
+{
+	struct cf_op *op[OPENERS];
+	int i, missing = 0, twice = 0;
+
+	memset(&many, 0, sizeof(many));
+	many.dir = self->e.mnt;
+	self->d = cf_daemon_new(self->dev, 0);
+	ASSERT_NE(NULL, self->d);
+	self->d->size_of = size_of_many;
+	ASSERT_EQ(0, cf_daemon_start(self->d, 2));
+	for (i = 0; i < OPENERS; i++)
+		op[i] = cf_start(open_many, NULL, -1, 0, 0);
+	for (i = 0; i < OPENERS; i++)
+		EXPECT_EQ(0, cf_wait(op[i], 120000));
+	for (i = 0; i < MANY; i++) {
+		missing += many.seen[i] == 0;
+		twice += many.seen[i] > 1;
+	}
+	EXPECT_EQ(0, missing);
+	EXPECT_EQ(0, twice);
+	EXPECT_EQ(0, many.bad);
+	EXPECT_EQ(0, many.failed);
+	EXPECT_EQ(MANY, self->d->opens);
+	EXPECT_EQ(0, self->d->bad) TH_LOG("%s", self->d->error);
+}
+
+static void close_result(struct cf_op *op)
+{
+	if (op->ret >= 0)
+		close(op->ret);
+}
+
+TEST_F_TIMEOUT(open, thousand_blobs_at_once, 180)
+{
+	static struct cf_op *op[MANY];
+	static struct cf_msg m[MANY];
+	char name[256];
+	int i, failed = 0;
+
+	for (i = 0; i < MANY; i++) {
+		snprintf(name, sizeof(name), "m%d", i);
+		op[i] = cf_start_open(self->e.mnt, name);
+		ASSERT_NE(NULL, op[i]);
+	}
+	/* All of them are asked for before a single one is answered. */
+	for (i = 0; i < MANY; i++)
+		ASSERT_EQ(0, cf_recv(self->dev, &m[i], 60000)) TH_LOG("after %d OPENs", i);
+	for (i = MANY - 1; i >= 0; i--)
+		ASSERT_EQ(0, cf_copen(self->dev, m[i].w.msg_id, 4096));
+	for (i = 0; i < MANY; i++) {
+		failed += cf_wait(op[i], 60000) < 0;
+		close_result(op[i]);
+		cf_op_free(op[i]);
+	}
+	EXPECT_EQ(0, failed);
+}
+
+/* -------------------------------------------------------------- wake-ups */
+
+TEST_F_TIMEOUT(open, edge_triggered_poll_wakes_for_every_request, 30)
+{
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLET }, got;
+	int ep = epoll_create1(EPOLL_CLOEXEC), i, n;
+	struct cf_op *op[3];
+	struct cf_msg m;
+	char name[16];
+
+	ASSERT_GE(ep, 0);
+	ASSERT_EQ(0, epoll_ctl(ep, EPOLL_CTL_ADD, self->dev, &ev));
+	EXPECT_EQ(0, epoll_wait(ep, &got, 1, 0));
+	/* Nothing is read in between: the queue is never empty again. */
+	for (i = 0; i < 3; i++) {
+		snprintf(name, sizeof(name), "e%d", i);
+		op[i] = cf_start_open(self->e.mnt, name);
+		n = epoll_wait(ep, &got, 1, CF_SOON);
+		EXPECT_EQ(1, n) TH_LOG("no wake-up for request %d", i);
+		EXPECT_EQ(0, epoll_wait(ep, &got, 1, CF_NEVER)) TH_LOG("a wake-up for nothing");
+	}
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+		EXPECT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4096));
+	}
+	for (i = 0; i < 3; i++)
+		EXPECT_GE(cf_finish(op[i]), 0);
+}
+
+/* nydusd registers the device before it binds. */
+TEST_F_TIMEOUT(open, edge_triggered_poll_registered_before_bind_wakes, 30)
+{
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLET }, got;
+	int ep = epoll_create1(EPOLL_CLOEXEC);
+	struct cf_op *op;
+	struct cf_msg m;
+
+	cf_env_close(&self->e);
+	CF_WAIT_FOR((self->e.dev = cf_device_open()) >= 0, 5000);
+	ASSERT_GE(self->e.dev, 0);
+	ASSERT_EQ(0, epoll_ctl(ep, EPOLL_CTL_ADD, self->e.dev, &ev));
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "dir %s", self->e.dir));
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "tag %s", self->e.tag));
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "bind ondemand"));
+	op = cf_start_open(self->e.mnt, "early");
+	EXPECT_EQ(1, epoll_wait(ep, &got, 1, CF_SOON));
+	ASSERT_EQ(0, cf_expect(self->e.dev, CF_OPEN, &m));
+	EXPECT_EQ(0, cf_copen(self->e.dev, m.w.msg_id, 4096));
+	EXPECT_GE(cf_finish(op), 0);
+}
+
+static long do_poll(struct cf_op *op)
+{
+	return cf_readable(op->fd, CF_SOON);
+}
+
+TEST_F_TIMEOUT(open, one_request_wakes_all_that_poll, 30)
+{
+	struct cf_op *poller[4], *op;
+	struct cf_msg m;
+	int i;
+
+	for (i = 0; i < 4; i++)
+		poller[i] = cf_start(do_poll, NULL, self->dev, 0, 0);
+	cf_sleep_ms(CF_NEVER);
+	op = cf_start_open(self->e.mnt, "wake");
+	for (i = 0; i < 4; i++)
+		EXPECT_EQ(1, cf_finish(poller[i]));
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+	EXPECT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4096));
+	EXPECT_GE(cf_finish(op), 0);
+}
+
+TEST_F_TIMEOUT(open, read_request_is_no_longer_readable, 30)
+{
+	struct cf_msg m;
+	struct cf_op *op = open_and_recv(&self->e, "taken", &m);
+
+	ASSERT_NE(NULL, op);
+	EXPECT_FALSE(cf_readable(self->dev, CF_NEVER));
+	EXPECT_EQ(-ETIMEDOUT, cf_recv(self->dev, &m, 0));
+}
+
+TEST_F_TIMEOUT(open, restore_offers_an_unanswered_OPEN_again, 30)
+{
+	struct cf_msg first, again;
+	struct cf_op *op = open_and_recv(&self->e, "again", &first);
+	char name[256];
+
+	ASSERT_NE(NULL, op);
+	/* as if the daemon that had read it were gone with its fds */
+	ASSERT_EQ(0, close(first.w.open.fd));
+	ASSERT_EQ(0, cf_cmd(self->dev, "restore"));
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &again));
+	EXPECT_STREQ("again", cf_msg_name(&again, name));
+	EXPECT_NE(first.w.object_id, again.w.object_id);
+	EXPECT_EQ(0, cf_copen(self->dev, again.w.msg_id, 4096));
+	EXPECT_GE(cf_finish(op), 0);
+}
+
+/* ------------------------------------------------- someone is not there */
+
+TEST_F_TIMEOUT(open, closing_the_device_fails_all_that_wait, 60)
+{
+	struct cf_op *op[32];
+	struct cf_msg m;
+	char name[16];
+	long start, ret;
+	int i;
+
+	for (i = 0; i < 32; i++) {
+		snprintf(name, sizeof(name), "w%d", i);
+		op[i] = cf_start_open(self->e.mnt, name);
+	}
+	/* half of them delivered, half not */
+	for (i = 0; i < 16; i++)
+		ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+	start = cf_now_ms();
+	cf_env_close(&self->e);
+	for (i = 0; i < 32; i++) {
+		ret = cf_finish(op[i]);
+		EXPECT_TRUE(ret == -EIO || ret == -ENOTCONN) TH_LOG("opener %d: %ld", i, ret);
+	}
+	EXPECT_LT(cf_now_ms() - start, 2000);
+}
+
+TEST_F_TIMEOUT(open, killed_opener_leaves_at_once, 30)
+{
+	struct cf_blob b;
+	struct cf_msg m;
+	char path[512];
+	long start;
+	pid_t pid;
+	int err;
+
+	snprintf(path, sizeof(path), "%s/killed", self->e.mnt);
+	pid = cf_fork();
+	if (pid == 0) {
+		open(path, O_RDONLY);
+		_exit(0);
+	}
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+	EXPECT_EQ(-ETIMEDOUT, cf_reap(pid, CF_NEVER));
+	start = cf_now_ms();
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	EXPECT_EQ(128 + SIGKILL, cf_reap(pid, CF_SOON));
+	EXPECT_LT(cf_now_ms() - start, 2000);
+	/* Its request may be gone or not; the next opener must be served. */
+	err = cf_copen(self->dev, m.w.msg_id, 4096);
+	EXPECT_TRUE(err == 0 || err == -EINVAL) TH_LOG("copen: %d", err);
+	if (err)
+		b.fd = cf_blob_open(&self->e, &b, "killed", 4096) ?: b.fd;
+	else
+		b.fd = cf_finish(cf_start_open(self->e.mnt, "killed"));
+	EXPECT_GE(b.fd, 0);
+}
+
+TEST_F_TIMEOUT(open, without_a_daemon_is_ENOTCONN_until_one_comes, 30)
+{
+	struct cf_blob b;
+
+	cf_env_close(&self->e);
+	ASSERT_EQ(0, cf_env_umount(&self->e));
+	/* mounted while nobody serves the tag */
+	ASSERT_SETUP(cf_env_mount(&self->e));
+	EXPECT_EQ(-ENOTCONN, cf_finish(cf_start_open(self->e.mnt, "late")));
+	EXPECT_EQ(-ENOTCONN, cf_finish(cf_start_open(self->e.mnt, "late")));
+	ASSERT_SETUP(cf_env_bind(&self->e));
+	EXPECT_EQ(0, cf_blob_open(&self->e, &b, "late", 4096));
+	EXPECT_EQ(0, cf_blob_open(&self->e, &b, "other", 4096));
+}
+
+TEST_F_TIMEOUT(open, device_only_opened_is_not_yet_a_daemon, 30)
+{
+	cf_env_close(&self->e);
+	CF_WAIT_FOR((self->e.dev = cf_device_open()) >= 0, 5000);
+	ASSERT_GE(self->e.dev, 0);
+	EXPECT_EQ(-ENOTCONN, cf_finish(cf_start_open(self->e.mnt, "early")));
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "dir %s/missing", self->e.base));
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "tag %s", self->e.tag));
+	ASSERT_EQ(-ENOENT, cf_cmd(self->e.dev, "bind ondemand"));
+	EXPECT_EQ(-ENOTCONN, cf_finish(cf_start_open(self->e.mnt, "early")));
+}
+
+static long do_open_rw(struct cf_op *op)
+{
+	int fd = open(op->path, O_RDWR);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static long do_stat_size(struct cf_op *op)
+{
+	struct stat st;
+
+	return stat(op->path, &st) ? -errno : st.st_size;
+}
+
+TEST_F_TIMEOUT(open, stat_of_a_file_never_opened_asks_for_its_size, 30)
+{
+	struct cf_op *op;
+	struct cf_msg m;
+	char path[512];
+
+	snprintf(path, sizeof(path), "%s/stat", self->e.mnt);
+	op = cf_start(do_stat_size, path, -1, 0, 0);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+	ASSERT_EQ(0, cf_copen(self->dev, m.w.msg_id, 12345));
+	EXPECT_EQ(12345, cf_finish(op));
+}
+
+TEST_F_TIMEOUT(open, writing_to_the_file_system_is_refused, 30)
+{
+	char path[512];
+
+	snprintf(path, sizeof(path), "%s/file", self->e.mnt);
+	EXPECT_EQ(-EROFS, cf_finish(cf_start(do_open_rw, path, -1, 0, 0)));
+	EXPECT_FALSE(cf_readable(self->dev, CF_NEVER)) TH_LOG("the daemon was asked");
+}
+
+TEST_HARNESS_MAIN
