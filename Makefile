@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# The commands of this repository; `make help` lists them. Kbuild says how the modules are built.
+
+# Nothing here is a file that make could find up to date: the scripts know what is.
+.PHONY: modules run test check shell modules_install clean help
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
+
+KDIR ?=
+
+modules:
+	@scripts/build-modules $(KDIR)
+
+run:
+	@scripts/run
+
+test:
+	@scripts/test
+
+check:
+	@scripts/check
+
+shell:
+	@scripts/build-modules >/dev/null
+	@scripts/vm --interactive
+
+modules_install:
+	@scripts/modules-install $(KDIR)
+
+clean:
+	@scripts/clean
+
+help:
+	@echo 'make                  build cachefiles.ko and ondemandfs.ko for the stock Debian kernel'
+	@echo 'make KDIR=/path       build them for another prepared kernel tree'
+	@echo 'make run              the main job: a Debian image, mounted lazily in a virtual machine'
+	@echo 'make test             all tests: on the host, then in a virtual machine'
+	@echo 'make check            formatting, lints and the rules of the code'
+	@echo 'make shell            a shell in a virtual machine, with the modules'
+	@echo 'make modules_install  install the modules on this machine, for the kernel of KDIR'
+	@echo 'make clean            remove what this checkout built'
+	@echo
+	@echo 'Everything fetched or built is kept in $${CACHEFILES_RS_CACHE:-~/.cache/cachefiles-rs},'
+	@echo 'which can be removed at any time. Single commands: scripts/vm --help.'

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+# Shared by the scripts in this directory: where things live, how they speak.
+
+set -euo pipefail
+
+# No build must inherit the job server or the variables of a make that called us.
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
+
+say() {
+	printf '%s\n' "$*" >&2
+}
+
+# One sentence that says what is wrong and what to do about it.
+die() {
+	say "error: $*"
+	exit 1
+}
+
+TOP=$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")
+CACHE=${CACHEFILES_RS_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/cachefiles-rs}
+[[ $CACHE == /* ]] || CACHE=$PWD/$CACHE
+mkdir -p "$CACHE" 2>/dev/null ||
+	die "the cache directory $CACHE cannot be made; run as root, or set CACHEFILES_RS_CACHE to a directory of your own."
+CACHE=$(realpath "$CACHE")
+export CACHEFILES_RS_CACHE=$CACHE
+
+# A short name for the content of stdin.
+digest() {
+	sha256sum | cut -c1-12
+}
+
+need_root() {
+	((EUID == 0)) || die "this needs root (for chroot and mount); run it again with sudo."
+}
+
+# need_space GIB: what is about to be made must fit in the cache directory.
+need_space() {
+	local free
+	free=$(($(df --output=avail -k "$CACHE" | tail -n 1) / 1048576))
+	((free >= $1)) || die "only $free GiB free in $CACHE, $1 are needed;" \
+		"free some space or set CACHEFILES_RS_CACHE to a directory on a larger disk."
+}
+
+# lock NAME: hold the cache's lock NAME until this (sub)shell ends.
+lock() {
+	local file=$CACHE/$1.lock fd
+	mkdir -p "$(dirname "$file")"
+	exec {fd}>"$file"
+	flock -n "$fd" && return
+	say "waiting for another run to finish with $file ..."
+	flock "$fd"
+}
+
+# step LOG TEXT COMMAND...: run a long command with its output in LOG, showing that it lives.
+step() {
+	local log=$1 text=$2 start=$SECONDS pid rc=0 last
+	shift 2
+	say "$text ..."
+	"$@" >"$log" 2>&1 &
+	pid=$!
+	while kill -0 "$pid" 2>/dev/null; do
+		sleep 0.2
+		(((SECONDS - start) % 10 == 9)) || continue
+		last=$(tail -n 1 "$log" | tr -d '\r' | cut -c1-90)
+		say "    $((SECONDS - start)) s: $last"
+		sleep 1
+	done
+	wait "$pid" || rc=$?
+	((rc != 0)) || say "    done in $((SECONDS - start)) s"
+	return "$rc"
+}
+
+# offline LOG: did the command that wrote LOG fail for want of a network?
+offline() {
+	grep -qEi 'could not resolve|temporary failure (resolving|in name)|unable to connect|could not connect|network is unreachable|couldn.t resolve host|connection (timed out|refused)' "$1"
+}
+
+# version_text CONFIG NAME: a string option of a kernel configuration.
+version_text() {
+	sed -n "s/^CONFIG_$2=\"\(.*\)\"/\1/p" "$1"
+}
+
+# check_compilers CONFIG KERNEL: Rust modules need the very compilers that the kernel was built with.
+check_compilers() {
+	local root have want
+	root=$("$TOP/scripts/toolchain")
+	have=$(chroot "$root" rustc --version)
+	want=$(version_text "$1" RUSTC_VERSION_TEXT)
+	if [[ $have == "$want" ]]; then
+		want=$(version_text "$1" CC_VERSION_TEXT)
+		have=$(chroot "$root" "${want%% *}" --version 2>/dev/null | head -n 1)
+		[[ $have != "$want" ]] || return 0
+	fi
+	die "$2 was built with '$want' but the toolchain has '${have:-none}';" \
+		"remove $root and run again to make it from today's packages, or give another tree with KDIR=."
+}
+
+# build_dir: where this checkout's products are, apart from those of other clones.
+build_dir() {
+	printf '%s\n' "$CACHE/build/$(printf '%s\n' "$TOP" | digest)"
+}
+
+# out_dir KDIR: where this checkout's modules for the kernel tree KDIR are built.
+out_dir() {
+	printf '%s\n' "$(build_dir)/modules-$(realpath "$1" | digest)"
+}
