@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What bindgen reads for the bindings that the kernel's own
- * rust/bindings/bindings_helper.h does not give yet. On the way upstream these
- * lines are added to that file.
+ * What bindgen reads for the bindings that the kernel's own file of this name
+ * does not give yet. On the way upstream these lines are added to that one.
  */
 
 #include <crypto/sha2.h>

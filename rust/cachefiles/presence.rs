@@ -33,12 +33,6 @@ pub(crate) enum Part<L> {
     Present,
 }
 
-impl<L> Default for Part<L> {
-    fn default() -> Self {
-        Part::Absent
-    }
-}
-
 /// See the [module's description](self).
 pub(crate) struct Presence<P, L>
 where
@@ -106,9 +100,7 @@ where
             let base = at - at % LEAF_BLOCKS;
             let stop = end.min(base + LEAF_BLOCKS);
             let whole = LEAF_BLOCKS.min(self.blocks - base);
-            let Some(part) = self.parts.get_mut(index) else {
-                return None;
-            };
+            let part = self.parts.get_mut(index)?;
             if stop - at == whole {
                 *part = Part::Present;
             }

@@ -114,7 +114,7 @@ impl<B: Backend> CacheResources<B> {
 ///
 /// The memory is the owner's again once that is told, so the two go together.
 pub(crate) struct CacheRead {
-    // Dropped before the owner is told.
+    // Not used any more once the owner is told.
     to: KernelIter,
     /// Bytes that were read already.
     before: usize,
@@ -150,15 +150,13 @@ impl CacheRead {
 
     /// Ends the request: all is read that there is.
     pub(crate) fn finish(self) {
-        let CacheRead { to, before, done } = self;
-        drop(to);
+        let CacheRead { before, done, .. } = self;
         done.done(Ok(before));
     }
 
     /// Ends the request with an error.
     pub(crate) fn fail(self, error: Error) {
-        let CacheRead { to, done, .. } = self;
-        drop(to);
+        let CacheRead { done, .. } = self;
         done.done(Err(error));
     }
 }
@@ -321,8 +319,8 @@ impl<B: CacheIo> VTable<B> {
     ///
     /// `subreq` must be a write that is being prepared.
     unsafe extern "C" fn prepare_write_subreq(subreq: *mut bindings::netfs_io_subrequest) {
-        // SAFETY: As the caller guarantees.
-        unsafe { (*subreq).error = ENOBUFS.to_errno() as _ };
+        // SAFETY: As the caller guarantees. CAST: An error number.
+        unsafe { (*subreq).error = ENOBUFS.to_errno() as c_short };
         // SAFETY: As the caller guarantees.
         unsafe { bindings::netfs_prepare_write_failed(subreq) };
     }

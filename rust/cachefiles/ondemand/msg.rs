@@ -27,17 +27,20 @@ pub(crate) enum Opcode {
     Read = 2,
 }
 
-/// A message ready to be copied to the daemon.
+/// A message ready to be copied to the daemon, of at most `SIZE` bytes.
 #[derive(Clone, Copy)]
-pub(crate) struct Message {
-    buf: [u8; MAX_SIZE],
+pub(crate) struct Message<const SIZE: usize> {
+    buf: [u8; SIZE],
     len: usize,
 }
 
-impl Message {
+/// A READ or a CLOSE, of which there are many, and which are made under a lock.
+pub(crate) type ShortMessage = Message<READ_SIZE>;
+
+impl<const SIZE: usize> Message<SIZE> {
     fn new(opcode: Opcode, msg_id: u32, object_id: u32, len: usize) -> Self {
         let mut msg = Message {
-            buf: [0; MAX_SIZE],
+            buf: [0; SIZE],
             len: 0,
         };
         msg.put(&msg_id.to_ne_bytes());
@@ -58,6 +61,13 @@ impl Message {
         }
     }
 
+    /// The bytes to copy.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.buf.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl ShortMessage {
     pub(crate) fn close(msg_id: u32, object_id: u32) -> Self {
         Message::new(Opcode::Close, msg_id, object_id, HEADER_SIZE)
     }
@@ -68,7 +78,9 @@ impl Message {
         msg.put(&len.to_ne_bytes());
         msg
     }
+}
 
+impl Message<MAX_SIZE> {
     pub(crate) fn open(msg_id: u32, object_id: u32, fd: u32, keys: OpenKeys<'_>) -> Self {
         let mut msg = Message::new(Opcode::Open, msg_id, object_id, keys.size());
         // Keys have at most 256 and 255 bytes, see OpenKeys::new.
@@ -80,11 +92,6 @@ impl Message {
         msg.put(&[0]);
         msg.put(keys.cookie);
         msg
-    }
-
-    /// The bytes to copy.
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        self.buf.get(..self.len).unwrap_or_default()
     }
 }
 

@@ -19,7 +19,8 @@
 use super::{
     msg::{
         self,
-        Message, //
+        Message,
+        ShortMessage, //
     },
     object_state::{
         Event,
@@ -222,7 +223,7 @@ pub(crate) enum Delivery<F: Family> {
     Open { msg_id: u32, object: F::Object },
     /// Any other message. When it has reached the daemon: [`Table::delivered`]; when it has not:
     /// [`Table::put_back`].
-    Message { msg_id: u32, msg: Message },
+    Message { msg_id: u32, msg: ShortMessage },
 }
 
 /// Somebody to be told that their request failed with `EIO`.

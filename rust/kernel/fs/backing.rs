@@ -185,7 +185,6 @@ pub(crate) struct WriteErrors(Atomic<bindings::errseq_t>);
 impl WriteErrors {
     /// Now.
     pub(crate) fn sample(file: &File) -> Self {
-        // SAFETY: The file is valid, and keeps its mapping.
         WriteErrors(Atomic::new(Self::now(file)))
     }
 
@@ -303,7 +302,7 @@ impl<F: FnOnce(Result<usize>) + Send> DirectRead<F> {
     unsafe extern "C" fn complete(iocb: *mut bindings::kiocb, ret: c_long) {
         // SAFETY: By the invariant of the type it is also a pointer to the whole. The completion
         // owns a reference.
-        unsafe { Self::finish(iocb.cast(), ret as isize) };
+        unsafe { Self::finish(iocb.cast(), ret) };
     }
 }
 

@@ -99,7 +99,7 @@ impl Mount {
     /// The block size of the superblock, in bytes.
     pub(crate) fn super_block_size(&self) -> usize {
         // SAFETY: A mount's superblock is valid.
-        unsafe { (*self.sb()).s_blocksize as usize }
+        unsafe { (*self.sb()).s_blocksize }
     }
 
     /// The largest size that a file may have, in bytes.

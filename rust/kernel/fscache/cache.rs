@@ -420,8 +420,8 @@ impl<B: CacheIo> VTable<B> {
         // SAFETY: As the caller guarantees.
         let this = unsafe { Cookie::from_raw(cookie) };
         // SAFETY: As the caller guarantees.
-        let goes_on =
-            unsafe { this.object::<B>() }.is_some_and(|object| B::invalidate_cookie(object, this));
+        let object = unsafe { this.object::<B>() };
+        let goes_on = object.is_some_and(|object| B::invalidate_cookie(object, this));
         if goes_on {
             // SAFETY: The cookie is being invalidated.
             unsafe { bindings::fscache_resume_after_invalidation(cookie) };
