@@ -117,12 +117,13 @@ impl Ondemand {
         ret
     }
 
-    /// Sees to it that there is room for one more.
+    /// Sees to it that there is room for so many more.
     fn make_room<T>(
         &self,
+        extra: usize,
         pick: for<'a> fn(&'a mut Table<Requests>) -> &'a mut Slots<T, Requests>,
     ) -> Result {
-        let Some(want) = self.with(|table| pick(table).wants(1)) else {
+        let Some(want) = self.with(|table| pick(table).wants(extra)) else {
             return Ok(());
         };
         if want > Slots::<T, Requests>::MAX {
@@ -169,8 +170,8 @@ impl Ondemand {
                 Ok(done) => break done,
                 Err((Refused::Gone, ..)) => return Err(EIO),
                 Err((Refused::Full, ..)) => {
-                    self.make_room(Table::objects)?;
-                    self.make_room(Table::requests)?;
+                    self.make_room(1, Table::objects)?;
+                    self.make_room(2, Table::requests)?;
                 }
             }
         };
@@ -218,7 +219,7 @@ impl Ondemand {
                 }
                 Err((Refused::Gone, read)) => return read.fail(EIO),
                 Err((Refused::Full, back)) => {
-                    if let Err(e) = self.make_room(Table::requests) {
+                    if let Err(e) = self.make_room(1, Table::requests) {
                         return back.fail(e);
                     }
                     read = back;
@@ -312,7 +313,7 @@ impl Ondemand {
             match self.with(|table| table.issue(msg_id)) {
                 Ok(object_id) => break object_id,
                 Err(Refused::Gone) => return Ok(None),
-                Err(Refused::Full) => self.make_room(Table::handles)?,
+                Err(Refused::Full) => self.make_room(1, Table::handles)?,
             }
         };
         handle.set_object_id(object_id);

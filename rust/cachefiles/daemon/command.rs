@@ -125,6 +125,8 @@ fn digits(text: &[u8]) -> Option<(Result<u64>, &[u8])> {
 pub(crate) fn parse_unsigned(text: &[u8]) -> Result<u64> {
     let text = text.strip_prefix(b"+").unwrap_or(text);
     match digits(text) {
+        // That it does not fit is noticed before what follows it.
+        Some((Err(e), _)) => Err(e),
         Some((value, [] | [b'\n'])) => value,
         _ => Err(Errno::EINVAL),
     }
@@ -171,10 +173,11 @@ pub(crate) fn parse_percent(text: &[u8]) -> Result<u32> {
 ///
 /// `EINVAL` if there is anything but a number that fits 32 bits.
 pub(crate) fn parse_mask(text: &[u8]) -> Result<u32> {
-    if text.is_empty() {
-        return Ok(0);
+    match digits(text) {
+        None if text.is_empty() => Ok(0),
+        Some((Ok(mask), [])) => u32::try_from(mask).map_err(|_| Errno::EINVAL),
+        _ => Err(Errno::EINVAL),
     }
-    u32::try_from(parse_unsigned(text).map_err(|_| Errno::EINVAL)?).map_err(|_| Errno::EINVAL)
 }
 
 /// A daemon's answer to an OPEN.

@@ -106,7 +106,7 @@ pub(crate) struct Request<F: Family> {
     object: Option<ObjectKey>,
     kind: Kind<F>,
     phase: Phase,
-    /// Neighbours in the queue (`Ready`) or among the doomed (`Doomed`).
+    /// Neighbours in the queue (`Ready`), among the delivered or among the doomed.
     queue: Link,
     /// Neighbours among the object's READs, unless doomed.
     siblings: Link,
@@ -180,8 +180,7 @@ pub(crate) struct Entry<F: Family> {
     state: State,
     /// The object id of the file descriptor in use, if it is open.
     fd: Option<u32>,
-    /// The message id of the OPEN under way. While there is none, a slot is reserved, so that
-    /// neither a reopen nor the CLOSE at the end can fail.
+    /// The message id of the OPEN under way.
     open: Option<u32>,
     /// The size of the first OPEN's answer. No later one may differ.
     size: Option<u64>,
@@ -239,12 +238,15 @@ pub(crate) enum Failed<F: Family> {
 /// - A request is on the queue if and only if it is `Ready`, and on the list of the doomed if and
 ///   only if it is `Doomed`.
 /// - A `Ready` READ's object is `Open`, and an `Open` object has an `fd`.
-/// - Each object has either an `open` request or a reserved slot in `requests`.
+/// - A request is on the list of the delivered if and only if it is `Delivered`.
+/// - Each object has a reserved slot in `requests`, except while it is being reopened.
 pub(crate) struct Table<F: Family> {
     requests: Slots<Request<F>, F>,
     objects: Slots<Entry<F>, F>,
     handles: Slots<Handle, F>,
     queue: List,
+    /// What is with the daemon, in the order in which it was delivered.
+    delivered: List,
     doomed: List,
     /// READs in the table that are not doomed.
     reads: usize,
@@ -268,6 +270,7 @@ impl<F: Family> Table<F> {
             // Object ids are positive ints.
             handles: Slots::new(1, i32::MAX as u32),
             queue: List::default(),
+            delivered: List::default(),
             doomed: List::default(),
             reads: 0,
             watched: false,
@@ -318,30 +321,38 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Takes a request off the queue, if it is there.
+    /// Takes a request off the queue or the list of the delivered, if it is there, and gives it
+    /// another phase.
     fn unqueue(&mut self, id: u32, phase: Phase) {
         let Some(req) = self.requests.get_mut(id) else {
             return;
         };
-        let was = core::mem::replace(&mut req.phase, phase);
-        if was == Phase::Ready {
-            self.queue.unlink(&mut self.requests, id, queue_link);
+        match core::mem::replace(&mut req.phase, phase) {
+            Phase::Ready => self.queue.unlink(&mut self.requests, id, queue_link),
+            Phase::Delivered => self.delivered.unlink(&mut self.requests, id, queue_link),
+            Phase::Parked | Phase::Claimed | Phase::Doomed => {}
+        }
+        if phase == Phase::Delivered {
+            self.delivered.push_back(&mut self.requests, id, queue_link);
         }
     }
 
-    /// Takes an OPEN out of the table and gives its slot back to its object.
+    /// Takes an OPEN out of the table.
     fn take_open(&mut self, id: u32) -> Option<F::Waiter> {
         self.unqueue(id, Phase::Doomed);
         let req = self.requests.remove(id)?;
-        if let Some(entry) = req.object.and_then(|key| self.objects.get_mut(key.0)) {
-            entry.open = None;
-            // There is room: the slot was just freed.
-            let _ = self.requests.reserve();
-        }
-        match req.kind {
+        let waiter = match req.kind {
             Kind::Open { waiter, .. } => waiter,
             _ => None,
+        };
+        if let Some(entry) = req.object.and_then(|key| self.objects.get_mut(key.0)) {
+            entry.open = None;
+            if waiter.is_none() {
+                // It was a reopen, which had the object's slot. There is room: it was just freed.
+                let _ = self.requests.reserve();
+            }
         }
+        waiter
     }
 
     /// Takes a READ out of the table, which must not be on the list of the doomed.
@@ -411,8 +422,8 @@ impl<F: Family> Table<F> {
         }
     }
 
-    fn queue_open(&mut self, key: ObjectKey, waiter: Option<F::Waiter>) -> Option<u32> {
-        let request = Request {
+    fn new_open(key: ObjectKey, waiter: Option<F::Waiter>) -> Request<F> {
+        Request {
             object: Some(key),
             kind: Kind::Open {
                 waiter,
@@ -421,14 +432,14 @@ impl<F: Family> Table<F> {
             phase: Phase::Parked,
             queue: Link::default(),
             siblings: Link::default(),
-        };
-        // Every object without an OPEN has a slot reserved.
-        let id = self.requests.insert_reserved(request).ok()?;
+        }
+    }
+
+    fn queue_open(&mut self, key: ObjectKey, id: u32) {
         if let Some(entry) = self.objects.get_mut(key.0) {
             entry.open = Some(id);
         }
         self.make_ready(id, false);
-        Some(id)
     }
 
     /// Gives the object's READs the phase that its state calls for.
@@ -454,7 +465,10 @@ impl<F: Family> Table<F> {
             Next::Nothing | Next::Deliver | Next::Park => {}
             Next::Reopen => {
                 self.sort_reads(key, false);
-                let _ = self.queue_open(key, None);
+                // Every object that is not being reopened has a slot reserved.
+                if let Ok(id) = self.requests.insert_reserved(Self::new_open(key, None)) {
+                    self.queue_open(key, id);
+                }
             }
             Next::DeliverParked => self.sort_reads(key, true),
             Next::FailParked => self.doom_reads(key),
@@ -478,7 +492,8 @@ impl<F: Family> Table<F> {
         if self.dead {
             return Err((Refused::Gone, payload, waiter));
         }
-        if self.requests.reserve().is_err() {
+        // For the reopens, and for the CLOSE at the end: neither can fail.
+        if self.requests.wants(2).is_some() || self.requests.reserve().is_err() {
             return Err((Refused::Full, payload, waiter));
         }
         let entry = Entry {
@@ -491,21 +506,18 @@ impl<F: Family> Table<F> {
             reads: List::default(),
             open_size,
         };
-        match self.objects.insert(entry) {
-            Ok(key) => {
-                let key = ObjectKey(key);
-                match self.queue_open(key, Some(waiter)) {
-                    Some(id) => Ok((key, id)),
-                    // Not reached: the slot was reserved above. The waiter is lost with the
-                    // request, so there is nothing to give back but a number nobody will answer.
-                    None => Ok((key, 0)),
-                }
-            }
+        let key = match self.objects.insert(entry) {
+            Ok(key) => ObjectKey(key),
             Err(entry) => {
                 self.requests.unreserve();
-                Err((Refused::Full, entry.payload, waiter))
+                return Err((Refused::Full, entry.payload, waiter));
             }
-        }
+        };
+        let open = Self::new_open(key, Some(waiter));
+        // There is room, as was seen above; without it, nobody would ever answer.
+        let id = self.requests.insert(open).unwrap_or_default();
+        self.queue_open(key, id);
+        Ok((key, id))
     }
 
     /// Takes back a lookup's OPEN whose answer nobody wants any more. `None` if it was answered
@@ -616,20 +628,11 @@ impl<F: Family> Table<F> {
                         },
                     ..
                 }) => {
-                    // Its waiter is told later, so it keeps its slot; the CLOSE gets a new one.
-                    if let Some(entry) = self.objects.get_mut(key.0) {
-                        entry.open = None;
-                    }
+                    // Its waiter is told later.
                     if let Some(req) = self.requests.get_mut(open) {
                         req.object = None;
-                        if req.phase != Phase::Doomed {
-                            self.doom(open);
-                        }
                     }
-                    // If there is no room, the daemon gets no CLOSE and closes when it likes.
-                    if self.requests.reserve().is_err() {
-                        return self.objects.remove(key.0).map(|entry| entry.payload);
-                    }
+                    self.doom(open);
                 }
                 _ => {
                     self.take_open(open);
@@ -732,6 +735,7 @@ impl<F: Family> Table<F> {
             if let Some(handle) = self.handles.get_mut(*object_id) {
                 handle.close = Close::No;
             }
+            self.unqueue(msg_id, Phase::Parked);
             self.requests.remove(msg_id);
         }
     }
@@ -745,6 +749,7 @@ impl<F: Family> Table<F> {
         if !matches!(req.phase, Phase::Claimed | Phase::Delivered) {
             return;
         }
+        self.unqueue(msg_id, Phase::Parked);
         self.make_ready(msg_id, next);
     }
 
@@ -771,11 +776,13 @@ impl<F: Family> Table<F> {
         if let Some(entry) = self.objects.get_mut(key.0) {
             entry.fd = Some(object_id);
         }
-        if let Some(req) = self.requests.get_mut(msg_id) {
-            req.phase = Phase::Delivered;
-            if let Kind::Open { issued, .. } = &mut req.kind {
-                *issued = true;
-            }
+        self.unqueue(msg_id, Phase::Delivered);
+        if let Some(Request {
+            kind: Kind::Open { issued, .. },
+            ..
+        }) = self.requests.get_mut(msg_id)
+        {
+            *issued = true;
         }
         Ok(object_id)
     }
@@ -891,19 +898,9 @@ impl<F: Family> Table<F> {
 
     /// A new daemon has taken over: what the old one had in hand is delivered again, oldest first.
     pub(crate) fn restore(&mut self) {
-        let slots = self.requests.slots();
-        let oldest = self.requests.oldest_slot();
-        for step in 0..slots {
-            let Some(id) = self.requests.id_at((oldest + step) & (slots - 1)) else {
-                continue;
-            };
-            match self.requests.get(id) {
-                Some(Request {
-                    phase: Phase::Delivered,
-                    ..
-                }) => self.make_ready(id, false),
-                _ => continue,
-            }
+        while let Some(id) = self.delivered.head {
+            self.unqueue(id, Phase::Parked);
+            self.make_ready(id, false);
         }
         // Even a daemon that was owed nothing may want to know that it is in charge.
         self.wake = true;

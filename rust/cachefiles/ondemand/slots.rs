@@ -152,11 +152,6 @@ impl<T, S: Storage> Slots<T, S> {
             .find_map(|(slot, entry)| entry.as_ref().map(|(id, _)| (*id, slot + 1)))
     }
 
-    /// The slot that holds the oldest ids: where to start to see them in order of age.
-    pub(crate) fn oldest_slot(&self) -> usize {
-        self.next as usize & self.buf.len().saturating_sub(1)
-    }
-
     /// The number of slots.
     pub(crate) fn slots(&self) -> usize {
         self.buf.len()

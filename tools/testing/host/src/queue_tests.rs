@@ -1,0 +1,1393 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the request table does in the situations that went wrong in the C implementation, and in
+//! those that a reader of its description would ask about.
+
+use crate::{
+    daemon::command::Reply,
+    errno::{Errno, Result},
+    ondemand::{
+        queue::{Delivery, Failed, Family, ObjectKey, Refused, Table},
+        slots::Storage,
+    },
+    support::make_room,
+};
+
+/// Names are all that is kept.
+struct Names;
+
+impl Storage for Names {
+    type Buf<T> = Vec<T>;
+}
+
+impl Family for Names {
+    type Object = &'static str;
+    type Waiter = &'static str;
+    type Read = &'static str;
+}
+
+/// What a daemon reads.
+#[derive(Debug, PartialEq, Eq)]
+enum Msg {
+    Open {
+        id: u32,
+        name: &'static str,
+        fd: u32,
+    },
+    Close {
+        id: u32,
+        fd: u32,
+    },
+    Read {
+        id: u32,
+        fd: u32,
+        off: u64,
+    },
+}
+
+const SIZE: u64 = 1 << 20;
+
+struct Cache {
+    table: Table<Names>,
+}
+
+impl Cache {
+    fn new() -> Self {
+        Cache {
+            table: Table::new(),
+        }
+    }
+
+    fn lookup(&mut self, name: &'static str) -> (ObjectKey, u32) {
+        make_room(2, self.table.requests());
+        make_room(1, self.table.objects());
+        match self.table.register(name, 40, SIZE, name) {
+            Ok(done) => done,
+            Err(_) => panic!("{name} was refused"),
+        }
+    }
+
+    /// An object that the daemon has opened, and its file descriptor.
+    fn open(&mut self, name: &'static str) -> (ObjectKey, u32) {
+        let (key, open) = self.lookup(name);
+        let fd = self.take_open(open);
+        assert_eq!(self.answer(open), (Some((name, Ok(4096))), Ok(())));
+        (key, fd)
+    }
+
+    fn read(&mut self, key: ObjectKey, name: &'static str, off: u64) {
+        make_room(1, self.table.requests());
+        assert!(self.table.read(key, off, 4096, name).is_ok());
+    }
+
+    /// The next message, read without mishap.
+    fn next(&mut self) -> Option<Msg> {
+        match self.table.deliver(1024) {
+            Delivery::Empty => None,
+            Delivery::TooSmall => panic!("a message of more than 1024 bytes"),
+            Delivery::Open { msg_id, object } => {
+                make_room(1, self.table.handles());
+                let fd = self.table.issue(msg_id).expect("a claimed OPEN");
+                self.table.installed(fd);
+                Some(Msg::Open {
+                    id: msg_id,
+                    name: object,
+                    fd,
+                })
+            }
+            Delivery::Message { msg_id, msg } => {
+                self.table.delivered(msg_id);
+                let number = |at: usize| {
+                    u32::from_ne_bytes(msg.as_bytes()[4 * at..][..4].try_into().unwrap())
+                };
+                assert_eq!(number(0), msg_id);
+                Some(match number(1) {
+                    1 => Msg::Close {
+                        id: msg_id,
+                        fd: number(3),
+                    },
+                    2 => Msg::Read {
+                        id: msg_id,
+                        fd: number(3),
+                        off: u64::from_ne_bytes(msg.as_bytes()[16..24].try_into().unwrap()),
+                    },
+                    other => panic!("opcode {other}"),
+                })
+            }
+        }
+    }
+
+    /// The message could not be copied.
+    fn put_back(&mut self, id: u32) {
+        self.table.put_back(id, true);
+    }
+
+    /// Reads the OPEN with this id; returns its file descriptor.
+    #[track_caller]
+    fn take_open(&mut self, open: u32) -> u32 {
+        match self.next() {
+            Some(Msg::Open { id, fd, .. }) if id == open => fd,
+            other => panic!("{other:?} instead of OPEN {open}"),
+        }
+    }
+
+    /// Reads any OPEN; returns its id and file descriptor.
+    #[track_caller]
+    fn take_any_open(&mut self) -> (u32, u32) {
+        match self.next() {
+            Some(Msg::Open { id, fd, .. }) => (id, fd),
+            other => panic!("{other:?} instead of an OPEN"),
+        }
+    }
+
+    /// Reads the READ at this offset; returns its id.
+    #[track_caller]
+    fn take_read(&mut self, fd: u32, off: u64) -> u32 {
+        match self.next() {
+            Some(Msg::Read {
+                id,
+                fd: found,
+                off: at,
+            }) if (found, at) == (fd, off) => id,
+            other => panic!("{other:?} instead of a READ of {off} from {fd}"),
+        }
+    }
+
+    #[track_caller]
+    fn take_close(&mut self, fd: u32) {
+        match self.next() {
+            Some(Msg::Close { fd: found, .. }) if found == fd => {}
+            other => panic!("{other:?} instead of CLOSE of {fd}"),
+        }
+    }
+
+    #[track_caller]
+    fn nothing(&mut self) {
+        assert!(!self.table.is_ready());
+        assert_eq!(self.next(), None);
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn answer(&mut self, id: u32) -> (Option<(&'static str, Result<u64>)>, Result) {
+        self.table.copen(id, Ok(Reply::Size(4096)))
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn refuse(&mut self, id: u32, errno: i32) -> (Option<(&'static str, Result<u64>)>, Result) {
+        self.table.copen(id, Ok(Reply::Failed(Errno(errno))))
+    }
+
+    /// Who is told of a failure.
+    fn failed(&mut self) -> Vec<&'static str> {
+        let mut all = Vec::new();
+        while let Some(failed) = self.table.pop_doomed() {
+            all.push(match failed {
+                Failed::Waiter(name) | Failed::Read(name) => name,
+            });
+        }
+        all
+    }
+
+    /// Fills up what is left of the requests' buffer with READs, which are never delivered first.
+    fn fill(&mut self, key: ObjectKey) -> usize {
+        let mut count = 0;
+        loop {
+            match self.table.read(key, 0, 4096, "filler") {
+                Ok(_) => count += 1,
+                Err((Refused::Full, _)) => return count,
+                Err((Refused::Gone, _)) => panic!("the object is gone"),
+            }
+        }
+    }
+
+    /// Nothing is left in the table, and no slot is set aside.
+    #[track_caller]
+    fn assert_empty(&mut self) {
+        let requests = self.table.requests();
+        assert_eq!(requests.next_used(0), None, "a request is left");
+        let half = requests.slots() / 2;
+        assert_eq!(requests.wants(half), None, "a reservation is left");
+        assert!(self.table.next_object(0).is_none(), "an object is left");
+        assert_eq!(self.table.handles().next_used(0), None);
+        assert!(!self.table.is_ready());
+        assert!(self.table.pop_doomed().is_none());
+    }
+}
+
+const EINVAL: Result = Err(Errno::EINVAL);
+
+#[test]
+fn an_object_lives_from_open_to_close() {
+    let mut cache = Cache::new();
+    let (key, open) = cache.lookup("a");
+    let fd = cache.take_open(open);
+    assert_eq!(cache.answer(open), (Some(("a", Ok(4096))), Ok(())));
+    cache.read(key, "r", 0);
+    let read = cache.take_read(fd, 0);
+    assert_eq!(cache.table.read_complete(read, fd), Ok("r"));
+    assert_eq!(cache.table.unregister(key), Some("a"));
+    cache.take_close(fd);
+    cache.nothing();
+    cache.table.released(fd);
+    cache.assert_empty();
+}
+
+#[test]
+fn messages_come_in_the_order_they_were_queued() {
+    // C took the lowest id first (F3).
+    let mut cache = Cache::new();
+    let (a, fd_a) = cache.open("a");
+    let (b, fd_b) = cache.open("b");
+    cache.read(b, "b0", 0);
+    cache.read(a, "a0", 0);
+    let (_, open_c) = cache.lookup("c");
+    cache.read(b, "b1", 4096);
+    assert_eq!(cache.table.unregister(a), Some("a"));
+    cache.read(b, "b2", 8192);
+
+    cache.take_read(fd_b, 0);
+    cache.take_open(open_c);
+    cache.take_read(fd_b, 4096);
+    cache.take_close(fd_a);
+    cache.take_read(fd_b, 8192);
+    cache.nothing();
+    assert_eq!(cache.failed(), ["a0"]);
+}
+
+#[test]
+fn a_flood_of_new_requests_does_not_delay_an_old_one() {
+    // F3, with the ids going round the slots many times.
+    let mut cache = Cache::new();
+    let (busy, fd) = cache.open("busy");
+    let (_, old) = cache.lookup("old");
+    for off in 0..10 {
+        cache.read(busy, "r", off);
+    }
+    cache.take_open(old);
+    for off in 10..2000 {
+        cache.read(busy, "r", off);
+        let id = cache.take_read(fd, off - 10);
+        assert_eq!(cache.table.read_complete(id, fd), Ok("r"));
+    }
+}
+
+#[test]
+fn closing_one_file_descriptor_leaves_the_reads_of_other_objects_alone() {
+    // F1: C failed every READ there was.
+    let mut cache = Cache::new();
+    let (a, fd_a) = cache.open("a");
+    let (b, fd_b) = cache.open("b");
+    cache.read(a, "a0", 0);
+    cache.read(b, "b0", 0);
+    cache.read(b, "b1", 4096);
+    cache.take_read(fd_a, 0);
+    let id = cache.take_read(fd_b, 0);
+    cache.table.released(fd_a);
+    assert_eq!(cache.failed(), [""; 0]);
+    assert_eq!(cache.table.read_complete(id, fd_b), Ok("b0"));
+    cache.take_read(fd_b, 4096);
+    // The READ of the object itself waits for a new file descriptor.
+    let (open, fd) = cache.take_any_open();
+    assert_eq!(cache.answer(open), (None, Ok(())));
+    cache.take_read(fd, 0);
+}
+
+#[test]
+fn an_answer_that_is_no_size_fails_the_open_with_its_error() {
+    // F2: C told both that all was well.
+    for errno in [Errno::EINVAL, Errno::ERANGE] {
+        let mut cache = Cache::new();
+        let (key, open) = cache.lookup("a");
+        let fd = cache.take_open(open);
+        let told = cache.table.copen(open, Err(errno));
+        assert_eq!(told, (Some(("a", Err(errno))), Err(errno)));
+        // It was consumed.
+        assert_eq!(cache.answer(open), (None, EINVAL));
+        assert_eq!(cache.table.unregister(key), Some("a"));
+        cache.take_close(fd);
+    }
+}
+
+#[test]
+fn an_error_from_the_daemon_is_the_lookups() {
+    let mut cache = Cache::new();
+    let (key, open) = cache.lookup("a");
+    let fd = cache.take_open(open);
+    assert_eq!(cache.refuse(open, 2), (Some(("a", Err(Errno(2)))), Ok(())));
+    cache.nothing();
+    assert_eq!(cache.table.unregister(key), Some("a"));
+    cache.take_close(fd);
+    cache.table.released(fd);
+    cache.assert_empty();
+}
+
+#[test]
+fn a_size_of_zero_and_the_largest_size_are_sizes() {
+    for size in [0, SIZE] {
+        let mut cache = Cache::new();
+        let (_, open) = cache.lookup("a");
+        cache.take_open(open);
+        let told = cache.table.copen(open, Ok(Reply::Size(size)));
+        assert_eq!(told, (Some(("a", Ok(size))), Ok(())));
+    }
+}
+
+#[test]
+fn a_size_that_the_object_cannot_have_is_invalid() {
+    // U29.
+    let mut cache = Cache::new();
+    let (_, open) = cache.lookup("a");
+    cache.take_open(open);
+    let told = cache.table.copen(open, Ok(Reply::Size(SIZE + 1)));
+    assert_eq!(told, (Some(("a", Err(Errno::EINVAL))), EINVAL));
+}
+
+#[test]
+fn a_read_in_the_daemons_hands_is_delivered_again_when_its_fd_is_closed() {
+    // F4 and U4: without any `restore`.
+    let mut cache = Cache::new();
+    let (key, fd) = cache.open("a");
+    cache.read(key, "delivered", 0);
+    cache.read(key, "queued", 4096);
+    let first = cache.take_read(fd, 0);
+    cache.table.take_wake();
+    cache.table.released(fd);
+    assert!(cache.table.take_wake());
+    assert_eq!(cache.table.read_complete(first, fd), Err(Errno::EINVAL));
+
+    let (open, new) = cache.take_any_open();
+    assert_ne!(new, fd);
+    // Nothing more before the answer.
+    cache.nothing();
+    cache.read(key, "late", 8192);
+    cache.nothing();
+    assert_eq!(cache.answer(open), (None, Ok(())));
+    assert!(cache.table.take_wake());
+    assert_eq!(cache.take_read(new, 0), first);
+    cache.take_read(new, 4096);
+    cache.take_read(new, 8192);
+    assert_eq!(cache.table.read_complete(first, new), Ok("delivered"));
+    assert_eq!(cache.failed(), [""; 0]);
+}
+
+#[test]
+fn a_read_of_a_closed_object_asks_for_one_new_fd() {
+    let mut cache = Cache::new();
+    let (key, fd) = cache.open("a");
+    cache.table.released(fd);
+    cache.nothing();
+    cache.read(key, "r0", 0);
+    cache.read(key, "r1", 4096);
+    let (open, fd) = cache.take_any_open();
+    cache.nothing();
+    assert_eq!(cache.answer(open), (None, Ok(())));
+    cache.take_read(fd, 0);
+    cache.take_read(fd, 4096);
+    cache.nothing();
+}
+
+#[test]
+fn nothing_is_delivered_or_taken_after_death_and_everybody_is_told() {
+    // F5 and F14.
+    let mut cache = Cache::new();
+    let (a, fd_a) = cache.open("a");
+    let (b, fd_b) = cache.open("b");
+    let (_, issued) = cache.lookup("issued");
+    cache.take_open(issued);
+    cache.read(a, "delivered", 0);
+    let delivered = cache.take_read(fd_a, 0);
+    let (_, claimed) = cache.lookup("claimed");
+    assert!(matches!(
+        cache.table.deliver(1024),
+        Delivery::Open { msg_id, .. } if msg_id == claimed
+    ));
+    let (parking, queued) = cache.lookup("queued");
+    cache.read(parking, "parked", 0);
+    cache.read(a, "ready", 0);
+    assert_eq!(cache.table.unregister(b), Some("b"));
+    assert!(cache.table.is_ready());
+
+    cache.table.take_wake();
+    cache.table.kill();
+    assert!(cache.table.take_wake(), "pollers are not told");
+    assert!(cache.table.is_dead());
+    cache.nothing();
+    cache.table.restore();
+    cache.put_back(delivered);
+    cache.put_back(claimed);
+    cache.nothing();
+    let refused = cache.table.register("f", 40, SIZE, "f");
+    assert!(matches!(refused, Err((Refused::Gone, "f", "f"))));
+    let refused = cache.table.read(a, 0, 1, "r");
+    assert!(matches!(refused, Err((Refused::Gone, "r"))));
+
+    let mut failed = cache.failed();
+    failed.sort();
+    let all = [
+        "claimed",
+        "delivered",
+        "issued",
+        "parked",
+        "queued",
+        "ready",
+    ];
+    assert_eq!(failed, all);
+    for id in [issued, claimed, queued, delivered] {
+        assert_eq!(cache.answer(id), (None, EINVAL));
+        assert_eq!(cache.table.cancel_open(id), None);
+        assert_eq!(cache.table.issue(id), Err(Refused::Gone));
+        cache.put_back(id);
+        cache.table.delivered(id);
+        for fd in [fd_a, fd_b] {
+            assert_eq!(cache.table.read_complete(id, fd), Err(Errno::EINVAL));
+        }
+    }
+    // No CLOSE for what is given up afterwards, or was before.
+    assert_eq!(cache.table.unregister(a), Some("a"));
+    cache.table.released(fd_a);
+    cache.table.released(fd_b);
+    cache.nothing();
+}
+
+#[test]
+fn killing_an_idle_table_wakes_pollers() {
+    // U12.
+    let mut cache = Cache::new();
+    assert!(!cache.table.take_wake());
+    cache.table.kill();
+    assert!(cache.table.take_wake());
+}
+
+#[test]
+fn a_reopening_object_given_up_right_after_death_does_not_hide_the_others_failures() {
+    // Its OPEN, which nobody waits for, is among the doomed.
+    let mut cache = Cache::new();
+    let (a, fd_a) = cache.open("a");
+    let (b, fd_b) = cache.open("b");
+    cache.table.released(fd_a);
+    cache.read(a, "ra", 0);
+    cache.read(b, "rb", 0);
+    cache.take_any_open();
+    cache.take_read(fd_b, 0);
+    let (_, _) = cache.lookup("c");
+    cache.table.kill();
+    assert_eq!(cache.table.unregister(a), Some("a"));
+    let mut failed = cache.failed();
+    failed.sort();
+    assert_eq!(failed, ["c", "ra", "rb"]);
+}
+
+#[test]
+fn an_open_that_two_daemons_read_is_answered_once() {
+    // F6.
+    let mut cache = Cache::new();
+    let (key, open) = cache.lookup("a");
+    let first = cache.take_open(open);
+    cache.table.restore();
+    let second = cache.take_open(open);
+    assert_ne!(first, second);
+    assert_eq!(cache.answer(open), (Some(("a", Ok(4096))), Ok(())));
+    assert_eq!(cache.answer(open), (None, EINVAL));
+    cache.read(key, "r", 0);
+    cache.take_read(second, 0);
+}
+
+#[test]
+fn an_open_answered_while_another_daemon_prepares_it_is_not_issued() {
+    // F6 and F7: two threads with the same OPEN; the object goes away under one of them.
+    let mut cache = Cache::new();
+    let (key, open) = cache.lookup("a");
+    let fd = cache.take_open(open);
+    cache.table.restore();
+    assert!(matches!(
+        cache.table.deliver(1024),
+        Delivery::Open { msg_id, .. } if msg_id == open
+    ));
+    assert_eq!(cache.answer(open), (Some(("a", Ok(4096))), Ok(())));
+    cache.table.released(fd);
+    assert_eq!(cache.table.unregister(key), Some("a"));
+    assert_eq!(cache.table.issue(open), Err(Refused::Gone));
+    cache.put_back(open);
+    cache.table.delivered(open);
+    cache.nothing();
+    cache.assert_empty();
+}
+
+#[test]
+fn only_an_open_is_answered_with_a_size() {
+    // F9.
+    let mut cache = Cache::new();
+    let (a, fd) = cache.open("a");
+    let (b, fd_b) = cache.open("b");
+    cache.read(a, "r", 0);
+    let read = cache.take_read(fd, 0);
+    assert_eq!(cache.table.unregister(b), Some("b"));
+    let close = match cache.table.deliver(1024) {
+        Delivery::Message { msg_id, .. } => msg_id,
+        _ => panic!("no CLOSE"),
+    };
+    for id in [read, close, 12345, u32::MAX] {
+        assert_eq!(cache.answer(id), (None, EINVAL), "{id}");
+        assert_eq!(cache.refuse(id, 5), (None, EINVAL), "{id}");
+        let told = cache.table.copen(id, Err(Errno::ERANGE));
+        assert_eq!(told, (None, EINVAL), "{id}");
+    }
+    assert_eq!(cache.failed(), [""; 0]);
+    cache.put_back(close);
+    cache.take_close(fd_b);
+    assert_eq!(cache.table.read_complete(read, fd), Ok("r"));
+}
+
+#[test]
+fn a_read_is_completed_through_its_own_file_descriptor_only() {
+    // F9.
+    let mut cache = Cache::new();
+    let (a, fd_a) = cache.open("a");
+    let (_, fd_b) = cache.open("b");
+    let (_, open) = cache.lookup("c");
+    let fd_c = cache.take_open(open);
+    cache.read(a, "r", 0);
+    let read = cache.take_read(fd_a, 0);
+    for fd in [fd_b, fd_c, 0, u32::MAX, 999] {
+        assert_eq!(cache.table.read_complete(read, fd), Err(Errno::EINVAL));
+    }
+    // Nor is an OPEN, or what does not exist.
+    for id in [open, 777, u32::MAX] {
+        assert_eq!(cache.table.read_complete(id, fd_c), Err(Errno::EINVAL));
+        assert_eq!(cache.table.read_complete(id, fd_a), Err(Errno::EINVAL));
+    }
+    assert_eq!(cache.table.read_complete(read, fd_a), Ok("r"));
+    assert_eq!(cache.table.read_complete(read, fd_a), Err(Errno::EINVAL));
+    assert_eq!(cache.answer(open), (Some(("c", Ok(4096))), Ok(())));
+}
+
+#[test]
+fn a_read_may_be_completed_before_it_is_delivered() {
+    let mut cache = Cache::new();
+    let (key, fd) = cache.open("a");
+    cache.read(key, "r0", 0);
+    cache.read(key, "r1", 4096);
+    let first = cache.take_read(fd, 0);
+    // The other's id, which a daemon can only guess.
+    assert_eq!(cache.table.read_complete(first + 1, fd), Ok("r1"));
+    cache.nothing();
+}
+
+#[test]
+fn an_answer_after_the_fd_was_closed_opens_nothing() {
+    // F10: C had an object that was open without file descriptor.
+    let mut cache = Cache::new();
+    let (key, open) = cache.lookup("a");
+    let fd = cache.take_open(open);
+    cache.table.released(fd);
+    assert_eq!(
+        cache.answer(open),
+        (Some(("a", Err(Errno::EBADFD))), Ok(()))
+    );
+    // It can be asked for again, and there is no file descriptor to be closed.
+    cache.read(key, "r", 0);
+    let (open, fd) = cache.take_any_open();
+    cache.table.released(fd);
+    assert_eq!(cache.answer(open), (None, Ok(())));
+    assert_eq!(cache.failed(), ["r"]);
+    assert_eq!(cache.table.unregister(key), Some("a"));
+    cache.nothing();
+    cache.assert_empty();
+}
+
+#[test]
+fn an_error_after_the_fd_was_closed_is_that_error() {
+    let mut cache = Cache::new();
+    let (_, open) = cache.lookup("a");
+    let fd = cache.take_open(open);
+    cache.table.released(fd);
+    assert_eq!(cache.refuse(open, 5), (Some(("a", Err(Errno(5)))), Ok(())));
+}
+
+#[test]
+fn of_two_file_descriptors_for_one_open_the_later_counts() {
+    // F11: C leaked the first, and lost track when the second was closed.
+    let mut cache = Cache::new();
+    let (key, open) = cache.lookup("a");
+    let first = cache.take_open(open);
+    cache.table.restore();
+    let second = cache.take_open(open);
+    assert_eq!(cache.answer(open), (Some(("a", Ok(4096))), Ok(())));
+    cache.table.released(first);
+    cache.read(key, "r", 0);
+    let read = cache.take_read(second, 0);
+    assert_eq!(cache.table.read_complete(read, first), Err(Errno::EINVAL));
+    cache.table.released(second);
+    let (_, third) = cache.take_any_open();
+    assert!(third != first && third != second);
+    assert_eq!(cache.table.unregister(key), Some("a"));
+    cache.take_close(third);
+    cache.nothing();
+}
+
+#[test]
+fn closing_the_later_of_two_file_descriptors_closes_the_object() {
+    // F11.
+    let mut cache = Cache::new();
+    let (key, open) = cache.lookup("a");
+    let first = cache.take_open(open);
+    cache.table.restore();
+    let second = cache.take_open(open);
+    cache.table.released(second);
+    assert_eq!(
+        cache.answer(open),
+        (Some(("a", Err(Errno::EBADFD))), Ok(()))
+    );
+    assert_eq!(cache.table.unregister(key), Some("a"));
+    cache.table.released(first);
+    cache.nothing();
+    cache.assert_empty();
+}
+
+#[test]
+fn an_open_whose_message_was_not_copied_comes_again_with_another_fd() {
+    // F12, U16: EFAULT after the file descriptor was made.
+    let mut cache = Cache::new();
+    let (_, open) = cache.lookup("a");
+    let first = cache.take_open(open);
+    cache.table.take_wake();
+    cache.put_back(open);
+    assert!(cache.table.take_wake());
+    let second = cache.take_open(open);
+    assert_ne!(first, second);
+    // The file of the first goes when the system call ends.
+    cache.table.released(first);
+    assert_eq!(cache.answer(open), (Some(("a", Ok(4096))), Ok(())));
+}
+
+#[test]
+fn an_open_without_room_for_a_file_descriptor_stays_the_next() {
+    // U16: EMFILE. C failed the lookup.
+    let mut cache = Cache::new();
+    let (_, a) = cache.lookup("a");
+    let (_, b) = cache.lookup("b");
+    for _ in 0..3 {
+        assert!(matches!(
+            cache.table.deliver(1024),
+            Delivery::Open { msg_id, object: "a" } if msg_id == a
+        ));
+        cache.put_back(a);
+    }
+    assert_eq!(cache.failed(), [""; 0]);
+    cache.take_open(a);
+    cache.take_open(b);
+}
+
+#[test]
+fn an_open_for_want_of_a_file_descriptor_may_let_others_pass() {
+    let mut cache = Cache::new();
+    let (key, fd) = cache.open("a");
+    let (_, open) = cache.lookup("b");
+    cache.read(key, "r", 0);
+    assert!(matches!(
+        cache.table.deliver(1024),
+        Delivery::Open { msg_id, .. } if msg_id == open
+    ));
+    cache.table.take_wake();
+    cache.table.put_back(open, false);
+    assert!(cache.table.take_wake());
+    cache.take_read(fd, 0);
+    cache.take_open(open);
+}
+
+#[test]
+fn a_close_does_not_overtake_the_open_it_is_for() {
+    // The object is withdrawn after the OPEN was issued and before the daemon has it.
+    for release in [false, true] {
+        let mut cache = Cache::new();
+        let (key, open) = cache.lookup("a");
+        assert!(matches!(cache.table.deliver(1024), Delivery::Open { .. }));
+        make_room(1, cache.table.handles());
+        let fd = cache.table.issue(open).expect("a claimed OPEN");
+        assert_eq!(cache.table.unregister(key), Some("a"));
+        cache.nothing();
+        cache.table.take_wake();
+        if !release {
+            cache.table.installed(fd);
+            assert!(cache.table.take_wake());
+            cache.take_close(fd);
+        }
+        cache.table.released(fd);
+        cache.table.installed(fd);
+        cache.nothing();
+        assert_eq!(cache.failed(), ["a"]);
+        cache.assert_empty();
+    }
+}
+
+#[test]
+fn a_message_that_was_not_copied_stays_the_next() {
+    // U16: EFAULT.
+    let mut cache = Cache::new();
+    let (a, fd) = cache.open("a");
+    let (b, _) = cache.open("b");
+    cache.read(a, "r0", 0);
+    cache.read(a, "r1", 4096);
+    let read = match cache.table.deliver(32) {
+        Delivery::Message { msg_id, .. } => msg_id,
+        _ => panic!("no READ"),
+    };
+    cache.table.take_wake();
+    cache.put_back(read);
+    assert!(cache.table.take_wake());
+    assert_eq!(cache.take_read(fd, 0), read);
+    cache.take_read(fd, 4096);
+
+    assert_eq!(cache.table.unregister(b), Some("b"));
+    let close = match cache.table.deliver(16) {
+        Delivery::Message { msg_id, .. } => msg_id,
+        _ => panic!("no CLOSE"),
+    };
+    cache.nothing();
+    cache.put_back(close);
+    assert!(matches!(cache.next(), Some(Msg::Close { id, .. }) if id == close));
+    cache.nothing();
+    // Too late.
+    cache.put_back(close);
+    cache.nothing();
+    assert_eq!(cache.failed(), [""; 0]);
+}
+
+#[test]
+fn a_message_too_large_for_the_buffer_stays_the_next() {
+    // U15: without side effects.
+    let mut cache = Cache::new();
+    let (key, fd) = cache.open("a");
+    make_room(2, cache.table.requests());
+    let big = cache.table.register("big", 543, SIZE, "big");
+    let Ok((_, open)) = big else {
+        panic!("refused");
+    };
+    cache.read(key, "r", 0);
+    cache.table.take_wake();
+    for room in [0, 16, 32, 40, 542] {
+        assert!(matches!(cache.table.deliver(room), Delivery::TooSmall));
+        assert!(cache.table.is_ready());
+        assert!(!cache.table.take_wake());
+        assert_eq!(cache.answer(open), (None, EINVAL), "not issued");
+    }
+    assert!(matches!(
+        cache.table.deliver(543),
+        Delivery::Open { object: "big", .. }
+    ));
+    for room in [0, 16, 31] {
+        assert!(matches!(cache.table.deliver(room), Delivery::TooSmall));
+    }
+    cache.take_read(fd, 0);
+    assert_eq!(cache.table.unregister(key), Some("a"));
+    assert!(matches!(cache.table.deliver(15), Delivery::TooSmall));
+    assert!(matches!(cache.table.deliver(16), Delivery::Message { .. }));
+}
+
+#[test]
+fn a_failed_reopen_fails_the_reads_that_waited_for_it() {
+    // F13 and U6: with the file descriptor open, and closed.
+    for close in [false, true] {
+        let mut cache = Cache::new();
+        let (key, fd) = cache.open("a");
+        cache.read(key, "delivered", 0);
+        cache.take_read(fd, 0);
+        cache.table.released(fd);
+        cache.read(key, "parked", 4096);
+        let (open, fd) = cache.take_any_open();
+        if close {
+            cache.table.released(fd);
+        }
+        assert_eq!(cache.refuse(open, 5), (None, Ok(())));
+        assert_eq!(cache.failed(), ["delivered", "parked"]);
+        cache.nothing();
+
+        // The next READ asks again.
+        cache.read(key, "again", 0);
+        let (open, new) = cache.take_any_open();
+        assert_ne!(fd, new);
+        assert_eq!(cache.answer(open), (None, Ok(())));
+        if !close {
+            // The one that the failed OPEN came with no longer counts.
+            cache.table.released(fd);
+        }
+        let read = cache.take_read(new, 0);
+        assert_eq!(cache.table.read_complete(read, new), Ok("again"));
+    }
+}
+
+#[test]
+fn a_reopen_with_another_size_fails() {
+    // U24: readers may be using the first.
+    let mut cache = Cache::new();
+    let (key, fd) = cache.open("a");
+    cache.table.released(fd);
+    cache.read(key, "r", 0);
+    let (open, _) = cache.take_any_open();
+    let told = cache.table.copen(open, Ok(Reply::Size(8192)));
+    assert_eq!(told, (None, EINVAL));
+    assert_eq!(cache.failed(), ["r"]);
+}
+
+#[test]
+fn a_lookup_that_gives_up_takes_its_open_back() {
+    // F15.
+    let mut cache = Cache::new();
+    let (a, queued) = cache.lookup("a");
+    assert_eq!(cache.table.cancel_open(queued), Some("a"));
+    assert_eq!(cache.table.cancel_open(queued), None);
+    cache.nothing();
+    assert_eq!(cache.table.unregister(a), Some("a"));
+    cache.nothing();
+
+    let (b, claimed) = cache.lookup("b");
+    assert!(matches!(cache.table.deliver(1024), Delivery::Open { .. }));
+    assert_eq!(cache.table.cancel_open(claimed), Some("b"));
+    assert_eq!(cache.table.issue(claimed), Err(Refused::Gone));
+    assert_eq!(cache.table.unregister(b), Some("b"));
+    cache.nothing();
+
+    let (c, issued) = cache.lookup("c");
+    let fd = cache.take_open(issued);
+    assert_eq!(cache.table.cancel_open(issued), Some("c"));
+    assert_eq!(cache.answer(issued), (None, EINVAL));
+    // The daemon has a file descriptor to close.
+    assert_eq!(cache.table.unregister(c), Some("c"));
+    cache.take_close(fd);
+    cache.table.released(fd);
+    assert_eq!(cache.failed(), [""; 0]);
+    cache.assert_empty();
+}
+
+#[test]
+fn what_was_answered_cannot_be_taken_back() {
+    let mut cache = Cache::new();
+    let (key, open) = cache.lookup("a");
+    let fd = cache.take_open(open);
+    assert_eq!(cache.answer(open), (Some(("a", Ok(4096))), Ok(())));
+    assert_eq!(cache.table.cancel_open(open), None);
+    // Nor can an OPEN that no lookup waits for.
+    cache.table.released(fd);
+    cache.read(key, "r", 0);
+    let (open, _) = cache.take_any_open();
+    assert_eq!(cache.table.cancel_open(open), None);
+    assert_eq!(cache.answer(open), (None, Ok(())));
+    // Nor a READ.
+    let Some(Msg::Read { id, .. }) = cache.next() else {
+        panic!("no READ");
+    };
+    assert_eq!(cache.table.cancel_open(id), None);
+}
+
+#[test]
+fn a_withdrawn_object_takes_all_of_its_requests_along_and_no_others() {
+    // F16.
+    let mut cache = Cache::new();
+    let (a, fd_a) = cache.open("a");
+    let (b, fd_b) = cache.open("b");
+    cache.read(a, "a0", 0);
+    cache.read(b, "b0", 0);
+    cache.read(a, "a1", 4096);
+    cache.read(b, "b1", 4096);
+    let delivered = cache.take_read(fd_a, 0);
+    assert_eq!(cache.table.unregister(a), Some("a"));
+    assert_eq!(cache.table.unregister(a), None);
+    assert!(matches!(
+        cache.table.read(a, 0, 1, "late"),
+        Err((Refused::Gone, "late"))
+    ));
+    cache.table.cancel_reads(a);
+    assert_eq!(
+        cache.table.read_complete(delivered, fd_a),
+        Err(Errno::EINVAL)
+    );
+    assert_eq!(cache.failed(), ["a0", "a1"]);
+    cache.take_read(fd_b, 0);
+    cache.take_read(fd_b, 4096);
+    cache.take_close(fd_a);
+    cache.nothing();
+}
+
+#[test]
+fn a_lookup_whose_object_is_withdrawn_fails() {
+    // F16, in each state of its OPEN.
+    for steps in 0..3 {
+        let mut cache = Cache::new();
+        let (key, open) = cache.lookup("a");
+        let mut fd = None;
+        match steps {
+            0 => {}
+            1 => assert!(matches!(cache.table.deliver(1024), Delivery::Open { .. })),
+            _ => fd = Some(cache.take_open(open)),
+        }
+        assert_eq!(cache.table.unregister(key), Some("a"));
+        assert_eq!(cache.table.cancel_open(open), None);
+        assert_eq!(cache.table.issue(open), Err(Refused::Gone));
+        cache.put_back(open);
+        assert_eq!(cache.answer(open), (None, EINVAL));
+        assert_eq!(cache.failed(), ["a"]);
+        if let Some(fd) = fd {
+            cache.take_close(fd);
+            cache.table.released(fd);
+        }
+        cache.nothing();
+        cache.assert_empty();
+    }
+}
+
+#[test]
+fn an_object_withdrawn_while_it_is_reopened_leaves_nothing() {
+    // F17 and U11, in each state of the OPEN.
+    for steps in 0..3 {
+        let mut cache = Cache::new();
+        let (key, fd) = cache.open("a");
+        cache.table.released(fd);
+        cache.read(key, "r", 0);
+        let mut open = None;
+        match steps {
+            0 => {}
+            1 => assert!(matches!(cache.table.deliver(1024), Delivery::Open { .. })),
+            _ => open = Some(cache.take_any_open()),
+        }
+        assert_eq!(cache.table.unregister(key), Some("a"));
+        assert_eq!(cache.failed(), ["r"]);
+        if let Some((id, fd)) = open {
+            assert_eq!(cache.answer(id), (None, EINVAL));
+            cache.take_close(fd);
+            cache.table.released(fd);
+        }
+        cache.nothing();
+        cache.assert_empty();
+    }
+}
+
+#[test]
+fn a_late_answer_does_not_meet_another_request() {
+    // F18: C gave the id to the next request.
+    let mut cache = Cache::new();
+    let (_, stale) = cache.lookup("a");
+    cache.take_open(stale);
+    assert_eq!(cache.table.cancel_open(stale), Some("a"));
+    // Through all slots several times, with one request that stays.
+    let (key, fd) = cache.open("b");
+    for off in 0..1000 {
+        cache.read(key, "r", off);
+        let id = cache.take_read(fd, off);
+        assert_ne!(id, stale);
+        assert_eq!(cache.answer(stale), (None, EINVAL));
+        assert_eq!(cache.table.read_complete(stale, fd), Err(Errno::EINVAL));
+        assert_eq!(cache.table.read_complete(id, fd), Ok("r"));
+        let (_, open) = cache.lookup("c");
+        assert_ne!(open, stale);
+        assert_eq!(cache.answer(stale), (None, EINVAL));
+        assert_eq!(cache.table.cancel_open(open), Some("c"));
+    }
+}
+
+#[test]
+fn an_open_that_was_never_delivered_cannot_be_answered() {
+    let mut cache = Cache::new();
+    let (_, open) = cache.lookup("a");
+    assert_eq!(cache.answer(open), (None, EINVAL));
+    assert!(matches!(cache.table.deliver(1024), Delivery::Open { .. }));
+    assert_eq!(cache.answer(open), (None, EINVAL));
+    cache.put_back(open);
+    assert_eq!(cache.refuse(open, 5), (None, EINVAL));
+    cache.take_open(open);
+    assert_eq!(cache.answer(open), (Some(("a", Ok(4096))), Ok(())));
+}
+
+#[test]
+fn messages_name_only_file_descriptors_that_are_open() {
+    // U5: C copied the id after it had let go of the lock.
+    let mut cache = Cache::new();
+    let (key, fd) = cache.open("a");
+    cache.read(key, "r", 0);
+    cache.table.released(fd);
+    let (open, new) = cache.take_any_open();
+    cache.nothing();
+    cache.table.released(new);
+    cache.nothing();
+    assert_eq!(cache.answer(open), (None, Ok(())));
+    assert_eq!(cache.failed(), ["r"]);
+}
+
+#[test]
+fn object_ids_are_never_used_again() {
+    let mut cache = Cache::new();
+    let mut last = 0;
+    for _ in 0..500 {
+        let (key, fd) = cache.open("a");
+        assert!(fd > last);
+        last = fd;
+        assert_eq!(cache.table.unregister(key), Some("a"));
+        cache.take_close(fd);
+        cache.table.released(fd);
+    }
+    cache.assert_empty();
+}
+
+#[test]
+fn a_file_descriptor_closed_before_its_close_is_read_needs_none() {
+    // U9: C delivered it, for an object 0xffffffff.
+    let mut cache = Cache::new();
+    let (a, fd_a) = cache.open("a");
+    let (b, fd_b) = cache.open("b");
+    assert_eq!(cache.table.unregister(a), Some("a"));
+    assert_eq!(cache.table.unregister(b), Some("b"));
+    cache.table.released(fd_a);
+    cache.take_close(fd_b);
+    cache.nothing();
+    cache.table.released(fd_b);
+    cache.assert_empty();
+}
+
+#[test]
+fn a_file_descriptor_closed_while_its_close_is_copied_is_closed_once() {
+    let mut cache = Cache::new();
+    let (key, fd) = cache.open("a");
+    assert_eq!(cache.table.unregister(key), Some("a"));
+    let close = match cache.table.deliver(16) {
+        Delivery::Message { msg_id, .. } => msg_id,
+        _ => panic!("no CLOSE"),
+    };
+    cache.table.released(fd);
+    // It does not matter whether it was copied.
+    cache.put_back(close);
+    cache.table.delivered(close);
+    cache.nothing();
+    cache.assert_empty();
+}
+
+#[test]
+fn a_close_that_was_read_does_not_come_again() {
+    let mut cache = Cache::new();
+    let (key, fd) = cache.open("a");
+    assert_eq!(cache.table.unregister(key), Some("a"));
+    cache.take_close(fd);
+    cache.table.restore();
+    cache.nothing();
+    cache.table.released(fd);
+    cache.assert_empty();
+}
+
+#[test]
+fn a_close_needs_no_memory() {
+    // U10: the table is full, and nobody makes room.
+    let mut cache = Cache::new();
+    let (a, fd_a) = cache.open("a");
+    let (b, _) = cache.open("b");
+    assert!(cache.fill(b) > 0);
+    assert_eq!(cache.table.unregister(a), Some("a"));
+    while let Some(msg) = cache.next() {
+        if let Msg::Close { fd, .. } = msg {
+            return assert_eq!(fd, fd_a);
+        }
+    }
+    panic!("no CLOSE");
+}
+
+#[test]
+fn a_reopen_needs_no_memory() {
+    let mut cache = Cache::new();
+    let (a, fd_a) = cache.open("a");
+    let (b, _) = cache.open("b");
+    cache.read(a, "r", 0);
+    cache.fill(b);
+    cache.table.released(fd_a);
+    while let Some(msg) = cache.next() {
+        if matches!(msg, Msg::Open { name: "a", .. }) {
+            return;
+        }
+    }
+    panic!("no OPEN");
+}
+
+#[test]
+fn a_close_needs_no_memory_while_the_lookup_waits() {
+    // U10 and U11: withdrawn between the OPEN and its answer, with a full table.
+    let mut cache = Cache::new();
+    let (a, open) = cache.lookup("a");
+    let fd = cache.take_open(open);
+    let (b, _) = cache.open("b");
+    cache.fill(b);
+    assert_eq!(cache.table.unregister(a), Some("a"));
+    let mut closed = Vec::new();
+    while let Some(msg) = cache.next() {
+        if let Msg::Close { fd, .. } = msg {
+            closed.push(fd);
+        }
+    }
+    assert_eq!(closed, [fd]);
+    assert_eq!(cache.failed(), ["a"]);
+}
+
+#[test]
+fn an_object_withdrawn_before_its_open_is_answered_is_closed() {
+    // U11: C sent no CLOSE.
+    let mut cache = Cache::new();
+    let (key, open) = cache.lookup("a");
+    let fd = cache.take_open(open);
+    assert_eq!(cache.table.unregister(key), Some("a"));
+    cache.take_close(fd);
+    assert_eq!(cache.failed(), ["a"]);
+    cache.nothing();
+}
+
+#[test]
+fn an_object_whose_open_was_refused_is_closed() {
+    // U11.
+    let mut cache = Cache::new();
+    let (key, open) = cache.lookup("a");
+    let fd = cache.take_open(open);
+    assert_eq!(cache.refuse(open, 2), (Some(("a", Err(Errno(2)))), Ok(())));
+    assert_eq!(cache.table.unregister(key), Some("a"));
+    cache.take_close(fd);
+    cache.nothing();
+}
+
+#[test]
+fn an_object_that_no_daemon_saw_is_not_closed() {
+    // U11, the other way round.
+    let mut cache = Cache::new();
+    let (key, _) = cache.lookup("a");
+    assert_eq!(cache.table.unregister(key), Some("a"));
+    cache.nothing();
+    let (key, fd) = cache.open("b");
+    cache.table.released(fd);
+    assert_eq!(cache.table.unregister(key), Some("b"));
+    cache.nothing();
+    assert_eq!(cache.failed(), ["a"]);
+    cache.assert_empty();
+}
+
+#[test]
+fn a_new_daemon_may_read_an_open_before_the_old_ones_fd_is_closed() {
+    // U17: C failed the lookup.
+    let mut cache = Cache::new();
+    let (key, open) = cache.lookup("a");
+    let old = cache.take_open(open);
+    cache.table.restore();
+    let new = cache.take_open(open);
+    cache.table.released(old);
+    assert_eq!(cache.answer(open), (Some(("a", Ok(4096))), Ok(())));
+    cache.read(key, "r", 0);
+    cache.take_read(new, 0);
+}
+
+#[test]
+fn a_read_restored_before_the_old_ones_fd_is_closed_comes_again_after_it() {
+    // U17, for an object that was open.
+    let mut cache = Cache::new();
+    let (key, old) = cache.open("a");
+    cache.read(key, "r", 0);
+    let read = cache.take_read(old, 0);
+    cache.table.restore();
+    // The new daemon does not know this file descriptor.
+    assert_eq!(cache.take_read(old, 0), read);
+    cache.table.released(old);
+    let (open, new) = cache.take_any_open();
+    assert_eq!(cache.answer(open), (None, Ok(())));
+    assert_eq!(cache.take_read(new, 0), read);
+    assert_eq!(cache.table.read_complete(read, new), Ok("r"));
+}
+
+#[test]
+fn restore_brings_back_what_was_delivered_after_what_was_not() {
+    let mut cache = Cache::new();
+    let (a, fd_a) = cache.open("a");
+    let (b, fd_b) = cache.open("b");
+    cache.read(a, "a0", 0);
+    cache.read(b, "b0", 0);
+    cache.read(a, "a1", 4096);
+    let (_, open) = cache.lookup("c");
+    cache.read(b, "b1", 4096);
+    let ids = [cache.take_read(fd_a, 0), cache.take_read(fd_b, 0)];
+    cache.table.take_wake();
+    cache.table.restore();
+    assert!(cache.table.take_wake());
+    cache.take_read(fd_a, 4096);
+    cache.take_open(open);
+    cache.take_read(fd_b, 4096);
+    assert_eq!([cache.take_read(fd_a, 0), cache.take_read(fd_b, 0)], ids);
+    cache.nothing();
+}
+
+#[test]
+fn restore_brings_back_what_was_delivered_in_the_same_order() {
+    // Also if some were with the daemon for so long that the ids went round the slots meanwhile.
+    let mut cache = Cache::new();
+    let (key, fd) = cache.open("a");
+    let slots = cache.table.requests().slots() as u32;
+    let mut kept = Vec::new();
+    for round in 0..slots + 10 {
+        let off = u64::from(round);
+        cache.read(key, "r", off);
+        let id = cache.take_read(fd, off);
+        if round % 20 == 0 {
+            kept.push((off, id));
+        } else {
+            assert_eq!(cache.table.read_complete(id, fd), Ok("r"));
+        }
+    }
+    assert_eq!(cache.table.requests().slots() as u32, slots);
+    cache.table.restore();
+    for (off, id) in kept {
+        assert_eq!(cache.take_read(fd, off), id);
+    }
+}
+
+#[test]
+fn restore_of_nothing_wakes_pollers() {
+    let mut cache = Cache::new();
+    cache.table.restore();
+    assert!(cache.table.take_wake());
+    cache.nothing();
+}
+
+#[test]
+fn whatever_can_be_read_wakes_pollers() {
+    // U7.
+    let mut cache = Cache::new();
+    let woken = |cache: &mut Cache| cache.table.take_wake();
+    assert!(!woken(&mut cache));
+    let (key, open) = cache.lookup("a");
+    assert!(woken(&mut cache), "OPEN");
+    assert!(!woken(&mut cache), "once");
+    let fd = cache.take_open(open);
+    assert!(!woken(&mut cache), "reading");
+    cache.read(key, "early", 0);
+    assert!(!woken(&mut cache), "not to be read yet");
+    assert_eq!(cache.answer(open).1, Ok(()));
+    assert!(woken(&mut cache), "READ after copen");
+    cache.read(key, "r", 4096);
+    assert!(woken(&mut cache), "READ");
+    cache.table.released(fd);
+    assert!(woken(&mut cache), "OPEN for READs that were not answered");
+    let (open, fd) = cache.take_any_open();
+    assert_eq!(cache.refuse(open, 5).1, Ok(()));
+    assert!(!woken(&mut cache), "nothing to be read");
+    cache.read(key, "again", 0);
+    assert!(woken(&mut cache), "OPEN after a refusal");
+    cache.take_any_open();
+    cache.table.released(fd);
+    assert!(!woken(&mut cache), "one that no longer counts");
+    assert_eq!(cache.table.unregister(key), Some("a"));
+    assert!(woken(&mut cache), "CLOSE");
+}
+
+#[test]
+fn reads_given_up_are_failed_and_the_object_stays() {
+    let mut cache = Cache::new();
+    let (key, fd) = cache.open("a");
+    cache.read(key, "queued", 0);
+    cache.read(key, "delivered", 4096);
+    let first = cache.take_read(fd, 0);
+    cache.put_back(first);
+    cache.table.cancel_reads(key);
+    assert_eq!(cache.failed(), ["queued", "delivered"]);
+    cache.nothing();
+    cache.read(key, "r", 8192);
+    cache.take_read(fd, 8192);
+}
+
+#[test]
+fn failures_that_are_not_yet_told_keep_their_room() {
+    let mut cache = Cache::new();
+    let (key, _) = cache.open("a");
+    cache.fill(key);
+    cache.table.cancel_reads(key);
+    assert!(matches!(
+        cache.table.read(key, 0, 1, "r"),
+        Err((Refused::Full, "r"))
+    ));
+    assert!(cache.table.pop_doomed().is_some());
+    assert!(cache.table.read(key, 0, 1, "r").is_ok());
+}
+
+#[test]
+fn the_first_of_the_reads_finds_somebody_to_watch() {
+    let mut cache = Cache::new();
+    let (key, fd) = cache.open("a");
+    assert!(!cache.table.keep_watching());
+    assert!(matches!(cache.table.read(key, 0, 1, "r0"), Ok(true)));
+    assert!(matches!(cache.table.read(key, 1, 1, "r1"), Ok(false)));
+    assert!(cache.table.keep_watching());
+    for off in [0, 1] {
+        let id = cache.take_read(fd, off);
+        assert!(cache.table.keep_watching());
+        assert!(cache.table.read_complete(id, fd).is_ok());
+    }
+    assert!(!cache.table.keep_watching());
+    assert!(matches!(cache.table.read(key, 2, 1, "r2"), Ok(true)));
+    // Whoever was to watch could not.
+    cache.table.stop_watching();
+    assert!(matches!(cache.table.read(key, 3, 1, "r3"), Ok(true)));
+    cache.table.kill();
+    assert_eq!(cache.failed(), ["r2", "r3"]);
+    assert!(!cache.table.keep_watching());
+}
+
+#[test]
+fn objects_with_reads_are_found() {
+    let mut cache = Cache::new();
+    let (a, _) = cache.open("a");
+    let (_, fd) = cache.open("b");
+    let (c, open) = cache.lookup("c");
+    let found = |cache: &Cache| {
+        let mut names = Vec::new();
+        let mut from = 0;
+        while let Some((found, next)) = cache.table.next_reading(from) {
+            names.extend(found.map(|(_, name)| name));
+            from = next;
+        }
+        names.sort();
+        names
+    };
+    assert_eq!(found(&cache), [""; 0]);
+    cache.read(a, "ra", 0);
+    cache.read(c, "rc", 0);
+    assert_eq!(found(&cache), ["a", "c"]);
+    cache.table.cancel_reads(a);
+    assert_eq!(found(&cache), ["c"]);
+    cache.table.released(fd);
+    assert!(cache.table.cancel_open(open).is_some());
+    assert_eq!(found(&cache), ["c"]);
+    cache.table.kill();
+    cache.failed();
+    assert_eq!(found(&cache), [""; 0]);
+}
+
+#[test]
+fn a_thousand_objects_are_opened_read_and_closed() {
+    let mut cache = Cache::new();
+    let lookups: Vec<_> = (0..1000).map(|_| cache.lookup("o")).collect();
+    let mut fds = Vec::new();
+    for (_, open) in &lookups {
+        fds.push(cache.take_open(*open));
+    }
+    // Answered in another order than they came in.
+    for (_, open) in lookups.iter().rev() {
+        assert_eq!(cache.answer(*open), (Some(("o", Ok(4096))), Ok(())));
+    }
+    for (key, _) in &lookups {
+        cache.read(*key, "r", 0);
+    }
+    let reads: Vec<_> = fds
+        .iter()
+        .map(|fd| (cache.take_read(*fd, 0), *fd))
+        .collect();
+    for (id, fd) in reads.iter().step_by(2) {
+        assert_eq!(cache.table.read_complete(*id, *fd), Ok("r"));
+    }
+    for (key, _) in &lookups {
+        assert_eq!(cache.table.unregister(*key), Some("o"));
+    }
+    assert_eq!(cache.failed().len(), 500);
+    for fd in fds {
+        cache.take_close(fd);
+        cache.table.released(fd);
+    }
+    cache.nothing();
+    cache.assert_empty();
+}
