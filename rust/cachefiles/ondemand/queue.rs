@@ -777,24 +777,26 @@ impl<F: Family> Table<F> {
             entry.fd = Some(object_id);
         }
         self.unqueue(msg_id, Phase::Delivered);
-        if let Some(Request {
-            kind: Kind::Open { issued, .. },
-            ..
-        }) = self.requests.get_mut(msg_id)
-        {
-            *issued = true;
-        }
         Ok(object_id)
     }
 
-    /// The daemon has the file descriptor `object_id`.
+    /// The daemon has the file descriptor `object_id`, and the OPEN that came with it.
     pub(crate) fn installed(&mut self, object_id: u32) {
         let Some(handle) = self.handles.get_mut(object_id) else {
             return;
         };
         handle.installed = true;
+        let object = handle.object;
         if core::mem::replace(&mut handle.close, Close::No) == Close::Later {
-            self.close_handle(object_id);
+            return self.close_handle(object_id);
+        }
+        let open = object.and_then(|key| self.objects.get(key.0)?.open);
+        if let Some(Request {
+            kind: Kind::Open { issued, .. },
+            ..
+        }) = open.and_then(|id| self.requests.get_mut(id))
+        {
+            *issued = true;
         }
     }
 

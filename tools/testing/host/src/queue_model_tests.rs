@@ -639,9 +639,19 @@ impl Run {
         self.table.installed(fd);
         let handle = self.handles.get_mut(&fd).unwrap();
         handle.installed = true;
+        let object = handle.object;
         if handle.close == Close::Later {
             let close = self.new_request();
-            self.queue_close(fd, close);
+            return self.queue_close(fd, close);
+        }
+        // Now it can be answered: before, no daemon had seen it.
+        let open = object.and_then(|object| self.objects.get(&object)?.open);
+        if let Some(Request {
+            kind: Kind::Open { issued, .. },
+            ..
+        }) = open.and_then(|open| self.requests.get_mut(&open))
+        {
+            *issued = true;
         }
     }
 
@@ -664,10 +674,9 @@ impl Run {
                     assert!(object_id > self.last_object_id, "an object id came back");
                     self.last_object_id = object_id;
                     let request = self.requests.get_mut(&id).unwrap();
-                    let Kind::Open { issued, .. } = &mut request.kind else {
+                    let Kind::Open { .. } = &request.kind else {
                         panic!("a file descriptor for {request:?}");
                     };
-                    *issued = true;
                     let object = request.object.unwrap();
                     self.set_phase(id, Phase::Sent);
                     self.objects.get_mut(&object).unwrap().fd = Some(object_id);

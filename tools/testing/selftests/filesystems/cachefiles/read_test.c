@@ -953,6 +953,84 @@ TEST_F_TIMEOUT(disk, what_was_never_fetched_is_asked_for_after_a_new_bind, 60)
 	EXPECT_GT(reads, 0);
 }
 
+/* A block that was written in part is data to the file system; the rest of it is zero. */
+TEST_F_TIMEOUT(disk, block_written_in_part_is_asked_for_after_a_new_lookup, 60)
+{
+	struct cf_blob *b = &self->b;
+	char part[100];
+	struct cf_op *op;
+	struct cf_msg m;
+	int reads = 0;
+
+	ASSERT_SETUP(cf_env_mount(&self->e));
+	ASSERT_EQ(0, cf_blob_open(&self->e, b, "blob", DISK_SIZE));
+	cf_pattern("blob", DISK_HALF, part, sizeof(part));
+	if (pwrite(b->anon, part, sizeof(part), DISK_HALF) != sizeof(part))
+		SKIP(return, "writes of a part of a block are refused: %s", strerror(errno));
+	close(b->fd);
+	ASSERT_EQ(0, cf_env_umount(&self->e));
+	ASSERT_EQ(0, cf_expect(self->e.dev, CF_CLOSE, &m));
+	close(b->anon);
+
+	ASSERT_SETUP(cf_env_mount(&self->e));
+	ASSERT_EQ(0, cf_blob_open(&self->e, b, "blob", DISK_SIZE));
+	no_readahead(b->fd);
+	op = cf_start_pread(b->fd, DISK_HALF, 4096);
+	EXPECT_EQ(4096, serve_until_done(&self->e, b, op, &reads));
+	EXPECT_EQ(-1, cf_check("blob", DISK_HALF, op->buf, 4096));
+	EXPECT_GT(reads, 0);
+}
+
+/* As after a crash, or a write-back that failed. */
+TEST_F_TIMEOUT(disk, hole_that_came_about_is_asked_for_and_not_zeros, 60)
+{
+	struct cf_blob *b = &self->b;
+	char path[PATH_MAX];
+	struct cf_op *op;
+	int fd, reads = 0;
+
+	ASSERT_TRUE(cf_find_cache_file(&self->e, "blob", NULL, path));
+	cf_env_close(&self->e);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 8192, 4096));
+	close(fd);
+
+	ASSERT_SETUP(rebind(&self->e));
+	ASSERT_EQ(0, cf_blob_open(&self->e, b, "blob", DISK_SIZE));
+	no_readahead(b->fd);
+	op = cf_start_pread(b->fd, 4096, 12288);
+	EXPECT_EQ(12288, serve_until_done(&self->e, b, op, &reads));
+	EXPECT_EQ(-1, cf_check("blob", 4096, op->buf, 12288));
+	EXPECT_EQ(1, reads);
+}
+
+/* A file that holds data where its list has none, as one of a file system that fills in blocks. */
+TEST_F_TIMEOUT(disk, data_that_nobody_wrote_is_not_believed, 60)
+{
+	struct cf_blob *b = &self->b;
+	static char zeros[4096];
+	char path[PATH_MAX];
+	struct cf_op *op;
+	int fd, reads = 0;
+
+	ASSERT_TRUE(cf_find_cache_file(&self->e, "blob", NULL, path));
+	cf_env_close(&self->e);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(4096, pwrite(fd, zeros, 4096, DISK_HALF + 4096));
+	ASSERT_EQ(0, fsync(fd));
+	close(fd);
+
+	ASSERT_SETUP(rebind(&self->e));
+	ASSERT_EQ(0, cf_blob_open(&self->e, b, "blob", DISK_SIZE));
+	no_readahead(b->fd);
+	op = cf_start_pread(b->fd, DISK_HALF + 4096, 4096);
+	EXPECT_EQ(4096, serve_until_done(&self->e, b, op, &reads));
+	EXPECT_EQ(-1, cf_check("blob", DISK_HALF + 4096, op->buf, 4096));
+	EXPECT_EQ(1, reads);
+}
+
 TEST_F_TIMEOUT(disk, other_size_in_copen_discards_the_content, 60)
 {
 	struct cf_blob *b = &self->b;
