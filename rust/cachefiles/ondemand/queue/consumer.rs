@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What lookups, reads and withdrawals do to the request table.
+
+use super::{
+    sibling_link,
+    Entry,
+    Event,
+    Family,
+    Kind,
+    Link,
+    List,
+    Next,
+    ObjectKey,
+    Phase,
+    Refused,
+    Request,
+    State,
+    Table, //
+};
+
+impl<F: Family> Table<F> {
+    /// Adds an object, which may have `max_size` bytes, and queues its OPEN, whose message will have
+    /// `open_size` bytes. Returns what
+    /// names the object and the OPEN, or both payloads if the object cannot be added.
+    #[allow(clippy::type_complexity)]
+    pub(crate) fn register(
+        &mut self,
+        payload: F::Object,
+        open_size: usize,
+        max_size: u64,
+        waiter: F::Waiter,
+    ) -> core::result::Result<(ObjectKey, u32), (Refused, F::Object, F::Waiter)> {
+        if self.dead {
+            return Err((Refused::Gone, payload, waiter));
+        }
+        // For the reopens, and for the CLOSE at the end: neither can fail.
+        if self.requests.wants(2).is_some() || self.requests.reserve().is_err() {
+            return Err((Refused::Full, payload, waiter));
+        }
+        let entry = Entry {
+            payload,
+            state: State::Opening,
+            fd: None,
+            open: None,
+            size: None,
+            max_size,
+            reads: List::default(),
+            open_size,
+        };
+        let key = match self.objects.insert(entry) {
+            Ok(key) => ObjectKey(key),
+            Err(entry) => {
+                self.requests.unreserve();
+                return Err((Refused::Full, entry.payload, waiter));
+            }
+        };
+        let open = Self::new_open(key, Some(waiter));
+        // There is room, as was seen above; without it, nobody would ever answer.
+        let id = self.requests.insert(open).unwrap_or_default();
+        self.queue_open(key, id);
+        Ok((key, id))
+    }
+
+    /// Takes back a lookup's OPEN whose answer nobody wants any more. `None` if it was answered
+    /// meanwhile.
+    pub(crate) fn cancel_open(&mut self, msg_id: u32) -> Option<F::Waiter> {
+        match self.requests.get(msg_id)? {
+            Request {
+                kind: Kind::Open {
+                    waiter: Some(_), ..
+                },
+                phase,
+                ..
+            } if *phase != Phase::Doomed => self.take_open(msg_id),
+            _ => None,
+        }
+    }
+
+    /// Queues a READ of `len` bytes at `off`. Returns whether somebody has to be found to
+    /// [watch](Self::next_reading) over READs.
+    pub(crate) fn read(
+        &mut self,
+        key: ObjectKey,
+        off: u64,
+        len: u64,
+        payload: F::Read,
+    ) -> core::result::Result<bool, (Refused, F::Read)> {
+        if self.dead || self.objects.get(key.0).is_none() {
+            return Err((Refused::Gone, payload));
+        }
+        let request = Request {
+            object: Some(key),
+            kind: Kind::Read { off, len, payload },
+            phase: Phase::Parked,
+            queue: Link::default(),
+            siblings: Link::default(),
+        };
+        let id = match self.requests.insert(request) {
+            Ok(id) => id,
+            Err(request) => match request.kind {
+                Kind::Read { payload, .. } => return Err((Refused::Full, payload)),
+                // Not reached: the request was made above.
+                _ => return Ok(false),
+            },
+        };
+        self.reads += 1;
+        if let Some(entry) = self.objects.get_mut(key.0) {
+            entry.reads.push_back(&mut self.requests, id, sibling_link);
+        }
+        if self.happen(key, Event::Read) == Next::Deliver {
+            self.make_ready(id, false);
+        }
+        Ok(!core::mem::replace(&mut self.watched, true))
+    }
+
+    /// Nobody watches: the next READ has to find somebody.
+    pub(crate) fn stop_watching(&mut self) {
+        self.watched = false;
+    }
+
+    /// Whether there is still something to be watched over; if not, the watch has ended.
+    pub(crate) fn keep_watching(&mut self) -> bool {
+        self.watched = self.reads > 0;
+        self.watched
+    }
+
+    /// Fails the READs of an object, which stays. Its payload is told by [`Self::pop_doomed`].
+    pub(crate) fn cancel_reads(&mut self, key: ObjectKey) {
+        self.doom_reads(key);
+    }
+
+    /// Looks for an object with READs in slot `from` or the next few. Returns it, if there is one, and
+    /// the slot to go on from; `None` after the last slot.
+    #[allow(clippy::type_complexity)]
+    pub(crate) fn next_reading(
+        &self,
+        from: usize,
+    ) -> Option<(Option<(ObjectKey, F::Object)>, usize)> {
+        let slots = self.objects.slots();
+        let end = slots.min(from.checked_add(Self::STRIDE)?);
+        for slot in from..end {
+            let key = self.objects.id_at(slot);
+            let entry = key.and_then(|key| self.objects.get(key).map(|entry| (key, entry)));
+            if let Some((key, entry)) = entry {
+                if entry.reads.head.is_some() {
+                    return Some((Some((ObjectKey(key), entry.payload.clone())), slot + 1));
+                }
+            }
+        }
+        (end < slots).then_some((None, end))
+    }
+
+    /// An object in slot `from` or after it, and the slot to go on from.
+    pub(crate) fn next_object(&self, from: usize) -> Option<(F::Object, usize)> {
+        let (key, next) = self.objects.next_used(from)?;
+        Some((self.objects.get(key)?.payload.clone(), next))
+    }
+
+    /// Removes an object. What was queued for it fails; if a daemon holds a file descriptor for
+    /// it, a CLOSE is queued.
+    pub(crate) fn unregister(&mut self, key: ObjectKey) -> Option<F::Object> {
+        self.doom_reads(key);
+        if let Some(open) = self.objects.get(key.0)?.open {
+            match self.requests.get_mut(open) {
+                Some(Request {
+                    kind:
+                        Kind::Open {
+                            waiter: Some(_), ..
+                        },
+                    ..
+                }) => {
+                    // Its waiter is told later.
+                    if let Some(req) = self.requests.get_mut(open) {
+                        req.object = None;
+                    }
+                    self.doom(open);
+                }
+                _ => {
+                    self.take_open(open);
+                }
+            }
+        }
+
+        let entry = self.objects.remove(key.0)?;
+        match entry.fd {
+            Some(object_id) if !self.dead => self.close_handle(object_id),
+            _ => self.requests.unreserve(),
+        }
+        Some(entry.payload)
+    }
+
+    /// The end: everything that waits fails, as [`Self::pop_doomed`] gets to it, and nothing is
+    /// queued or delivered any more.
+    pub(crate) fn kill(&mut self) {
+        self.dead = true;
+        self.wake = true;
+    }
+}

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the daemon does to the request table.
+
+use super::{
+    Close,
+    Delivery,
+    Entry,
+    Event,
+    Family,
+    Handle,
+    Kind,
+    Phase,
+    Refused,
+    Request,
+    Table, //
+};
+use crate::{
+    daemon::command::Reply,
+    errno::{
+        Errno,
+        Result, //
+    },
+    ondemand::msg::{
+        self,
+        Message, //
+    }, //
+};
+
+impl<F: Family> Table<F> {
+    /// The next message, for a buffer of `room` bytes.
+    pub(crate) fn deliver(&mut self, room: usize) -> Delivery<F> {
+        let Some(msg_id) = self.queue.head.filter(|_| !self.dead) else {
+            return Delivery::Empty;
+        };
+        let Some(req) = self.requests.get(msg_id) else {
+            return Delivery::Empty;
+        };
+        let entry = req.object.and_then(|key| self.objects.get(key.0));
+        let (size, delivery, phase) = match (&req.kind, entry) {
+            (Kind::Open { .. }, Some(entry)) => (
+                entry.open_size,
+                Delivery::Open {
+                    msg_id,
+                    object: entry.payload.clone(),
+                },
+                Phase::Claimed,
+            ),
+            (Kind::Read { off, len, .. }, Some(Entry { fd: Some(fd), .. })) => (
+                msg::READ_SIZE,
+                Delivery::Message {
+                    msg_id,
+                    msg: Message::read(msg_id, *fd, *off, *len),
+                },
+                Phase::Delivered,
+            ),
+            (Kind::Close { object_id }, _) => (
+                msg::HEADER_SIZE,
+                Delivery::Message {
+                    msg_id,
+                    msg: Message::close(msg_id, *object_id),
+                },
+                Phase::Delivered,
+            ),
+            // Not reached by the invariants.
+            _ => return Delivery::Empty,
+        };
+        if size > room {
+            return Delivery::TooSmall;
+        }
+        self.unqueue(msg_id, phase);
+        delivery
+    }
+
+    /// A message reached the daemon. There is no answer to a CLOSE, so that one is done.
+    pub(crate) fn delivered(&mut self, msg_id: u32) {
+        if let Some(Request {
+            kind: Kind::Close { object_id },
+            phase: Phase::Delivered,
+            ..
+        }) = self.requests.get(msg_id)
+        {
+            if let Some(handle) = self.handles.get_mut(*object_id) {
+                handle.close = Close::No;
+            }
+            self.unqueue(msg_id, Phase::Parked);
+            self.requests.remove(msg_id);
+        }
+    }
+
+    /// A message did not reach the daemon: it is the `next` one again, or the last one, if it is not
+    /// for its own sake and others may fare better.
+    pub(crate) fn put_back(&mut self, msg_id: u32, next: bool) {
+        let Some(req) = self.requests.get(msg_id) else {
+            return;
+        };
+        if !matches!(req.phase, Phase::Claimed | Phase::Delivered) {
+            return;
+        }
+        self.unqueue(msg_id, Phase::Parked);
+        self.make_ready(msg_id, next);
+    }
+
+    /// Gives a claimed OPEN an object id, which goes with the file descriptor into the message.
+    /// A file descriptor that was issued for the same object before no longer counts.
+    ///
+    /// `Gone` if nobody waits for the OPEN any more.
+    pub(crate) fn issue(&mut self, msg_id: u32) -> core::result::Result<u32, Refused> {
+        let Some(Request {
+            object: Some(key),
+            phase: Phase::Claimed,
+            ..
+        }) = self.requests.get(msg_id)
+        else {
+            return Err(Refused::Gone);
+        };
+        let key = *key;
+        let handle = Handle {
+            object: Some(key),
+            close: Close::No,
+            installed: false,
+        };
+        let object_id = self.handles.insert(handle).map_err(|_| Refused::Full)?;
+        if let Some(entry) = self.objects.get_mut(key.0) {
+            entry.fd = Some(object_id);
+        }
+        self.unqueue(msg_id, Phase::Delivered);
+        Ok(object_id)
+    }
+
+    /// The daemon has the file descriptor `object_id`, and the OPEN that came with it.
+    pub(crate) fn installed(&mut self, object_id: u32) {
+        let Some(handle) = self.handles.get_mut(object_id) else {
+            return;
+        };
+        handle.installed = true;
+        let object = handle.object;
+        if core::mem::replace(&mut handle.close, Close::No) == Close::Later {
+            return self.close_handle(object_id);
+        }
+        let open = object.and_then(|key| self.objects.get(key.0)?.open);
+        if let Some(Request {
+            kind: Kind::Open { issued, .. },
+            ..
+        }) = open.and_then(|id| self.requests.get_mut(id))
+        {
+            *issued = true;
+        }
+    }
+
+    /// The daemon's answer to an OPEN. Returns who to tell what, and what the daemon is told.
+    ///
+    /// # Errors
+    ///
+    /// - `EINVAL`, without a result for anybody, if `msg_id` is not an OPEN that was issued.
+    /// - What `reply` is, if that is an error; the OPEN fails with the same.
+    /// - `EINVAL` if the size is more than the object may have, or not that of the first OPEN; the OPEN fails too.
+    #[allow(clippy::type_complexity)]
+    pub(crate) fn copen(
+        &mut self,
+        msg_id: u32,
+        reply: Result<Reply>,
+    ) -> (Option<(F::Waiter, Result<u64>)>, Result) {
+        let key = match self.requests.get(msg_id) {
+            Some(Request {
+                object: Some(key),
+                kind: Kind::Open { issued: true, .. },
+                phase,
+                ..
+            }) if *phase != Phase::Doomed => *key,
+            _ => return (None, Err(Errno::EINVAL)),
+        };
+        let waiter = self.take_open(msg_id);
+        let Some(entry) = self.objects.get_mut(key.0) else {
+            return (None, Err(Errno::EINVAL));
+        };
+        let (outcome, answer) = match reply {
+            Err(errno) => (Err(errno), Err(errno)),
+            Ok(Reply::Failed(errno)) => (Err(errno), Ok(())),
+            Ok(Reply::Size(_)) if entry.fd.is_none() => (Err(Errno::EBADFD), Ok(())),
+            Ok(Reply::Size(size))
+                if size > entry.max_size || entry.size.is_some_and(|old| old != size) =>
+            {
+                (Err(Errno::EINVAL), Err(Errno::EINVAL))
+            }
+            Ok(Reply::Size(size)) => {
+                entry.size = Some(size);
+                (Ok(size), Ok(()))
+            }
+        };
+        self.happen(
+            key,
+            match outcome {
+                Ok(_) => Event::Opened,
+                Err(_) => Event::OpenFailed,
+            },
+        );
+        (waiter.map(|waiter| (waiter, outcome)), answer)
+    }
+
+    /// The daemon says that it has answered a READ, through the file descriptor `object_id`.
+    /// Returns the read, which looks for itself whether that is so.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `msg_id` is not a READ of that object.
+    pub(crate) fn read_complete(&mut self, msg_id: u32, object_id: u32) -> Result<F::Read> {
+        let handle = self.handles.get(object_id).and_then(|h| h.object);
+        match self.requests.get(msg_id) {
+            Some(Request {
+                object: Some(key),
+                kind: Kind::Read { .. },
+                phase,
+                ..
+            }) if *phase != Phase::Doomed && handle == Some(*key) => {
+                self.take_read(msg_id).ok_or(Errno::EINVAL)
+            }
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// The last copy of a file descriptor is gone.
+    pub(crate) fn released(&mut self, object_id: u32) {
+        let Some(handle) = self.handles.remove(object_id) else {
+            return;
+        };
+        // Nothing is left to be closed.
+        match handle.close {
+            Close::No => {}
+            Close::Later => self.requests.unreserve(),
+            Close::Queued(id) => {
+                self.unqueue(id, Phase::Doomed);
+                self.requests.remove(id);
+            }
+        }
+        let Some(key) = handle.object else {
+            return;
+        };
+        let Some(entry) = self.objects.get_mut(key.0) else {
+            return;
+        };
+        if entry.fd == Some(object_id) {
+            entry.fd = None;
+            let reads = entry.reads.head.is_some();
+            self.happen(key, Event::Released { reads });
+        }
+    }
+
+    /// A new daemon has taken over: what the old one had in hand is delivered again, oldest first.
+    pub(crate) fn restore(&mut self) {
+        while let Some(id) = self.delivered.head {
+            self.unqueue(id, Phase::Parked);
+            self.make_ready(id, false);
+        }
+        // Even a daemon that was owed nothing may want to know that it is in charge.
+        self.wake = true;
+    }
+}
