@@ -83,13 +83,16 @@ version_text() {
 
 # check_compilers CONFIG KERNEL: Rust modules need the very compilers that the kernel was built with.
 check_compilers() {
-	local root have want
+	local root have want cc
 	root=$("$TOP/scripts/toolchain")
 	have=$(chroot "$root" rustc --version)
 	want=$(version_text "$1" RUSTC_VERSION_TEXT)
 	if [[ $have == "$want" ]]; then
 		want=$(version_text "$1" CC_VERSION_TEXT)
-		have=$(chroot "$root" "${want%% *}" --version 2>/dev/null | head -n 1)
+		# "gcc-14 (Debian ...) ...", but "Debian clang version ...".
+		cc=${want%% *}
+		[[ $want != *clang* ]] || cc=clang
+		have=$(chroot "$root" "$cc" --version 2>/dev/null | head -n 1) || true
 		[[ $have != "$want" ]] || return 0
 	fi
 	die "$2 was built with '$want' but the toolchain has '${have:-none}';" \
