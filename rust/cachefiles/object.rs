@@ -150,7 +150,6 @@ impl Object {
     fn new(ondemand: Arc<Ondemand>, cookie: &Cookie) -> Result<Arc<Self>> {
         let volume_key = copy(cookie.volume().key())?;
         let cookie_key = copy(cookie.key())?;
-        let empty = new_presence(0)?;
         Arc::pin_init(
             pin_init!(Self {
                 ondemand,
@@ -163,7 +162,7 @@ impl Object {
                 errors: SetOnce::new(),
                 backing <- new_spinlock!(None),
                 cookie <- new_spinlock!(Some(cookie.into())),
-                presence <- new_spinlock!(empty),
+                presence <- new_spinlock!(Presence::new(Parts::new(), 0)),
             }),
             GFP_KERNEL,
         )
@@ -280,13 +279,11 @@ impl Object {
     }
 
     /// Ends what the attachment was needed for. Returns what is present.
-    fn detach(&self) -> Option<Presence> {
+    fn detach(&self) -> Presence {
         // Both are let go without the lock.
         let _backing = self.backing.lock().take();
         let _cookie = self.cookie.lock().take();
-        let mut map = new_presence(0).ok()?;
-        core::mem::swap(&mut *self.presence.lock(), &mut map);
-        Some(map)
+        core::mem::replace(&mut *self.presence.lock(), Presence::new(Parts::new(), 0))
     }
 }
 
@@ -503,9 +500,9 @@ impl Attachment {
         let map = self.object.detach();
         with_cred(cache.cred(), || {
             let retired = cookie.is_retired() || self.object.retired.load(Relaxed) != 0;
-            let kept = match (retired, map) {
-                (false, Some(map)) => self.keep(cookie, &map),
-                _ => Err(ESTALE),
+            let kept = match retired {
+                false => self.keep(cookie, &map),
+                true => Err(ESTALE),
             };
             if let Err(e) = kept {
                 step!("cookie {:x}: not kept: {:?}\n", cookie.debug_id(), e);

@@ -302,38 +302,49 @@ impl<F: Family> Table<F> {
         self.dead
     }
 
-    fn make_ready(&mut self, id: u32, first: bool) {
-        if let Some(req) = self.requests.get_mut(id) {
-            req.phase = Phase::Ready;
-            if first {
-                self.queue.push_front(&mut self.requests, id, queue_link);
-            } else {
-                self.queue.push_back(&mut self.requests, id, queue_link);
-            }
-            self.wake = true;
-        }
-    }
-
-    /// Takes a request off the queue or the list of the delivered, if it is there, and gives it
-    /// another phase.
-    fn unqueue(&mut self, id: u32, phase: Phase) {
+    /// Gives a request another phase, and moves it to the end of that phase's list. This is the only
+    /// way on or off the lists, but for [`Self::put_first`]: so whatever becomes of a request, it is
+    /// on the list that it says it is on.
+    fn set_phase(&mut self, id: u32, phase: Phase) {
         let Some(req) = self.requests.get_mut(id) else {
             return;
         };
         match core::mem::replace(&mut req.phase, phase) {
             Phase::Ready => self.queue.unlink(&mut self.requests, id, queue_link),
             Phase::Delivered => self.delivered.unlink(&mut self.requests, id, queue_link),
-            Phase::Parked | Phase::Claimed | Phase::Doomed => {}
+            Phase::Doomed => self.doomed.unlink(&mut self.requests, id, queue_link),
+            Phase::Parked | Phase::Claimed => {}
         }
-        if phase == Phase::Delivered {
-            self.delivered.push_back(&mut self.requests, id, queue_link);
+        match phase {
+            Phase::Ready => {
+                self.queue.push_back(&mut self.requests, id, queue_link);
+                self.wake = true;
+            }
+            Phase::Delivered => self.delivered.push_back(&mut self.requests, id, queue_link),
+            Phase::Doomed => self.doomed.push_back(&mut self.requests, id, queue_link),
+            Phase::Parked | Phase::Claimed => {}
         }
+    }
+
+    /// Makes a request the next one to be delivered.
+    fn put_first(&mut self, id: u32) {
+        self.set_phase(id, Phase::Parked);
+        if let Some(req) = self.requests.get_mut(id) {
+            req.phase = Phase::Ready;
+            self.queue.push_front(&mut self.requests, id, queue_link);
+            self.wake = true;
+        }
+    }
+
+    /// Takes a request off its list and out of the table.
+    fn remove(&mut self, id: u32) -> Option<Request<F>> {
+        self.set_phase(id, Phase::Parked);
+        self.requests.remove(id)
     }
 
     /// Takes an OPEN out of the table.
     fn take_open(&mut self, id: u32) -> Option<F::Waiter> {
-        self.unqueue(id, Phase::Doomed);
-        let req = self.requests.remove(id)?;
+        let req = self.remove(id)?;
         let waiter = match req.kind {
             Kind::Open { waiter, .. } => waiter,
             _ => None,
@@ -348,34 +359,31 @@ impl<F: Family> Table<F> {
         waiter
     }
 
-    /// Takes a READ out of the table, which must not be on the list of the doomed.
+    /// Takes a READ out of the table.
     fn take_read(&mut self, id: u32) -> Option<F::Read> {
-        if self.requests.get(id)?.phase != Phase::Doomed {
-            self.unqueue(id, Phase::Doomed);
-            let key = self.requests.get(id)?.object?;
-            if let Some(entry) = self.objects.get_mut(key.0) {
-                entry.reads.unlink(&mut self.requests, id, sibling_link);
-            }
-            self.reads -= 1;
+        let req = self.requests.get(id)?;
+        // The doomed are no longer their object's.
+        if let (Some(key), true) = (req.object, req.phase != Phase::Doomed) {
+            self.disown(key, id);
         }
-        match self.requests.remove(id)?.kind {
+        match self.remove(id)?.kind {
             Kind::Read { payload, .. } => Some(payload),
             _ => None,
         }
     }
 
-    fn doom(&mut self, id: u32) {
-        self.unqueue(id, Phase::Doomed);
-        self.doomed.push_back(&mut self.requests, id, queue_link);
+    /// Takes a READ off its object's list.
+    fn disown(&mut self, key: ObjectKey, id: u32) {
+        if let Some(entry) = self.objects.get_mut(key.0) {
+            entry.reads.unlink(&mut self.requests, id, sibling_link);
+        }
+        self.reads -= 1;
     }
 
     fn doom_reads(&mut self, key: ObjectKey) {
         while let Some(id) = self.objects.get(key.0).and_then(|entry| entry.reads.head) {
-            if let Some(entry) = self.objects.get_mut(key.0) {
-                entry.reads.unlink(&mut self.requests, id, sibling_link);
-            }
-            self.reads -= 1;
-            self.doom(id);
+            self.disown(key, id);
+            self.set_phase(id, Phase::Doomed);
         }
     }
 
@@ -384,10 +392,7 @@ impl<F: Family> Table<F> {
     pub(crate) fn pop_doomed(&mut self) -> Option<Failed<F>> {
         loop {
             let id = match self.doomed.head {
-                Some(id) => {
-                    self.doomed.unlink(&mut self.requests, id, queue_link);
-                    id
-                }
+                Some(id) => id,
                 None if self.dead => {
                     // Nothing is queued any more, so no slot is looked at twice.
                     let (id, next) = self.requests.next_used(self.swept)?;
@@ -408,8 +413,7 @@ impl<F: Family> Table<F> {
                     }
                 }
                 Kind::Close { .. } => {
-                    self.unqueue(id, Phase::Doomed);
-                    self.requests.remove(id);
+                    self.remove(id);
                 }
             }
         }
@@ -432,7 +436,7 @@ impl<F: Family> Table<F> {
         if let Some(entry) = self.objects.get_mut(key.0) {
             entry.open = Some(id);
         }
-        self.make_ready(id, false);
+        self.set_phase(id, Phase::Ready);
     }
 
     /// Gives the object's READs the phase that its state calls for.
@@ -441,8 +445,10 @@ impl<F: Family> Table<F> {
         while let Some(id) = next {
             next = self.requests.get(id).and_then(|req| req.siblings.next);
             match self.requests.get(id).map(|req| req.phase) {
-                Some(Phase::Parked) if ready => self.make_ready(id, false),
-                Some(Phase::Ready | Phase::Delivered) if !ready => self.unqueue(id, Phase::Parked),
+                Some(Phase::Parked) if ready => self.set_phase(id, Phase::Ready),
+                Some(Phase::Ready | Phase::Delivered) if !ready => {
+                    self.set_phase(id, Phase::Parked)
+                }
                 _ => {}
             }
         }
@@ -488,7 +494,7 @@ impl<F: Family> Table<F> {
         };
         if let Ok(id) = self.requests.insert_reserved(close) {
             handle.close = Close::Queued(id);
-            self.make_ready(id, false);
+            self.set_phase(id, Phase::Ready);
         }
     }
 }

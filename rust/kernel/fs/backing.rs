@@ -9,6 +9,7 @@ use super::{
     dentry::Dentry,
     inode::Inode,
     path::{
+        idmap,
         Mount,
         WriteAccess, //
     }, //
@@ -94,15 +95,8 @@ pub(crate) fn tmpfile(
     // CAST: A mode fits.
     let mode = (bindings::S_IFREG | 0o600) as bindings::umode_t;
     // SAFETY: All are valid, and the dentry is a directory on the mount.
-    let file = unsafe {
-        bindings::kernel_tmpfile_open(
-            core::ptr::addr_of_mut!(bindings::nop_mnt_idmap),
-            &path,
-            mode,
-            OPEN_FLAGS,
-            cred.as_ptr(),
-        )
-    };
+    let file =
+        unsafe { bindings::kernel_tmpfile_open(idmap(), &path, mode, OPEN_FLAGS, cred.as_ptr()) };
     // SAFETY: The function opens a file, or returns an error.
     with_iter_ops(unsafe { owned(from_err_ptr(file)?) }?)
 }

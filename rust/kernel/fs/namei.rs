@@ -11,7 +11,10 @@
 
 use super::{
     dentry::Dentry,
-    path::WriteAccess, //
+    path::{
+        idmap,
+        WriteAccess, //
+    }, //
 };
 use crate::bindings;
 use core::{
@@ -38,10 +41,6 @@ fn qstr(name: &[u8]) -> bindings::qstr {
     // CAST: A name that does not fit would be longer than any file system takes.
     qstr.__bindgen_anon_1.__bindgen_anon_1.len = name.len().min(u32::MAX as usize) as u32;
     qstr
-}
-
-fn idmap() -> *mut bindings::mnt_idmap {
-    core::ptr::addr_of_mut!(bindings::nop_mnt_idmap)
 }
 
 /// Checks that names can be looked up in `dir`, and that it is of the file system that `write` is

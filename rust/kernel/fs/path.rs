@@ -21,6 +21,11 @@ use kernel::{
     types::Opaque, //
 };
 
+/// The mapping of user ids of a mount that maps none: that of all mounts that are used here.
+pub(super) fn idmap() -> *mut bindings::mnt_idmap {
+    core::ptr::addr_of_mut!(bindings::nop_mnt_idmap)
+}
+
 /// A `struct vfsmount`.
 ///
 /// # Invariants

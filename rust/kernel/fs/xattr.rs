@@ -6,17 +6,16 @@
 
 use super::{
     dentry::Dentry,
-    path::WriteAccess, //
+    path::{
+        idmap,
+        WriteAccess, //
+    }, //
 };
 use crate::bindings;
 use kernel::{
     error::to_result,
     prelude::*, //
 };
-
-fn idmap() -> *mut bindings::mnt_idmap {
-    core::ptr::addr_of_mut!(bindings::nop_mnt_idmap)
-}
 
 /// Reads an attribute into `buf` and returns its length in bytes.
 ///

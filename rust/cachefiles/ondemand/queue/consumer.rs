@@ -21,8 +21,8 @@ use super::{
 
 impl<F: Family> Table<F> {
     /// Adds an object, which may have `max_size` bytes, and queues its OPEN, whose message will have
-    /// `open_size` bytes. Returns what
-    /// names the object and the OPEN, or both payloads if the object cannot be added.
+    /// `open_size` bytes. Returns what names the object and the OPEN, or both payloads if the object
+    /// cannot be added.
     #[allow(clippy::type_complexity)]
     pub(crate) fn register(
         &mut self,
@@ -109,7 +109,7 @@ impl<F: Family> Table<F> {
             entry.reads.push_back(&mut self.requests, id, sibling_link);
         }
         if self.happen(key, Event::Read) == Next::Deliver {
-            self.make_ready(id, false);
+            self.set_phase(id, Phase::Ready);
         }
         Ok(!core::mem::replace(&mut self.watched, true))
     }
@@ -125,7 +125,7 @@ impl<F: Family> Table<F> {
         self.watched
     }
 
-    /// Fails the READs of an object, which stays. Its payload is told by [`Self::pop_doomed`].
+    /// Fails the READs of an object, which stays. [`Self::pop_doomed`] finds them.
     pub(crate) fn cancel_reads(&mut self, key: ObjectKey) {
         self.doom_reads(key);
     }
@@ -174,7 +174,7 @@ impl<F: Family> Table<F> {
                     if let Some(req) = self.requests.get_mut(open) {
                         req.object = None;
                     }
-                    self.doom(open);
+                    self.set_phase(open, Phase::Doomed);
                 }
                 _ => {
                     self.take_open(open);

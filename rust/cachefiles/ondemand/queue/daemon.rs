@@ -68,7 +68,7 @@ impl<F: Family> Table<F> {
         if size > room {
             return Delivery::TooSmall;
         }
-        self.unqueue(msg_id, phase);
+        self.set_phase(msg_id, phase);
         delivery
     }
 
@@ -83,8 +83,7 @@ impl<F: Family> Table<F> {
             if let Some(handle) = self.handles.get_mut(*object_id) {
                 handle.close = Close::No;
             }
-            self.unqueue(msg_id, Phase::Parked);
-            self.requests.remove(msg_id);
+            self.remove(msg_id);
         }
     }
 
@@ -97,8 +96,11 @@ impl<F: Family> Table<F> {
         if !matches!(req.phase, Phase::Claimed | Phase::Delivered) {
             return;
         }
-        self.unqueue(msg_id, Phase::Parked);
-        self.make_ready(msg_id, next);
+        if next {
+            self.put_first(msg_id);
+        } else {
+            self.set_phase(msg_id, Phase::Ready);
+        }
     }
 
     /// Gives a claimed OPEN an object id, which goes with the file descriptor into the message.
@@ -124,7 +126,7 @@ impl<F: Family> Table<F> {
         if let Some(entry) = self.objects.get_mut(key.0) {
             entry.fd = Some(object_id);
         }
-        self.unqueue(msg_id, Phase::Delivered);
+        self.set_phase(msg_id, Phase::Delivered);
         Ok(object_id)
     }
 
@@ -229,8 +231,7 @@ impl<F: Family> Table<F> {
             Close::No => {}
             Close::Later => self.requests.unreserve(),
             Close::Queued(id) => {
-                self.unqueue(id, Phase::Doomed);
-                self.requests.remove(id);
+                self.remove(id);
             }
         }
         let Some(key) = handle.object else {
@@ -249,8 +250,7 @@ impl<F: Family> Table<F> {
     /// A new daemon has taken over: what the old one had in hand is delivered again, oldest first.
     pub(crate) fn restore(&mut self) {
         while let Some(id) = self.delivered.head {
-            self.unqueue(id, Phase::Parked);
-            self.make_ready(id, false);
+            self.set_phase(id, Phase::Ready);
         }
         // Even a daemon that was owed nothing may want to know that it is in charge.
         self.wake = true;
