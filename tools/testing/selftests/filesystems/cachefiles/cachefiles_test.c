@@ -162,6 +162,13 @@ int cf_complete(int anon_fd, uint32_t msg_id)
 	return ioctl(anon_fd, CF_IOC_READ_COMPLETE, (unsigned long)msg_id) ? -errno : 0;
 }
 
+ssize_t cf_pwrite(int fd, const void *buf, size_t len, off_t off)
+{
+	ssize_t n = pwrite(fd, buf, len, off);
+
+	return n < 0 ? -errno : n;
+}
+
 void *cf_nowhere(void)
 {
 	return (void *)8;

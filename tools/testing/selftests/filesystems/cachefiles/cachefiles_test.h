@@ -20,12 +20,17 @@
 #define CF_ROOT		"/var/cache/fscache"	/* an ext4 of its own */
 #define CF_BLOCK	4096			/* what READ ranges are aligned to */
 
+/* ---- which implementation is tested, and where they are meant to differ ---- */
+/* CACHEFILES_IMPLEMENTATION=c in the environment; otherwise it is the one in Rust. */
+bool cf_is_c(void);
 /*
- * Where this implementation deliberately differs from the C one.  One line per
- * constant, explained in intended-differences.txt.
+ * What to expect of the implementation under test where the two differ on
+ * purpose: the line @id of intended-differences.txt, which has to be there.  A
+ * number; a negative error number for "-EIO", a positive one for "EIO";
+ * -ETIMEDOUT for "hang", as cf_wait() returns it; 1 and 0 for "yes" and "no".
  */
-#define CF_CULL_OUTSIDE_ERRNO	EINVAL	/* cwd is not below <dir>/cache */
-#define CF_WRITE_BEYOND_ERRNO	EFBIG	/* anon fd write past the object's size */
+long cf_intended(const char *id);
+#define CF_CRASH	-9999L	/* for "crash": whatever is asked for does not return */
 
 /* The limit on anything that needs no time but the scheduler's, in ms. */
 #define CF_SOON		10000
@@ -95,6 +100,8 @@ int cf_recv(int dev, struct cf_msg *m, int timeout_ms);
 int cf_expect(int dev, uint32_t opcode, struct cf_msg *m);
 int cf_copen(int dev, uint32_t msg_id, long long size);
 int cf_complete(int anon_fd, uint32_t msg_id);	/* 0 or -errno */
+
+ssize_t cf_pwrite(int fd, const void *buf, size_t len, off_t off);	/* or -errno */
 
 void *cf_nowhere(void);				/* a buffer that faults */
 
