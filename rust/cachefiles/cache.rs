@@ -10,6 +10,7 @@ use crate::{
     daemon::Config,
     interface::CacheFilesBackend,
     kernel_next::{
+        compat::EOPNOTSUPP,
         cred::{
             with_cred,
             NewCredential, //

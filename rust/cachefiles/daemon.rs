@@ -17,6 +17,7 @@ use crate::{
     debug,
     interface::CacheFilesBackend,
     kernel_next::{
+        compat::EOPNOTSUPP,
         cred::{
             capable_sys_admin,
             SecurityId, //

@@ -18,6 +18,10 @@ use crate::{
         Cache, //
     },
     kernel_next::{
+        compat::{
+            ENODATA,
+            ESTALE, //
+        },
         cred::with_cred,
         crypto::sha256,
         fs::{

@@ -5,6 +5,10 @@
 use crate::{
     cache::Cache,
     kernel_next::{
+        compat::{
+            ENODATA,
+            ESTALE, //
+        },
         crypto::sha256,
         fs::{
             dentry::Dentry,

@@ -4,7 +4,13 @@
 //!
 //! C header: [`include/linux/anon_inodes.h`](srctree/include/linux/anon_inodes.h)
 
-use crate::bindings;
+use crate::{
+    bindings,
+    kernel_next::compat::{
+        this_module,
+        ModuleMetadata, //
+    }, //
+};
 use core::{
     marker::PhantomData,
     ptr::NonNull, //
@@ -19,10 +25,6 @@ use kernel::{
         Kiocb, //
     },
     iov::IovIterSource,
-    module::{
-        this_module,
-        ModuleMetadata, //
-    },
     prelude::*,
     sync::aref::ARef,
     types::ForeignOwnable, //

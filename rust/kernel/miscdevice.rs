@@ -7,15 +7,17 @@
 //!
 //! C header: [`include/linux/miscdevice.h`](srctree/include/linux/miscdevice.h)
 
-use crate::bindings;
+use crate::{
+    bindings,
+    kernel_next::compat::{
+        this_module,
+        ModuleMetadata, //
+    }, //
+};
 use core::marker::PhantomData;
 use kernel::{
     error::to_result,
     fs::File,
-    module::{
-        this_module,
-        ModuleMetadata, //
-    },
     prelude::*,
     sync::poll::PollTable,
     types::{

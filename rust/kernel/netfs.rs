@@ -10,6 +10,7 @@
 use crate::{
     bindings,
     kernel_next::{
+        compat::ENOBUFS,
         fs::backing,
         fscache::{
             Backend,

@@ -9,6 +9,10 @@ use super::limits::{
     Thresholds, //
 };
 use crate::kernel_next::{
+    compat::{
+        ENOBUFS,
+        EOPNOTSUPP, //
+    },
     fs::path::Mount,
     fscache::stats, //
 };

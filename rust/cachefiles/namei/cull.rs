@@ -9,6 +9,7 @@ use crate::{
         Cache, //
     },
     kernel_next::{
+        compat::ESTALE,
         cred::with_cred,
         fs::{
             namei::Removing,

@@ -13,6 +13,7 @@ use crate::{
             self,
             AnonFile, //
         },
+        compat::ENOBUFS,
         cred::with_cred,
         fs::backing,
         fscache::stats, //

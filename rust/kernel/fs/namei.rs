@@ -16,7 +16,10 @@ use super::{
         WriteAccess, //
     }, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    kernel_next::compat::EOPNOTSUPP, //
+};
 use core::{
     marker::PhantomData,
     mem::ManuallyDrop,
