@@ -136,6 +136,17 @@ impl Cache {
         pr_info!("File cache unregistered\n");
     }
 
+    /// What it says of the cache that a file could not be made in it. If its file system takes no
+    /// more, nothing new can be fetched: the cache is dead, and whoever waits is told so, the daemon
+    /// too (`cachefiles_io_error()`). What went wrong with a file that exists says nothing of the
+    /// others.
+    pub(crate) fn not_made(&self, error: Error) {
+        if (error == EIO || error == EROFS) && !self.ondemand.is_dead() {
+            pr_err!("The cache's file system takes no more files: {:?}\n", error);
+            self.ondemand.kill();
+        }
+    }
+
     pub(crate) fn ondemand(&self) -> &Arc<Ondemand> {
         &self.ondemand
     }

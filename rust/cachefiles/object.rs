@@ -389,9 +389,11 @@ impl Attachment {
             Err(e) => return Err(e),
         }
         cache.space().check(1, 0, For::Create)?;
-        let write = cache.mount().want_write()?;
-        let file = backing::tmpfile(&write, fan, cache.cred())?;
-        drop(write);
+        let file = cache
+            .mount()
+            .want_write()
+            .and_then(|write| backing::tmpfile(&write, fan, cache.cred()))
+            .inspect_err(|e| cache.not_made(*e))?;
         // It is new: nobody else can have marked it.
         let mark = backing::inode(&file).mark_in_use().ok_or(EBUSY)?;
         let file = InUseFile { _mark: mark, file };
