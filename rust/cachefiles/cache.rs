@@ -16,6 +16,7 @@ use crate::{
             NewCredential, //
         },
         fs::{
+            backing,
             namei::may_create_in,
             path::{
                 Mount,
@@ -136,12 +137,20 @@ impl Cache {
         pr_info!("File cache unregistered\n");
     }
 
-    /// What it says of the cache that a file could not be made in it. If its file system takes no
-    /// more, nothing new can be fetched: the cache is dead, and whoever waits is told so, the daemon
-    /// too (`cachefiles_io_error()`). What went wrong with a file that exists says nothing of the
-    /// others.
-    pub(crate) fn not_made(&self, error: Error) {
-        if (error == EIO || error == EROFS) && !self.ondemand.is_dead() {
+    /// Whether the cache is dead, now that something could not be found or made in it: then nothing
+    /// new can be fetched, and whoever waits is told so, the daemon too (`cachefiles_io_error()`).
+    /// What is wrong with one file or directory says nothing of the others, so the file system is
+    /// asked for a file. The caller has the cache's credentials.
+    pub(crate) fn doubt(&self, error: Error) {
+        let is_fatal = |e| e == EIO || e == EROFS;
+        if !is_fatal(error) || self.ondemand.is_dead() {
+            return;
+        }
+        let file = self
+            .mount()
+            .want_write()
+            .and_then(|write| backing::tmpfile(&write, &self.store, &self.cred));
+        if file.is_err_and(is_fatal) {
             pr_err!("The cache's file system takes no more files: {:?}\n", error);
             self.ondemand.kill();
         }

@@ -329,6 +329,7 @@ impl Attachment {
             cookie.set_object_size(i64::try_from(size).map_err(|_| EFBIG)?);
             with_cred(cache.cred(), || {
                 Self::find_file(&volume, cookie, &object, &name, size)
+                    .inspect_err(|e| cache.doubt(*e))
             })
             .map(|(file, linked)| (size, file, linked))
         });
@@ -389,11 +390,9 @@ impl Attachment {
             Err(e) => return Err(e),
         }
         cache.space().check(1, 0, For::Create)?;
-        let file = cache
-            .mount()
-            .want_write()
-            .and_then(|write| backing::tmpfile(&write, fan, cache.cred()))
-            .inspect_err(|e| cache.not_made(*e))?;
+        let write = cache.mount().want_write()?;
+        let file = backing::tmpfile(&write, fan, cache.cred())?;
+        drop(write);
         // It is new: nobody else can have marked it.
         let mark = backing::inode(&file).mark_in_use().ok_or(EBUSY)?;
         let file = InUseFile { _mark: mark, file };

@@ -61,7 +61,7 @@ impl Volume {
     /// Finds or makes the directory of a volume (`cachefiles_acquire_volume()`). The caller has the
     /// cache's credentials.
     pub(crate) fn new(cache: Arc<Cache>, volume: &fscache::Volume) -> Result<Arc<Self>> {
-        let dir = Self::directory(&cache, volume)?;
+        let dir = Self::directory(&cache, volume).inspect_err(|e| cache.doubt(*e))?;
         let mut fanout = KVec::with_capacity(FANOUT, GFP_KERNEL)?;
         for _ in 0..FANOUT {
             fanout.push(SetOnce::new(), GFP_KERNEL)?;
