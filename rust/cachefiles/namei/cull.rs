@@ -72,6 +72,8 @@ pub(crate) fn cull(cache: &Cache, name: &[u8]) -> Result {
         }
         .map_err(lookup_error)?;
         drop(mark);
+        // Its blocks are free when the last one lets go of it.
+        drop(victim);
         stats::count_culled();
         // Tells the daemon when it has culled enough.
         let _ = cache.space().check(0, 0, For::Check);
