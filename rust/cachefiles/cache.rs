@@ -7,7 +7,10 @@ pub(crate) mod space;
 
 use self::space::Space;
 use crate::{
-    daemon::Config,
+    daemon::{
+        command::Options,
+        Config, //
+    },
     interface::CacheFilesBackend,
     kernel_next::{
         compat::EOPNOTSUPP,
@@ -62,6 +65,7 @@ impl Cache {
     /// Brings a cache into service (`cachefiles_add_cache()`).
     pub(crate) fn bind(
         config: &Config,
+        options: Options,
         poll: Arc<PollCondVar>,
     ) -> Result<(Arc<Self>, fscache::Cache<CacheFilesBackend>)> {
         let dir = config.dir.as_ref().ok_or(EINVAL)?.as_c_str()?;
@@ -89,7 +93,10 @@ impl Cache {
         new.create_files_as(root.dentry.inode().ok_or(ENOTDIR)?)?;
         let cred = new.commit();
 
-        let cache = with_cred(&cred, || Self::new(config, &root, cred.clone(), poll))?;
+        let cache = with_cred(&cred, || {
+            let ondemand = Ondemand::new(options, poll.clone())?;
+            Self::new(config, &root, cred.clone(), ondemand, poll)
+        })?;
         let service = prepared.add(cache.clone())?;
         pr_info!("File cache on {} registered\n", tag);
         // Notes if there is little room left, so that the daemon starts to cull.
@@ -101,12 +108,13 @@ impl Cache {
         config: &Config,
         root: &Path,
         cred: ARef<Credential>,
+        ondemand: Arc<Ondemand>,
         poll: Arc<PollCondVar>,
     ) -> Result<Arc<Self>> {
         may_create_in(&root.dentry)
             .inspect_err(|e| pr_err!("Security denies permission to make files: {:?}\n", e))?;
         let space = Arc::new(
-            Space::new(root.mount.clone(), &config.limits, poll.clone())?,
+            Space::new(root.mount.clone(), &config.limits, poll)?,
             GFP_KERNEL,
         )?;
         let (store, _) = get_directory(&space, &root.dentry, b"cache")?;
@@ -118,7 +126,7 @@ impl Cache {
                 grave_counter: Atomic::new(0),
                 cred,
                 space,
-                ondemand: Ondemand::new(poll)?,
+                ondemand,
             },
             GFP_KERNEL,
         )?)

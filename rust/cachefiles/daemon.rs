@@ -8,7 +8,10 @@
 
 pub(crate) mod command;
 
-use self::command::Command;
+use self::command::{
+    Command,
+    Mode, //
+};
 use crate::{
     cache::{
         limits::Limits,
@@ -213,18 +216,18 @@ impl Daemon {
             pr_err!("bind: the cache is bound already\n");
             return Err(EBUSY);
         }
-        match args {
-            b"ondemand" => {}
-            b"" => {
+        let options = match Mode::parse(args) {
+            Ok(Mode::Ondemand(options)) => options,
+            Ok(Mode::Classic) => {
                 pr_err!("bind: only 'bind ondemand' is supported yet\n");
                 return Err(EOPNOTSUPP);
             }
-            _ => {
+            Err(e) => {
                 pr_err!("bind: invalid argument\n");
-                return Err(EINVAL);
+                return Err(e.into());
             }
-        }
-        let (cache, service) = Cache::bind(&config, self.poll.clone())
+        };
+        let (cache, service) = Cache::bind(&config, options, self.poll.clone())
             .inspect_err(|e| pr_err!("bind: failed: {:?}\n", e))?;
         // The lock is held, and nobody was here before: there is no service.
         self.cache.populate(cache);

@@ -38,7 +38,10 @@ use self::{
     }, //
 };
 use crate::{
-    daemon::command::Copen,
+    daemon::command::{
+        Copen,
+        Options, //
+    },
     io::WaitingRead,
     kernel_next::{
         miscdevice::events,
@@ -55,9 +58,17 @@ use kernel::{
     new_spinlock,
     prelude::*,
     sync::{
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
         poll::PollCondVar,
         Arc,
         SpinLock, //
+    },
+    time::{
+        Instant,
+        Monotonic, //
     },
     uaccess::UserSliceWriter, //
 };
@@ -89,10 +100,15 @@ pub(crate) struct Ondemand {
     killed: Completion,
     poll: Arc<PollCondVar>,
     queue: OwnedQueue,
+    options: Options,
+    /// When time began.
+    start: Instant<Monotonic>,
+    /// Whether the log was told that requests time out.
+    complained: Atomic<i32>,
 }
 
 impl Ondemand {
-    pub(crate) fn new(poll: Arc<PollCondVar>) -> Result<Arc<Self>> {
+    pub(crate) fn new(options: Options, poll: Arc<PollCondVar>) -> Result<Arc<Self>> {
         let queue = OwnedQueue::new_unbound(c"cachefiles")?;
         Arc::pin_init(
             pin_init!(Self {
@@ -100,6 +116,9 @@ impl Ondemand {
                 killed <- Completion::new(),
                 poll,
                 queue,
+                options,
+                start: Instant::now(),
+                complained: Atomic::new(0),
             }),
             GFP_KERNEL,
         )
@@ -115,6 +134,18 @@ impl Ondemand {
             self.poll.notify_all();
         }
         ret
+    }
+
+    /// The time in milliseconds.
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_millis().unsigned_abs()
+    }
+
+    /// Tells the log, once, that requests have timed out.
+    fn complain(&self, count: usize) {
+        if count > 0 && self.complained.xchg(1, Relaxed) == 0 {
+            pr_warn!("{} requests timed out; is the daemon stuck?\n", count);
+        }
     }
 
     /// Sees to it that there is room for so many more.
@@ -155,7 +186,8 @@ impl Ondemand {
     ///
     /// # Errors
     ///
-    /// What the daemon says; `EIO` if there is no daemon, or the cookie was given up meanwhile.
+    /// What the daemon says, `ETIMEDOUT` if it says nothing for too long; `EIO` if there is no
+    /// daemon, or the cookie was given up meanwhile.
     pub(crate) fn open(
         &self,
         object: &Arc<Object>,
@@ -175,21 +207,57 @@ impl Ondemand {
                 }
             }
         };
+        let since = self.now();
         registered(key);
         loop {
             // Lookups run in kernel threads, which nobody kills; what ends this is an answer, the
-            // end of the daemon or of the cache, or that the cookie is given up.
-            let timed_out = !waiter.wait(PATIENCE)?;
-            if !timed_out {
+            // end of the daemon or of the cache, the time limit, or that the cookie is given up.
+            if waiter.wait(self.patience(since))? {
                 return waiter.result();
             }
-            if object.is_given_up() {
-                let cancelled = self.with(|table| table.cancel_open(msg_id));
-                if cancelled.is_some() {
-                    return Err(EIO);
-                }
+            let error = if object.is_given_up() {
+                EIO
+            } else if self.time_left(since) == Some(0) {
+                ETIMEDOUT
+            } else {
+                continue;
+            };
+            // If it is not there any more, somebody is about to tell what became of it.
+            if self.with(|table| table.cancel_open(msg_id)).is_some() {
+                self.complain(usize::from(error == ETIMEDOUT));
+                return Err(error);
             }
         }
+    }
+
+    /// For how many milliseconds an OPEN that was queued at `since` may still go unanswered, if there
+    /// is a limit. Rather a millisecond too long: both times are cut to whole ones.
+    fn time_left(&self, since: u64) -> Option<u64> {
+        let age = self.now().saturating_sub(since);
+        let limit = self.options.timeout?;
+        Some((limit + 1).saturating_sub(age))
+    }
+
+    /// For how many milliseconds to wait before looking whether to wait on.
+    fn patience(&self, since: u64) -> u32 {
+        match self.time_left(since) {
+            // CAST: No more than PATIENCE.
+            Some(left @ 1..) => left.min(PATIENCE.into()) as u32,
+            _ => PATIENCE,
+        }
+    }
+
+    /// Fails the READs that have gone without an answer for too long.
+    fn expire_reads(&self) {
+        let Some(timeout) = self.options.timeout else {
+            return;
+        };
+        let (now, mut count) = (self.now(), 0);
+        while let Some(read) = self.with(|table| table.pop_overdue(now, timeout)) {
+            read.fail(ETIMEDOUT);
+            count += 1;
+        }
+        self.complain(count);
     }
 
     /// Takes an object off the table. What waits for it fails; if the daemon has a file descriptor
@@ -209,7 +277,8 @@ impl Ondemand {
         };
         let mut read = read;
         loop {
-            let result = self.with(|table| table.read(key, off, len, read));
+            // Under the lock, so that time does not go back from one to the next.
+            let result = self.with(|table| table.read(key, off, len, read, self.now()));
             match result {
                 Ok(watch) => {
                     if watch {

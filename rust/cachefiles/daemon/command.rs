@@ -157,8 +157,13 @@ pub(crate) fn parse_percent(text: &[u8]) -> Result<u32> {
     let (b'%', number) = text.split_last().ok_or(Errno::EINVAL)? else {
         return Err(Errno::EINVAL);
     };
-    // simple_strtoul() gives 0 for no digits at all; whether 0 is in order is decided later.
-    number.iter().try_fold(0u32, |value, byte| {
+    parse_decimal(number)
+}
+
+/// Decimal digits. None at all are 0, as to `simple_strtoul()`; whether 0 is in order is decided
+/// later.
+fn parse_decimal(digits: &[u8]) -> Result<u32> {
+    digits.iter().try_fold(0u32, |value, byte| {
         let digit = char::from(*byte).to_digit(10).ok_or(Errno::EINVAL)?;
         value
             .checked_mul(10)
@@ -176,6 +181,63 @@ pub(crate) fn parse_mask(text: &[u8]) -> Result<u32> {
     match digits(text) {
         None if text.is_empty() => Ok(0),
         Some((Ok(mask), [])) => u32::try_from(mask).map_err(|_| Errno::EINVAL),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// What a cache is bound as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// For network file systems.
+    Classic,
+    Ondemand(Options),
+}
+
+/// What a daemon may ask for when it binds an on-demand cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// How long a request may go without an answer, in milliseconds.
+    pub(crate) timeout: Option<u64>,
+}
+
+impl Mode {
+    /// Parses the arguments of `bind`: nothing, or `ondemand` and options, each after blanks and
+    /// none of them twice.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for anything else.
+    pub(crate) fn parse(args: &[u8]) -> Result<Self> {
+        if args.is_empty() {
+            return Ok(Mode::Classic);
+        }
+        let mut options = Options::default();
+        let mut rest = args.strip_prefix(b"ondemand").ok_or(Errno::EINVAL)?;
+        while !rest.is_empty() {
+            let blanks = rest.iter().take_while(|b| is_space(**b)).count();
+            let word = rest.get(blanks..).unwrap_or_default();
+            let len = word.iter().take_while(|b| !is_space(**b)).count();
+            let (word, tail) = word.split_at(len);
+            if blanks == 0 {
+                return Err(Errno::EINVAL);
+            }
+            match word.strip_prefix(b"timeout=") {
+                Some(seconds) if options.timeout.is_none() => {
+                    options.timeout = Some(parse_timeout(seconds)?);
+                }
+                _ => return Err(Errno::EINVAL),
+            }
+            rest = tail;
+        }
+        Ok(Mode::Ondemand(options))
+    }
+}
+
+/// A time limit: seconds, in decimal, at most a day. Returns milliseconds.
+fn parse_timeout(text: &[u8]) -> Result<u64> {
+    const DAY: u32 = 24 * 60 * 60;
+    match parse_decimal(text)? {
+        seconds @ 1..=DAY => Ok(u64::from(seconds) * 1000),
         _ => Err(Errno::EINVAL),
     }
 }

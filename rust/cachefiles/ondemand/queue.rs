@@ -15,6 +15,9 @@
 //! Requests wait for delivery in a queue that only holds what can be delivered now, so that neither
 //! `read()` nor `poll()` ever searches. READs of an object that is not open are parked on the
 //! object. Lists are linked by message id; see [`Slots`] for how an id is found.
+//!
+//! READs are on a list by age, too, whatever becomes of them meanwhile. As long as one time limit
+//! holds for all, those that are over it are at its head, and nothing else is looked at.
 
 use super::{
     msg::ShortMessage,
@@ -81,6 +84,8 @@ enum Kind<F: Family> {
         off: u64,
         len: u64,
         payload: F::Read,
+        /// When it was queued, in milliseconds.
+        since: u64,
     },
     Close {
         object_id: u32,
@@ -103,6 +108,21 @@ pub(crate) struct Request<F: Family> {
     queue: Link,
     /// Neighbours among the object's READs, unless doomed.
     siblings: Link,
+    /// Neighbours among all READs, unless doomed.
+    ages: Link,
+}
+
+impl<F: Family> Request<F> {
+    fn new(object: Option<ObjectKey>, kind: Kind<F>) -> Self {
+        Request {
+            object,
+            kind,
+            phase: Phase::Parked,
+            queue: Link::default(),
+            siblings: Link::default(),
+            ages: Link::default(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Default)]
@@ -165,6 +185,10 @@ fn queue_link<F: Family>(req: &mut Request<F>) -> &mut Link {
 
 fn sibling_link<F: Family>(req: &mut Request<F>) -> &mut Link {
     &mut req.siblings
+}
+
+fn age_link<F: Family>(req: &mut Request<F>) -> &mut Link {
+    &mut req.ages
 }
 
 /// An object in the table. Opaque to all but this module.
@@ -232,6 +256,7 @@ pub(crate) enum Failed<F: Family> {
 ///   only if it is `Doomed`.
 /// - A `Ready` READ's object is `Open`, and an `Open` object has an `fd`.
 /// - A request is on the list of the delivered if and only if it is `Delivered`.
+/// - A READ that is not `Doomed` is on its object's list and on that by age.
 /// - Each object has a reserved slot in `requests`, except while it is being reopened.
 pub(crate) struct Table<F: Family> {
     requests: Slots<Request<F>, F>,
@@ -241,8 +266,8 @@ pub(crate) struct Table<F: Family> {
     /// What is with the daemon, in the order in which it was delivered.
     delivered: List,
     doomed: List,
-    /// READs in the table that are not doomed.
-    reads: usize,
+    /// READs, in the order in which they were queued.
+    ages: List,
     /// Whether somebody watches over READs whose object is given up.
     watched: bool,
     dead: bool,
@@ -265,7 +290,7 @@ impl<F: Family> Table<F> {
             queue: List::default(),
             delivered: List::default(),
             doomed: List::default(),
-            reads: 0,
+            ages: List::default(),
             watched: false,
             dead: false,
             swept: 0,
@@ -372,12 +397,12 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Takes a READ off its object's list.
+    /// Takes a READ off its object's list and off that by age.
     fn disown(&mut self, key: ObjectKey, id: u32) {
         if let Some(entry) = self.objects.get_mut(key.0) {
             entry.reads.unlink(&mut self.requests, id, sibling_link);
         }
-        self.reads -= 1;
+        self.ages.unlink(&mut self.requests, id, age_link);
     }
 
     fn doom_reads(&mut self, key: ObjectKey) {
@@ -420,16 +445,11 @@ impl<F: Family> Table<F> {
     }
 
     fn new_open(key: ObjectKey, waiter: Option<F::Waiter>) -> Request<F> {
-        Request {
-            object: Some(key),
-            kind: Kind::Open {
-                waiter,
-                issued: false,
-            },
-            phase: Phase::Parked,
-            queue: Link::default(),
-            siblings: Link::default(),
-        }
+        let kind = Kind::Open {
+            waiter,
+            issued: false,
+        };
+        Request::new(Some(key), kind)
     }
 
     fn queue_open(&mut self, key: ObjectKey, id: u32) {
@@ -485,13 +505,7 @@ impl<F: Family> Table<F> {
             handle.close = Close::Later;
             return;
         }
-        let close = Request {
-            object: None,
-            kind: Kind::Close { object_id },
-            phase: Phase::Parked,
-            queue: Link::default(),
-            siblings: Link::default(),
-        };
+        let close = Request::new(None, Kind::Close { object_id });
         if let Ok(id) = self.requests.insert_reserved(close) {
             handle.close = Close::Queued(id);
             self.set_phase(id, Phase::Ready);

@@ -66,7 +66,8 @@ impl OpenWait {
     }
 }
 
-/// Fails READs whose cookie was given up, so that nobody who tidies up waits for the daemon.
+/// Fails READs that are over the time limit, and those whose cookie was given up, so that nobody who
+/// tidies up waits for the daemon.
 ///
 /// fscache tells a backend that a cookie is given up only when nobody uses it any more; a READ
 /// that is not answered uses it. So somebody has to look: while there are READs, once a second.
@@ -88,6 +89,7 @@ impl WorkItem for Watch {
         let ondemand = &this.ondemand;
         // A kernel thread is not killed; if it were, there would be nobody left to watch.
         while let Ok(false) = ondemand.killed.wait_killable_timeout(PATIENCE) {
+            ondemand.expire_reads();
             let mut from = 0;
             while let Some((found, next)) = ondemand.with(|table| table.next_reading(from)) {
                 if let Some((key, object)) = found {

@@ -3,12 +3,12 @@
 //! What lookups, reads and withdrawals do to the request table.
 
 use super::{
+    age_link,
     sibling_link,
     Entry,
     Event,
     Family,
     Kind,
-    Link,
     List,
     Next,
     ObjectKey,
@@ -77,26 +77,26 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Queues a READ of `len` bytes at `off`. Returns whether somebody has to be found to
-    /// [watch](Self::next_reading) over READs.
+    /// Queues a READ of `len` bytes at `off`. `now` is the time in milliseconds, which never goes
+    /// back. Returns whether somebody has to be found to [watch](Self::next_reading) over READs.
     pub(crate) fn read(
         &mut self,
         key: ObjectKey,
         off: u64,
         len: u64,
         payload: F::Read,
+        now: u64,
     ) -> core::result::Result<bool, (Refused, F::Read)> {
         if self.dead || self.objects.get(key.0).is_none() {
             return Err((Refused::Gone, payload));
         }
-        let request = Request {
-            object: Some(key),
-            kind: Kind::Read { off, len, payload },
-            phase: Phase::Parked,
-            queue: Link::default(),
-            siblings: Link::default(),
+        let kind = Kind::Read {
+            off,
+            len,
+            payload,
+            since: now,
         };
-        let id = match self.requests.insert(request) {
+        let id = match self.requests.insert(Request::new(Some(key), kind)) {
             Ok(id) => id,
             Err(request) => match request.kind {
                 Kind::Read { payload, .. } => return Err((Refused::Full, payload)),
@@ -104,7 +104,7 @@ impl<F: Family> Table<F> {
                 _ => return Ok(false),
             },
         };
-        self.reads += 1;
+        self.ages.push_back(&mut self.requests, id, age_link);
         if let Some(entry) = self.objects.get_mut(key.0) {
             entry.reads.push_back(&mut self.requests, id, sibling_link);
         }
@@ -121,8 +121,19 @@ impl<F: Family> Table<F> {
 
     /// Whether there is still something to be watched over; if not, the watch has ended.
     pub(crate) fn keep_watching(&mut self) -> bool {
-        self.watched = self.reads > 0;
+        self.watched = self.ages.head.is_some();
         self.watched
+    }
+
+    /// Takes the oldest READ out of the table, for the caller to tell its owner, if it was queued
+    /// more than `timeout` milliseconds before `now`.
+    pub(crate) fn pop_overdue(&mut self, now: u64, timeout: u64) -> Option<F::Read> {
+        let id = self.ages.head?;
+        match self.requests.get(id)?.kind {
+            // Both are cut to whole milliseconds: "more than", so that it is never too early.
+            Kind::Read { since, .. } if now.saturating_sub(since) > timeout => self.take_read(id),
+            _ => None,
+        }
     }
 
     /// Fails the READs of an object, which stays. [`Self::pop_doomed`] finds them.

@@ -4,7 +4,8 @@
 
 use crate::{
     daemon::command::{
-        parse_mask, parse_percent, parse_signed, parse_unsigned, Command, Copen, Limit, Reply,
+        parse_mask, parse_percent, parse_signed, parse_unsigned, Command, Copen, Limit, Mode,
+        Options, Reply,
     },
     errno::{Errno, Result},
     support::check,
@@ -204,6 +205,7 @@ fn no_bytes_make_a_parser_panic() {
         let _ = parse_unsigned(&text);
         let _ = parse_signed(&text);
         let _ = parse_percent(&text);
+        let _ = Mode::parse(&text);
         let _ = parse_mask(&text);
         let _ = Copen::parse(&text);
     });
@@ -578,5 +580,79 @@ fn any_copen_is_read_as_c_does() {
         };
         let args = format!("{msg_id},{size}");
         assert_eq!(Copen::parse(args.as_bytes()), copen(msg_id, reply));
+    });
+}
+
+/// An on-demand cache with this time limit in milliseconds.
+fn ondemand(timeout: Option<u64>) -> Result<Mode> {
+    Ok(Mode::Ondemand(Options { timeout }))
+}
+
+#[test]
+fn bind_takes_a_mode_and_options() {
+    for (args, mode) in [
+        ("", Ok(Mode::Classic)),
+        ("ondemand", ondemand(None)),
+        ("ondemand timeout=1", ondemand(Some(1000))),
+        ("ondemand timeout=86400", ondemand(Some(86_400_000))),
+        ("ondemand timeout=007", ondemand(Some(7000))),
+        ("ondemand \t timeout=10", ondemand(Some(10_000))),
+    ] {
+        assert_eq!(Mode::parse(args.as_bytes()), mode, "{args:?}");
+    }
+}
+
+#[test]
+fn bind_refuses_everything_else() {
+    for args in [
+        "junk",
+        " ",
+        " ondemand",
+        "ondemand ",
+        "ondemand\t",
+        "ondemandx",
+        "ONDEMAND",
+        "ondemand,timeout=1",
+        "ondemandtimeout=1",
+        "ondemand ondemand",
+        "ondemand x",
+        "ondemand =",
+        "ondemand timeout",
+        "ondemand timeout=",
+        "ondemand timeout=0",
+        "ondemand timeout=86401",
+        "ondemand timeout=4294967297",
+        "ondemand timeout=18446744073709551617",
+        "ondemand timeout=99999999999999999999999999",
+        "ondemand timeout=-1",
+        "ondemand timeout=+1",
+        "ondemand timeout=0x10",
+        "ondemand timeout=1s",
+        "ondemand timeout=1.5",
+        "ondemand timeout=1,",
+        "ondemand timeout= 1",
+        "ondemand timeout =1",
+        "ondemand Timeout=1",
+        "ondemand timeout=1 ",
+        "ondemand timeout=1 timeout=1",
+        "ondemand timeout=1 timeout=2",
+        "ondemand timeout=1 x",
+        "timeout=1",
+        "timeout=1 ondemand",
+    ] {
+        assert_eq!(Mode::parse(args.as_bytes()), Err(Errno::EINVAL), "{args:?}");
+    }
+}
+
+#[test]
+fn any_number_of_seconds_is_a_limit_or_refused() {
+    let seconds = prop_oneof![0u64..100_000, any::<u64>()];
+    check(3000, seconds, |seconds| {
+        let expected = match seconds {
+            1..=86400 => ondemand(Some(seconds * 1000)),
+            _ => Err(Errno::EINVAL),
+        };
+        let args = format!("ondemand timeout={seconds}");
+        assert_eq!(Mode::parse(args.as_bytes()), expected);
     });
 }

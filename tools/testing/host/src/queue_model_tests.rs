@@ -62,9 +62,19 @@ struct Object {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Open { waiter: Option<u32>, issued: bool },
-    Read { off: u64, len: u64, read: u32 },
-    Close { fd: u32 },
+    Open {
+        waiter: Option<u32>,
+        issued: bool,
+    },
+    Read {
+        off: u64,
+        len: u64,
+        read: u32,
+        since: u64,
+    },
+    Close {
+        fd: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +157,13 @@ enum Op {
     Release(usize),
     ReleaseUnknown(u32),
     CancelReads(usize),
+    /// Time passes, in milliseconds.
+    Tick(u64),
+    /// The READs that are over this limit are taken out.
+    Expire {
+        timeout: u64,
+        most: usize,
+    },
     Unregister(usize),
     Restore,
     Kill,
@@ -181,7 +198,10 @@ struct Run {
     gone: Vec<ObjectKey>,
     released: Vec<u32>,
     count: u32,
+    /// The order of what happened.
     clock: u64,
+    /// The time in milliseconds.
+    now: u64,
     last_object_id: u32,
     dead: bool,
     watched: bool,
@@ -227,6 +247,7 @@ impl Run {
             released: Vec::new(),
             count: 0,
             clock: 0,
+            now: 0,
             last_object_id: 0,
             dead: false,
             watched: false,
@@ -442,6 +463,14 @@ impl Run {
                     }
                 }
             }
+            Op::Tick(ms) => self.now += ms,
+            Op::Expire { timeout, most } => {
+                for _ in 0..most {
+                    if !self.expire(timeout) {
+                        break;
+                    }
+                }
+            }
             Op::Unregister(at) => {
                 if let Some(key) = self.key(at) {
                     self.unregister(key);
@@ -526,7 +555,7 @@ impl Run {
         let payload = self.payload();
         let read = payload.number;
         let fits = room(self.table.requests()) > 0;
-        match self.table.read(key, off, len, payload) {
+        match self.table.read(key, off, len, payload, self.now) {
             Ok(watch) => {
                 assert!(fits && !self.dead);
                 assert_eq!(watch, !self.watched);
@@ -535,7 +564,14 @@ impl Run {
                 let state = self.objects[&object].state;
                 let new = self.new_requests();
                 // The READ is made first, and ids do not wrap here.
-                self.add(new[0], Some(object), Kind::Read { off, len, read });
+                let since = self.now;
+                let kind = Kind::Read {
+                    off,
+                    len,
+                    read,
+                    since,
+                };
+                self.add(new[0], Some(object), kind);
                 self.objects.get_mut(&object).unwrap().reads.push(new[0]);
                 assert_eq!(new.len(), if state == State::Closed { 2 } else { 1 });
                 match state {
@@ -849,6 +885,30 @@ impl Run {
         }
     }
 
+    /// Returns whether a READ was over the limit.
+    fn expire(&mut self, timeout: u64) -> bool {
+        let found = self.table.pop_overdue(self.now, timeout);
+        // The numbers of payloads say who came first.
+        let reads = self.requests.iter().filter_map(|(id, req)| match req.kind {
+            Kind::Read { read, since, .. } if req.phase != Phase::Doomed => {
+                Some((read, since, *id))
+            }
+            _ => None,
+        });
+        let oldest = reads
+            .min()
+            .filter(|(_, since, _)| self.now - since > timeout);
+        let Some((read, _, id)) = oldest else {
+            assert!(found.is_none(), "not over the limit");
+            return false;
+        };
+        assert_eq!(found.expect("one is over the limit").number, read);
+        let object = self.remove(id).object.unwrap();
+        let reads = &mut self.objects.get_mut(&object).unwrap().reads;
+        reads.retain(|other| *other != id);
+        true
+    }
+
     fn release(&mut self, fd: u32) {
         self.table.released(fd);
         self.released.push(fd);
@@ -1132,6 +1192,9 @@ fn ops(churn: u32, len: usize) -> BoxedStrategy<Vec<Op>> {
         churn => at().prop_map(Op::Release),
         1 => any::<u32>().prop_map(Op::ReleaseUnknown),
         1 => at().prop_map(Op::CancelReads),
+        3 => (0u64..3000).prop_map(Op::Tick),
+        2 => (0u64..8000, 1usize..20)
+            .prop_map(|(timeout, most)| Op::Expire { timeout, most }),
         churn => at().prop_map(Op::Unregister),
         1 => Just(Op::Restore),
         4 => Just(Op::PopDoomed),

@@ -49,12 +49,15 @@ const SIZE: u64 = 1 << 20;
 
 struct Cache {
     table: Table<Names>,
+    /// The time.
+    now: u64,
 }
 
 impl Cache {
     fn new() -> Self {
         Cache {
             table: Table::new(),
+            now: 0,
         }
     }
 
@@ -77,7 +80,7 @@ impl Cache {
 
     fn read(&mut self, key: ObjectKey, name: &'static str, off: u64) {
         make_room(1, self.table.requests());
-        assert!(self.table.read(key, off, 4096, name).is_ok());
+        assert!(self.table.read(key, off, 4096, name, self.now).is_ok());
     }
 
     /// The next message, read without mishap.
@@ -188,11 +191,17 @@ impl Cache {
         all
     }
 
+    /// The READs that have gone unanswered for more than `timeout`.
+    fn overdue(&mut self, timeout: u64) -> Vec<&'static str> {
+        let now = self.now;
+        std::iter::from_fn(|| self.table.pop_overdue(now, timeout)).collect()
+    }
+
     /// Fills up what is left of the requests' buffer with READs, which are never delivered first.
     fn fill(&mut self, key: ObjectKey) -> usize {
         let mut count = 0;
         loop {
-            match self.table.read(key, 0, 4096, "filler") {
+            match self.table.read(key, 0, 4096, "filler", self.now) {
                 Ok(_) => count += 1,
                 Err((Refused::Full, _)) => return count,
                 Err((Refused::Gone, _)) => panic!("the object is gone"),
@@ -418,7 +427,7 @@ fn nothing_is_delivered_or_taken_after_death_and_everybody_is_told() {
     cache.nothing();
     let refused = cache.table.register("f", 40, SIZE, "f");
     assert!(matches!(refused, Err((Refused::Gone, "f", "f"))));
-    let refused = cache.table.read(a, 0, 1, "r");
+    let refused = cache.table.read(a, 0, 1, "r", 0);
     assert!(matches!(refused, Err((Refused::Gone, "r"))));
 
     let mut failed = cache.failed();
@@ -893,7 +902,7 @@ fn a_withdrawn_object_takes_all_of_its_requests_along_and_no_others() {
     assert_eq!(cache.table.unregister(a), Some("a"));
     assert_eq!(cache.table.unregister(a), None);
     assert!(matches!(
-        cache.table.read(a, 0, 1, "late"),
+        cache.table.read(a, 0, 1, "late", 0),
         Err((Refused::Gone, "late"))
     ));
     cache.table.cancel_reads(a);
@@ -1298,11 +1307,11 @@ fn failures_that_are_not_yet_told_keep_their_room() {
     cache.fill(key);
     cache.table.cancel_reads(key);
     assert!(matches!(
-        cache.table.read(key, 0, 1, "r"),
+        cache.table.read(key, 0, 1, "r", 0),
         Err((Refused::Full, "r"))
     ));
     assert!(cache.table.pop_doomed().is_some());
-    assert!(cache.table.read(key, 0, 1, "r").is_ok());
+    assert!(cache.table.read(key, 0, 1, "r", 0).is_ok());
 }
 
 #[test]
@@ -1310,8 +1319,8 @@ fn the_first_of_the_reads_finds_somebody_to_watch() {
     let mut cache = Cache::new();
     let (key, fd) = cache.open("a");
     assert!(!cache.table.keep_watching());
-    assert!(matches!(cache.table.read(key, 0, 1, "r0"), Ok(true)));
-    assert!(matches!(cache.table.read(key, 1, 1, "r1"), Ok(false)));
+    assert!(matches!(cache.table.read(key, 0, 1, "r0", 0), Ok(true)));
+    assert!(matches!(cache.table.read(key, 1, 1, "r1", 0), Ok(false)));
     assert!(cache.table.keep_watching());
     for off in [0, 1] {
         let id = cache.take_read(fd, off);
@@ -1319,10 +1328,10 @@ fn the_first_of_the_reads_finds_somebody_to_watch() {
         assert!(cache.table.read_complete(id, fd).is_ok());
     }
     assert!(!cache.table.keep_watching());
-    assert!(matches!(cache.table.read(key, 2, 1, "r2"), Ok(true)));
+    assert!(matches!(cache.table.read(key, 2, 1, "r2", 0), Ok(true)));
     // Whoever was to watch could not.
     cache.table.stop_watching();
-    assert!(matches!(cache.table.read(key, 3, 1, "r3"), Ok(true)));
+    assert!(matches!(cache.table.read(key, 3, 1, "r3", 0), Ok(true)));
     cache.table.kill();
     assert_eq!(cache.failed(), ["r2", "r3"]);
     assert!(!cache.table.keep_watching());
@@ -1390,4 +1399,133 @@ fn a_thousand_objects_are_opened_read_and_closed() {
     }
     cache.nothing();
     cache.assert_empty();
+}
+
+#[test]
+fn reads_expire_oldest_first_and_never_early() {
+    let mut cache = Cache::new();
+    let (a, fd_a) = cache.open("a");
+    let (b, fd_b) = cache.open("b");
+    cache.now = 1000;
+    cache.read(a, "a0", 0);
+    cache.now = 1001;
+    cache.read(b, "b0", 0);
+    cache.read(a, "a1", 4096);
+    cache.now = 2500;
+    cache.read(b, "b1", 4096);
+    assert_eq!(cache.overdue(5000), [""; 0]);
+    // Where it is makes no difference: b0 is with the daemon, the others are in the queue.
+    cache.take_read(fd_a, 0);
+    let b0 = cache.take_read(fd_b, 0);
+    cache.now = 6000;
+    assert_eq!(cache.overdue(5000), [""; 0]);
+    cache.now = 6001;
+    assert_eq!(cache.overdue(5000), ["a0"]);
+    assert_eq!(cache.overdue(5000), [""; 0]);
+    cache.now = 6002;
+    assert_eq!(cache.overdue(5000), ["b0", "a1"]);
+    // A late answer is one to nothing.
+    assert_eq!(cache.table.read_complete(b0, fd_b), Err(Errno::EINVAL));
+    // What has expired is not delivered, what has not is.
+    let b1 = cache.take_read(fd_b, 4096);
+    cache.nothing();
+    assert_eq!(cache.table.read_complete(b1, fd_b), Ok("b1"));
+    cache.now = u64::MAX;
+    assert_eq!(cache.overdue(0), [""; 0]);
+}
+
+#[test]
+fn what_is_answered_in_time_or_fails_otherwise_does_not_expire() {
+    let mut cache = Cache::new();
+    let (a, fd) = cache.open("a");
+    let (b, _) = cache.open("b");
+    for off in 0..4 {
+        cache.read(a, ["a0", "a1", "a2", "a3"][off], off as u64);
+    }
+    cache.read(b, "b0", 0);
+    // The head, one in the middle, and the last of the list go.
+    let ids: Vec<u32> = (0..4).map(|off| cache.take_read(fd, off)).collect();
+    assert_eq!(cache.table.read_complete(ids[0], fd), Ok("a0"));
+    assert_eq!(cache.table.read_complete(ids[2], fd), Ok("a2"));
+    cache.table.cancel_reads(b);
+    cache.now = 10_000;
+    assert_eq!(cache.overdue(5000), ["a1", "a3"]);
+    assert_eq!(cache.failed(), ["b0"]);
+}
+
+#[test]
+fn reads_expire_while_their_object_is_reopened() {
+    let mut cache = Cache::new();
+    let (key, fd) = cache.open("a");
+    cache.read(key, "r0", 0);
+    cache.take_read(fd, 0);
+    cache.now = 3000;
+    cache.table.released(fd);
+    let (open, fd) = cache.take_any_open();
+    cache.read(key, "r1", 4096);
+    // The time that counts is that of the first delivery's READ, not of the second's.
+    cache.now = 5001;
+    assert_eq!(cache.overdue(5000), ["r0"]);
+    cache.table.restore();
+    cache.now = 8001;
+    assert_eq!(cache.overdue(5000), ["r1"]);
+    // The OPEN has no limit of its own. It can be answered, and what is read then is served.
+    let (again, fd_again) = cache.take_any_open();
+    assert_eq!(again, open);
+    cache.table.released(fd);
+    assert_eq!(cache.answer(open), (None, Ok(())));
+    cache.read(key, "r2", 8192);
+    let id = cache.take_read(fd_again, 8192);
+    assert_eq!(cache.table.read_complete(id, fd_again), Ok("r2"));
+    cache.nothing();
+    assert_eq!(cache.table.unregister(key), Some("a"));
+    cache.take_close(fd_again);
+    cache.table.released(fd_again);
+    cache.assert_empty();
+}
+
+#[test]
+fn a_read_that_expires_while_it_is_copied_is_not_put_back() {
+    let mut cache = Cache::new();
+    let (key, _) = cache.open("a");
+    cache.read(key, "r", 0);
+    let Delivery::Message { msg_id, .. } = cache.table.deliver(1024) else {
+        panic!("no message");
+    };
+    cache.now = 5001;
+    assert_eq!(cache.overdue(5000), ["r"]);
+    cache.put_back(msg_id);
+    cache.nothing();
+}
+
+#[test]
+fn an_expired_read_leaves_no_one_to_watch_over() {
+    let mut cache = Cache::new();
+    let (key, _) = cache.open("a");
+    cache.read(key, "r", 0);
+    assert!(cache.table.keep_watching());
+    cache.now = 5001;
+    assert_eq!(cache.overdue(5000), ["r"]);
+    assert!(!cache.table.keep_watching());
+}
+
+#[test]
+fn a_hundred_thousand_reads_expire_without_a_search() {
+    // Were each looked for, this would take minutes.
+    let mut cache = Cache::new();
+    let (key, fd) = cache.open("a");
+    for off in 0..100_000 {
+        cache.now = off / 100;
+        cache.read(key, "r", off);
+    }
+    for off in 0..50_000 {
+        cache.take_read(fd, off);
+    }
+    for now in 0..2000 {
+        cache.now = 1000 + now;
+        // A hundred a millisecond, once they are older than a second.
+        let expected = if (1..=1000).contains(&now) { 100 } else { 0 };
+        assert_eq!(cache.overdue(1000).len(), expected, "at {now}");
+    }
+    cache.nothing();
 }
