@@ -76,6 +76,9 @@ use kernel::{
 /// How often those who wait look whether anybody still waits for them, in milliseconds.
 const PATIENCE: u32 = 1000;
 
+/// How many messages one `read()` delivers at most, so that it does not take long.
+const BATCH: usize = 1024;
+
 /// What the request table holds in the kernel.
 pub(crate) struct Requests;
 
@@ -87,6 +90,30 @@ impl Family for Requests {
     type Object = Arc<Object>;
     type Waiter = Arc<OpenWait>;
     type Read = Pin<KBox<WaitingRead>>;
+}
+
+/// The buffer of a `read()`.
+struct Output {
+    /// What is left of it.
+    buf: UserSliceWriter,
+    /// Bytes from its start to the end of the last message.
+    len: usize,
+}
+
+impl Output {
+    /// Room for a message.
+    fn room(&self) -> usize {
+        self.buf.len().saturating_sub(msg::padding(self.len).len())
+    }
+
+    /// Appends a message that there is room for. Not to be used any more if it fails.
+    fn put<const SIZE: usize>(&mut self, msg: &Message<SIZE>) -> Result {
+        let padding = msg::padding(self.len);
+        self.buf.write_slice(padding)?;
+        self.buf.write_slice(msg.as_bytes())?;
+        self.len += padding.len() + msg.as_bytes().len();
+        Ok(())
+    }
 }
 
 /// The requests of a cache, and those who wait for them. File descriptors keep this, and no more of
@@ -324,56 +351,72 @@ impl Ondemand {
 
     // For the daemon.
 
-    /// Gives the daemon the next message. One message a call, and 0 if there is none.
+    /// Gives the daemon the next message, or in batch mode the next few, and returns how many bytes
+    /// that was: 0 if there is none.
     ///
     /// # Errors
     ///
-    /// `EMSGSIZE` if the buffer is too small for it, `EFAULT` if it cannot be written to, `EMFILE`
-    /// and the like if there is no file descriptor for an OPEN. The message is not lost: it is
-    /// delivered again.
-    pub(crate) fn read(self: &Arc<Self>, mut buf: UserSliceWriter) -> Result<usize> {
+    /// `EMSGSIZE` if the buffer is too small for the first, `EFAULT` if it cannot be written to,
+    /// `EMFILE` and the like if there is no file descriptor for an OPEN. The message is not lost: it
+    /// is delivered again.
+    pub(crate) fn read(self: &Arc<Self>, buf: UserSliceWriter) -> Result<usize> {
+        let most = if self.options.batch { BATCH } else { 1 };
+        let mut out = Output { buf, len: 0 };
+        for _ in 0..most {
+            match self.deliver_next(&mut out) {
+                Ok(true) => {}
+                Ok(false) => break,
+                // What was delivered is not taken back. The next call will fail with the same.
+                Err(_) if out.len > 0 => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(out.len)
+    }
+
+    /// Delivers the next message. Returns whether there was one.
+    fn deliver_next(self: &Arc<Self>, out: &mut Output) -> Result<bool> {
         loop {
-            let delivery = self.with(|table| table.deliver(buf.len()));
-            let (msg_id, msg) = match delivery {
-                Delivery::Empty => return Ok(0),
+            let delivery = self.with(|table| table.deliver(out.room()));
+            let (msg_id, result) = match delivery {
+                Delivery::Empty => return Ok(false),
                 Delivery::TooSmall => return Err(EMSGSIZE),
-                Delivery::Message { msg_id, msg } => (msg_id, msg),
+                Delivery::Message { msg_id, msg } => {
+                    let result = out.put(&msg).map(|()| {
+                        self.with(|table| table.delivered(msg_id));
+                        true
+                    });
+                    (msg_id, result)
+                }
                 Delivery::Open { msg_id, object } => {
-                    match self.deliver_open(msg_id, object, &mut buf) {
-                        // Nobody waits for it any more.
-                        Ok(None) => continue,
-                        Ok(Some(len)) => return Ok(len),
-                        Err(e) => {
-                            // A buffer that faults says nothing of other messages, no more than
-                            // that it is the daemon's fault; but for want of a file descriptor or
-                            // of memory, a READ or a CLOSE may still get through.
-                            self.with(|table| table.put_back(msg_id, e == EFAULT));
-                            return Err(e);
-                        }
-                    }
+                    (msg_id, self.deliver_open(msg_id, object, out))
                 }
             };
-            return match buf.write_slice(msg.as_bytes()) {
-                Ok(()) => {
-                    self.with(|table| table.delivered(msg_id));
-                    Ok(msg.as_bytes().len())
-                }
+            match result {
+                Ok(true) => return Ok(true),
+                // Nobody waits for it any more.
+                Ok(false) => {}
                 Err(e) => {
-                    self.with(|table| table.put_back(msg_id, true));
-                    Err(e)
+                    // A buffer that faults says nothing of other messages, no more than that it is
+                    // the daemon's fault; but for want of a file descriptor or of memory, a READ or
+                    // a CLOSE may still get through. If the daemon is not told of it now, it is to
+                    // be with the next call.
+                    let next = e == EFAULT || out.len > 0;
+                    self.with(|table| table.put_back(msg_id, next));
+                    return Err(e);
                 }
-            };
+            }
         }
     }
 
     /// Delivers an OPEN with a new file descriptor, which the daemon can see only when it has the
-    /// message. `None` if nobody waits for the OPEN any more.
+    /// message. Returns whether anybody still waits for it.
     fn deliver_open(
         self: &Arc<Self>,
         msg_id: u32,
         object: Arc<Object>,
-        buf: &mut UserSliceWriter,
-    ) -> Result<Option<usize>> {
+        out: &mut Output,
+    ) -> Result<bool> {
         let fd =
             FileDescriptorReservation::get_unused_fd_flags(flags::O_WRONLY | flags::O_CLOEXEC)?;
         let handle = Handle::new(object.clone())?;
@@ -381,17 +424,17 @@ impl Ondemand {
         let object_id = loop {
             match self.with(|table| table.issue(msg_id)) {
                 Ok(object_id) => break object_id,
-                Err(Refused::Gone) => return Ok(None),
+                Err(Refused::Gone) => return Ok(false),
                 Err(Refused::Full) => self.make_room(1, Table::handles)?,
             }
         };
         handle.set_object_id(object_id);
         let msg = Message::open(msg_id, object_id, fd.reserved_fd(), object.open_keys()?);
-        buf.write_slice(msg.as_bytes())?;
+        out.put(&msg)?;
         step!("cookie {:x}: opened as {}\n", object.debug_id(), object_id);
         fd.fd_install(file);
         self.with(|table| table.installed(object_id));
-        Ok(Some(msg.as_bytes().len()))
+        Ok(true)
     }
 
     /// Which events the daemon may act on.

@@ -198,6 +198,8 @@ pub(crate) enum Mode {
 pub(crate) struct Options {
     /// How long a request may go without an answer, in milliseconds.
     pub(crate) timeout: Option<u64>,
+    /// Whether one `read()` delivers as many messages as fit.
+    pub(crate) batch: bool,
 }
 
 impl Mode {
@@ -221,8 +223,9 @@ impl Mode {
             if blanks == 0 {
                 return Err(Errno::EINVAL);
             }
-            match word.strip_prefix(b"timeout=") {
-                Some(seconds) if options.timeout.is_none() => {
+            match (word, word.strip_prefix(b"timeout=")) {
+                (b"batch", _) if !options.batch => options.batch = true,
+                (_, Some(seconds)) if options.timeout.is_none() => {
                     options.timeout = Some(parse_timeout(seconds)?);
                 }
                 _ => return Err(Errno::EINVAL),

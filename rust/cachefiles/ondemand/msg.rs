@@ -18,6 +18,18 @@ pub(crate) const READ_SIZE: usize = HEADER_SIZE + 16;
 /// A volume key has at most 255 bytes and its NUL, a cookie key at most 255 bytes.
 pub(crate) const MAX_SIZE: usize = HEADER_SIZE + OPEN_SIZE + 256 + 255;
 
+/// Where several messages are read at once, each starts at a multiple of this.
+const ALIGN: usize = 8;
+
+/// How many zero bytes go between a message that ends at `end` and the next one: fewer than
+/// [`ALIGN`].
+pub(crate) fn padding(end: usize) -> &'static [u8] {
+    const ZEROS: [u8; ALIGN] = [0; ALIGN];
+    ZEROS
+        .get(..end.next_multiple_of(ALIGN) - end)
+        .unwrap_or_default()
+}
+
 /// `enum cachefiles_opcode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

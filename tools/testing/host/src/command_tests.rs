@@ -585,7 +585,14 @@ fn any_copen_is_read_as_c_does() {
 
 /// An on-demand cache with this time limit in milliseconds.
 fn ondemand(timeout: Option<u64>) -> Result<Mode> {
-    Ok(Mode::Ondemand(Options { timeout }))
+    let batch = false;
+    Ok(Mode::Ondemand(Options { timeout, batch }))
+}
+
+/// Likewise, in batch mode.
+fn batch(timeout: Option<u64>) -> Result<Mode> {
+    let batch = true;
+    Ok(Mode::Ondemand(Options { timeout, batch }))
 }
 
 #[test]
@@ -597,6 +604,9 @@ fn bind_takes_a_mode_and_options() {
         ("ondemand timeout=86400", ondemand(Some(86_400_000))),
         ("ondemand timeout=007", ondemand(Some(7000))),
         ("ondemand \t timeout=10", ondemand(Some(10_000))),
+        ("ondemand batch", batch(None)),
+        ("ondemand batch timeout=30", batch(Some(30_000))),
+        ("ondemand  timeout=30  batch", batch(Some(30_000))),
     ] {
         assert_eq!(Mode::parse(args.as_bytes()), mode, "{args:?}");
     }
@@ -637,6 +647,18 @@ fn bind_refuses_everything_else() {
         "ondemand timeout=1 timeout=1",
         "ondemand timeout=1 timeout=2",
         "ondemand timeout=1 x",
+        "ondemandbatch",
+        "ondemand batch ",
+        "ondemand batch=1",
+        "ondemand batch,timeout=1",
+        "ondemand batchtimeout=1",
+        "ondemand Batch",
+        "ondemand batches",
+        "ondemand batch batch",
+        "ondemand batch timeout=1 batch",
+        "ondemand timeout=1 batch timeout=1",
+        "batch",
+        "batch ondemand",
         "timeout=1",
         "timeout=1 ondemand",
     ] {

@@ -4,7 +4,7 @@
 
 use crate::{
     errno::Errno,
-    ondemand::msg::{Message, Opcode, OpenKeys, HEADER_SIZE, MAX_SIZE, READ_SIZE},
+    ondemand::msg::{padding, Message, Opcode, OpenKeys, HEADER_SIZE, MAX_SIZE, READ_SIZE},
     support::check,
 };
 use proptest::{collection::vec, prelude::any};
@@ -231,4 +231,13 @@ fn any_read_and_close_can_be_taken_apart_with_the_header() {
         let body = |field| get(read.as_bytes(), 16, "cachefiles_read", field);
         assert_eq!((body("off"), body("len")), (off, len));
     });
+}
+
+#[test]
+fn messages_that_are_read_together_start_at_multiples_of_8() {
+    for end in 0..100 {
+        let padding = padding(end);
+        assert!(padding.len() < 8 && padding.iter().all(|byte| *byte == 0));
+        assert_eq!((end + padding.len()) % 8, 0);
+    }
 }
