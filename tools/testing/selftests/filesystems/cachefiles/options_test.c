@@ -1,0 +1,1057 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What a daemon may ask for when it binds: "bind ondemand timeout=<seconds>" and
+ * "bind ondemand batch".  Without either nothing changes; the other tests see to
+ * that.
+ */
+#include <libgen.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "kselftest_harness.h"
+#include "cachefiles_test.h"
+
+#define NOT_IN_C	"the C implementation has no such option"
+
+#define SIZE		0x100000
+
+/* The limit of these tests.  Nothing may fail before it ... */
+#define LIMIT_MS	2000
+/* ... and nothing much later: a second by design, the rest for a slow machine. */
+#define LATE_MS		3000
+
+static int bind_with(struct cf_env *e, const char *options)
+{
+	int err;
+
+	CF_WAIT_FOR((e->dev = cf_device_open()) != -EBUSY, 5000);
+	e->why = "opening " CF_DEVICE;
+	if (e->dev < 0)
+		return e->dev;
+	e->why = "commands dir and tag";
+	err = cf_cmd(e->dev, "dir %s", e->dir);
+	if (!err)
+		err = cf_cmd(e->dev, "tag %s", e->tag);
+	if (err)
+		return err;
+	e->why = "command bind ondemand";
+	return cf_cmd(e->dev, "bind ondemand%s", options);
+}
+
+static int all_with(struct cf_env *e, const char *options)
+{
+	int err = cf_env_init(e);
+
+	if (!err)
+		err = bind_with(e, options);
+	if (!err)
+		err = cf_env_mount(e);
+	return err;
+}
+
+static void no_readahead(int fd)
+{
+	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+}
+
+static int lowest_free_fd(void)
+{
+	int fd = open("/dev/null", O_RDONLY);
+
+	close(fd);
+	return fd;
+}
+
+static long do_umount(struct cf_op *op)
+{
+	return umount2(op->path, op->off) ? -errno : 0;
+}
+
+/* --------------------------------------------------------------- grammar */
+
+FIXTURE(bind) {
+	struct cf_env e;
+};
+
+FIXTURE_SETUP(bind)
+{
+	ASSERT_SETUP(cf_env_init(&self->e));
+}
+
+FIXTURE_TEARDOWN(bind)
+{
+	cf_env_end(&self->e);
+}
+
+TEST_F_TIMEOUT(bind, knows_timeout, 30)
+{
+	EXPECT_EQ(cf_intended("bind-timeout"), bind_with(&self->e, " timeout=5"));
+}
+
+TEST_F_TIMEOUT(bind, knows_batch, 30)
+{
+	EXPECT_EQ(cf_intended("bind-batch"), bind_with(&self->e, " batch"));
+}
+
+TEST_F_TIMEOUT(bind, refused_option_can_be_left_out, 30)
+{
+	ASSERT_EQ(-EINVAL, bind_with(&self->e, " no-such-option"));
+	EXPECT_EQ(0, cf_cmd(self->e.dev, "bind ondemand"));
+}
+
+TEST_F_TIMEOUT(bind, takes_options_in_any_order, 60)
+{
+	static const char *const good[] = {
+		" timeout=1", " timeout=86400", " timeout=0030", " batch", " batch timeout=30",
+		" timeout=30 batch", "  batch \t timeout=30",
+	};
+	int i;
+
+	if (cf_is_c())
+		SKIP(return, NOT_IN_C);
+	for (i = 0; i < ARRAY_SIZE(good); i++) {
+		EXPECT_EQ(0, bind_with(&self->e, good[i])) TH_LOG("'%s'", good[i]);
+		cf_env_close(&self->e);
+	}
+}
+
+TEST_F_TIMEOUT(bind, refuses_other_options, 60)
+{
+	static const char *const bad[] = {
+		" timeout", " timeout=", " timeout=0", " timeout=86401", " timeout=-1",
+		" timeout=+1", " timeout=0x10", " timeout=1s", " timeout=1.5", " timeout= 1",
+		" timeout=1 ", " timeout=4294967297", " timeout=18446744073709551617",
+		" timeout=5 timeout=5", " timeout=5 x", " batch=1", " batch ", " batch batch",
+		" batch,timeout=5", "batch", " x", " ",
+	};
+	int i;
+
+	ASSERT_EQ(-EINVAL, bind_with(&self->e, "x"));
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		EXPECT_EQ(-EINVAL, cf_cmd(self->e.dev, "bind ondemand%s", bad[i])) {
+			TH_LOG("'%s'", bad[i]);
+		}
+		EXPECT_EQ(-EOPNOTSUPP, cf_cmd(self->e.dev, "restore")) {
+			TH_LOG("bound by '%s'", bad[i]);
+		}
+	}
+}
+
+/* ---------------------------------------------------------------- timeout */
+
+FIXTURE(timeout) {
+	struct cf_env e;
+	int dev;
+	struct cf_daemon *d;
+};
+
+FIXTURE_SETUP(timeout)
+{
+	if (cf_is_c())
+		SKIP(return, NOT_IN_C);
+	ASSERT_SETUP(all_with(&self->e, " timeout=2"));
+	self->dev = self->e.dev;
+}
+
+FIXTURE_TEARDOWN(timeout)
+{
+	if (self->d)
+		cf_daemon_stop(self->d);
+	cf_env_end(&self->e);
+	cf_daemon_free(self->d);
+}
+
+/*
+ * Let a read fail, which began at @start.  The page cache asks twice, for readahead and then
+ * for the page: @n is how often it did, each time waiting for as long as the limit, and @m
+ * the last READ.
+ */
+static long let_it_fail(int dev, struct cf_op *op, struct cf_msg *m, int *n)
+{
+	struct cf_msg got;
+
+	for (*n = 0; cf_wait(op, 10) == -ETIMEDOUT && !op->joined;) {
+		if (cf_recv(dev, &got, 0))
+			continue;
+		*m = got;
+		++*n;
+	}
+	return op->ret;
+}
+
+#define EXPECT_AFTER_THE_LIMIT(took, n) do {				\
+	long __took = (took), __n = (n);				\
+									\
+	EXPECT_GE(__took, __n * LIMIT_MS);				\
+	EXPECT_LE(__took, __n * (LIMIT_MS + LATE_MS));			\
+} while (0)
+
+TEST_F_TIMEOUT(timeout, of_an_OPEN_that_nobody_reads_is_ETIMEDOUT, 60)
+{
+	long start = cf_now_ms();
+	struct cf_op *op = cf_start_open(self->e.mnt, "unread");
+
+	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, 3 * LIMIT_MS + LATE_MS));
+	ASSERT_TRUE(op->joined);
+	EXPECT_AFTER_THE_LIMIT(cf_now_ms() - start, 1);
+	/* There is nothing left of it. */
+	EXPECT_FALSE(cf_readable(self->dev, CF_NEVER));
+	cf_op_free(op);
+}
+
+TEST_F_TIMEOUT(timeout, of_an_OPEN_with_a_silent_daemon_is_ETIMEDOUT, 60)
+{
+	long start = cf_now_ms();
+	struct cf_op *op = cf_start_open(self->e.mnt, "silent");
+	struct cf_msg m, c;
+	struct cf_blob b;
+	char page[4096];
+
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, 3 * LIMIT_MS + LATE_MS));
+	ASSERT_TRUE(op->joined);
+	EXPECT_AFTER_THE_LIMIT(cf_now_ms() - start, 1);
+	cf_op_free(op);
+
+	/* It is too late for an answer, the fd leads nowhere and is to be closed. */
+	EXPECT_EQ(-EINVAL, cf_copen(self->dev, m.w.msg_id, SIZE));
+	cf_pattern("silent", 0, page, sizeof(page));
+	EXPECT_EQ(-ENOBUFS, cf_pwrite(m.w.open.fd, page, sizeof(page), 0));
+	ASSERT_EQ(0, cf_expect(self->dev, CF_CLOSE, &c));
+	EXPECT_EQ(m.w.object_id, c.w.object_id);
+	EXPECT_EQ(0, close(m.w.open.fd));
+
+	/* It is not held against the file. */
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "silent", SIZE));
+}
+
+TEST_F_TIMEOUT(timeout, of_a_READ_fails_the_reader_and_late_data_is_kept, 90)
+{
+	struct cf_blob b;
+	struct cf_op *op;
+	struct cf_msg m;
+	long start;
+	int n;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "late", SIZE));
+	no_readahead(b.fd);
+	start = cf_now_ms();
+	op = cf_start_pread(b.fd, 0, 4096);
+	EXPECT_EQ(-EIO, let_it_fail(self->dev, op, &m, &n));
+	ASSERT_GE(n, 1);
+	EXPECT_AFTER_THE_LIMIT(cf_now_ms() - start, n);
+	ASSERT_EQ(CF_READ, m.w.opcode);
+	cf_op_free(op);
+
+	ASSERT_EQ(0, cf_fill(b.anon, "late", m.w.read.off, m.w.read.len, SIZE));
+	EXPECT_EQ(-EINVAL, cf_complete(b.anon, m.w.msg_id));
+	op = cf_start_pread(b.fd, 0, 4096);
+	EXPECT_EQ(4096, cf_wait(op, CF_SOON));
+	EXPECT_EQ(-1, cf_check("late", 0, op->buf, 4096));
+	EXPECT_FALSE(cf_readable(self->dev, CF_NEVER)) TH_LOG("asked for again");
+	cf_op_free(op);
+}
+
+TEST_F_TIMEOUT(timeout, covers_the_time_in_the_queue, 90)
+{
+	struct cf_blob b;
+	struct cf_op *op;
+	long start;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "queue", SIZE));
+	no_readahead(b.fd);
+	start = cf_now_ms();
+	op = cf_start_pread(b.fd, 0, 4096);
+	EXPECT_EQ(-EIO, cf_wait(op, 2 * (LIMIT_MS + LATE_MS)));
+	EXPECT_GE(cf_now_ms() - start, LIMIT_MS);
+	EXPECT_FALSE(cf_readable(self->dev, CF_NEVER));
+	cf_op_free(op);
+}
+
+TEST_F_TIMEOUT(timeout, covers_a_reopening, 120)
+{
+	struct cf_msg m, open;
+	struct cf_blob b;
+	struct cf_op *op;
+	long start;
+	int n;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "reopen", SIZE));
+	no_readahead(b.fd);
+	ASSERT_EQ(0, close(b.anon));
+	start = cf_now_ms();
+	op = cf_start_pread(b.fd, 0, 4096);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &open));
+	EXPECT_EQ(-EIO, let_it_fail(self->dev, op, &m, &n));
+	EXPECT_EQ(0, n) TH_LOG("a message of an object that is not open");
+	EXPECT_GE(cf_now_ms() - start, LIMIT_MS);
+	EXPECT_LE(cf_now_ms() - start, 2 * (LIMIT_MS + LATE_MS));
+	cf_op_free(op);
+
+	/* There is no limit for the OPEN, for which nobody waits any more. */
+	ASSERT_EQ(0, cf_copen(self->dev, open.w.msg_id, SIZE));
+	op = cf_start_pread(b.fd, 0, 4096);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
+	ASSERT_EQ(0, cf_fill(open.w.open.fd, "reopen", m.w.read.off, m.w.read.len, SIZE));
+	EXPECT_EQ(0, cf_complete(open.w.open.fd, m.w.msg_id));
+	EXPECT_EQ(4096, cf_wait(op, CF_SOON));
+	EXPECT_EQ(-1, cf_check("reopen", 0, op->buf, 4096));
+	cf_op_free(op);
+}
+
+TEST_F_TIMEOUT(timeout, goes_on_during_a_failover, 90)
+{
+	struct cf_msg m, again;
+	struct cf_blob b;
+	struct cf_op *op;
+	long start;
+	int n;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "restore", SIZE));
+	no_readahead(b.fd);
+	start = cf_now_ms();
+	op = cf_start_pread(b.fd, 0, 4096);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
+	cf_sleep_ms(LIMIT_MS * 3 / 4);
+	ASSERT_EQ(0, cf_cmd(self->dev, "restore"));
+	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &again));
+	EXPECT_EQ(m.w.msg_id, again.w.msg_id);
+	EXPECT_EQ(-EIO, let_it_fail(self->dev, op, &m, &n));
+	EXPECT_AFTER_THE_LIMIT(cf_now_ms() - start, n + 1);
+	EXPECT_EQ(-EINVAL, cf_complete(b.anon, again.w.msg_id));
+	cf_op_free(op);
+}
+
+TEST_F_TIMEOUT(timeout, is_nothing_to_a_daemon_that_answers_in_time, 90)
+{
+	struct cf_op *op[8];
+	int fd, i;
+
+	self->d = cf_daemon_new(self->dev, SIZE);
+	ASSERT_NE(NULL, self->d);
+	/* 8 readers and 4 threads: nobody waits for more than half of the limit. */
+	self->d->read_delay = LIMIT_MS / 4;
+	ASSERT_EQ(0, cf_daemon_start(self->d, 4));
+	fd = cf_finish(cf_start_open(self->e.mnt, "slow"));
+	ASSERT_GE(fd, 0);
+	no_readahead(fd);
+	for (i = 0; i < 8; i++)
+		op[i] = cf_start_pread(fd, i * 65536, 4096);
+	for (i = 0; i < 8; i++) {
+		EXPECT_EQ(4096, cf_wait(op[i], CF_SOON));
+		EXPECT_EQ(-1, cf_check("slow", i * 65536, op[i]->buf, 4096));
+		cf_op_free(op[i]);
+	}
+	EXPECT_EQ(0, self->d->bad) TH_LOG("%s", self->d->error);
+	/* Nor does anything happen to it afterwards. */
+	cf_sleep_ms(LIMIT_MS + 1000);
+	self->d->read_delay = 0;
+	op[0] = cf_start_pread(fd, 9 * 65536, 4096);
+	EXPECT_EQ(4096, cf_finish(op[0]));
+	close(fd);
+}
+
+TEST_F_TIMEOUT(timeout, of_one_leaves_the_others_alone, 90)
+{
+	struct cf_msg m, other, open;
+	struct cf_blob a, b;
+	struct cf_op *op[3];
+	long start;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &a, "first", SIZE));
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "second", SIZE));
+	start = cf_now_ms();
+	/* readahead() asks once, and does not wait. */
+	ASSERT_EQ(0, readahead(a.fd, 0, 4096));
+	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
+	EXPECT_EQ(a.object_id, m.w.object_id);
+	cf_sleep_ms(LIMIT_MS - 50);
+	op[1] = cf_start_pread(b.fd, 0, 4096);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &other));
+	EXPECT_EQ(b.object_id, other.w.object_id);
+	op[2] = cf_start_open(self->e.mnt, "third");
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &open));
+
+	/* The first is over its limit, at the latest, when they are in the middle of theirs. */
+	cf_sleep_ms(start + LIMIT_MS + 1500 - cf_now_ms());
+	EXPECT_EQ(-EINVAL, cf_complete(a.anon, m.w.msg_id));
+	ASSERT_EQ(0, cf_fill(b.anon, "second", other.w.read.off, other.w.read.len, SIZE));
+	EXPECT_EQ(0, cf_complete(b.anon, other.w.msg_id));
+	EXPECT_EQ(4096, cf_wait(op[1], CF_SOON));
+	EXPECT_EQ(-1, cf_check("second", 0, op[1]->buf, 4096));
+	EXPECT_EQ(0, cf_copen(self->dev, open.w.msg_id, SIZE));
+	EXPECT_GE(cf_finish(op[2]), 0);
+	cf_op_free(op[1]);
+}
+
+TEST_F_TIMEOUT(timeout, of_many_READS_fails_all_and_no_later_one, 90)
+{
+	struct cf_blob b;
+	struct cf_op *op;
+	struct cf_msg m;
+	int i, n = 0;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "many", SIZE));
+	for (i = 0; i < 100; i++)
+		ASSERT_EQ(0, readahead(b.fd, i * 8192, 4096));
+	/* Some are with the daemon, the others in the queue. */
+	for (i = 0; i < 50; i++)
+		ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
+	EXPECT_TRUE(cf_readable(self->dev, 0));
+	cf_sleep_ms(LIMIT_MS + 1500);
+	while (cf_recv(self->dev, &m, 0) == 0)
+		n++;
+	EXPECT_EQ(0, n) TH_LOG("still in the queue");
+	op = cf_start_pread(b.fd, 0, 4096);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
+	ASSERT_EQ(0, cf_fill(b.anon, "many", m.w.read.off, m.w.read.len, SIZE));
+	EXPECT_EQ(0, cf_complete(b.anon, m.w.msg_id));
+	EXPECT_EQ(4096, cf_wait(op, CF_SOON));
+	EXPECT_EQ(-1, cf_check("many", 0, op->buf, 4096));
+	cf_op_free(op);
+}
+
+TEST_F_TIMEOUT(timeout, is_told_to_the_log_once, 60)
+{
+	int log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC), n = 0, i;
+	struct cf_op *op;
+	char line[8192];
+	ssize_t len;
+
+	ASSERT_GE(log, 0);
+	ASSERT_EQ(0, lseek(log, 0, SEEK_END));
+	for (i = 0; i < 2; i++) {
+		op = cf_start_open(self->e.mnt, "silent");
+		EXPECT_EQ(-ETIMEDOUT, cf_wait(op, CF_SOON));
+		cf_op_free(op);
+	}
+	while ((len = read(log, line, sizeof(line) - 1)) > 0) {
+		line[len] = 0;
+		n += !!strstr(line, "1 requests timed out; is the daemon stuck?");
+	}
+	EXPECT_EQ(1, n);
+	close(log);
+}
+
+TEST_F_TIMEOUT(timeout, lets_ondemandfs_be_unmounted, 60)
+{
+	struct cf_blob b;
+	long start;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "silent", SIZE));
+	ASSERT_EQ(0, readahead(b.fd, 0, 128 * 1024));
+	close(b.fd);
+	start = cf_now_ms();
+	EXPECT_EQ(0, cf_finish(cf_start(do_umount, self->e.mnt, -1, 0, 0)));
+	EXPECT_LE(cf_now_ms() - start, LIMIT_MS + LATE_MS);
+}
+
+/* The image that erofs_test mounts, too. */
+static char image[PATH_MAX + 32];
+
+static long long image_size(struct cf_daemon *d, const char *name)
+{
+	struct stat st;
+
+	return stat(image, &st) ? -errno : st.st_size;
+}
+
+static int image_fill(struct cf_daemon *d, const struct cf_read *r)
+{
+	char *buf = calloc(1, r->len);
+	int fd = open(image, O_RDONLY | O_CLOEXEC), err = 0;
+
+	if (!buf || fd < 0 || pread(fd, buf, r->len, r->off) < 0 ||
+	    pwrite(r->fd, buf, r->len, r->off) != r->len)
+		err = errno ? -errno : -EIO;
+	close(fd);
+	free(buf);
+	return err;
+}
+
+static long do_mount_erofs(struct cf_op *op)
+{
+	struct cf_env *e = (struct cf_env *)op->off;
+	char source[256];
+
+	snprintf(source, sizeof(source), "%s/image", e->mnt);
+	return mount(source, e->erofs, "erofs", MS_RDONLY, "") ? -errno : 0;
+}
+
+/* EROFS waits, unkillably, for the pages that are being read. */
+TEST_F_TIMEOUT(timeout, lets_erofs_be_unmounted, 120)
+{
+	char path[PATH_MAX] = "";
+	struct cf_op *op;
+	int fd, before;
+	long start;
+
+	if (readlink("/proc/self/exe", path, sizeof(path) - 1) < 0)
+		path[0] = 0;
+	snprintf(image, sizeof(image), "%s/erofs_flat.img", dirname(path));
+	if (access(image, R_OK))
+		SKIP(return, "no erofs_flat.img beside the program: rebuild with mkfs.erofs");
+	if (cf_run("modprobe", "erofs", NULL))
+		TH_LOG("modprobe erofs failed; perhaps it is built in");
+	self->d = cf_daemon_new(self->dev, 0);
+	ASSERT_NE(NULL, self->d);
+	self->d->size_of = image_size;
+	self->d->fill = image_fill;
+	ASSERT_EQ(0, cf_daemon_start(self->d, 1));
+	ASSERT_EQ(0, cf_finish(cf_start(do_mount_erofs, NULL, -1, (off_t)&self->e, 0)));
+	snprintf(path, sizeof(path), "%s/f1", self->e.erofs);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	ASSERT_GE(fd, 0);
+	self->d->hold_reads = true;
+	before = self->d->reads;
+	start = cf_now_ms();
+	posix_fadvise(fd, 0, 128 * 1024, POSIX_FADV_WILLNEED);
+	ASSERT_TRUE(CF_WAIT_FOR(self->d->reads > before, CF_SOON));
+	close(fd);
+
+	op = cf_start(do_umount, self->e.erofs, -1, MNT_DETACH, 0);
+	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, CF_NEVER)) TH_LOG("there is nothing to wait for");
+	EXPECT_EQ(0, cf_wait(op, LIMIT_MS + LATE_MS + CF_SOON));
+	EXPECT_TRUE(CF_WAIT_FOR(umount(self->e.mnt) == 0, CF_SOON)) TH_LOG("%s", strerror(errno));
+	EXPECT_LE(cf_now_ms() - start, LIMIT_MS + LATE_MS);
+	cf_op_free(op);
+}
+
+/* ------------------------------------------------------------------ batch */
+
+#define BATCH_MAX	2048
+
+struct seen {
+	uint32_t opcode, msg_id, object_id, fd;
+	uint64_t off, len;
+	size_t at, end;
+};
+
+static struct seen seen[BATCH_MAX];
+static uint8_t batch[128 * 1024];
+
+/* Take a batch apart: how many messages, or -EPROTO if it is not laid out as it has to be. */
+static int walk(const uint8_t *buf, ssize_t n)
+{
+	size_t at = 0, end = 0;
+	struct cf_wire w;
+	int count = 0;
+
+	while (end < n) {
+		for (at = end; at % 8; at++)
+			if (at >= n || buf[at])
+				return -EPROTO;
+		if (count == BATCH_MAX || at + 16 > n)
+			return -EPROTO;
+		memcpy(&w, buf + at, n - at < sizeof(w) ? n - at : sizeof(w));
+		end = at + w.len;
+		if (w.len < 16 || end > n || w.object_id < 1 || w.object_id > INT_MAX)
+			return -EPROTO;
+		seen[count++] = (struct seen){
+			.opcode = w.opcode, .msg_id = w.msg_id, .object_id = w.object_id,
+			.fd = w.open.fd, .off = w.read.off, .len = w.read.len,
+			.at = at, .end = end,
+		};
+	}
+	return count;
+}
+
+/* How many messages read() gives for @len bytes, or -errno. */
+static int read_batch(int dev, size_t len)
+{
+	ssize_t n;
+
+	memset(batch, 0xff, sizeof(batch));
+	n = read(dev, batch, len);
+	if (n < 0)
+		return -errno;
+	if (n < sizeof(batch) && batch[n] != 0xff)
+		return -EOVERFLOW;	/* written past the end of the last message */
+	return walk(batch, n);
+}
+
+FIXTURE(batch) {
+	struct cf_env e;
+	int dev, epoll;
+	struct cf_blob b;
+};
+
+FIXTURE_VARIANT(batch) {
+	const char *options;
+};
+
+FIXTURE_VARIANT_ADD(batch, alone) { .options = " batch" };
+FIXTURE_VARIANT_ADD(batch, and_timeout) { .options = " timeout=30 batch" };
+
+/* Edge-triggered: to know that one more message has been queued. */
+static int watch_edges(int dev)
+{
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLET };
+	int epoll = epoll_create1(EPOLL_CLOEXEC);
+
+	return epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, dev, &ev) ? -1 : epoll;
+}
+
+static bool queued(int epoll)
+{
+	struct epoll_event ev;
+
+	return epoll_wait(epoll, &ev, 1, CF_SOON) == 1;
+}
+
+FIXTURE_SETUP(batch)
+{
+	struct rlimit rl = { 16384, 16384 };
+
+	if (cf_is_c())
+		SKIP(return, NOT_IN_C);
+	setrlimit(RLIMIT_NOFILE, &rl);
+	ASSERT_SETUP(all_with(&self->e, variant->options));
+	self->dev = self->e.dev;
+	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", 64 << 20));
+	self->epoll = watch_edges(self->dev);
+	ASSERT_GE(self->epoll, 0);
+}
+
+FIXTURE_TEARDOWN(batch)
+{
+	cf_env_end(&self->e);
+}
+
+/* readahead() queues its READ before it returns, and asks once. */
+#define ASSERT_QUEUE_READ(n) do {					\
+	ASSERT_EQ(0, readahead(self->b.fd, (n) * 65536, 4096));		\
+	ASSERT_TRUE(queued(self->epoll));				\
+} while (0)
+
+#define ASSERT_QUEUE_OPEN(op, name) do {				\
+	(op) = cf_start_open(self->e.mnt, name);			\
+	ASSERT_TRUE(queued(self->epoll));				\
+} while (0)
+
+#define EXPECT_READ(i, n) do {						\
+	const struct seen *__s = &seen[i];				\
+									\
+	EXPECT_EQ(CF_READ, __s->opcode);				\
+	EXPECT_EQ(self->b.object_id, __s->object_id);			\
+	EXPECT_EQ((n) * 65536, __s->off);				\
+	EXPECT_EQ(32, __s->end - __s->at);				\
+} while (0)
+
+#define EXPECT_OPEN(i, op) do {						\
+	const struct seen *__s = &seen[i];				\
+									\
+	EXPECT_EQ(CF_OPEN, __s->opcode);				\
+	EXPECT_EQ(0, cf_copen(self->dev, __s->msg_id, 4096));		\
+	EXPECT_GE(cf_finish(op), 0);					\
+} while (0)
+
+TEST_F_TIMEOUT(batch, has_all_that_is_ready_oldest_first, 60)
+{
+	struct cf_op *op;
+	size_t open_size;
+
+	ASSERT_QUEUE_READ(0);
+	ASSERT_QUEUE_READ(1);
+	ASSERT_QUEUE_OPEN(op, "odd");
+	ASSERT_QUEUE_READ(2);
+	ASSERT_EQ(4, read_batch(self->dev, sizeof(batch)));
+	EXPECT_READ(0, 0);
+	EXPECT_READ(1, 1);
+	EXPECT_EQ(64, seen[2].at);
+	open_size = seen[2].end - seen[2].at;
+	EXPECT_EQ(32 + strlen("erofs,") + strlen(self->e.domain) + 1 + 3, open_size);
+	EXPECT_EQ(64 + (open_size + 7) / 8 * 8, seen[3].at);
+	EXPECT_READ(3, 2);
+	EXPECT_OPEN(2, op);
+	EXPECT_EQ(0, read_batch(self->dev, sizeof(batch)));
+	EXPECT_FALSE(cf_readable(self->dev, 0));
+}
+
+TEST_F_TIMEOUT(batch, ends_with_the_last_message, 60)
+{
+	size_t volume_size = strlen("erofs,") + strlen(self->e.domain) + 1;
+	struct cf_op *op;
+	char name[32];
+	int i;
+
+	/* Whatever the length is modulo 8, there is no padding after the last. */
+	for (i = 1; i < 10; i++) {
+		snprintf(name, sizeof(name), "%.*s", i, "123456789");
+		ASSERT_QUEUE_READ(i);
+		ASSERT_QUEUE_OPEN(op, name);
+		ASSERT_EQ(2, read_batch(self->dev, sizeof(batch)));
+		EXPECT_EQ(32 + 32 + volume_size + i, seen[1].end);
+		EXPECT_OPEN(1, op);
+	}
+}
+
+TEST_F_TIMEOUT(batch, fills_the_buffer_exactly, 60)
+{
+	struct cf_op *op;
+	size_t len;
+
+	ASSERT_QUEUE_OPEN(op, "exact");
+	ASSERT_QUEUE_READ(0);
+	ASSERT_QUEUE_READ(1);
+	ASSERT_EQ(3, read_batch(self->dev, sizeof(batch)));
+	len = seen[2].end;
+	/* All three come again, into a buffer of just their size, and of one byte less. */
+	ASSERT_EQ(0, cf_cmd(self->dev, "restore"));
+	ASSERT_EQ(3, read_batch(self->dev, len));
+	EXPECT_EQ(len, seen[2].end);
+	ASSERT_EQ(0, cf_cmd(self->dev, "restore"));
+	ASSERT_EQ(2, read_batch(self->dev, len - 1));
+	EXPECT_READ(1, 0);
+	EXPECT_OPEN(0, op);
+	ASSERT_EQ(1, read_batch(self->dev, len - 1));
+	EXPECT_READ(0, 1);
+}
+
+TEST_F_TIMEOUT(batch, counts_the_padding, 60)
+{
+	size_t volume_size = strlen("erofs,") + strlen(self->e.domain) + 1, open_size;
+	char name[] = "12345678";
+	struct cf_op *op;
+
+	/* One byte more than a multiple of 8: seven bytes of padding. */
+	name[8 - (volume_size - 1) % 8] = 0;
+	open_size = 32 + volume_size + strlen(name);
+	ASSERT_EQ(1, open_size % 8);
+	ASSERT_QUEUE_OPEN(op, name);
+	ASSERT_QUEUE_READ(0);
+	ASSERT_EQ(1, read_batch(self->dev, open_size + 7 + 31));
+	EXPECT_EQ(open_size, seen[0].end);
+	EXPECT_OPEN(0, op);
+	ASSERT_EQ(1, read_batch(self->dev, 32));
+	EXPECT_READ(0, 0);
+}
+
+TEST_F_TIMEOUT(batch, first_that_does_not_fit_is_EMSGSIZE, 60)
+{
+	ASSERT_QUEUE_READ(0);
+	ASSERT_QUEUE_READ(1);
+	EXPECT_EQ(-EMSGSIZE, read_batch(self->dev, 31));
+	EXPECT_EQ(-EMSGSIZE, read_batch(self->dev, 0));
+	ASSERT_EQ(2, read_batch(self->dev, sizeof(batch)));
+	EXPECT_READ(0, 0);
+	EXPECT_READ(1, 1);
+}
+
+TEST_F_TIMEOUT(batch, second_that_does_not_fit_comes_first_next_time, 60)
+{
+	struct cf_op *op;
+
+	ASSERT_QUEUE_READ(0);
+	ASSERT_QUEUE_OPEN(op, "long");
+	ASSERT_QUEUE_READ(1);
+	/* The READ behind it would fit, but is not its turn. */
+	ASSERT_EQ(1, read_batch(self->dev, 64));
+	EXPECT_READ(0, 0);
+	EXPECT_EQ(-EMSGSIZE, read_batch(self->dev, 32));
+	ASSERT_EQ(2, read_batch(self->dev, sizeof(batch)));
+	EXPECT_OPEN(0, op);
+	EXPECT_READ(1, 1);
+}
+
+TEST_F_TIMEOUT(batch, fault_in_the_middle_loses_nothing, 60)
+{
+	long page = sysconf(_SC_PAGESIZE);
+	struct cf_op *op[2];
+	uint8_t *p;
+	int fd;
+
+	p = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	ASSERT_EQ(0, munmap(p + page, page));
+	ASSERT_QUEUE_READ(0);
+	ASSERT_QUEUE_OPEN(op[0], "a");
+	ASSERT_QUEUE_OPEN(op[1], "b");
+	ASSERT_QUEUE_READ(1);
+	fd = lowest_free_fd();
+
+	/* Room for the READ and half of the first OPEN. */
+	EXPECT_EQ(32, read(self->dev, p + page - 56, 4096));
+	ASSERT_EQ(1, walk(p + page - 56, 32));
+	EXPECT_READ(0, 0);
+	EXPECT_EQ(fd, lowest_free_fd()) TH_LOG("an fd was left behind");
+	/* Now that it is the first, the error is told. */
+	EXPECT_EQ(-1, read(self->dev, p + page - 24, 4096));
+	EXPECT_EQ(EFAULT, errno);
+	EXPECT_EQ(fd, lowest_free_fd()) TH_LOG("an fd was left behind");
+
+	/* Room for the first OPEN and not for the second: the first one's fd stays. */
+	EXPECT_GT(read(self->dev, p + page - 80, 4096), 32);
+	EXPECT_NE(fd, lowest_free_fd());
+	memcpy(batch, p + page - 80, 80);
+	ASSERT_EQ(1, walk(batch, ((struct cf_wire *)batch)->len));
+	EXPECT_EQ(fd, seen[0].fd);
+	EXPECT_OPEN(0, op[0]);
+	ASSERT_EQ(2, read_batch(self->dev, sizeof(batch)));
+	EXPECT_OPEN(0, op[1]);
+	EXPECT_READ(1, 1);
+	munmap(p, page);
+}
+
+TEST_F_TIMEOUT(batch, fds_that_run_out_in_the_middle_lose_nothing, 60)
+{
+	struct rlimit old, rl;
+	struct cf_op *op[2];
+	int ret[2];
+
+	ASSERT_QUEUE_READ(0);
+	ASSERT_QUEUE_OPEN(op[0], "a");
+	ASSERT_QUEUE_OPEN(op[1], "b");
+	ASSERT_QUEUE_READ(1);
+	ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &old));
+	rl = old;
+	/* One fd is left. */
+	rl.rlim_cur = lowest_free_fd() + 1;
+	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &rl));
+	ret[0] = read_batch(self->dev, sizeof(batch));
+	ret[1] = read(self->dev, batch + sizeof(batch) / 2, sizeof(batch) / 2) < 0 ? -errno : 0;
+	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &old));
+	ASSERT_EQ(2, ret[0]);
+	EXPECT_READ(0, 0);
+	EXPECT_OPEN(1, op[0]);
+	/* The second OPEN was the next to be tried. Then others come first. */
+	EXPECT_EQ(-EMFILE, ret[1]);
+	ASSERT_EQ(2, read_batch(self->dev, sizeof(batch)));
+	EXPECT_READ(0, 1);
+	EXPECT_OPEN(1, op[1]);
+}
+
+TEST_F_TIMEOUT(batch, faulting_buffer_is_EFAULT_and_all_come_again, 60)
+{
+	ASSERT_QUEUE_READ(0);
+	ASSERT_QUEUE_READ(1);
+	EXPECT_EQ(-1, read(self->dev, cf_nowhere(), 4096));
+	EXPECT_EQ(EFAULT, errno);
+	ASSERT_EQ(2, read_batch(self->dev, sizeof(batch)));
+	EXPECT_READ(0, 0);
+	EXPECT_READ(1, 1);
+}
+
+TEST_F_TIMEOUT(batch, has_a_thousand_messages_at_most, 60)
+{
+	int i, n;
+
+	for (i = 0; i < 1000; i++)
+		ASSERT_EQ(0, readahead(self->b.fd, i * 65536L, 4096));
+	/* As many as fit ... */
+	ASSERT_EQ(100, read_batch(self->dev, 100 * 32));
+	for (i = 0; i < 100; i++)
+		EXPECT_READ(i, i);
+	for (i = 0; i < 1000; i++)
+		ASSERT_EQ(0, readahead(self->b.fd, i * 65536L + 32768, 4096));
+	/* ... but the bound is below what would fit, and the rest is not lost. */
+	n = read_batch(self->dev, sizeof(batch));
+	EXPECT_GE(n, 1000);
+	EXPECT_LT(n, 1900);
+	for (i = 0; i < n && i < 900; i++)
+		EXPECT_READ(i, i + 100);
+	EXPECT_EQ(1900 - n, read_batch(self->dev, sizeof(batch)));
+}
+
+TEST_F_TIMEOUT(batch, has_CLOSES_too, 60)
+{
+	struct cf_blob b[3];
+	int i, n, total = 0;
+	char name[16];
+
+	for (i = 0; i < 3; i++) {
+		snprintf(name, sizeof(name), "n%d", i);
+		ASSERT_EQ(0, cf_blob_open(&self->e, &b[i], name, 4096));
+		close(b[i].fd);
+	}
+	close(self->b.fd);
+	ASSERT_EQ(0, cf_finish(cf_start(do_umount, self->e.mnt, -1, 0, 0)));
+	/* They are withdrawn one after the other. */
+	cf_sleep_ms(1000);
+	while (total < 4 && cf_readable(self->dev, CF_SOON)) {
+		n = read_batch(self->dev, sizeof(batch));
+		ASSERT_GT(n, 0);
+		for (i = 0; i < n; i++)
+			EXPECT_EQ(CF_CLOSE, seen[i].opcode);
+		total += n;
+	}
+	EXPECT_EQ(4, total);
+}
+
+/* A daemon that reads batches. */
+struct server {
+	int dev, stop;
+	int opens, reads, most;
+	long err;
+};
+
+static long serve_batches(struct cf_op *op)
+{
+	struct server *s = (struct server *)op->off;
+	static char names[64][256];
+	static int fds[64];
+	struct cf_msg m;
+	int i, n;
+
+	while (!__atomic_load_n(&s->stop, __ATOMIC_RELAXED)) {
+		cf_readable(s->dev, 50);
+		n = read_batch(s->dev, 16384);
+		if (n < 0)
+			return n;
+		if (n > s->most)
+			s->most = n;
+		for (i = 0; i < n; i++) {
+			uint32_t id = seen[i].object_id % 64;
+			long err = 0;
+
+			if (seen[i].opcode == CF_OPEN) {
+				memcpy(m.raw, batch + seen[i].at, seen[i].end - seen[i].at);
+				cf_msg_name(&m, names[id]);
+				fds[id] = seen[i].fd;
+				s->opens++;
+				err = cf_copen(s->dev, seen[i].msg_id, SIZE);
+			} else if (seen[i].opcode == CF_READ) {
+				s->reads++;
+				err = cf_fill(fds[id], names[id], seen[i].off, seen[i].len, SIZE);
+				if (!err)
+					err = cf_complete(fds[id], seen[i].msg_id);
+			}
+			if (err)
+				return err;
+		}
+	}
+	return 0;
+}
+
+TEST_F_TIMEOUT(batch, serves_many_readers, 120)
+{
+	struct server server = { .dev = self->dev };
+	struct cf_op *op[32], *daemon;
+	char name[16];
+	int fd[8], i;
+
+	daemon = cf_start(serve_batches, NULL, -1, (off_t)&server, 0);
+	for (i = 0; i < 8; i++) {
+		snprintf(name, sizeof(name), "many%d", i);
+		op[i] = cf_start_open(self->e.mnt, name);
+	}
+	for (i = 0; i < 8; i++) {
+		fd[i] = cf_finish(op[i]);
+		ASSERT_GE(fd[i], 0);
+	}
+	for (i = 0; i < 32; i++)
+		op[i] = cf_start_pread(fd[i % 8], 0, SIZE);
+	for (i = 0; i < 32; i++) {
+		snprintf(name, sizeof(name), "many%d", i % 8);
+		EXPECT_EQ(SIZE, cf_wait(op[i], 60000));
+		EXPECT_EQ(-1, cf_check(name, 0, op[i]->buf, SIZE));
+		cf_op_free(op[i]);
+	}
+	__atomic_store_n(&server.stop, 1, __ATOMIC_RELAXED);
+	EXPECT_EQ(0, cf_finish(daemon));
+	EXPECT_EQ(8, server.opens);
+	EXPECT_GT(server.most, 1) TH_LOG("never more than one message at once");
+}
+
+/* ---------------------------------------------------------- without options */
+
+FIXTURE(plain) {
+	struct cf_env e;
+	int dev, epoll;
+	struct cf_blob b;
+};
+
+FIXTURE_SETUP(plain)
+{
+	/* There, readahead() waits for the daemon. */
+	if (cf_is_c())
+		SKIP(return, NOT_IN_C);
+	ASSERT_SETUP(all_with(&self->e, ""));
+	self->dev = self->e.dev;
+	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", SIZE));
+	self->epoll = watch_edges(self->dev);
+	ASSERT_GE(self->epoll, 0);
+}
+
+FIXTURE_TEARDOWN(plain)
+{
+	cf_env_end(&self->e);
+}
+
+TEST_F_TIMEOUT(plain, bind_delivers_one_message_at_a_time, 60)
+{
+	struct cf_op *op;
+
+	ASSERT_QUEUE_OPEN(op, "one");
+	ASSERT_QUEUE_READ(0);
+	ASSERT_QUEUE_READ(1);
+	ASSERT_EQ(1, read_batch(self->dev, sizeof(batch)));
+	EXPECT_OPEN(0, op);
+	ASSERT_EQ(1, read_batch(self->dev, sizeof(batch)));
+	EXPECT_READ(0, 0);
+	ASSERT_EQ(1, read_batch(self->dev, sizeof(batch)));
+	EXPECT_READ(0, 1);
+	EXPECT_EQ(0, read_batch(self->dev, sizeof(batch)));
+}
+
+TEST_F_TIMEOUT(plain, bind_has_no_limit, 60)
+{
+	struct cf_op *op;
+	struct cf_msg m;
+
+	no_readahead(self->b.fd);
+	op = cf_start_pread(self->b.fd, 0, 4096);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
+	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, LIMIT_MS + LATE_MS));
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", 0, 4096, SIZE));
+	EXPECT_EQ(0, cf_complete(self->b.anon, m.w.msg_id));
+	EXPECT_EQ(4096, cf_finish(op));
+}
+
+/* -------------------------------------------------------------------- both */
+
+FIXTURE(both) {
+	struct cf_env e;
+	int dev, epoll;
+	struct cf_blob b;
+};
+
+FIXTURE_SETUP(both)
+{
+	if (cf_is_c())
+		SKIP(return, NOT_IN_C);
+	ASSERT_SETUP(all_with(&self->e, " batch timeout=2"));
+	self->dev = self->e.dev;
+	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", SIZE));
+	self->epoll = watch_edges(self->dev);
+	ASSERT_GE(self->epoll, 0);
+}
+
+FIXTURE_TEARDOWN(both)
+{
+	cf_env_end(&self->e);
+}
+
+TEST_F_TIMEOUT(both, READS_of_one_batch_are_answered_or_expire, 60)
+{
+	int anon = self->b.anon;
+
+	ASSERT_QUEUE_READ(0);
+	ASSERT_QUEUE_READ(1);
+	ASSERT_EQ(2, read_batch(self->dev, sizeof(batch)));
+	ASSERT_EQ(0, cf_fill(anon, "blob", seen[1].off, seen[1].len, SIZE));
+	EXPECT_EQ(0, cf_complete(anon, seen[1].msg_id));
+	cf_sleep_ms(LIMIT_MS + 1500);
+	EXPECT_EQ(-EINVAL, cf_complete(anon, seen[0].msg_id));
+	/* Later ones have their own time. */
+	ASSERT_QUEUE_READ(2);
+	ASSERT_EQ(1, read_batch(self->dev, sizeof(batch)));
+	EXPECT_READ(0, 2);
+	ASSERT_EQ(0, cf_fill(anon, "blob", seen[0].off, seen[0].len, SIZE));
+	EXPECT_EQ(0, cf_complete(anon, seen[0].msg_id));
+}
+
+TEST_HARNESS_MAIN
