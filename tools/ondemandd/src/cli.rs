@@ -31,7 +31,8 @@ Restarting: the cache and everything that is mounted from it live as long as the
 Without either, readers get EIO for what is not in the cache once the daemon is gone, never zeros.
 
 Failures: a range that cannot be fetched is not written, and the reader gets EIO; the next read tries \
-again.
+again. With --request-timeout, the kernel fails requests that are not answered in time, those that wait \
+for a restart included: open(2) with ETIMEDOUT, reads with EIO. What is fetched later is kept.
 
 Signals: SIGTERM and SIGINT end the daemon with status 0; SIGUSR1 prints the totals and writes them to \
 the log. A daemon that cannot start, or whose cache is dead, ends with status 1.
@@ -64,6 +65,7 @@ pub struct DaemonArgs {
     pub cache_dir: PathBuf,
     pub tag: Option<String>,
     pub limits: Limits,
+    pub request_timeout: Option<u32>,
     pub source: SourceArgs,
     pub options: worker::Options,
     pub log: Option<PathBuf>,
@@ -185,6 +187,14 @@ pub fn command() -> Command {
                 "Name of the cache, if there are several [kernel: CacheFiles]",
             )
             .value_parser(word()),
+        )
+        .arg(
+            option(
+                "request-timeout",
+                "SECONDS",
+                "Have the kernel fail what this daemon has not answered after so long [kernel: never]",
+            )
+            .value_parser(value_parser!(u32).range(1..=86400)),
         )
         .arg(path("device", "PATH", "The cache device").default_value("/dev/cachefiles"))
         .arg(
@@ -308,6 +318,7 @@ fn action(matches: &ArgMatches) -> Action {
                 stop: limit("fstop"),
             },
         },
+        request_timeout: matches.get_one("request-timeout").copied(),
         source,
         options: worker::Options {
             threads: usize::from(*matches.get_one::<u16>("threads").expect(required)),
@@ -377,6 +388,7 @@ mod tests {
         assert_eq!(args.options.granule, 256 << 10);
         assert_eq!((args.options.threads, args.options.prefetch), (4, 0));
         assert!(args.restart == Restart::Nobody && args.tag.is_none());
+        assert_eq!(args.request_timeout, None);
         assert!(matches!(args.source, SourceArgs::Dir(dir) if dir == PathBuf::from("/s")));
     }
 
@@ -400,6 +412,8 @@ mod tests {
             "0",
             "--timeout",
             "1",
+            "--request-timeout",
+            "60",
             "--brun",
             "20%",
             "--fstop",
@@ -409,6 +423,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(args.options.granule, 4096);
+        assert_eq!(args.request_timeout, Some(60));
         assert!(args.options.by_domain && args.restart == Restart::Supervisor && args.quiet);
         assert_eq!(
             (args.limits.blocks.run, args.limits.files.stop),
@@ -426,6 +441,9 @@ mod tests {
             &["--granule", "128M"],
             &["--granule", "1K"],
             &["--threads", "0"],
+            &["--request-timeout", "0"],
+            &["--request-timeout", "86401"],
+            &["--request-timeout", "1s"],
             &["--brun", "200%"],
             &["--tag", "a\nb"],
             &["--supervise", "--fd-store"],

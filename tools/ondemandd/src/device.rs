@@ -19,6 +19,32 @@ pub struct Binding {
     pub tag: Option<String>,
     /// When to cull and when to refuse writing.
     pub limits: Limits,
+    /// After how many seconds the kernel is to fail a request that was not answered.
+    pub request_timeout: Option<u32>,
+}
+
+impl Binding {
+    /// The ways to bring the cache into service, the best one first. A kernel that does not know an
+    /// option answers with EINVAL.
+    fn commands(&self) -> [String; 2] {
+        let timeout = match self.request_timeout {
+            Some(seconds) => format!(" timeout={seconds}"),
+            None => String::new(),
+        };
+        // Messages that are read together are a matter of speed; a time limit is not.
+        [" batch", ""].map(|batch| format!("bind ondemand{batch}{timeout}"))
+    }
+
+    fn explain(&self, err: &io::Error) -> String {
+        if err.raw_os_error() == Some(libc::EINVAL) && self.request_timeout.is_some() {
+            return format!(
+                "{} (this kernel's cachefiles may have no time limit for requests; \
+                 try without --request-timeout; see the kernel log)",
+                strip_code(err)
+            );
+        }
+        explain_bind(err)
+    }
 }
 
 impl Device {
@@ -50,8 +76,8 @@ impl Device {
         for (name, percent) in binding.limits.commands()? {
             self.setup(&format!("{name} {percent}%"))?;
         }
-        self.command("bind ondemand")
-            .map_err(|err| format!("cannot bind {}: {}", binding.dir, explain_bind(&err)))
+        first_valid(&binding.commands(), |command| self.command(command))
+            .map_err(|err| format!("cannot bind {}: {}", binding.dir, binding.explain(&err)))
     }
 
     fn setup(&self, command: &str) -> Result<(), String> {
@@ -88,7 +114,8 @@ impl Device {
         Ok(())
     }
 
-    /// Reads one message. `None`: there is none now. (The kernel says so with 0 bytes.)
+    /// Reads what there is: one message, or several if the cache was bound so and they fit. `None`:
+    /// there is none now. (The kernel says so with 0 bytes.)
     pub fn receive<'a>(&self, buf: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
         loop {
             match (&self.0).read(buf) {
@@ -100,6 +127,19 @@ impl Device {
             }
         }
     }
+}
+
+/// Writes one command after the other until one is not refused as invalid.
+fn first_valid(commands: &[String], write: impl Fn(&str) -> io::Result<()>) -> io::Result<()> {
+    let mut result = Ok(());
+    for command in commands {
+        result = write(command);
+        match &result {
+            Err(err) if err.raw_os_error() == Some(libc::EINVAL) => {}
+            _ => break,
+        }
+    }
+    result
 }
 
 impl AsFd for Device {
@@ -258,6 +298,72 @@ mod tests {
         ] {
             assert!(explain_bind(&os(errno)).contains(text), "{errno}");
         }
+    }
+
+    /// What is written to a kernel that answers each command with `answer`, and what comes of it.
+    fn bind(request_timeout: Option<u32>, answer: fn(&str) -> i32) -> (Vec<String>, Option<i32>) {
+        let binding = Binding {
+            dir: "/c".into(),
+            tag: None,
+            limits: Limits::default(),
+            request_timeout,
+        };
+        let written = std::cell::RefCell::new(Vec::new());
+        let result = first_valid(&binding.commands(), |command| {
+            written.borrow_mut().push(command.to_string());
+            match answer(command) {
+                0 => Ok(()),
+                errno => Err(os(errno)),
+            }
+        });
+        let errno = result.err().and_then(|err| err.raw_os_error());
+        (written.into_inner(), errno)
+    }
+
+    #[test]
+    fn batches_are_asked_for_and_done_without() {
+        assert_eq!(
+            bind(None, |_| 0),
+            (vec!["bind ondemand batch".into()], None)
+        );
+        let old = |command: &str| match command {
+            "bind ondemand" => 0,
+            _ => libc::EINVAL,
+        };
+        let both = ["bind ondemand batch", "bind ondemand"];
+        assert_eq!(bind(None, old), (both.map(String::from).to_vec(), None));
+        // Any other error would come again.
+        assert_eq!(
+            bind(None, |_| libc::EROFS),
+            (vec!["bind ondemand batch".into()], Some(libc::EROFS))
+        );
+    }
+
+    #[test]
+    fn a_time_limit_is_not_done_without() {
+        assert_eq!(
+            bind(Some(30), |_| 0),
+            (vec!["bind ondemand batch timeout=30".into()], None)
+        );
+        let (commands, errno) = bind(Some(5), |_| libc::EINVAL);
+        assert_eq!(
+            commands,
+            ["bind ondemand batch timeout=5", "bind ondemand timeout=5"]
+        );
+        assert_eq!(errno, Some(libc::EINVAL));
+        let mut binding = Binding {
+            dir: "/c".into(),
+            tag: None,
+            limits: Limits::default(),
+            request_timeout: Some(5),
+        };
+        let invalid = os(libc::EINVAL);
+        assert!(binding.explain(&invalid).contains("--request-timeout"));
+        assert!(!binding
+            .explain(&os(libc::EROFS))
+            .contains("--request-timeout"));
+        binding.request_timeout = None;
+        assert!(!binding.explain(&invalid).contains("--request-timeout"));
     }
 
     fn triple(run: Option<u8>, cull: Option<u8>, stop: Option<u8>) -> Triple {

@@ -225,6 +225,7 @@ fn binding(args: &DaemonArgs) -> Result<Binding, String> {
             dir: text.to_string(),
             tag: args.tag.clone(),
             limits: args.limits,
+            request_timeout: args.request_timeout,
         }),
         _ => Err(format!(
             "the path of the cache directory {shown} is not one line of UTF-8"

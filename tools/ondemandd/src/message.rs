@@ -2,7 +2,8 @@
 
 //! The wire format of /dev/cachefiles: `include/uapi/linux/cachefiles.h`.
 //!
-//! One read() gives one message, host-endian and without padding:
+//! One read() gives one message, host-endian and without padding, or several if the cache was bound
+//! with "batch": each then starts at a multiple of 8.
 //!
 //! ```text
 //! struct cachefiles_msg  { u32 msg_id; u32 opcode; u32 len; u32 object_id; u8 data[]; }
@@ -16,12 +17,45 @@ use std::fmt;
 
 /// Room for any message: the kernel's longest is 16 + 16 + 256 + 255 bytes, and it names 1024
 /// (`CACHEFILES_MSG_MAX_SIZE`) as the bound.
-pub const MAX_SIZE: usize = 1024;
+const MAX_SIZE: usize = 1024;
+
+/// Room for a good number of them.
+pub const BATCH_SIZE: usize = 16 * MAX_SIZE;
+
+/// Where messages start that were read together.
+const ALIGN: usize = 8;
 
 const HEADER: usize = 16;
 const OP_OPEN: u32 = 0;
 const OP_CLOSE: u32 = 1;
 const OP_READ: u32 = 2;
+
+/// The messages that one read() gave. A message that says of itself that it is shorter than a header or
+/// longer than what is there is the last: nobody knows where the next one would start.
+pub struct Messages<'a>(&'a [u8]);
+
+impl<'a> Messages<'a> {
+    pub fn new(buf: &'a [u8]) -> Self {
+        Self(buf)
+    }
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let len = match u32_at(self.0, 8).map(|len| len as usize) {
+            Some(len) if (HEADER..=self.0.len()).contains(&len) => len,
+            _ => self.0.len(),
+        };
+        let message = &self.0[..len];
+        self.0 = self.0.get(len.next_multiple_of(ALIGN)..).unwrap_or(&[]);
+        Some(message)
+    }
+}
 
 /// A message, borrowed from the buffer it was read into.
 #[derive(Debug, PartialEq, Eq)]
@@ -181,6 +215,16 @@ pub mod build {
         message(msg_id, OP_CLOSE, object_id, &[])
     }
 
+    /// Messages as one read() gives them.
+    pub fn batch(messages: &[Vec<u8>]) -> Vec<u8> {
+        let mut buf = Vec::new();
+        for message in messages {
+            buf.resize(buf.len().next_multiple_of(ALIGN), 0);
+            buf.extend(message);
+        }
+        buf
+    }
+
     pub fn read(msg_id: u32, object_id: u32, off: u64, len: u64) -> Vec<u8> {
         let data: Vec<u8> = [off.to_ne_bytes(), len.to_ne_bytes()].concat();
         message(msg_id, OP_READ, object_id, &data)
@@ -235,6 +279,36 @@ mod tests {
             (close.msg_id, close.object_id, close.op),
             (3, u32::MAX, Op::Close)
         );
+    }
+
+    #[test]
+    fn batches_are_taken_apart() {
+        let open = build::open(1, 2, b"erofs,d", b"key", 4);
+        assert_ne!(open.len() % 8, 0);
+        let all = [
+            build::read(2, 3, 0, 4096),
+            open,
+            build::close(3, 4),
+            build::open(4, 5, b"erofs,d", b"key", 6),
+        ];
+        let batch = build::batch(&all);
+        assert!(Messages::new(&batch).eq(all.iter().map(|one| &one[..])));
+        // One alone is what one read() gives without "batch".
+        for one in &all {
+            assert!(Messages::new(one).eq([&one[..]]));
+        }
+        assert_eq!(Messages::new(&[]).next(), None);
+    }
+
+    #[test]
+    fn what_follows_a_message_of_no_size_is_not_guessed() {
+        for len in [0, 15, 65, u32::MAX] {
+            let mut batch = build::batch(&[build::read(1, 2, 0, 4096), build::read(2, 2, 0, 4096)]);
+            batch[8..12].copy_from_slice(&len.to_ne_bytes());
+            let found: Vec<_> = Messages::new(&batch).collect();
+            assert_eq!(found, [&batch[..]], "{len}");
+            assert!(Message::parse(found[0]).is_err());
+        }
     }
 
     #[test]
@@ -310,6 +384,12 @@ mod tests {
         #[test]
         fn any_bytes_do_not_panic(buf in proptest::collection::vec(any::<u8>(), 0..MAX_SIZE)) {
             let _ = Message::parse(&buf);
+        }
+
+        #[test]
+        fn any_batch_ends(buf in proptest::collection::vec(any::<u8>(), 0..4096)) {
+            let total: usize = Messages::new(&buf).map(<[u8]>::len).sum();
+            prop_assert!(total <= buf.len());
         }
 
         #[test]

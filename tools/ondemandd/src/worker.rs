@@ -2,7 +2,7 @@
 
 //! The daemon proper: threads that take messages from the device and answer them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::event::epoll;
+use rustix::event::{epoll, eventfd, EventfdFlags};
 
 use crate::device::{strip_code, Device};
-use crate::message::{Message, Op, MAX_SIZE};
+use crate::message::{Message, Messages, Op, BATCH_SIZE};
 use crate::object::{Buffer, Need, Object};
 use crate::report::{Event, Report};
 use crate::source::{BlobName, Source, SourceError};
@@ -41,6 +41,10 @@ type PrefetchJob = (Weak<Object>, Range<u64>);
 pub struct Daemon {
     pub device: Device,
     epoll: rustix::fd::OwnedFd,
+    /// Messages that were read together with one that is being handled.
+    pending: Mutex<VecDeque<Vec<u8>>>,
+    /// Always readable: wakes a thread for a pending message when its registration is modified.
+    more: rustix::fd::OwnedFd,
     source: Box<dyn Source>,
     options: Options,
     report: Arc<Report>,
@@ -52,9 +56,9 @@ pub struct Daemon {
     fatal: Mutex<Option<String>>,
 }
 
-/// The device is registered edge-triggered: with level-triggered events every thread would wake for
-/// every message.
-fn device_events() -> epoll::EventFlags {
+/// What there is to do is registered edge-triggered: with level-triggered events every thread would wake
+/// for every message.
+fn work_events() -> epoll::EventFlags {
     epoll::EventFlags::IN | epoll::EventFlags::ET
 }
 
@@ -69,12 +73,9 @@ impl Daemon {
         stop: Arc<Stop>,
     ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(
-            &epoll,
-            &device,
-            epoll::EventData::new_u64(0),
-            device_events(),
-        )?;
+        epoll::add(&epoll, &device, epoll::EventData::new_u64(0), work_events())?;
+        let more = eventfd(1, EventfdFlags::CLOEXEC)?;
+        epoll::add(&epoll, &more, epoll::EventData::new_u64(2), work_events())?;
         // Level-triggered: every thread is to see it.
         let stop_data = epoll::EventData::new_u64(1);
         epoll::add(&epoll, &*stop, stop_data, epoll::EventFlags::IN)?;
@@ -87,6 +88,8 @@ impl Daemon {
         Ok(Self {
             device,
             epoll,
+            pending: Mutex::default(),
+            more,
             source,
             options,
             report,
@@ -127,9 +130,13 @@ impl Daemon {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn pending(&self) -> MutexGuard<'_, VecDeque<Vec<u8>>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn serve(&self) -> Result<(), String> {
         let mut buf = Buffer::new(self.options.granule);
-        let mut message = [0; MAX_SIZE];
+        let mut batch = vec![0; BATCH_SIZE];
         let mut events = Vec::with_capacity(1);
         loop {
             events.clear();
@@ -138,7 +145,7 @@ impl Daemon {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(err) => return Err(format!("cannot wait for messages: {err}")),
             }
-            self.drain(&mut message, &mut buf)?;
+            self.drain(&mut batch, &mut buf)?;
             if self.stop.is_set() {
                 return Ok(());
             }
@@ -146,17 +153,26 @@ impl Daemon {
     }
 
     /// Takes and answers messages until there are none. An edge says only that there is at least one.
-    fn drain(&self, message: &mut [u8], buf: &mut Buffer) -> Result<(), String> {
+    fn drain(&self, batch: &mut [u8], buf: &mut Buffer) -> Result<(), String> {
         let mut failures = 0;
         while !self.stop.is_set() {
-            match self.device.receive(message) {
+            let next = self.pending().pop_front();
+            if let Some(message) = next {
+                self.wake_another();
+                self.handle(&message, buf);
+                continue;
+            }
+            match self.device.receive(batch) {
                 Ok(None) => return Ok(()),
                 Ok(Some(bytes)) => {
                     failures = 0;
-                    if self.options.threads > 1 {
-                        self.wake_another();
+                    let mut messages = Messages::new(bytes);
+                    let first = messages.next();
+                    self.pending().extend(messages.map(<[u8]>::to_vec));
+                    self.wake_another();
+                    if let Some(first) = first {
+                        self.handle(first, buf);
                     }
-                    self.handle(bytes, buf);
                 }
                 Err(err) => {
                     failures += 1;
@@ -167,12 +183,21 @@ impl Daemon {
         Ok(())
     }
 
-    /// More messages than one may have come with the edge that woke this thread. Modifying the
+    /// More messages than one may have come with the edge that woke this thread. Modifying a
     /// registration makes epoll look again, so that an idle thread takes the next message while this
     /// one is busy with a slow source.
     fn wake_another(&self) {
-        let data = epoll::EventData::new_u64(0);
-        if let Err(err) = epoll::modify(&self.epoll, &self.device, data, device_events()) {
+        if self.options.threads == 1 {
+            return;
+        }
+        let modified = if self.pending().is_empty() {
+            let data = epoll::EventData::new_u64(0);
+            epoll::modify(&self.epoll, &self.device, data, work_events())
+        } else {
+            let data = epoll::EventData::new_u64(2);
+            epoll::modify(&self.epoll, &self.more, data, work_events())
+        };
+        if let Err(err) = modified {
             self.report
                 .error(&format!("cannot modify the epoll entry: {err}"));
         }

@@ -287,6 +287,56 @@ fn one_edge_feeds_every_thread() {
 }
 
 #[test]
+fn a_batch_feeds_every_thread() {
+    let k = kernel(options(4));
+    k.open(1, 1, b"blob");
+    k.blob.delay_ms.store(200, SeqCst);
+    let start = Instant::now();
+    let reads: Vec<_> = (0..4)
+        .map(|i| build::read(10 + i, 1, u64::from(i) * (16 << 10), 4096))
+        .collect();
+    k.send(&build::batch(&reads));
+    let mut done: Vec<u32> = (0..4).map(|_| k.completed()).collect();
+    done.sort_unstable();
+    assert_eq!(done, [10, 11, 12, 13]);
+    // One after the other they would take 800 ms.
+    assert!(
+        start.elapsed() < Duration::from_millis(600),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(k.daemon.pending().is_empty());
+    k.stop();
+}
+
+#[test]
+fn a_batch_is_served_to_its_end() {
+    for threads in [1, 3] {
+        let k = kernel(options(threads));
+        k.open(1, 1, b"blob");
+        let file = cache_file(200_000);
+        let mut batch: Vec<_> = (0..50)
+            .map(|i| build::read(10 + i, 1, u64::from(i % 12) * (16 << 10), 4096))
+            .collect();
+        let fd = file.try_clone().unwrap().into_raw_fd();
+        batch.insert(7, build::open(2, 2, b"erofs,d", b"blob", fd));
+        // A message that is none does not hold up those behind it.
+        batch.insert(9, {
+            let mut bad = build::close(3, 1);
+            bad[4] = 77;
+            bad
+        });
+        k.send(&build::batch(&batch));
+        assert_eq!(k.command(), "copen 2,200000");
+        let mut done: Vec<u32> = (0..50).map(|_| k.completed()).collect();
+        done.sort_unstable();
+        assert!(done.into_iter().eq(10..60));
+        k.until(|| k.errors() == 1);
+        k.stop();
+    }
+}
+
+#[test]
 fn a_stop_leaves_unserved_reads_to_the_successor() {
     let k = kernel(options(1));
     k.open(1, 1, b"blob");
