@@ -56,6 +56,7 @@ use kernel::{
         FileDescriptorReservation, //
     },
     new_spinlock,
+    new_work,
     prelude::*,
     sync::{
         atomic::{
@@ -70,7 +71,8 @@ use kernel::{
         Instant,
         Monotonic, //
     },
-    uaccess::UserSliceWriter, //
+    uaccess::UserSliceWriter,
+    workqueue::Work, //
 };
 
 /// How often those who wait look whether anybody still waits for them, in milliseconds.
@@ -127,6 +129,9 @@ pub(crate) struct Ondemand {
     killed: Completion,
     poll: Arc<PollCondVar>,
     queue: OwnedQueue,
+    /// Watches over READs.
+    #[pin]
+    watch: Work<Ondemand>,
     options: Options,
     /// When time began.
     start: Instant<Monotonic>,
@@ -143,6 +148,7 @@ impl Ondemand {
                 killed <- Completion::new(),
                 poll,
                 queue,
+                watch <- new_work!(),
                 options,
                 start: Instant::now(),
                 complained: Atomic::new(0),
@@ -305,14 +311,18 @@ impl Ondemand {
         let mut read = read;
         loop {
             // Under the lock, so that time does not go back from one to the next.
-            let result = self.with(|table| table.read(key, off, len, read, self.now()));
-            match result {
-                Ok(watch) => {
-                    if watch {
-                        request::watch(self.clone());
-                    }
-                    return;
+            let result = self.with(|table| {
+                let result = table.read(key, off, len, read, self.now());
+                // Under the lock, so that it is on the queue before the cache is killed, or not at
+                // all: whoever kills the cache waits for the queue.
+                if let Ok(true) = result {
+                    // If it is on the queue already, it has yet to run.
+                    let _ = self.queue.enqueue(self.clone());
                 }
+                result
+            });
+            match result {
+                Ok(_) => return,
                 Err((Refused::Gone, read)) => return read.fail(EIO),
                 Err((Refused::Full, back)) => {
                     if let Err(e) = self.make_room(1, Table::requests) {

@@ -9,7 +9,6 @@ use super::{
 use crate::kernel_next::sync::completion::Completion;
 use kernel::{
     impl_has_work,
-    new_work,
     prelude::*,
     sync::{
         atomic::{
@@ -18,10 +17,7 @@ use kernel::{
         },
         Arc, //
     },
-    workqueue::{
-        Work,
-        WorkItem, //
-    }, //
+    workqueue::WorkItem, //
 };
 
 /// A lookup that waits for the answer to its OPEN.
@@ -66,71 +62,35 @@ impl OpenWait {
     }
 }
 
-/// Fails READs that are over the time limit, and those whose cookie was given up, so that nobody who
-/// tidies up waits for the daemon.
+impl_has_work! {
+    impl HasWork<Self> for Ondemand { self.watch }
+}
+
+/// Watches over READs: fails those that are over the time limit, and those whose cookie was given up,
+/// so that nobody who tidies up waits for the daemon.
 ///
 /// fscache tells a backend that a cookie is given up only when nobody uses it any more; a READ
 /// that is not answered uses it. So somebody has to look: while there are READs, once a second.
-#[pin_data]
-struct Watch {
-    #[pin]
-    work: Work<Watch>,
-    ondemand: Arc<Ondemand>,
-}
+impl WorkItem for Ondemand {
+    type Pointer = Arc<Self>;
 
-impl_has_work! {
-    impl HasWork<Self> for Watch { self.work }
-}
-
-impl WorkItem for Watch {
-    type Pointer = Pin<KBox<Self>>;
-
-    fn run(this: Pin<KBox<Self>>) {
-        let ondemand = &this.ondemand;
+    fn run(this: Arc<Self>) {
         // A kernel thread is not killed; if it were, there would be nobody left to watch.
-        while let Ok(false) = ondemand.killed.wait_killable_timeout(PATIENCE) {
-            ondemand.expire_reads();
+        while let Ok(false) = this.killed.wait_killable_timeout(PATIENCE) {
+            this.expire_reads();
             let mut from = 0;
-            while let Some((found, next)) = ondemand.with(|table| table.next_reading(from)) {
+            while let Some((found, next)) = this.with(|table| table.next_reading(from)) {
                 if let Some((key, object)) = found {
                     if object.is_given_up() {
-                        ondemand.with(|table| table.cancel_reads(key));
+                        this.with(|table| table.cancel_reads(key));
                     }
                 }
                 from = next;
             }
-            ondemand.tell_doomed();
-            if !ondemand.with(|table| table.keep_watching()) {
+            this.tell_doomed();
+            if !this.with(|table| table.keep_watching()) {
                 return;
             }
         }
-    }
-}
-
-/// Starts to watch over READs.
-pub(super) fn watch(ondemand: Arc<Ondemand>) {
-    let Ok(slot) = KBox::<Watch>::new_uninit(GFP_KERNEL) else {
-        // The next READ tries again.
-        return ondemand.with(|table| table.stop_watching());
-    };
-    let this = ondemand.clone();
-    let watch = pin_init!(Watch {
-        work <- new_work!(),
-        ondemand,
-    });
-    match slot.write_pin_init(watch) {
-        Ok(watch) => {
-            // Under the lock, so that it is on the queue before the cache is killed, or not at
-            // all: whoever kills the cache waits for the queue.
-            let late = this.with(|table| {
-                if table.is_dead() {
-                    return Some(watch);
-                }
-                this.queue.enqueue(watch);
-                None
-            });
-            drop(late);
-        }
-        Err(never) => match never {},
     }
 }

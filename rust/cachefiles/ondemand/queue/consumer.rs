@@ -114,11 +114,6 @@ impl<F: Family> Table<F> {
         Ok(!core::mem::replace(&mut self.watched, true))
     }
 
-    /// Nobody watches: the next READ has to find somebody.
-    pub(crate) fn stop_watching(&mut self) {
-        self.watched = false;
-    }
-
     /// Whether there is still something to be watched over; if not, the watch has ended.
     pub(crate) fn keep_watching(&mut self) -> bool {
         self.watched = self.ages.head.is_some();

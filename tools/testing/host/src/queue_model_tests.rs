@@ -169,7 +169,6 @@ enum Op {
     Kill,
     PopDoomed,
     KeepWatching,
-    StopWatching,
     Grow {
         which: usize,
         log: u32,
@@ -483,10 +482,6 @@ impl Run {
                 let reads = self.objects.values().any(|object| !object.reads.is_empty());
                 assert_eq!(self.table.keep_watching(), reads);
                 self.watched = reads;
-            }
-            Op::StopWatching => {
-                self.table.stop_watching();
-                self.watched = false;
             }
             Op::Grow { which, log } => {
                 fn grow<T>(slots: &mut Slots<T, Host>, log: u32) {
@@ -1199,7 +1194,6 @@ fn ops(churn: u32, len: usize) -> BoxedStrategy<Vec<Op>> {
         1 => Just(Op::Restore),
         4 => Just(Op::PopDoomed),
         1 => Just(Op::KeepWatching),
-        1 => Just(Op::StopWatching),
         1 => (0usize..3, 0u32..10).prop_map(|(which, log)| Op::Grow { which, log }),
     ];
     vec(op, 0..len).boxed()
