@@ -1,0 +1,577 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Bugs that the C code has to its end, U1 to U60 of
+ * Documentation/filesystems/caching/cachefiles-rust-c-bugs.rst: what it does wrong
+ * is seen there, and not here.  Those that are not in this file are tested elsewhere;
+ * it says where.
+ */
+#include <poll.h>
+#include <signal.h>
+#include <linux/fs.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+
+#include "kselftest_harness.h"
+#include "regression.h"
+
+FIXTURE(bug) {
+	struct cf_env e;
+	int dev;
+	pid_t child;
+};
+
+FIXTURE_SETUP(bug)
+{
+	ASSERT_SETUP(cf_env_init(&self->e));
+	ASSERT_SETUP(cf_env_bind(&self->e));
+	ASSERT_SETUP(cf_env_mount(&self->e));
+	self->dev = self->e.dev;
+}
+
+FIXTURE_TEARDOWN(bug)
+{
+	if (self->child > 0)
+		kill(self->child, SIGKILL);
+	cf_env_end(&self->e);
+}
+
+/* A process that opens a file, or reads from one that is open. */
+static pid_t fork_open(struct cf_env *e, const char *name)
+{
+	char path[512];
+	pid_t pid;
+
+	snprintf(path, sizeof(path), "%s/%s", e->mnt, name);
+	pid = cf_fork();
+	if (pid == 0) {
+		close(e->dev);
+		open(path, O_RDONLY);
+		_exit(0);
+	}
+	return pid;
+}
+
+static pid_t fork_read(struct cf_env *e, const struct cf_blob *b, off_t off)
+{
+	pid_t pid = cf_fork();
+	char c;
+
+	if (pid == 0) {
+		close(e->dev);
+		close(b->anon);
+		pread(b->fd, &c, 1, off);
+		_exit(0);
+	}
+	return pid;
+}
+
+/* ------------------------------------------------------- waiting for ever */
+
+TEST_F_TIMEOUT(bug, u02_unanswered_OPEN_does_not_stop_the_next_mount, 60)
+{
+	struct cf_blob b;
+	struct cf_msg m;
+
+	self->child = fork_open(&self->e, "silent");
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+	kill(self->child, SIGKILL);
+	ASSERT_EQ(128 + SIGKILL, cf_reap(self->child, CF_SOON));
+	self->child = 0;
+	ASSERT_EQ(0, umount_soon(&self->e));
+	ASSERT_EQ(cf_intended("unanswered-open"), mount_soon(&self->e));
+	if (!self->e.mounted)
+		return;
+	/* the old fd is to be closed, the new object to be opened */
+	ASSERT_EQ(0, cf_expect(self->dev, CF_CLOSE, &m));
+	EXPECT_EQ(0, cf_blob_open(&self->e, &b, "silent", SIZE));
+}
+
+/* The fd stays open, so the daemon may think that the object is open. */
+TEST_F_TIMEOUT(bug, u06_failed_reopening_fails_the_reader_though_its_fd_is_open, 60)
+{
+	struct cf_blob b;
+	struct cf_op *op;
+	struct cf_msg m;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "refused", SIZE));
+	no_readahead(b.fd);
+	ASSERT_EQ(0, close(b.anon));
+	op = cf_start_pread(b.fd, 0, 4096);
+	ASSERT_EQ(0, answer_reopen(&self->e, &b, -ENOENT));
+	/* Readahead and the read itself may ask one after the other. */
+	while (cf_wait(op, CF_NEVER) == -ETIMEDOUT && cf_recv(self->dev, &m, 0) == 0) {
+		ASSERT_EQ(CF_OPEN, m.w.opcode);
+		ASSERT_EQ(0, cf_copen(self->dev, m.w.msg_id, -ENOENT));
+	}
+	EXPECT_EQ(cf_intended("failed-reopen"), cf_wait(op, CF_SOON));
+}
+
+TEST_F_TIMEOUT(bug, u07_daemon_is_woken_though_memory_is_short_for_reopening, 60)
+{
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLET }, got;
+	int ep = epoll_create1(EPOLL_CLOEXEC), err;
+	struct cf_blob b;
+	struct cf_op *op;
+	struct cf_msg m;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "reopen", SIZE));
+	no_readahead(b.fd);
+	ASSERT_EQ(0, close(b.anon));
+	ASSERT_EQ(0, epoll_ctl(ep, EPOLL_CTL_ADD, self->dev, &ev));
+	epoll_wait(ep, &got, 1, 0);
+	err = fail_worker_allocations(1);
+	if (err == -EOPNOTSUPP)
+		SKIP(return, "this kernel cannot have allocations fail (CONFIG_FAILSLAB)");
+	ASSERT_EQ(0, err);
+	op = cf_start_pread(b.fd, 0, 4096);
+	ASSERT_EQ(1, epoll_wait(ep, &got, 1, CF_SOON)) TH_LOG("the READ wakes nobody");
+	err = cf_recv(self->dev, &m, 0);
+	if (err == -ETIMEDOUT) {
+		/* C only begins to reopen here, and says so when it has. */
+		err = epoll_wait(ep, &got, 1, 3000);
+		stop_failing_allocations();
+		EXPECT_EQ(cf_intended("wakeup-lost-for-memory"), err == 0);
+		return;
+	}
+	stop_failing_allocations();
+	ASSERT_EQ(0, err);
+	EXPECT_EQ(0, cf_intended("wakeup-lost-for-memory"));
+	ASSERT_EQ(CF_OPEN, m.w.opcode);
+	b.anon = m.w.open.fd;
+	b.object_id = m.w.object_id;
+	ASSERT_EQ(0, cf_copen(self->dev, m.w.msg_id, SIZE));
+	EXPECT_EQ(0, serve_until_done(&self->e, &b, op));
+}
+
+/* cull holds a lock of its directory while it waits for another one's getdents(). */
+static long do_getdents(struct cf_op *op)
+{
+	long n = syscall(SYS_getdents64, op->fd, (void *)op->off, 4096);
+
+	return n < 0 ? -errno : n;
+}
+
+static long do_cull(struct cf_op *op)
+{
+	return cf_cmd(op->fd, "cull %s", op->path);
+}
+
+static long do_copen(struct cf_op *op)
+{
+	return cf_copen(op->fd, op->off, 4096);
+}
+
+TEST_F_TIMEOUT(bug, u14_copen_does_not_wait_for_a_slow_cull, 60)
+{
+	struct cf_op *dents, *cull, *opener, *copen;
+	char path[PATH_MAX];
+	struct cf_msg m;
+	struct slow s;
+	int dir;
+
+	snprintf(path, sizeof(path), "%s/cache/Iold", self->e.dir);
+	ASSERT_EQ(0, mkdir(path, 0755));
+	ASSERT_EQ(0, chdir(path));
+	close(open("Dvictim", O_CREAT | O_RDWR, 0600));
+	ASSERT_EQ(0, slow_make(&self->e, &s));
+	opener = cf_start_open(self->e.mnt, "other");
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+
+	/* Somebody reads the directory into memory that is slow to come ... */
+	dir = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dents = cf_start(do_getdents, NULL, dir, (off_t)s.page, 0);
+	ASSERT_EQ(0, slow_wait(&self->e, &s));
+	/* ... so that nothing can be removed from it. */
+	cull = cf_start(do_cull, "Dvictim", self->dev, 0, 0);
+	EXPECT_EQ(-ETIMEDOUT, cf_wait(cull, CF_NEVER)) TH_LOG("cull is not slow: no test");
+	copen = cf_start(do_copen, NULL, self->dev, m.w.msg_id, 0);
+	EXPECT_EQ(cf_intended("copen-behind-cull"), cf_wait(copen, 3000));
+	EXPECT_EQ(-ETIMEDOUT, cf_wait(cull, 0));
+
+	ASSERT_EQ(0, slow_go_on(&s));
+	EXPECT_GT(cf_finish(dents), 0);
+	EXPECT_EQ(0, cf_finish(cull));
+	EXPECT_EQ(0, cf_wait(copen, CF_SOON));
+	EXPECT_GE(cf_finish(opener), 0);
+	EXPECT_EQ(0, chdir("/"));
+}
+
+/* ------------------------------------------------------------- messages */
+
+TEST_F_TIMEOUT(bug, u05_READ_never_has_the_id_of_no_object, 120)
+{
+	struct cf_op *op, *cl;
+	struct cf_blob b;
+	struct cf_msg m;
+	int i, err, bad = 0;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "race", 4 * SIZE));
+	no_readahead(b.fd);
+	for (i = 0; i < 60; i++) {
+		op = cf_start_pread(b.fd, i * 4096, 4096);
+		ASSERT_TRUE(cf_readable(self->dev, CF_SOON));
+		cl = start_close(b.anon);
+		b.anon = -1;
+		while (cf_wait(op, 0) == -ETIMEDOUT) {
+			memset(&m, 0, sizeof(m));
+			m.size = read(self->dev, m.raw, CF_MSG_MAX);
+			if (m.size <= 0) {
+				cf_readable(self->dev, 20);
+				continue;
+			}
+			if (m.w.object_id == UINT32_MAX) {
+				bad++;
+				/* Nobody can answer that. */
+				ASSERT_EQ(0, cf_cmd(self->dev, "restore"));
+				continue;
+			}
+			if (m.w.opcode == CF_OPEN) {
+				b.anon = m.w.open.fd;
+				b.object_id = m.w.object_id;
+				ASSERT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4 * SIZE));
+			} else if (b.anon < 0) {
+				/* It came just before its fd went. C does not ask again (U4). */
+				if (cf_is_c())
+					ASSERT_EQ(0, cf_cmd(self->dev, "restore"));
+			} else if (m.w.object_id == b.object_id) {
+				err = answer_read(&b, &m);
+				ASSERT_TRUE(err == 0 || err == -EINVAL) TH_LOG("%d", err);
+			}
+		}
+		ASSERT_EQ(0, cf_finish(cl));
+		ASSERT_EQ(4096, cf_finish(op)) TH_LOG("round %d", i);
+		if (b.anon < 0) {
+			/* Answered before the fd went: the next READ asks for another one. */
+			continue;
+		}
+	}
+	TH_LOG("READs with object_id 0xffffffff: %d of %d", bad, i);
+	/* In C it takes luck to see one. */
+	if (!cf_intended("object-id-ffffffff"))
+		EXPECT_EQ(0, bad);
+}
+
+TEST_F_TIMEOUT(bug, u09_CLOSE_of_an_fd_that_is_closed_is_taken_back, 60)
+{
+	struct cf_blob b;
+	struct cf_msg m;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "closed", SIZE));
+	close(b.fd);
+	ASSERT_EQ(0, umount_soon(&self->e));
+	ASSERT_TRUE(cf_readable(self->dev, CF_SOON)) TH_LOG("no CLOSE");
+	ASSERT_EQ(0, close(b.anon));
+	m.size = read(self->dev, m.raw, CF_MSG_MAX);
+	if (cf_intended("object-id-ffffffff")) {
+		ASSERT_EQ(16, m.size);
+		EXPECT_EQ(CF_CLOSE, m.w.opcode);
+		EXPECT_EQ(UINT32_MAX, m.w.object_id);
+	} else {
+		EXPECT_EQ(0, m.size) TH_LOG("there is nothing left to close");
+		EXPECT_FALSE(cf_readable(self->dev, 0));
+	}
+}
+
+TEST_F_TIMEOUT(bug, u10_CLOSE_comes_though_memory_is_short, 60)
+{
+	struct cf_blob b;
+	struct cf_msg m;
+	int err;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "closed", SIZE));
+	close(b.fd);
+	err = fail_worker_allocations(1);
+	if (err == -EOPNOTSUPP)
+		SKIP(return, "this kernel cannot have allocations fail (CONFIG_FAILSLAB)");
+	ASSERT_EQ(0, err);
+	EXPECT_EQ(0, umount_soon(&self->e));
+	err = cf_recv(self->dev, &m, 3000);
+	stop_failing_allocations();
+	EXPECT_EQ(cf_intended("CLOSE-lost-for-memory"), err == -ETIMEDOUT);
+	if (!err) {
+		EXPECT_EQ(CF_CLOSE, m.w.opcode);
+		EXPECT_EQ(b.object_id, m.w.object_id);
+	}
+}
+
+TEST_F_TIMEOUT(bug, u11_CLOSE_comes_for_the_fd_of_an_unanswered_reopening, 60)
+{
+	struct cf_blob b;
+	struct cf_msg m;
+	int err;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "reopen", SIZE));
+	ASSERT_EQ(0, close(b.anon));
+	self->child = fork_read(&self->e, &b, 0);
+	ASSERT_EQ(0, take_reopen(&self->e, &b));
+	kill(self->child, SIGKILL);
+	ASSERT_EQ(128 + SIGKILL, cf_reap(self->child, CF_SOON));
+	self->child = 0;
+	close(b.fd);
+	ASSERT_EQ(0, umount_soon(&self->e));
+	err = cf_recv(self->dev, &m, 3000);
+	EXPECT_EQ(cf_intended("close-after-failed-open"), err == 0);
+	if (!err) {
+		EXPECT_EQ(CF_CLOSE, m.w.opcode);
+		EXPECT_EQ(b.object_id, m.w.object_id);
+	}
+}
+
+TEST_F_TIMEOUT(bug, u17_successor_may_be_faster_than_the_end_of_the_daemon, 60)
+{
+	long expected = cf_intended("OPEN-again-before-its-fd-closed");
+	struct cf_op *op = cf_start_open(self->e.mnt, "taken-over");
+	struct cf_msg old, new;
+	struct cf_blob b;
+
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &old));
+	ASSERT_EQ(0, cf_cmd(self->dev, "restore"));
+	ASSERT_EQ(expected, cf_recv(self->dev, &new, CF_SOON));
+	if (expected) {
+		EXPECT_LT(cf_finish(op), 0);
+		return;
+	}
+	/* Now the fds of the old one go: that is no news. */
+	ASSERT_EQ(0, close(old.w.open.fd));
+	ASSERT_EQ(0, cf_copen(self->dev, new.w.msg_id, SIZE));
+	b = (struct cf_blob){
+		.name = "taken-over", .size = SIZE, .anon = new.w.open.fd,
+		.object_id = new.w.object_id, .fd = cf_finish(op),
+	};
+	ASSERT_GE(b.fd, 0);
+	no_readahead(b.fd);
+	EXPECT_EQ(0, fetch(&self->e, &b, 0));
+}
+
+/* ------------------------------------------------------- the cache itself */
+
+FIXTURE(bare) {
+	struct cf_env e;
+	int dev;
+};
+
+FIXTURE_SETUP(bare)
+{
+	ASSERT_SETUP(cf_env_init(&self->e));
+}
+
+FIXTURE_TEARDOWN(bare)
+{
+	EXPECT_EQ(0, chdir("/"));
+	cf_env_end(&self->e);
+}
+
+static long do_poll(struct cf_op *op)
+{
+	struct pollfd p = { .fd = op->fd, .events = POLLIN };
+
+	while (poll(&p, 1, 3000) == 1 && !(p.revents & (POLLERR | POLLHUP)))
+		cf_sleep_ms(10);
+	return p.revents & (POLLERR | POLLHUP);
+}
+
+TEST_F_TIMEOUT(bare, u12_daemon_is_woken_when_its_cache_has_died, 60)
+{
+	struct cf_op *opener, *poller;
+	struct cf_blob b;
+	struct cf_msg m;
+	long told;
+
+	ASSERT_EQ(0, mount_new_ext4(&self->e, self->e.dir, 16));
+	ASSERT_SETUP(cf_env_bind(&self->e));
+	ASSERT_SETUP(cf_env_mount(&self->e));
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "old", 4096));
+	ASSERT_EQ(0, shut_down_ext4(self->e.dir));
+	opener = cf_start_open(self->e.mnt, "new");
+	/* C makes the file before it asks. */
+	if (cf_recv(self->e.dev, &m, 1000) == 0) {
+		poller = cf_start(do_poll, NULL, self->e.dev, 0, 0);
+		cf_sleep_ms(CF_NEVER);
+		cf_copen(self->e.dev, m.w.msg_id, 4096);
+	} else {
+		poller = cf_start(do_poll, NULL, self->e.dev, 0, 0);
+	}
+	EXPECT_LT(cf_finish(opener), 0);
+	ASSERT_EQ(-EIO, cf_cmd(self->e.dev, "restore")) TH_LOG("the cache lives: no test");
+	told = cf_finish(poller);
+	EXPECT_EQ(cf_intended("cache-dies-silently") ? 0 : POLLERR | POLLHUP, told);
+}
+
+TEST_F_TIMEOUT(bare, u33_bind_to_a_file_system_that_fails_is_EIO, 60)
+{
+	long expected = cf_intended("statfs-error-in-bind");
+	int err;
+
+	/* One for the size of the cache; the next is for making cache/. */
+	err = mount_failing_fuse(self->e.dir, 1);
+	if (err == -ENOENT || err == -ENODEV)
+		SKIP(return, "this kernel has no FUSE (CONFIG_FUSE_FS)");
+	ASSERT_EQ(0, err);
+	CF_WAIT_FOR((self->e.dev = cf_device_open()) != -EBUSY, 5000);
+	ASSERT_GE(self->e.dev, 0);
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "dir %s", self->e.dir));
+	EXPECT_EQ(expected, cf_cmd(self->e.dev, "bind ondemand"));
+}
+
+TEST_F_TIMEOUT(bare, u38_cull_that_failed_leaves_the_file_as_it_was, 60)
+{
+	int fd, flags;
+
+	ASSERT_SETUP(cf_env_bind(&self->e));
+	ASSERT_EQ(0, chdir(self->e.dir));
+	ASSERT_EQ(0, chdir("cache"));
+	fd = open("Dvictim", O_CREAT | O_RDWR, 0600);
+	ASSERT_EQ(0, ioctl(fd, FS_IOC_GETFLAGS, &flags));
+	flags |= FS_IMMUTABLE_FL;
+	ASSERT_EQ(0, ioctl(fd, FS_IOC_SETFLAGS, &flags));
+	EXPECT_EQ(-EIO, cf_cmd(self->e.dev, "cull Dvictim"));
+	flags &= ~FS_IMMUTABLE_FL;
+	ASSERT_EQ(0, ioctl(fd, FS_IOC_SETFLAGS, &flags));
+	EXPECT_EQ(cf_intended("failed-cull-marks-file"), cf_cmd(self->e.dev, "inuse Dvictim"));
+	EXPECT_EQ(cf_intended("failed-cull-marks-file"), cf_cmd(self->e.dev, "cull Dvictim"));
+	unlink("Dvictim");
+}
+
+TEST_F_TIMEOUT(bare, u60_daemon_hears_of_it_when_it_has_culled_enough, 60)
+{
+	struct pollfd p = { .events = POLLOUT };
+	char path[PATH_MAX], block[4096] = "";
+	struct statvfs st;
+	int fd, i;
+
+	ASSERT_EQ(0, mount_new_ext4(&self->e, self->e.dir, 16));
+	snprintf(path, sizeof(path), "%s/cache", self->e.dir);
+	ASSERT_EQ(0, mkdir(path, 0755));
+	ASSERT_EQ(0, chdir(path));
+	ASSERT_EQ(0, statvfs(".", &st));
+	fd = open("Dlarge", O_CREAT | O_RDWR, 0600);
+	for (i = 0; i < st.f_bavail * 6 / 10; i++)
+		ASSERT_EQ(4096, write(fd, block, 4096));
+	ASSERT_EQ(0, fsync(fd));
+	close(fd);
+	CF_WAIT_FOR((self->e.dev = cf_device_open()) != -EBUSY, 5000);
+	ASSERT_GE(self->e.dev, 0);
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "dir %s", self->e.dir));
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "tag %s", self->e.tag));
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "brun 70%%"));
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "bcull 60%%"));
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "bind ondemand"));
+	p.fd = self->e.dev;
+	EXPECT_EQ(1, poll(&p, 1, CF_SOON)) TH_LOG("no culling asked for");
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "cull Dlarge"));
+	EXPECT_EQ(cf_intended("culling-never-ends"), poll(&p, 1, CF_NEVER));
+}
+
+TEST_F_TIMEOUT(bare, u46_one_error_does_not_end_the_cache, 60)
+{
+	bool dies = cf_intended("io-error-kills-cache");
+
+	ASSERT_SETUP(cf_env_bind(&self->e));
+	ASSERT_EQ(0, chdir(self->e.dir));
+	ASSERT_EQ(0, chdir("cache"));
+	/* What is mounted on cannot be moved to the graveyard. */
+	ASSERT_EQ(0, mkdir("Imounted", 0755));
+	ASSERT_EQ(0, mount("none", "Imounted", "tmpfs", 0, NULL));
+	EXPECT_EQ(-EIO, cf_cmd(self->e.dev, "cull Imounted"));
+	EXPECT_EQ(dies ? -EIO : 0, cf_cmd(self->e.dev, "restore"));
+	EXPECT_EQ(0, umount("Imounted"));
+}
+
+/* ----------------------------------------------------------------- names */
+
+/* The first open of a file, with a time limit; its daemon is asked first. */
+static long open_once(struct cf_env *e, const char *dir, const char *name)
+{
+	struct cf_op *op = cf_start_open(dir, name);
+	long end = cf_now_ms() + CF_SOON, ret;
+	struct cf_msg m;
+
+	while ((ret = cf_wait(op, 20)) == -ETIMEDOUT && cf_now_ms() < end)
+		if (cf_recv(e->dev, &m, 20) == 0 && m.w.opcode == CF_OPEN)
+			cf_copen(e->dev, m.w.msg_id, 4096);
+	cf_op_free(op);
+	return ret < 0 ? ret : 0;
+}
+
+TEST_F_TIMEOUT(bug, u28_cookie_key_may_have_200_bytes_that_cannot_be_in_names, 60)
+{
+	char name[201];
+
+	/* Every encoding of this is longer than a file name may be. */
+	memset(name, 0x99, 200);
+	name[200] = 0;
+	EXPECT_EQ(cf_intended("long-binary-key"), open_once(&self->e, self->e.mnt, name));
+}
+
+/* ---------------------------------------------------------------- anon fds */
+
+TEST_F_TIMEOUT(bug, u23_write_right_after_copen_is_taken_soon, 60)
+{
+	struct cf_op *op;
+	struct cf_msg m;
+	char name[16];
+	int i, err, early = 0;
+
+	for (i = 0; i < 20; i++) {
+		snprintf(name, sizeof(name), "w%d", i);
+		op = cf_start_open(self->e.mnt, name);
+		ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+		ASSERT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4096));
+		/* The file is looked for after the answer, of which it depends. */
+		err = cf_fill(m.w.open.fd, name, 0, 4096, 4096);
+		if (err) {
+			ASSERT_EQ(-ENOBUFS, err);
+			early++;
+		}
+		ASSERT_GE(cf_finish(op), 0);
+		ASSERT_EQ(0, cf_fill(m.w.open.fd, name, 0, 4096, 4096));
+	}
+	TH_LOG("too early: %d of %d", early, i);
+}
+
+TEST_F_TIMEOUT(bug, u40_daemon_may_be_a_32_bit_program, 60)
+{
+	char helper[PATH_MAX], fd[16], id[16];
+	struct cf_blob b;
+	struct cf_op *op;
+	struct cf_msg m;
+	ssize_t n = readlink("/proc/self/exe", helper, sizeof(helper) - 16);
+	long err;
+
+	ASSERT_GT(n, 0);
+	helper[n] = 0;
+	strcpy(strrchr(helper, '/') + 1, "ioctl32");
+	if (access(helper, X_OK))
+		SKIP(return, "there is no ioctl32 beside this program: not built for x86-64");
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "thirty-two", 4096));
+	op = cf_start_pread(b.fd, 0, 4096);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
+	ASSERT_EQ(0, cf_fill(b.anon, "thirty-two", 0, 4096, 4096));
+	/* a copy, to live through exec() */
+	snprintf(fd, sizeof(fd), "%d", dup(b.anon));
+	snprintf(id, sizeof(id), "%u", m.w.msg_id);
+	err = -cf_run(helper, fd, id, NULL);
+	if (err <= -126)
+		SKIP(return, "this kernel runs no 32-bit programs (CONFIG_IA32_EMULATION)");
+	EXPECT_EQ(cf_intended("ioctl-of-32-bit-program"), err);
+	EXPECT_EQ(err ? -ETIMEDOUT : 4096, cf_wait(op, err ? CF_NEVER : CF_SOON));
+}
+
+TEST_F_TIMEOUT(bug, u41_fd_does_not_live_through_exec, 60)
+{
+	char path[64];
+	struct cf_blob b;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "exec", 4096));
+	EXPECT_EQ(!cf_intended("anon-fd-lives-through-exec"),
+		  !!(fcntl(b.anon, F_GETFD) & FD_CLOEXEC));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", b.anon);
+	EXPECT_EQ(cf_intended("anon-fd-lives-through-exec"),
+		  cf_run("sh", "-c", "exec readlink \"$0\" >/dev/null", path, NULL) == 0);
+}
+
+TEST_HARNESS_MAIN
