@@ -104,6 +104,12 @@ build_dir() {
 	printf '%s\n' "$CACHE/build/$(printf '%s\n' "$TOP" | digest)"
 }
 
+# cargo_dir: where cargo builds for this checkout. Clones cannot share it: cargo takes the packages of
+# one for those of the other, and the newest build for everybody's.
+cargo_dir() {
+	printf '%s\n' "$(build_dir)/cargo"
+}
+
 # out_dir KDIR: where this checkout's modules for the kernel tree KDIR are built.
 out_dir() {
 	printf '%s\n' "$(build_dir)/modules-$(realpath "$1" | digest)"
