@@ -435,7 +435,10 @@ impl Ondemand {
             match self.with(|table| table.issue(msg_id)) {
                 Ok(object_id) => break object_id,
                 Err(Refused::Gone) => return Ok(false),
-                Err(Refused::Full) => self.make_room(1, Table::handles)?,
+                Err(Refused::Full) => {
+                    self.make_room(1, Table::handles)?;
+                    self.make_room(1, Table::requests)?;
+                }
             }
         };
         handle.set_object_id(object_id);

@@ -103,10 +103,11 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Gives a claimed OPEN an object id, which goes with the file descriptor into the message.
-    /// A file descriptor that was issued for the same object before no longer counts.
+    /// Gives a claimed OPEN an object id, which goes with the file descriptor into the message. It
+    /// takes the place of the one that the object has had, if any: the daemon is told to close that.
     ///
-    /// `Gone` if nobody waits for the OPEN any more.
+    /// `Full` if the handles or the requests have to grow first, `Gone` if nobody waits for the OPEN
+    /// any more.
     pub(crate) fn issue(&mut self, msg_id: u32) -> core::result::Result<u32, Refused> {
         let Some(Request {
             object: Some(key),
@@ -122,11 +123,25 @@ impl<F: Family> Table<F> {
             close: Close::No,
             installed: false,
         };
-        let object_id = self.handles.insert(handle).map_err(|_| Refused::Full)?;
+        let old = self.objects.get(key.0).and_then(|entry| entry.fd);
+        let old = old.filter(|_| !self.dead);
+        // For the old one's CLOSE.
+        if old.is_some() && self.requests.reserve().is_err() {
+            return Err(Refused::Full);
+        }
+        let Ok(object_id) = self.handles.insert(handle) else {
+            if old.is_some() {
+                self.requests.unreserve();
+            }
+            return Err(Refused::Full);
+        };
         if let Some(entry) = self.objects.get_mut(key.0) {
             entry.fd = Some(object_id);
         }
         self.set_phase(msg_id, Phase::Delivered);
+        if let Some(old) = old {
+            self.close_handle(old);
+        }
         Ok(object_id)
     }
 

@@ -697,8 +697,12 @@ impl Run {
             .requests
             .get(&id)
             .is_some_and(|req| req.phase == Phase::Claimed);
+        let old = self.requests.get(&id).and_then(|req| req.object);
+        let old = old.and_then(|object| self.objects.get(&object)?.fd);
+        let old = old.filter(|_| claimed && !self.dead);
         for attempt in 0.. {
-            let fits = room(self.table.handles()) > 0;
+            let fits = room(self.table.handles()) > 0
+                && (old.is_none() || room(self.table.requests()) > 0);
             match self.table.issue(id) {
                 Ok(object_id) => {
                     assert!(claimed && fits);
@@ -717,6 +721,9 @@ impl Run {
                         installed: false,
                     };
                     self.handles.insert(object_id, handle);
+                    if let Some(old) = old {
+                        self.close_handle(old);
+                    }
                     break;
                 }
                 Err(Refused::Gone) => {
@@ -954,15 +961,20 @@ impl Run {
             }
         }
         if let (Some(fd), false) = (object.fd, self.dead) {
-            let handle = self.handles.get_mut(&fd).unwrap();
-            assert_eq!(handle.close, Close::No, "a second CLOSE");
-            handle.object = None;
-            if handle.installed {
-                let close = self.new_request();
-                self.queue_close(fd, close);
-            } else {
-                handle.close = Close::Later;
-            }
+            self.close_handle(fd);
+        }
+    }
+
+    /// The daemon is to close a file descriptor, as soon as it has it.
+    fn close_handle(&mut self, fd: u32) {
+        let handle = self.handles.get_mut(&fd).unwrap();
+        assert_eq!(handle.close, Close::No, "a second CLOSE");
+        handle.object = None;
+        if handle.installed {
+            let close = self.new_request();
+            self.queue_close(fd, close);
+        } else {
+            handle.close = Close::Later;
         }
     }
 

@@ -497,6 +497,7 @@ fn an_open_that_two_daemons_read_is_answered_once() {
     assert_ne!(first, second);
     assert_eq!(cache.answer(open), (Some(("a", Ok(4096))), Ok(())));
     assert_eq!(cache.answer(open), (None, EINVAL));
+    cache.take_close(first);
     cache.read(key, "r", 0);
     cache.take_read(second, 0);
 }
@@ -823,6 +824,27 @@ fn a_failed_reopen_fails_the_reads_that_waited_for_it() {
         let read = cache.take_read(new, 0);
         assert_eq!(cache.table.read_complete(read, new), Ok("again"));
     }
+}
+
+#[test]
+fn a_daemon_that_has_two_fds_of_an_object_is_told_to_close_the_first() {
+    let mut cache = Cache::new();
+    let (key, open) = cache.lookup("a");
+    let first = cache.take_open(open);
+    // A successor in the same process: the fd is still there.
+    cache.table.restore();
+    let second = cache.take_open(open);
+    assert_ne!(first, second);
+    cache.take_close(first);
+    assert_eq!(cache.answer(open).1, Ok(()));
+    cache.table.released(first);
+    cache.read(key, "r", 0);
+    let read = cache.take_read(second, 0);
+    assert_eq!(cache.table.read_complete(read, first), Err(Errno::EINVAL));
+    assert_eq!(cache.table.read_complete(read, second), Ok("r"));
+    assert_eq!(cache.table.unregister(key), Some("a"));
+    cache.take_close(second);
+    cache.nothing();
 }
 
 #[test]
@@ -1279,8 +1301,9 @@ fn whatever_can_be_read_wakes_pollers() {
     cache.read(key, "again", 0);
     assert!(woken(&mut cache), "OPEN after a refusal");
     cache.take_any_open();
+    assert!(woken(&mut cache), "CLOSE of the fd that another takes the place of");
     cache.table.released(fd);
-    assert!(!woken(&mut cache), "one that no longer counts");
+    assert!(!woken(&mut cache), "it is closed");
     assert_eq!(cache.table.unregister(key), Some("a"));
     assert!(woken(&mut cache), "CLOSE");
 }

@@ -890,6 +890,26 @@ TEST_F_TIMEOUT(open, restore_offers_an_unanswered_OPEN_again, 30)
 	EXPECT_GE(cf_finish(op), 0);
 }
 
+/* A daemon that takes over from itself still has the fd of the first OPEN. */
+TEST_F_TIMEOUT(open, restore_while_the_fd_is_open_gets_a_new_one_and_a_CLOSE, 30)
+{
+	struct cf_msg first, again, close_msg;
+	struct cf_op *op = open_and_recv(&self->e, "twice", &first);
+
+	ASSERT_NE(NULL, op);
+	ASSERT_EQ(0, cf_cmd(self->dev, "restore"));
+	ASSERT_EQ(cf_intended("restore-with-live-fd"), cf_recv(self->dev, &again, CF_SOON));
+	if (cf_is_c())
+		return;
+	EXPECT_EQ(CF_OPEN, again.w.opcode);
+	EXPECT_NE(first.w.object_id, again.w.object_id);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_CLOSE, &close_msg));
+	EXPECT_EQ(first.w.object_id, close_msg.w.object_id);
+	EXPECT_EQ(0, close(first.w.open.fd));
+	EXPECT_EQ(0, cf_copen(self->dev, again.w.msg_id, 4096));
+	EXPECT_GE(cf_finish(op), 0);
+}
+
 /* ------------------------------------------------- someone is not there */
 
 TEST_F_TIMEOUT(open, closing_the_device_fails_all_that_wait, 60)
