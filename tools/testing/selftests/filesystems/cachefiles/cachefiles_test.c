@@ -643,6 +643,48 @@ int cf_blob_open(struct cf_env *e, struct cf_blob *b, const char *name, uint64_t
 	return b->fd < 0 ? b->fd : 0;
 }
 
+void cf_no_readahead(int fd)
+{
+	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+}
+
+long cf_read_and_check(const char *name, int fd, off_t off, size_t len, size_t want)
+{
+	struct cf_op *op = cf_start_pread(fd, off, len);
+	long n = cf_wait(op, 20000);
+
+	if (n >= 0)
+		n = n != want ? -EREMOTEIO : cf_check(name, off, op->buf, n) >= 0 ? -EBADMSG : 0;
+	cf_op_free(op);
+	return n;
+}
+
+long cf_serve_until_done(struct cf_env *e, struct cf_blob *b, struct cf_op *op, int *reads)
+{
+	long end = cf_now_ms() + CF_SOON, ret;
+	struct cf_msg m;
+
+	while ((ret = cf_wait(op, 20)) == -ETIMEDOUT && cf_now_ms() < end) {
+		if (cf_recv(e->dev, &m, 20))
+			continue;
+		if (m.w.opcode != CF_READ)
+			return -EPROTO;
+		if (reads)
+			++*reads;
+		if (cf_fill(b->anon, b->name, m.w.read.off, m.w.read.len, b->size) ||
+		    cf_complete(b->anon, m.w.msg_id))
+			return -EPROTO;
+	}
+	return ret;
+}
+
+struct cf_op *cf_open_and_recv(struct cf_env *e, const char *name, struct cf_msg *m)
+{
+	struct cf_op *op = cf_start_open(e->mnt, name);
+
+	return cf_expect(e->dev, CF_OPEN, m) ? NULL : op;
+}
+
 /* ---- the daemon ---- */
 
 static void daemon_bad(struct cf_daemon *d, const char *what, const char *name, int err)

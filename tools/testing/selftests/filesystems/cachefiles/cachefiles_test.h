@@ -190,6 +190,15 @@ struct cf_blob {
 
 int cf_blob_open(struct cf_env *e, struct cf_blob *b, const char *name, uint64_t size);
 
+/* The opener of @name, its OPEN received; NULL if none came. */
+struct cf_op *cf_open_and_recv(struct cf_env *e, const char *name, struct cf_msg *m);
+/* Answer READs of @b until the operation is over: its result. */
+long cf_serve_until_done(struct cf_env *e, struct cf_blob *b, struct cf_op *op, int *reads);
+/* Ask for exactly what is read. */
+void cf_no_readahead(int fd);
+/* Read with a time limit and compare; 0 or the first problem as -errno. */
+long cf_read_and_check(const char *name, int fd, off_t off, size_t len, size_t want);
+
 /* ---- a daemon in threads of its own (or in a child: cf_daemon_loop()) ---- */
 #define CF_MAX_OBJECTS	2048
 #define CF_MAX_READS	4096

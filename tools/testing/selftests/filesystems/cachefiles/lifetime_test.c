@@ -39,11 +39,6 @@ FIXTURE_TEARDOWN(lifetime)
 	cf_daemon_free(self->d);
 }
 
-static void no_readahead(int fd)
-{
-	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
-}
-
 static long do_mount(struct cf_op *op)
 {
 	char domain[32], tag[32], dir[400];
@@ -133,7 +128,7 @@ TEST_F_TIMEOUT(lifetime, fd_kept_after_unmount_does_not_stop_the_next_mount, 60)
 	struct cf_msg m;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &old, "kept", SIZE));
-	no_readahead(old.fd);
+	cf_no_readahead(old.fd);
 	ASSERT_EQ(0, fetch(&self->e, &old, 0));
 	close(old.fd);
 	ASSERT_EQ(0, umount_soon(&self->e));
@@ -141,7 +136,7 @@ TEST_F_TIMEOUT(lifetime, fd_kept_after_unmount_does_not_stop_the_next_mount, 60)
 	/* the daemon keeps old.anon in spite of it */
 	ASSERT_EQ(0, mount_soon(&self->e));
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "kept", SIZE));
-	no_readahead(b.fd);
+	cf_no_readahead(b.fd);
 	EXPECT_NE(old.object_id, b.object_id);
 	EXPECT_EQ(0, fetch(&self->e, &b, 8192));
 }
@@ -371,7 +366,7 @@ TEST_F_TIMEOUT(lifetime, reading_without_a_daemon_is_EIO, 60)
 	struct cf_blob b;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "orphan", SIZE));
-	no_readahead(b.fd);
+	cf_no_readahead(b.fd);
 	ASSERT_EQ(0, fetch(&self->e, &b, 0));
 	cf_env_close(&self->e);
 	EXPECT_EQ(-EIO, cf_finish(cf_start_pread(b.fd, 1 << 20, 4096)));
@@ -385,7 +380,7 @@ TEST_F_TIMEOUT(lifetime, open_file_is_served_by_the_next_daemon, 60)
 	struct cf_msg m;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "heals", SIZE));
-	no_readahead(b.fd);
+	cf_no_readahead(b.fd);
 	cf_env_close(&self->e);
 	ASSERT_EQ(-EIO, cf_finish(cf_start_pread(b.fd, 0, 4096)));
 	close(b.anon);
@@ -408,7 +403,7 @@ TEST_F_TIMEOUT(lifetime, closing_the_device_fails_all_READS, 60)
 	int i;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "waiters", SIZE));
-	no_readahead(b.fd);
+	cf_no_readahead(b.fd);
 	for (i = 0; i < READERS; i++)
 		op[i] = cf_start_pread(b.fd, i * STRIDE, 4096);
 	/* half of them delivered, half not */
@@ -431,7 +426,7 @@ TEST_F_TIMEOUT(lifetime, fd_closed_with_a_delivered_READ_asks_again_after_an_OPE
 	uint32_t old;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "again", SIZE));
-	no_readahead(b.fd);
+	cf_no_readahead(b.fd);
 	old = b.object_id;
 	op = cf_start_pread(b.fd, 0, 4096);
 	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
@@ -453,7 +448,7 @@ TEST_F_TIMEOUT(lifetime, fd_closed_with_a_queued_READ_asks_again_after_an_OPEN, 
 	struct cf_msg m;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "again", SIZE));
-	no_readahead(b.fd);
+	cf_no_readahead(b.fd);
 	op = cf_start_pread(b.fd, 0, 4096);
 	ASSERT_TRUE(cf_readable(self->dev, CF_SOON));
 	ASSERT_EQ(0, close(b.anon));
@@ -473,7 +468,7 @@ TEST_F_TIMEOUT(lifetime, fd_closed_when_idle_is_asked_for_by_the_next_READ, 60)
 	struct cf_msg m;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "idle", SIZE));
-	no_readahead(b.fd);
+	cf_no_readahead(b.fd);
 	ASSERT_EQ(0, fetch(&self->e, &b, 0));
 	ASSERT_EQ(0, close(b.anon));
 	EXPECT_FALSE(cf_readable(self->dev, CF_NEVER)) TH_LOG("nothing is needed yet");
@@ -494,7 +489,7 @@ TEST_F_TIMEOUT(lifetime, fd_closed_leaves_other_objects_alone, 60)
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &a, "closed", SIZE));
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "alive", SIZE));
-	no_readahead(b.fd);
+	cf_no_readahead(b.fd);
 	op = cf_start_pread(b.fd, 0, 4096);
 	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
 	ASSERT_EQ(0, close(a.anon));
@@ -512,7 +507,7 @@ TEST_F_TIMEOUT(lifetime, reopening_answered_with_an_error_is_EIO_for_the_reader,
 	struct cf_msg m;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "refused", SIZE));
-	no_readahead(b.fd);
+	cf_no_readahead(b.fd);
 	ASSERT_EQ(0, close(b.anon));
 	op = cf_start_pread(b.fd, 0, 4096);
 	ASSERT_EQ(0, answer_reopen(&self->e, &b, -ENOENT));
@@ -543,7 +538,7 @@ TEST_F_TIMEOUT(lifetime, reopening_answered_with_another_size_is_EINVAL, 60)
 	struct cf_msg m;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "resized", SIZE));
-	no_readahead(b.fd);
+	cf_no_readahead(b.fd);
 	ASSERT_EQ(0, close(b.anon));
 	op = cf_start_pread(b.fd, 0, 4096);
 	EXPECT_EQ(-EINVAL, answer_reopen(&self->e, &b, SIZE + 4096));
@@ -565,7 +560,7 @@ TEST_F_TIMEOUT(lifetime, restore_offers_delivered_READS_again, 60)
 	struct cf_op *op;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "restore", SIZE));
-	no_readahead(b.fd);
+	cf_no_readahead(b.fd);
 	op = cf_start_pread(b.fd, 0, 4096);
 	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &first));
 	EXPECT_FALSE(cf_readable(self->dev, CF_NEVER));
@@ -592,7 +587,7 @@ TEST_F_TIMEOUT(lifetime, killed_reader_leaves_at_once, 60)
 	int err;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "killed", SIZE));
-	no_readahead(b.fd);
+	cf_no_readahead(b.fd);
 	pid = cf_fork();
 	if (pid == 0) {
 		pread(b.fd, block, 4096, 0);
@@ -648,7 +643,7 @@ FIXTURE_SETUP(killed)
 	ASSERT_SETUP(cf_env_mount(&self->e));
 	self->fd = cf_finish(cf_start_open(self->e.mnt, "victim"));
 	ASSERT_GE(self->fd, 0);
-	no_readahead(self->fd);
+	cf_no_readahead(self->fd);
 	for (i = 0; i < READERS; i++)
 		self->op[i] = cf_start_pread(self->fd, i * STRIDE, 4096);
 	ASSERT_TRUE(CF_WAIT_FOR(self->d->reads >= READERS, 30000))
@@ -793,7 +788,7 @@ TEST_F_TIMEOUT(lifetime, fd_close_racing_with_the_delivery_of_a_READ, 180)
 	long ret;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "race", SIZE));
-	no_readahead(b.fd);
+	cf_no_readahead(b.fd);
 	for (i = 0; i < ROUNDS; i++, off += 8192) {
 		reopened = false;
 		op = cf_start_pread(b.fd, off, 4096);

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The daemon's side of an object: what the anonymous fd takes, where, and what it
+ * tells of the cache file.
+ */
+#include <sys/ioctl.h>
+
+#include "kselftest_harness.h"
+#include "cachefiles_test.h"
+
+#define KiB	1024ULL
+
+FIXTURE(anon) {
+	struct cf_env e;
+	struct cf_blob b;
+	char *block;		/* aligned, as direct I/O wants it */
+};
+
+FIXTURE_SETUP(anon)
+{
+	ASSERT_SETUP(cf_env_all(&self->e));
+	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", 64 * KiB + 10));
+	cf_no_readahead(self->b.fd);
+	self->block = aligned_alloc(4096, 4096);
+	ASSERT_NE(NULL, self->block);
+	memset(self->block, 'x', 4096);
+}
+
+FIXTURE_TEARDOWN(anon)
+{
+	cf_env_end(&self->e);
+	free(self->block);
+}
+
+TEST_F_TIMEOUT(anon, write_returns_the_number_of_bytes, 30)
+{
+	EXPECT_EQ(4096, pwrite(self->b.anon, self->block, 4096, 0));
+}
+
+TEST_F_TIMEOUT(anon, write_at_an_unaligned_offset_is_ENOBUFS, 30)
+{
+	EXPECT_EQ(-1, pwrite(self->b.anon, self->block, 100, 100));
+	EXPECT_EQ(ENOBUFS, errno);
+	EXPECT_EQ(-1, pwrite(self->b.anon, self->block, 4096, 512));
+	EXPECT_EQ(ENOBUFS, errno);
+}
+
+TEST_F_TIMEOUT(anon, writes_follow_each_other, 30)
+{
+	struct cf_blob *b = &self->b;
+	int i;
+
+	for (i = 0; i < 4; i++) {
+		cf_pattern("blob", i * 4096, self->block, 4096);
+		ASSERT_EQ(4096, write(b->anon, self->block, 4096));
+	}
+	EXPECT_EQ(4 * 4096, lseek(b->anon, 0, SEEK_CUR));
+	EXPECT_EQ(0, cf_read_and_check("blob", b->fd, 0, 4 * 4096, 4 * 4096));
+	EXPECT_FALSE(cf_readable(self->e.dev, 0));
+}
+
+/* In the C code lseek() moves another position than the one write() uses. */
+TEST_F_TIMEOUT(anon, write_after_lseek_goes_there, 30)
+{
+	struct cf_blob *b = &self->b;
+
+	ASSERT_EQ(8192, lseek(b->anon, 8192, SEEK_SET));
+	cf_pattern("blob", 8192, self->block, 4096);
+	ASSERT_EQ(4096, write(b->anon, self->block, 4096));
+	EXPECT_EQ(12288, lseek(b->anon, 0, SEEK_CUR));
+	EXPECT_EQ(0, cf_read_and_check("blob", b->fd, 8192, 4096, 4096));
+	EXPECT_FALSE(cf_readable(self->e.dev, 0));
+	EXPECT_EQ(8192, lseek(b->anon, 0, SEEK_DATA)) TH_LOG("something was written at 0");
+}
+
+TEST_F_TIMEOUT(anon, SEEK_DATA_and_SEEK_HOLE_show_what_was_written, 30)
+{
+	int fd = self->b.anon;
+
+	EXPECT_EQ(0, lseek(fd, 0, SEEK_HOLE));
+	EXPECT_EQ(-1, lseek(fd, 0, SEEK_DATA));
+	EXPECT_EQ(ENXIO, errno);
+	ASSERT_EQ(0, cf_fill(fd, "blob", 8192, 4096, self->b.size));
+	ASSERT_EQ(0, cf_fill(fd, "blob", 16384, 8192, self->b.size));
+	EXPECT_EQ(8192, lseek(fd, 0, SEEK_DATA));
+	EXPECT_EQ(12288, lseek(fd, 8192, SEEK_HOLE));
+	EXPECT_EQ(16384, lseek(fd, 12288, SEEK_DATA));
+	EXPECT_EQ(24576, lseek(fd, 16384, SEEK_HOLE));
+	EXPECT_EQ(0, lseek(fd, 0, SEEK_HOLE));
+	EXPECT_EQ(-1, lseek(fd, 24576, SEEK_DATA));
+	EXPECT_EQ(ENXIO, errno);
+}
+
+TEST_F_TIMEOUT(anon, SEEK_HOLE_of_a_complete_file_is_its_end, 30)
+{
+	off_t end;
+
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", 0, 68 * KiB, self->b.size));
+	end = lseek(self->b.anon, 0, SEEK_HOLE);
+	/* the file is kept rounded up to whole blocks */
+	EXPECT_GE(end, self->b.size);
+	EXPECT_LE(end, 68 * KiB);
+	EXPECT_EQ(end, lseek(self->b.anon, 0, SEEK_END));
+}
+
+/* nydusd pads the last block with zeros. */
+TEST_F_TIMEOUT(anon, last_block_may_be_written_whole, 30)
+{
+	memset(self->block, 0, 4096);
+	cf_pattern("blob", 64 * KiB, self->block, 10);
+	EXPECT_EQ(4096, pwrite(self->b.anon, self->block, 4096, 64 * KiB));
+	EXPECT_EQ(0, cf_read_and_check("blob", self->b.fd, 64 * KiB, 4096, 10));
+}
+
+TEST_F_TIMEOUT(anon, last_block_may_be_written_as_short_as_it_is, 30)
+{
+	struct cf_op *op;
+	ssize_t n;
+
+	cf_pattern("blob", 64 * KiB, self->block, 10);
+	errno = 0;
+	n = pwrite(self->b.anon, self->block, 10, 64 * KiB);
+	EXPECT_TRUE(n == 10 || errno == EINVAL) TH_LOG("%zd, %s", n, strerror(errno));
+	op = cf_start_pread(self->b.fd, 64 * KiB, 4096);
+	EXPECT_EQ(10, cf_serve_until_done(&self->e, &self->b, op, NULL));
+	EXPECT_EQ(-1, cf_check("blob", 64 * KiB, op->buf, 10));
+}
+
+/* A short write in the middle leaves the rest of its block unknown. */
+TEST_F_TIMEOUT(anon, short_write_in_the_middle_never_turns_into_zeros, 30)
+{
+	struct cf_op *op;
+	ssize_t n;
+
+	cf_pattern("blob", 4096, self->block, 100);
+	errno = 0;
+	n = pwrite(self->b.anon, self->block, 100, 4096);
+	EXPECT_TRUE(n == 100 || errno == EINVAL) TH_LOG("%zd, %s", n, strerror(errno));
+	op = cf_start_pread(self->b.fd, 4096, 4096);
+	EXPECT_EQ(4096, cf_serve_until_done(&self->e, &self->b, op, NULL));
+	EXPECT_EQ(-1, cf_check("blob", 4096, op->buf, 4096));
+}
+
+TEST_F_TIMEOUT(anon, write_beyond_the_size_is_refused, 30)
+{
+	long expected = cf_intended("write-beyond-the-size");
+
+	EXPECT_EQ(expected, cf_pwrite(self->b.anon, self->block, 4096, 68 * KiB));
+	EXPECT_EQ(expected, cf_pwrite(self->b.anon, self->block, 4096, 1ULL << 40));
+}
+
+TEST_F_TIMEOUT(anon, write_from_a_faulting_buffer_is_EFAULT_and_no_data, 30)
+{
+		struct cf_op *op;
+
+	EXPECT_EQ(-1, pwrite(self->b.anon, cf_nowhere(), 4096, 4096));
+	EXPECT_EQ(EFAULT, errno);
+	op = cf_start_pread(self->b.fd, 4096, 4096);
+	EXPECT_EQ(4096, cf_serve_until_done(&self->e, &self->b, op, NULL));
+	EXPECT_EQ(-1, cf_check("blob", 4096, op->buf, 4096));
+}
+
+TEST_F_TIMEOUT(anon, duplicate_serves_as_well, 30)
+{
+	int fd = dup(self->b.anon);
+	struct cf_op *op;
+	struct cf_msg m;
+
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, close(self->b.anon));
+	op = cf_start_pread(self->b.fd, 0, 4096);
+	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+	ASSERT_EQ(0, cf_fill(fd, "blob", 0, 4096, self->b.size));
+	EXPECT_EQ(0, cf_complete(fd, m.w.msg_id));
+	EXPECT_EQ(4096, cf_wait(op, CF_SOON));
+	EXPECT_EQ(-1, cf_check("blob", 0, op->buf, 4096));
+}
+
+TEST_HARNESS_MAIN
