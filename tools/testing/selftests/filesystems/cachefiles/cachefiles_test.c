@@ -678,6 +678,20 @@ long cf_serve_until_done(struct cf_env *e, struct cf_blob *b, struct cf_op *op, 
 	return ret;
 }
 
+long cf_answer_opens(struct cf_env *e, struct cf_op *op, long long size)
+{
+	long end = cf_now_ms() + CF_SOON, ret;
+	struct cf_msg m;
+
+	while ((ret = cf_wait(op, 20)) == -ETIMEDOUT && cf_now_ms() < end) {
+		if (cf_recv(e->dev, &m, 20) || m.w.opcode == CF_CLOSE)
+			continue;
+		if (m.w.opcode != CF_OPEN || cf_copen(e->dev, m.w.msg_id, size))
+			return -EPROTO;
+	}
+	return ret;
+}
+
 struct cf_op *cf_open_and_recv(struct cf_env *e, const char *name, struct cf_msg *m)
 {
 	struct cf_op *op = cf_start_open(e->mnt, name);

@@ -192,6 +192,11 @@ int cf_blob_open(struct cf_env *e, struct cf_blob *b, const char *name, uint64_t
 
 /* The opener of @name, its OPEN received; NULL if none came. */
 struct cf_op *cf_open_and_recv(struct cf_env *e, const char *name, struct cf_msg *m);
+/*
+ * Answer OPENs and take CLOSEs until the opener is done: its result.  An opener
+ * asks a second time if a lookup fails after the daemon said that all is well.
+ */
+long cf_answer_opens(struct cf_env *e, struct cf_op *op, long long size);
 /* Answer READs of @b until the operation is over: its result. */
 long cf_serve_until_done(struct cf_env *e, struct cf_blob *b, struct cf_op *op, int *reads);
 /* Ask for exactly what is read. */

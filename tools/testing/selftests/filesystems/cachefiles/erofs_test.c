@@ -55,7 +55,8 @@ static int image_fill(struct cf_daemon *d, const struct cf_read *r)
 	uint64_t off = r->off, end = r->off + r->len;
 	char path[PATH_MAX + 256];
 	int fd, err = 0;
-	char buf[65536];
+	/* as the C implementation wants it */
+	char buf[65536] __attribute__((aligned(4096)));
 
 	snprintf(path, sizeof(path), "%s/%s", images, r->name);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -288,16 +289,20 @@ TEST_F_TIMEOUT(erofs, reads_again_from_the_cache_when_memory_was_reclaimed, 120)
 	EXPECT_EQ(reads, self->d->reads);
 }
 
-TEST_F_TIMEOUT(erofs, unknown_image_is_the_daemons_errno_at_mount, 60)
+TEST_F_TIMEOUT(erofs, unknown_image_fails_the_mount, 60)
 {
+	long expected = cf_intended("opener-gets-the-errno") ? -ENOENT : -EIO;
+
 	ASSERT_EQ(0, cf_daemon_start(self->d, 1));
-	EXPECT_EQ(-ENOENT, mount_erofs(&self->e, "no-such-image", NULL));
+	EXPECT_EQ(expected, mount_erofs(&self->e, "no-such-image", NULL));
 }
 
-TEST_F_TIMEOUT(erofs, unknown_device_is_the_daemons_errno_at_mount, 60)
+TEST_F_TIMEOUT(erofs, unknown_device_fails_the_mount, 60)
 {
+	long expected = cf_intended("opener-gets-the-errno") ? -ENOENT : -EIO;
+
 	ASSERT_EQ(0, cf_daemon_start(self->d, 1));
-	EXPECT_EQ(-ENOENT, mount_erofs(&self->e, MULTI, "no-such-blob"));
+	EXPECT_EQ(expected, mount_erofs(&self->e, MULTI, "no-such-blob"));
 }
 
 TEST_F_TIMEOUT(erofs, missing_superblock_fails_the_mount, 60)
@@ -308,8 +313,9 @@ TEST_F_TIMEOUT(erofs, missing_superblock_fails_the_mount, 60)
 }
 
 /* The daemon holds its answers: whatever arrives now is outstanding at once. */
-TEST_F_TIMEOUT(erofs, readahead_has_several_READS_outstanding, 120)
+TEST_F_TIMEOUT(erofs, READS_of_one_reader_outstanding, 120)
 {
+	bool several = !cf_intended("readahead-waits");
 	struct cf_op *op;
 	size_t len;
 	char *want;
@@ -323,7 +329,7 @@ TEST_F_TIMEOUT(erofs, readahead_has_several_READS_outstanding, 120)
 	self->d->hold_reads = true;
 	before = self->d->reads;
 	op = cf_start_pread(fd, 0, len);
-	EXPECT_TRUE(CF_WAIT_FOR(self->d->reads - before >= 2, CF_SOON))
+	EXPECT_EQ(several, CF_WAIT_FOR(self->d->reads - before >= 2, several ? CF_SOON : 2000))
 		TH_LOG("%d READ outstanding", self->d->reads - before);
 	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, CF_NEVER));
 	cf_daemon_release_reads(self->d);
@@ -389,6 +395,11 @@ TEST_F_TIMEOUT(erofs, reads_waiting_when_the_daemon_is_killed_are_EIO, 120)
 		EXPECT_EQ(-EIO, cf_finish(op[i]));
 }
 
+static long do_readahead(struct cf_op *op)
+{
+	return -posix_fadvise(op->fd, 0, 128 * 1024, POSIX_FADV_WILLNEED);
+}
+
 static long do_umount(struct cf_op *op)
 {
 	return umount2(op->path, MNT_DETACH) ? -errno : 0;
@@ -401,8 +412,8 @@ static long do_umount(struct cf_op *op)
  */
 TEST_F_TIMEOUT(erofs, unmount_with_READS_in_flight_ends_with_the_daemon, 120)
 {
+	long start, expected = cf_intended("readahead-waits");
 	struct cf_op *op;
-	long start;
 	int fd;
 
 	ASSERT_EQ(0, cf_daemon_start(self->d, 1));
@@ -410,7 +421,8 @@ TEST_F_TIMEOUT(erofs, unmount_with_READS_in_flight_ends_with_the_daemon, 120)
 	fd = open_erofs(&self->e, "f1");
 	ASSERT_GE(fd, 0);
 	self->d->hold_reads = true;
-	posix_fadvise(fd, 0, 128 * 1024, POSIX_FADV_WILLNEED);
+	op = cf_start(do_readahead, NULL, fd, 0, 0);
+	ASSERT_EQ(expected, cf_wait(op, 2000));
 	close(fd);
 	op = cf_start(do_umount, self->e.erofs, -1, 0, 0);
 	cf_wait(op, CF_NEVER);

@@ -102,7 +102,7 @@ long cf_intended(const char *id)
 		here = field(&rest);
 		fclose(f);
 		if (!parse_value(cf_is_c() ? c : here, &value))
-			ksft_exit_fail_msg("%s: '%s' has a value that is none\n", INTENDED_FILE, id);
+			ksft_exit_fail_msg("%s: '%s' has no value\n", INTENDED_FILE, id);
 		/* For who compares the implementations. */
 		dprintf(STDOUT_FILENO, "# intended difference: %s\n", id);
 		return value;
