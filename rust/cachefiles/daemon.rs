@@ -168,7 +168,8 @@ impl Daemon {
                 }
                 let tag = Text::new(args)?;
                 let mut config = self.config.lock();
-                if config.tag.is_some() {
+                // A bound cache has one in any case.
+                if config.tag.is_some() || config.service.is_some() {
                     return Err(EEXIST);
                 }
                 config.tag = Some(tag);
