@@ -3,6 +3,8 @@
  * The daemon's side of an object: what the anonymous fd takes, where, and what it
  * tells of the cache file.
  */
+#include <poll.h>
+
 #include "kselftest_harness.h"
 #include "cachefiles_test.h"
 
@@ -125,6 +127,19 @@ TEST_F_TIMEOUT(anon, last_block_written_as_short_as_it_is, 30)
 	EXPECT_EQ(-1, cf_check("blob", 64 * KiB, op->buf, 10));
 }
 
+TEST_F_TIMEOUT(anon, write_from_unaligned_memory, 30)
+{
+	bool taken = cf_intended("unaligned-write");
+	char *buf = aligned_alloc(4096, 8192);
+
+	ASSERT_NE(NULL, buf);
+	cf_pattern("blob", 4096, buf + 8, 4096);
+	EXPECT_EQ(taken ? 4096 : -EINVAL, cf_pwrite(self->b.anon, buf + 8, 4096, 4096));
+	if (taken)
+		EXPECT_EQ(0, cf_read_and_check("blob", self->b.fd, 4096, 4096, 4096));
+	free(buf);
+}
+
 /* A short write in the middle leaves the rest of its block unknown. */
 TEST_F_TIMEOUT(anon, short_write_in_the_middle, 30)
 {
@@ -173,6 +188,148 @@ TEST_F_TIMEOUT(anon, duplicate_serves_as_well, 30)
 	EXPECT_EQ(0, cf_complete(fd, m.w.msg_id));
 	EXPECT_EQ(4096, cf_wait(op, CF_SOON));
 	EXPECT_EQ(-1, cf_check("blob", 0, op->buf, 4096));
+}
+
+TEST_F_TIMEOUT(anon, other_process_may_serve, 30)
+{
+	struct cf_op *op = cf_start_pread(self->b.fd, 0, 4096);
+	struct cf_msg m;
+	pid_t pid;
+
+	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+	pid = cf_fork();
+	if (pid == 0)
+		_exit(cf_fill(self->b.anon, "blob", 0, 4096, self->b.size) ||
+		      cf_complete(self->b.anon, m.w.msg_id));
+	EXPECT_EQ(0, cf_reap(pid, CF_SOON));
+	EXPECT_EQ(4096, cf_wait(op, CF_SOON));
+	EXPECT_EQ(-1, cf_check("blob", 0, op->buf, 4096));
+}
+
+TEST_F_TIMEOUT(anon, write_of_nothing_is_0, 30)
+{
+	EXPECT_EQ(0, cf_pwrite(self->b.anon, self->block, 0, 4096));
+	EXPECT_EQ(-ENOBUFS, cf_pwrite(self->b.anon, self->block, 0, 100));
+	EXPECT_EQ(-1, lseek(self->b.anon, 0, SEEK_DATA));
+}
+
+TEST_F_TIMEOUT(anon, O_APPEND_is_ignored, 30)
+{
+	ASSERT_EQ(0, fcntl(self->b.anon, F_SETFL, O_APPEND));
+	EXPECT_EQ(4096, cf_pwrite(self->b.anon, self->block, 4096, 8192));
+	EXPECT_EQ(8192, lseek(self->b.anon, 0, SEEK_DATA));
+	EXPECT_EQ(12288, lseek(self->b.anon, 8192, SEEK_HOLE));
+}
+
+TEST_F_TIMEOUT(anon, lseek_refuses_what_is_no_place, 30)
+{
+	int fd = self->b.anon;
+
+	EXPECT_EQ(1 << 30, lseek(fd, 1 << 30, SEEK_SET));
+	EXPECT_EQ(-1, lseek(fd, -1, SEEK_SET));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(-1, lseek(fd, 0, 99));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(-1, lseek(fd, 68 * KiB, SEEK_DATA));
+	EXPECT_EQ(ENXIO, errno);
+	EXPECT_EQ(-1, lseek(fd, 68 * KiB, SEEK_HOLE));
+	EXPECT_EQ(ENXIO, errno);
+}
+
+/* The id of a READ that was not read from the device yet can be guessed. */
+TEST_F_TIMEOUT(anon, READ_may_be_completed_before_it_is_read, 30)
+{
+	struct cf_op *op = cf_start_pread(self->b.fd, 0, 4096);
+
+	ASSERT_TRUE(cf_readable(self->e.dev, CF_SOON));
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", 0, 4096, self->b.size));
+	EXPECT_EQ(0, cf_complete(self->b.anon, self->b.msg_id + 1));
+	EXPECT_EQ(4096, cf_wait(op, CF_SOON));
+	EXPECT_EQ(-1, cf_check("blob", 0, op->buf, 4096));
+	EXPECT_FALSE(cf_readable(self->e.dev, CF_NEVER));
+}
+
+/* ------------------------------------------------------------------ space */
+
+FIXTURE(space) {
+	struct cf_env e;
+	struct cf_blob b;
+	char *block;
+};
+
+/* Culling below 60 %, nothing more below 50 % of the blocks. */
+FIXTURE_SETUP(space)
+{
+	ASSERT_SETUP(cf_env_init(&self->e));
+	CF_WAIT_FOR((self->e.dev = cf_device_open()) != -EBUSY, 5000);
+	ASSERT_GE(self->e.dev, 0);
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "dir %s", self->e.dir));
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "tag %s", self->e.tag));
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "brun 70%%"));
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "bcull 60%%"));
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "bstop 50%%"));
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "bind ondemand"));
+	ASSERT_SETUP(cf_env_mount(&self->e));
+	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", 64 * KiB));
+	self->block = aligned_alloc(4096, 4096);
+	memset(self->block, 'x', 4096);
+}
+
+FIXTURE_TEARDOWN(space)
+{
+	cf_env_end(&self->e);
+	free(self->block);
+}
+
+static bool wants_culling(struct cf_env *e)
+{
+	struct pollfd p = { .fd = e->dev, .events = POLLOUT };
+
+	return poll(&p, 1, 0) == 1 && (p.revents & POLLOUT);
+}
+
+TEST_F_TIMEOUT(space, POLLOUT_while_the_cache_wants_to_be_culled, 30)
+{
+	int fd = self->b.anon;
+
+	EXPECT_FALSE(wants_culling(&self->e));
+	ASSERT_EQ(0, cf_take_space(&self->e, "filler", 45));
+	EXPECT_EQ(4096, cf_pwrite(fd, self->block, 4096, 0));
+	EXPECT_TRUE(wants_culling(&self->e));
+	/* above "cull" again, but not yet above "run" */
+	ASSERT_EQ(0, cf_give_space(&self->e, "filler"));
+	ASSERT_EQ(0, cf_take_space(&self->e, "filler", 35));
+	EXPECT_EQ(4096, cf_pwrite(fd, self->block, 4096, 0));
+	EXPECT_TRUE(wants_culling(&self->e));
+	ASSERT_EQ(0, cf_give_space(&self->e, "filler"));
+	EXPECT_EQ(4096, cf_pwrite(fd, self->block, 4096, 0));
+	EXPECT_FALSE(wants_culling(&self->e));
+}
+
+TEST_F_TIMEOUT(space, write_without_space_is_ENOBUFS, 30)
+{
+	ASSERT_EQ(0, cf_take_space(&self->e, "filler", 55));
+	EXPECT_EQ(-ENOBUFS, cf_pwrite(self->b.anon, self->block, 4096, 0));
+	EXPECT_TRUE(wants_culling(&self->e));
+	ASSERT_EQ(0, cf_give_space(&self->e, "filler"));
+	EXPECT_EQ(4096, cf_pwrite(self->b.anon, self->block, 4096, 0));
+}
+
+TEST_F_TIMEOUT(space, new_file_without_space, 30)
+{
+	bool asked = cf_intended("asked-without-space");
+	struct cf_blob b;
+	struct cf_op *op;
+	struct cf_msg m;
+
+	ASSERT_EQ(0, cf_take_space(&self->e, "filler", 55));
+	op = cf_start_open(self->e.mnt, "other");
+	EXPECT_EQ(asked, cf_readable(self->e.dev, 2000));
+	EXPECT_EQ(asked ? -ENOBUFS : -EIO, cf_answer_opens(&self->e, op, 4096));
+	while (cf_recv(self->e.dev, &m, CF_NEVER) == 0)
+		EXPECT_EQ(CF_CLOSE, m.w.opcode);
+	ASSERT_EQ(0, cf_give_space(&self->e, "filler"));
+	EXPECT_EQ(0, cf_blob_open(&self->e, &b, "other", 4096));
 }
 
 TEST_HARNESS_MAIN

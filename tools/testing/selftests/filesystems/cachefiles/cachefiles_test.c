@@ -17,6 +17,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 
 #include "cachefiles_test.h"
@@ -518,7 +519,7 @@ int cf_env_bind(struct cf_env *e)
 
 int cf_mount_at(const char *dir, const char *domain, const char *tag)
 {
-	char opts[128];
+	char opts[512];
 
 	snprintf(opts, sizeof(opts), "domain=%s,cache=%s", domain, tag);
 	if (mount("none", dir, "ondemandfs", 0, opts) == 0)
@@ -574,6 +575,29 @@ void cf_env_end(struct cf_env *e)
 	umount2(e->dir, MNT_DETACH);
 	if (e->base[0])
 		rm_tree(e->base);
+}
+
+int cf_take_space(struct cf_env *e, const char *name, int percent)
+{
+	char path[PATH_MAX];
+	struct statfs st;
+	int fd, err = 0;
+
+	snprintf(path, sizeof(path), "%s/%s", e->base, name);
+	fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	if (fd < 0 || fstatfs(fd, &st) ||
+	    fallocate(fd, 0, 0, st.f_blocks * st.f_bsize / 100 * percent))
+		err = -errno;
+	close(fd);
+	return err;
+}
+
+int cf_give_space(struct cf_env *e, const char *name)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/%s", e->base, name);
+	return unlink(path) ? -errno : 0;
 }
 
 static uint32_t rol32(uint32_t v, int n)

@@ -155,6 +155,10 @@ struct cf_env {
 	const char *why;	/* which step of the set-up failed */
 };
 
+/* Take @percent of the file system's blocks away, in a file of that name: 0 or -errno. */
+int cf_take_space(struct cf_env *e, const char *name, int percent);
+int cf_give_space(struct cf_env *e, const char *name);
+
 /* For a fixture or test that has its cf_env in self->e. */
 #define ASSERT_SETUP(expr) do {						\
 	int __err = (expr);						\

@@ -12,10 +12,12 @@
 #include <sched.h>
 #include <signal.h>
 #include <linux/capability.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/vfs.h>
 
 #include "kselftest_harness.h"
@@ -512,12 +514,105 @@ TEST_F_TIMEOUT(command, bind_with_a_file_named_cache_is_EIO, 30)
 	EXPECT_EQ(0, unlink(path)) TH_LOG("left in use: %s", strerror(errno));
 }
 
+TEST_F_TIMEOUT(command, bind_with_a_file_named_graveyard_is_EIO, 30)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/graveyard", self->e.dir);
+	ASSERT_EQ(0, touch(path));
+	ASSERT_EQ(0, cf_cmd(self->dev, "dir %s", self->e.dir));
+	EXPECT_EQ(-EIO, cf_cmd(self->dev, "bind ondemand"));
+	EXPECT_EQ(0, unlink(path)) TH_LOG("left in use: %s", strerror(errno));
+	/* neither is cache/, which came first */
+	snprintf(path, sizeof(path), "%s/cache", self->e.dir);
+	EXPECT_EQ(0, rmdir(path)) TH_LOG("left in use: %s", strerror(errno));
+}
+
+TEST_F_TIMEOUT(command, bind_without_space_for_cache_is_ENOBUFS, 30)
+{
+	ASSERT_EQ(0, cf_cmd(self->dev, "dir %s", self->e.dir));
+	ASSERT_EQ(0, cf_cmd(self->dev, "brun 90%%"));
+	ASSERT_EQ(0, cf_cmd(self->dev, "bcull 80%%"));
+	ASSERT_EQ(0, cf_cmd(self->dev, "bstop 70%%"));
+	ASSERT_EQ(0, cf_take_space(&self->e, "filler", 40));
+	EXPECT_EQ(-ENOBUFS, cf_cmd(self->dev, "bind ondemand"));
+	EXPECT_FALSE(exists(self->e.dir, "cache"));
+	ASSERT_EQ(0, cf_give_space(&self->e, "filler"));
+	EXPECT_EQ(0, cf_cmd(self->dev, "bind ondemand"));
+}
+
+TEST_F_TIMEOUT(command, bind_without_a_tag_takes_the_default_one, 30)
+{
+	struct cf_op *op;
+	struct cf_msg m;
+
+	ASSERT_EQ(0, cf_cmd(self->dev, "dir %s", self->e.dir));
+	ASSERT_EQ(0, cf_cmd(self->dev, "bind ondemand"));
+	EXPECT_EQ(-EEXIST, cf_cmd(self->dev, "tag other"));
+	ASSERT_EQ(0, cf_mount_at(self->e.mnt, self->e.domain, "CacheFiles"));
+	op = cf_start_open(self->e.mnt, "tagged");
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+	EXPECT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4096));
+	EXPECT_GE(cf_finish(op), 0);
+}
+
 TEST_F_TIMEOUT(command, bind_to_tmpfs_is_EOPNOTSUPP, 30)
 {
 	ASSERT_EQ(0, mount("none", self->e.dir, "tmpfs", 0, ""));
 	ASSERT_EQ(0, cf_cmd(self->dev, "dir %s", self->e.dir));
 	EXPECT_EQ(-EOPNOTSUPP, cf_cmd(self->dev, "bind ondemand"));
 	/* nothing of it may still pin the file system */
+	EXPECT_EQ(0, umount(self->e.dir));
+}
+
+/* A user namespace that maps root to somebody else: its fd, or -errno. */
+static int user_namespace(void)
+{
+	static const char * const maps[] = { "uid_map", "gid_map" };
+	int i, fd = -1, ns, ready[2];
+	char path[64], c;
+	pid_t pid;
+
+	if (pipe(ready))
+		return -errno;
+	pid = cf_fork();
+	if (pid == 0) {
+		c = unshare(CLONE_NEWUSER) ? errno : 0;
+		if (write(ready[1], &c, 1) == 1)
+			pause();
+		_exit(0);
+	}
+	if (read(ready[0], &c, 1) != 1)
+		c = EPIPE;
+	for (i = 0; i < 2 && !c; i++) {
+		snprintf(path, sizeof(path), "/proc/%d/%s", pid, maps[i]);
+		fd = open(path, O_WRONLY);
+		if (fd < 0 || write(fd, "0 1000 1", 8) != 8)
+			c = errno;
+		close(fd);
+	}
+	snprintf(path, sizeof(path), "/proc/%d/ns/user", pid);
+	ns = c ? -c : open(path, O_RDONLY | O_CLOEXEC);
+	kill(pid, SIGKILL);
+	cf_reap(pid, CF_SOON);
+	return ns;
+}
+
+TEST_F_TIMEOUT(command, bind_to_an_idmapped_mount_is_EINVAL, 30)
+{
+	struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP };
+	int ns = user_namespace(), tree;
+
+	if (ns < 0)
+		SKIP(return, "this kernel has no user namespaces: %s", strerror(-ns));
+	attr.userns_fd = ns;
+	tree = open_tree(AT_FDCWD, self->e.dir, OPEN_TREE_CLONE);
+	ASSERT_GE(tree, 0);
+	ASSERT_EQ(0, mount_setattr(tree, "", AT_EMPTY_PATH, &attr, sizeof(attr)))
+		TH_LOG("%s", strerror(errno));
+	ASSERT_EQ(0, move_mount(tree, "", AT_FDCWD, self->e.dir, MOVE_MOUNT_F_EMPTY_PATH));
+	ASSERT_EQ(0, cf_cmd(self->dev, "dir %s", self->e.dir));
+	EXPECT_EQ(-EINVAL, cf_cmd(self->dev, "bind ondemand"));
 	EXPECT_EQ(0, umount(self->e.dir));
 }
 
@@ -597,6 +692,47 @@ TEST_F_TIMEOUT(bound, idle_read_is_0_and_does_not_block, 30)
 
 	ASSERT_EQ(0, fcntl(self->dev, F_SETFL, 0));
 	EXPECT_EQ(0, read(self->dev, buf, sizeof(buf)));
+}
+
+TEST_F_TIMEOUT(bound, device_has_no_position, 30)
+{
+	char buf[CF_MSG_MAX];
+
+	EXPECT_EQ(0, lseek(self->dev, 100, SEEK_SET));
+	EXPECT_EQ(0, lseek(self->dev, 100, SEEK_END));
+	EXPECT_EQ(7, pwrite(self->dev, "restore", 7, 100));
+	EXPECT_EQ(0, pread(self->dev, buf, sizeof(buf), 100));
+	EXPECT_EQ(0, lseek(self->dev, 0, SEEK_CUR));
+}
+
+TEST_F_TIMEOUT(bound, device_has_no_ioctl_and_no_mmap, 30)
+{
+	EXPECT_EQ(-1, ioctl(self->dev, CF_IOC_READ_COMPLETE, 0UL));
+	EXPECT_EQ(ENOTTY, errno);
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, 4096, PROT_READ, MAP_SHARED, self->dev, 0));
+	EXPECT_EQ(ENODEV, errno);
+}
+
+TEST_F_TIMEOUT(bound, writev_is_a_command_for_each_part, 30)
+{
+	struct iovec iov[2] = { { "restore", 7 }, { "debug 0", 7 } };
+
+	EXPECT_EQ(14, writev(self->dev, iov, 2));
+	iov[1].iov_base = "rubbish";
+	EXPECT_EQ(7, writev(self->dev, iov, 2));
+}
+
+TEST_F_TIMEOUT(bound, only_open_asks_for_the_capability, 30)
+{
+	pid_t pid = cf_fork();
+
+	if (pid == 0) {
+		char buf[CF_MSG_MAX];
+
+		drop_cap_sys_admin();
+		_exit(cf_cmd(self->dev, "restore") || read(self->dev, buf, sizeof(buf)));
+	}
+	EXPECT_EQ(0, cf_reap(pid, CF_SOON));
 }
 
 TEST_F_TIMEOUT(bound, idle_poll_reports_nothing, 30)

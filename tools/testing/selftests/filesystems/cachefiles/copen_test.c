@@ -161,6 +161,21 @@ TEST_F_TIMEOUT(copen, numbers_may_be_hexadecimal, 30)
 	EXPECT_EQ(0x2001, st.st_size);
 }
 
+TEST_F_TIMEOUT(copen, numbers_may_be_octal_or_have_a_plus_sign, 30)
+{
+	struct cf_msg m;
+	struct cf_op *op = cf_open_and_recv(&self->e, "octal", &m);
+	struct stat st;
+	int fd;
+
+	ASSERT_NE(NULL, op);
+	EXPECT_EQ(0, cf_cmd(self->dev, "copen +0%o,+010001", m.w.msg_id));
+	fd = cf_finish(op);
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, fstat(fd, &st));
+	EXPECT_EQ(010001, st.st_size);
+}
+
 /* ---------------------------------------------------------------- errors */
 
 FIXTURE(error) {

@@ -235,6 +235,123 @@ TEST_F_TIMEOUT(disk, other_size_in_copen_discards_the_content, 60)
 	EXPECT_GT(reads, 0);
 }
 
+/* What to do to the cache file behind the back of the cache. */
+FIXTURE(stale) {
+	struct cf_env e;
+	struct cf_blob b;
+	char path[PATH_MAX];
+};
+
+FIXTURE_SETUP(stale)
+{
+	struct cf_msg m;
+
+	ASSERT_SETUP(cf_env_all(&self->e));
+	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", DISK_SIZE));
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", 0, DISK_HALF, DISK_SIZE));
+	close(self->b.fd);
+	ASSERT_EQ(0, cf_env_umount(&self->e));
+	ASSERT_EQ(0, cf_expect(self->e.dev, CF_CLOSE, &m));
+	close(self->b.anon);
+	ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(&self->e, "blob", NULL, self->path), CF_SOON));
+	cf_env_close(&self->e);
+}
+
+FIXTURE_TEARDOWN(stale)
+{
+	cf_env_end(&self->e);
+}
+
+#define XATTR	"user.CacheFiles.cache"
+
+/* Change a byte of the state: 0 or -errno. */
+static int poke(const char *path, int at, uint8_t value)
+{
+	uint8_t x[64];
+	ssize_t n = getxattr(path, XATTR, x, sizeof(x));
+
+	if (n <= at)
+		return n < 0 ? -errno : -ENODATA;
+	x[at] = value;
+	return setxattr(path, XATTR, x, n, 0) ? -errno : 0;
+}
+
+/* What is left of the content: 0 if all of it must be fetched anew, from the first block on. */
+static int content(struct cf_env *e, struct cf_blob *b)
+{
+	struct cf_op *op;
+	int err, reads = 0;
+
+	err = rebind(e) ?: cf_blob_open(e, b, "blob", DISK_SIZE);
+	if (err)
+		return err;
+	if (lseek(b->anon, 0, SEEK_DATA) != -1)
+		return 1;
+	cf_no_readahead(b->fd);
+	op = cf_start_pread(b->fd, 0, 4096);
+	if (cf_serve_until_done(e, b, op, &reads) != 4096 || reads != 1 ||
+	    cf_check("blob", 0, op->buf, 4096) != -1)
+		return -EBADMSG;
+	return 0;
+}
+
+/* 0 if it starts empty, or what an opener gets. */
+static int unknown_content(struct cf_env *e, struct cf_blob *b)
+{
+	if (!cf_intended("object-without-state"))
+		return content(e, b);
+	return rebind(e) ?: cf_answer_opens(e, cf_start_open(e->mnt, "blob"), DISK_SIZE);
+}
+
+TEST_F_TIMEOUT(stale, object_of_another_type_starts_empty, 60)
+{
+	ASSERT_EQ(0, poke(self->path, 16, 2));
+	EXPECT_EQ(0, content(&self->e, &self->b));
+}
+
+TEST_F_TIMEOUT(stale, dirty_object_starts_empty, 60)
+{
+	ASSERT_EQ(0, poke(self->path, 17, 4));
+	EXPECT_EQ(0, content(&self->e, &self->b));
+}
+
+TEST_F_TIMEOUT(stale, object_with_a_shorter_state_starts_empty, 60)
+{
+	uint8_t x[64] = "";
+
+	ASSERT_EQ(18, getxattr(self->path, XATTR, x, sizeof(x)));
+	ASSERT_EQ(0, setxattr(self->path, XATTR, x, 17, 0));
+	EXPECT_EQ(0, content(&self->e, &self->b));
+}
+
+TEST_F_TIMEOUT(stale, object_without_a_state, 60)
+{
+	ASSERT_EQ(0, removexattr(self->path, XATTR));
+	EXPECT_EQ(cf_intended("object-without-state"), unknown_content(&self->e, &self->b));
+}
+
+TEST_F_TIMEOUT(stale, object_with_a_longer_state, 60)
+{
+	uint8_t x[64] = "";
+
+	ASSERT_EQ(18, getxattr(self->path, XATTR, x, sizeof(x)));
+	ASSERT_EQ(0, setxattr(self->path, XATTR, x, 19, 0));
+	EXPECT_EQ(cf_intended("object-without-state"), unknown_content(&self->e, &self->b));
+}
+
+TEST_F_TIMEOUT(stale, directory_in_place_of_an_object_is_buried, 60)
+{
+	char path[PATH_MAX];
+	struct stat st;
+
+	ASSERT_EQ(0, unlink(self->path));
+	ASSERT_EQ(0, mkdir(self->path, 0700));
+	snprintf(path, sizeof(path), "%s/inside", self->path);
+	ASSERT_EQ(0, mkdir(path, 0700));
+	EXPECT_EQ(0, content(&self->e, &self->b));
+	EXPECT_NE(0, stat(path, &st));
+}
+
 TEST_F_TIMEOUT(disk, device_closed_while_mounted_still_commits, 60)
 {
 	struct cf_blob *b = &self->b;

@@ -235,6 +235,26 @@ TEST_F_TIMEOUT(lifetime, fd_closed_before_unmount_gets_no_CLOSE, 60)
 	EXPECT_EQ(-ETIMEDOUT, cf_recv(self->dev, &m, CF_NEVER));
 }
 
+TEST_F_TIMEOUT(lifetime, fd_closed_before_its_CLOSE_is_read, 60)
+{
+	bool late = cf_intended("object-id-ffffffff");
+	struct cf_blob b;
+	struct cf_msg m;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "closed", SIZE));
+	close(b.fd);
+	ASSERT_EQ(0, umount_soon(&self->e));
+	ASSERT_TRUE(cf_readable(self->dev, CF_SOON));
+	ASSERT_EQ(0, close(b.anon));
+	/* 0xffffffff for an object id is not well-formed. */
+	EXPECT_EQ(late ? -EPROTO : -ETIMEDOUT, cf_recv(self->dev, &m, CF_NEVER));
+	if (late) {
+		EXPECT_EQ(CF_CLOSE, m.w.opcode);
+		EXPECT_EQ(0xffffffff, m.w.object_id);
+	}
+	ASSERT_EQ(0, mount_soon(&self->e));
+}
+
 TEST_F_TIMEOUT(lifetime, idle_object_is_closed_after_a_while, 90)
 {
 	struct cf_blob b;
@@ -532,6 +552,36 @@ TEST_F_TIMEOUT(lifetime, fd_closed_when_idle_is_asked_for_by_the_next_READ, 60)
 	EXPECT_EQ(0, cf_complete(b.anon, m.w.msg_id));
 	EXPECT_EQ(4096, cf_wait(op, CF_SOON));
 	EXPECT_EQ(-1, cf_check("idle", 1 << 20, op->buf, 4096));
+}
+
+TEST_F_TIMEOUT(lifetime, READS_of_an_object_wait_for_its_reopening_others_do_not, 60)
+{
+	struct cf_blob a, b;
+	struct cf_op *ra, *rb;
+	struct cf_msg open, m;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &a, "reopened", SIZE));
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "alive", SIZE));
+	cf_no_readahead(a.fd);
+	cf_no_readahead(b.fd);
+	ASSERT_EQ(0, close(a.anon));
+	ra = cf_start_pread(a.fd, 0, 4096);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &open));
+	EXPECT_FALSE(cf_readable(self->dev, CF_NEVER)) TH_LOG("no READ before the copen");
+	rb = cf_start_pread(b.fd, 0, 4096);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
+	EXPECT_EQ(b.object_id, m.w.object_id);
+	ASSERT_EQ(0, cf_fill(b.anon, "alive", 0, 4096, SIZE));
+	EXPECT_EQ(0, cf_complete(b.anon, m.w.msg_id));
+	EXPECT_EQ(4096, cf_finish(rb));
+	EXPECT_EQ(-ETIMEDOUT, cf_recv(self->dev, &m, CF_NEVER));
+
+	ASSERT_EQ(0, cf_copen(self->dev, open.w.msg_id, SIZE));
+	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
+	EXPECT_EQ(open.w.object_id, m.w.object_id);
+	ASSERT_EQ(0, cf_fill(open.w.open.fd, "reopened", 0, 4096, SIZE));
+	EXPECT_EQ(0, cf_complete(open.w.open.fd, m.w.msg_id));
+	EXPECT_EQ(4096, cf_finish(ra));
 }
 
 TEST_F_TIMEOUT(lifetime, fd_closed_leaves_other_objects_alone, 60)

@@ -81,6 +81,25 @@ TEST_F_TIMEOUT(open, message_layout_byte_by_byte, 30)
 	EXPECT_GE(cf_finish(op), 0);
 }
 
+TEST_F_TIMEOUT(open, volume_key_may_be_long, 30)
+{
+	char domain[249], want[256];
+	struct cf_op *op;
+	struct cf_msg m;
+
+	/* 254 is the most that becomes a directory's name, with what is put before it */
+	long_name(domain, sizeof(domain) - 1);
+	ASSERT_EQ(0, cf_mount_at(self->e.erofs, domain, self->e.tag));
+	op = cf_start_open(self->e.erofs, "x");
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+	snprintf(want, sizeof(want), "erofs,%s", domain);
+	EXPECT_EQ(255, m.w.open.volume_key_size);
+	EXPECT_EQ(32 + 255 + 1, m.w.len);
+	EXPECT_EQ(0, memcmp(m.w.open.data, want, 255));
+	EXPECT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4096));
+	EXPECT_GE(cf_finish(op), 0);
+}
+
 FIXTURE(key) {
 	struct cf_env e;
 };
@@ -195,6 +214,31 @@ TEST_F_TIMEOUT(open, msg_ids_count_from_0, 30)
 		ASSERT_EQ(0, cf_blob_open(&self->e, &b, name, 4096));
 		EXPECT_EQ(i, b.msg_id);
 	}
+}
+
+TEST_F_TIMEOUT(open, messages_come_one_by_one_in_the_order_of_their_ids, 30)
+{
+	struct cf_op *op[4];
+	struct cf_msg m[4];
+	char name[16];
+	int i;
+
+	for (i = 0; i < 4; i++) {
+		snprintf(name, sizeof(name), "n%d", i);
+		op[i] = cf_start_open(self->e.mnt, name);
+		ASSERT_NE(NULL, op[i]);
+	}
+	cf_sleep_ms(1000);
+	/* with room for all of them */
+	for (i = 0; i < 4; i++) {
+		ASSERT_EQ(0, cf_recv(self->dev, &m[i], 0));
+		EXPECT_EQ(i, m[i].w.msg_id);
+	}
+	/* answered in another order */
+	for (i = 3; i >= 0; i--)
+		EXPECT_EQ(0, cf_copen(self->dev, m[i].w.msg_id, 4096));
+	for (i = 0; i < 4; i++)
+		EXPECT_GE(cf_finish(op[i]), 0);
 }
 
 TEST_F_TIMEOUT(open, object_ids_and_fds_are_all_different, 30)
@@ -548,6 +592,28 @@ TEST_F_TIMEOUT(open, edge_triggered_poll_wakes_for_every_request, 30)
 		EXPECT_GE(cf_finish(op[i]), 0);
 }
 
+TEST_F_TIMEOUT(open, edge_triggered_poll_wakes_for_restore, 30)
+{
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLET }, got;
+	int ep = epoll_create1(EPOLL_CLOEXEC);
+	struct cf_blob b;
+	struct cf_op *op;
+	struct cf_msg m;
+
+	ASSERT_GE(ep, 0);
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "restored", 4096));
+	op = cf_start_pread(b.fd, 0, 4096);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
+	ASSERT_EQ(0, epoll_ctl(ep, EPOLL_CTL_ADD, self->dev, &ev));
+	EXPECT_EQ(0, epoll_wait(ep, &got, 1, CF_NEVER));
+	ASSERT_EQ(0, cf_cmd(self->dev, "restore"));
+	EXPECT_EQ(1, epoll_wait(ep, &got, 1, CF_SOON));
+	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
+	ASSERT_EQ(0, cf_fill(b.anon, "restored", 0, 4096, 4096));
+	EXPECT_EQ(0, cf_complete(b.anon, m.w.msg_id));
+	EXPECT_EQ(4096, cf_finish(op));
+}
+
 /* nydusd registers the device before it binds. */
 TEST_F_TIMEOUT(open, edge_triggered_poll_registered_before_bind_wakes, 30)
 {
@@ -627,7 +693,7 @@ TEST_F_TIMEOUT(open, restore_while_the_fd_is_open_gets_a_new_one_and_a_CLOSE, 30
 
 	ASSERT_NE(NULL, op);
 	ASSERT_EQ(0, cf_cmd(self->dev, "restore"));
-	ASSERT_EQ(cf_intended("restore-with-live-fd"), cf_recv(self->dev, &again, CF_SOON));
+	ASSERT_EQ(cf_intended("OPEN-again-before-its-fd-closed"), cf_recv(self->dev, &again, CF_SOON));
 	if (cf_is_c())
 		return;
 	EXPECT_EQ(CF_OPEN, again.w.opcode);
