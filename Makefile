@@ -3,7 +3,7 @@
 # The commands of this repository; `make help` lists them. Kbuild says how the modules are built.
 
 # Nothing here is a file that make could find up to date: the scripts know what is.
-.PHONY: modules run test test-debug check shell modules_install clean help
+.PHONY: modules run test test-debug compare check shell modules_install clean help
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
@@ -20,6 +20,9 @@ test:
 
 test-debug:
 	@scripts/test-debug
+
+compare:
+	@scripts/compare
 
 check:
 	@scripts/check
@@ -40,6 +43,7 @@ help:
 	@echo 'make run              the main job: a Debian image, mounted lazily in a virtual machine'
 	@echo 'make test             all tests: on the host, then in a virtual machine'
 	@echo 'make test-debug       the selftests on a kernel that checks itself (KASAN, lockdep, ...)'
+	@echo 'make compare          the selftests on the C implementation and on ours, and where they differ'
 	@echo 'make check            formatting, lints and the rules of the code'
 	@echo 'make shell            a shell in a virtual machine, with the modules'
 	@echo 'make modules_install  install the modules on this machine, for the kernel of KDIR'
