@@ -177,14 +177,11 @@ pub(crate) fn write(file: &File, mut pos: i64, from: &mut IovIterSource<'_>) -> 
 pub(crate) struct WriteErrors(Atomic<bindings::errseq_t>);
 
 impl WriteErrors {
-    /// Now.
+    /// Now; but an error that nobody took note of yet counts as one since then.
     pub(crate) fn sample(file: &File) -> Self {
-        WriteErrors(Atomic::new(Self::now(file)))
-    }
-
-    fn now(file: &File) -> bindings::errseq_t {
         // SAFETY: The file is valid, and keeps its mapping.
-        unsafe { bindings::filemap_sample_wb_err((*file.as_ptr()).f_mapping) }
+        let now = unsafe { bindings::filemap_sample_wb_err((*file.as_ptr()).f_mapping) };
+        WriteErrors(Atomic::new(now))
     }
 
     /// Whether something that was written to the page cache since then was lost on its way to the
@@ -195,9 +192,18 @@ impl WriteErrors {
         to_result(unsafe { bindings::filemap_check_wb_err((*file.as_ptr()).f_mapping, since) })
     }
 
-    /// Goes on from now.
+    /// Takes note of all errors until now.
     pub(crate) fn advance(&self, file: &File) {
-        self.0.store(Self::now(file), Relaxed);
+        let mut since = self.0.load(Relaxed);
+        // An error that nobody took note of would be seen by the next sample, too; this marks it.
+        // SAFETY: The file is valid, and keeps its mapping. The function is atomic.
+        unsafe {
+            bindings::errseq_check_and_advance(
+                core::ptr::addr_of_mut!((*(*file.as_ptr()).f_mapping).wb_err),
+                &mut since,
+            )
+        };
+        self.0.store(since, Relaxed);
     }
 }
 
