@@ -38,7 +38,12 @@ pub(crate) fn get(dentry: &Dentry, name: &CStr, buf: &mut [u8]) -> Result<usize>
     };
     // CAST: Negative values are error numbers, which fit.
     to_result(len.min(0) as c_int)?;
-    Ok(len.unsigned_abs())
+    let len = len.unsigned_abs();
+    // To ask for nothing is to ask for the length.
+    if len > buf.len() {
+        return Err(ERANGE);
+    }
+    Ok(len)
 }
 
 /// Sets an attribute.
