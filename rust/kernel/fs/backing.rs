@@ -306,7 +306,8 @@ impl<F: FnOnce(Result<usize>) + Send> DirectRead<F> {
     }
 }
 
-/// Reads without going through the page cache where the file system can do that.
+/// Reads without going through the page cache where the file system can do that. What is left of the
+/// destination behind the end of the file may have been overwritten.
 ///
 /// `done` is called exactly once, perhaps before this function returns, and in any context, also
 /// in an interrupt: it and what it owns must neither sleep nor fault.

@@ -119,7 +119,8 @@ impl Inode {
     }
 }
 
-/// The mark that [`Inode::mark_in_use`] sets; dropping it takes the mark away.
+/// The mark that [`Inode::mark_in_use`] sets; dropping it takes the mark away, and the inode lock for
+/// that.
 ///
 /// # Invariants
 ///

@@ -154,6 +154,9 @@ impl Mount {
     }
 
     /// Gets write access: changes below are not interrupted by a freeze or a read-only remount.
+    ///
+    /// A task that has it must not get it again, nor write to or truncate a file, which gets it, too: a
+    /// freeze in between would make the task wait for itself.
     pub(crate) fn want_write(&self) -> Result<WriteAccess<'_>> {
         // SAFETY: The mount is valid, and the caller may sleep.
         to_result(unsafe { bindings::mnt_want_write(self.as_ptr()) })?;
@@ -208,7 +211,7 @@ impl Path {
     }
 
     /// Looks `name` up, which has to be a directory, from the task's working directory if it is
-    /// relative.
+    /// relative; that is also what an empty name is.
     pub(crate) fn lookup_dir(name: &CStr) -> Result<Self> {
         let mut path = MaybeUninit::<bindings::path>::zeroed();
         // SAFETY: `name` is terminated, and `path` is what the function fills.
