@@ -15,6 +15,7 @@
 #include "dcache.c"
 #include "fs.c"
 #include "fscache.c"
+#include "kunit.c"
 #include "sched.c"
 #include "security.c"
 #include "workqueue.c"

@@ -206,3 +206,234 @@ pub(crate) fn getfile<T: AnonFile>(
         }
     }
 }
+
+#[kunit_tests(rust_anon_inode)]
+mod tests {
+    use super::*;
+    use crate::kernel_next::kunit::{
+        self,
+        Count,
+        Memory,
+        OnDrop, //
+    };
+    use kernel::{
+        fs::file::flags,
+        sync::Arc, //
+    };
+
+    struct Data {
+        released: Count,
+        written: Count,
+        _dropped: OnDrop,
+    }
+
+    /// A file that does everything.
+    struct Full;
+
+    #[vtable]
+    impl AnonFile for Full {
+        type Data = Arc<Data>;
+        type OwnerModule = crate::LocalModule;
+
+        fn release(data: Arc<Data>) {
+            data.released.add();
+        }
+
+        fn write_iter(
+            mut iocb: Kiocb<'_, Arc<Data>>,
+            from: &mut IovIterSource<'_>,
+        ) -> Result<usize> {
+            iocb.file().written.add();
+            let len = from.len();
+            if len > 100 {
+                return Err(EFBIG);
+            }
+            from.advance(len);
+            *iocb.ki_pos_mut() += len as i64;
+            Ok(len)
+        }
+
+        fn llseek(
+            _data: <Arc<Data> as ForeignOwnable>::Borrowed<'_>,
+            pos: &mut i64,
+            offset: i64,
+            whence: c_int,
+        ) -> Result<i64> {
+            // A position that is set by a seek that fails does not count.
+            *pos += offset;
+            match whence {
+                0 => Ok(*pos),
+                _ => Err(EINVAL),
+            }
+        }
+
+        fn ioctl(
+            _data: <Arc<Data> as ForeignOwnable>::Borrowed<'_>,
+            cmd: u32,
+            arg: usize,
+        ) -> Result<isize> {
+            match cmd {
+                1 => Ok(arg as isize),
+                _ => Err(ENOTTY),
+            }
+        }
+    }
+
+    /// A file that does nothing but own something.
+    struct Plain;
+
+    #[vtable]
+    impl AnonFile for Plain {
+        type Data = KBox<OnDrop>;
+        type OwnerModule = crate::LocalModule;
+    }
+
+    struct Counts {
+        released: Count,
+        written: Count,
+        dropped: Count,
+    }
+
+    fn counts() -> Result<Counts> {
+        Ok(Counts {
+            released: Count::new()?,
+            written: Count::new()?,
+            dropped: Count::new()?,
+        })
+    }
+
+    fn full(counts: &Counts) -> Result<ARef<File>> {
+        let data = Arc::new(
+            Data {
+                released: counts.released.clone(),
+                written: counts.written.clone(),
+                _dropped: counts.dropped.on_drop(),
+            },
+            GFP_KERNEL,
+        )?;
+        getfile::<Full>(
+            c"[kunit]",
+            data,
+            flags::O_WRONLY,
+            FMODE_PWRITE | FMODE_LSEEK,
+        )
+    }
+
+    fn op(file: &File) -> &bindings::file_operations {
+        // SAFETY: The file is valid, and so are its operations.
+        unsafe { &*(*file.as_ptr()).f_op }
+    }
+
+    #[test]
+    fn data_goes_once_with_the_last_reference() -> Result {
+        let counts = counts()?;
+        let file = full(&counts)?;
+        let second = file.clone();
+        drop(file);
+        kunit::close_files();
+        assert_eq!((counts.released.get(), counts.dropped.get()), (0, 0));
+        drop(second);
+        kunit::close_files();
+        assert_eq!((counts.released.get(), counts.dropped.get()), (1, 1));
+        Ok(())
+    }
+
+    #[test]
+    fn data_is_dropped_without_a_release_too() -> Result {
+        let dropped = Count::new()?;
+        let data = KBox::new(dropped.on_drop(), GFP_KERNEL)?;
+        let file = getfile::<Plain>(c"[kunit]", data, flags::O_RDONLY, 0)?;
+        assert_eq!(dropped.get(), 0);
+        drop(file);
+        kunit::close_files();
+        assert_eq!(dropped.get(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn files_that_do_nothing_say_so() -> Result {
+        let dropped = Count::new()?;
+        let data = KBox::new(dropped.on_drop(), GFP_KERNEL)?;
+        let file = getfile::<Plain>(c"[kunit]", data, flags::O_RDONLY, 0)?;
+        let op = op(&file);
+        assert!(op.write_iter.is_none() && op.llseek.is_none());
+        assert!(op.unlocked_ioctl.is_none());
+        // SAFETY: The file is valid.
+        let (ret, mode) = unsafe {
+            (
+                bindings::vfs_llseek(file.as_ptr(), 0, 0),
+                (*file.as_ptr()).f_mode,
+            )
+        };
+        assert_eq!(ret, i64::from(ESPIPE.to_errno()));
+        assert_eq!(mode & (bindings::FMODE_ATOMIC_POS | FMODE_PWRITE), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn files_that_seek_have_their_position_locked() -> Result {
+        let file = full(&counts()?)?;
+        // SAFETY: The file is valid.
+        let mode = unsafe { (*file.as_ptr()).f_mode };
+        let all = bindings::FMODE_ATOMIC_POS | FMODE_PWRITE | FMODE_LSEEK;
+        assert_eq!(mode & all, all);
+        Ok(())
+    }
+
+    #[test]
+    fn files_keep_their_module() -> Result {
+        let file = full(&counts()?)?;
+        let owner = op(&file).owner;
+        assert!(core::ptr::eq(
+            owner,
+            this_module::<crate::LocalModule>().as_ptr()
+        ));
+        assert!(!owner.is_null());
+        Ok(())
+    }
+
+    #[test]
+    fn seek_moves_the_position_if_it_succeeds() -> Result {
+        let file = full(&counts()?)?;
+        // SAFETY: The file is valid, and nobody else uses its position.
+        let seek = |to, whence| unsafe {
+            let ret = bindings::vfs_llseek(file.as_ptr(), to, whence);
+            (ret, (*file.as_ptr()).f_pos)
+        };
+        assert_eq!(seek(5, 0), (5, 5));
+        assert_eq!(seek(7, 0), (12, 12));
+        assert_eq!(seek(9, 1), (i64::from(EINVAL.to_errno()), 12));
+        Ok(())
+    }
+
+    #[test]
+    fn writes_get_there() -> Result {
+        let counts = counts()?;
+        let file = full(&counts)?;
+        let write = |len: usize| -> Result<(isize, i64)> {
+            let mut memory = Memory::new(len, b'w')?;
+            let mut iter = memory.iter(bindings::ITER_SOURCE);
+            let mut pos = 1000;
+            // SAFETY: The file, the iterator and the position are valid.
+            let ret = unsafe { bindings::vfs_iter_write(file.as_ptr(), &mut iter, &mut pos, 0) };
+            Ok((ret, pos))
+        };
+        assert_eq!(write(7)?, (7, 1007));
+        assert_eq!(counts.written.get(), 1);
+        let (ret, _) = write(101)?;
+        assert_eq!(ret, EFBIG.to_errno() as isize);
+        assert_eq!(counts.written.get(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn ioctls_get_there_whole() -> Result {
+        let file = full(&counts()?)?;
+        let ioctl = op(&file).unlocked_ioctl.ok_or(ENOTTY)?;
+        // SAFETY: The file is one that the operation is for.
+        let call = |cmd, arg| unsafe { ioctl(file.as_ptr(), cmd, arg) };
+        assert_eq!(call(1, 0x7_0000_0001), 0x7_0000_0001);
+        assert_eq!(call(2, 0), ENOTTY.to_errno() as isize);
+        Ok(())
+    }
+}

@@ -114,3 +114,131 @@ pub(crate) fn capable_sys_admin() -> bool {
     // SAFETY: The function has no preconditions. CAST: 21.
     unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as c_int) }
 }
+
+#[kunit_tests(rust_cred)]
+mod tests {
+    use super::*;
+    use crate::kernel_next::{
+        fs::path::Path,
+        kunit, //
+    };
+
+    /// The credentials in force.
+    fn current() -> *const bindings::cred {
+        // SAFETY: The running task looks at its own credentials.
+        unsafe { (*bindings::get_current()).cred }
+    }
+
+    fn fsuid() -> u32 {
+        // SAFETY: The credentials in force are valid, and do not change.
+        unsafe { (*current()).fsuid.val }
+    }
+
+    fn usage(cred: *const bindings::cred) -> isize {
+        // SAFETY: The callers hold a reference.
+        unsafe { bindings::kunit_cred_usage(cred) }
+    }
+
+    /// Credentials of a user.
+    fn user(uid: u32) -> Result<ARef<Credential>> {
+        let new = NewCredential::kernel()?;
+        // SAFETY: By the invariant nothing else uses them.
+        unsafe { (*new.0.as_ptr()).fsuid.val = uid };
+        Ok(new.commit())
+    }
+
+    #[test]
+    fn with_cred_restores() -> Result {
+        let before = current();
+        let cred = user(1000)?;
+        let counts = (usage(before), usage(cred.as_ptr()));
+        let inside = with_cred(&cred, || (core::ptr::eq(current(), cred.as_ptr()), fsuid()));
+        assert_eq!(inside, (true, 1000));
+        assert!(core::ptr::eq(current(), before));
+        assert_eq!(fsuid(), 0);
+        assert_eq!((usage(before), usage(cred.as_ptr())), counts);
+        Ok(())
+    }
+
+    #[test]
+    fn with_cred_nests() -> Result {
+        let (one, two) = (user(1001)?, user(1002)?);
+        let seen = with_cred(&one, || {
+            let before = fsuid();
+            let inside = with_cred(&two, || (fsuid(), with_cred(&one, fsuid), fsuid()));
+            (before, inside, fsuid())
+        });
+        assert_eq!(seen, (1001, (1002, 1001, 1002), 1001));
+        assert_eq!(fsuid(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn errors_restore_too() -> Result {
+        let cred = user(1000)?;
+        let ret: Result = with_cred(&cred, || Err(EPERM));
+        assert_eq!(ret, Err(EPERM));
+        assert_eq!(fsuid(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn copy_is_of_the_given_ones() -> Result {
+        let cred = user(1000)?;
+        let before = current();
+        let copy = NewCredential::copy_of(&cred)?;
+        assert!(core::ptr::eq(current(), before));
+        // SAFETY: By the invariant nothing else uses them.
+        unsafe {
+            assert_eq!((*copy.0.as_ptr()).fsuid.val, 1000);
+            (*copy.0.as_ptr()).fsuid.val = 1001;
+        }
+        let copy = copy.commit();
+        assert_eq!(usage(copy.as_ptr()), 1);
+        assert_eq!(with_cred(&copy, fsuid), 1001);
+        assert_eq!(with_cred(&cred, fsuid), 1000);
+        Ok(())
+    }
+
+    #[test]
+    fn uncommitted_ones_can_be_dropped() -> Result {
+        let cred = user(1000)?;
+        let count = usage(cred.as_ptr());
+        drop(NewCredential::copy_of(&cred)?);
+        drop(NewCredential::kernel()?);
+        assert_eq!(usage(cred.as_ptr()), count);
+        Ok(())
+    }
+
+    #[test]
+    fn create_files_as_takes_the_directorys_owner() -> Result {
+        kunit::attach_fs()?;
+        let root = Path::lookup_dir(c"/")?;
+        let mut new = NewCredential::kernel()?;
+        // SAFETY: By the invariant nothing else uses them.
+        unsafe { (*new.0.as_ptr()).fsuid.val = 1000 };
+        new.create_files_as(root.dentry.inode().ok_or(ENOENT)?)?;
+        // The root directory is root's.
+        assert_eq!(with_cred(&new.commit(), fsuid), 0);
+        Ok(())
+    }
+
+    #[cfg(not(CONFIG_SECURITY))]
+    #[test]
+    fn security_contexts_need_a_security_module() {
+        let secid = SecurityId::from_context(b"system_u:object_r:tmp_t:s0");
+        assert_eq!(secid.err(), Some(EOPNOTSUPP));
+    }
+
+    #[test]
+    fn capabilities_are_those_in_force() -> Result {
+        let new = NewCredential::kernel()?;
+        // SAFETY: By the invariant nothing else uses them.
+        unsafe { (*new.0.as_ptr()).cap_effective = pin_init::zeroed() };
+        let powerless = new.commit();
+        assert!(capable_sys_admin());
+        assert!(!with_cred(&powerless, capable_sys_admin));
+        assert!(capable_sys_admin());
+        Ok(())
+    }
+}

@@ -5,6 +5,7 @@
 //! C header: [`include/crypto/sha2.h`](srctree/include/crypto/sha2.h)
 
 use crate::bindings;
+use kernel::prelude::*;
 
 /// The SHA-256 of `data`.
 pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
@@ -12,4 +13,45 @@ pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
     // SAFETY: `data` is as long as said, and `digest` as long as the function wants it.
     unsafe { bindings::sha256(data.as_ptr(), data.len(), digest.as_mut_ptr()) };
     digest
+}
+
+#[kunit_tests(rust_sha256)]
+mod tests {
+    use super::*;
+
+    // The vectors of FIPS 180-4 and of its examples.
+    const EMPTY: &[u8; 64] = b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    const ABC: &[u8; 64] = b"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    const TWO_BLOCKS: &[u8; 64] =
+        b"248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1";
+    const MILLION_A: &[u8; 64] =
+        b"cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0";
+
+    fn is(digest: [u8; 32], hex: &[u8; 64]) -> bool {
+        let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+        digest
+            .iter()
+            .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
+            .eq(hex.iter().copied())
+    }
+
+    #[test]
+    fn sha256_of_known_messages() {
+        assert!(is(sha256(b""), EMPTY));
+        assert!(is(sha256(b"abc"), ABC));
+        assert!(is(
+            sha256(b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
+            TWO_BLOCKS
+        ));
+    }
+
+    #[test]
+    fn sha256_of_many_blocks() -> kernel::error::Result {
+        let message =
+            kernel::alloc::KVVec::from_elem(b'a', 1_000_000, kernel::alloc::flags::GFP_KERNEL)?;
+        assert!(is(sha256(&message), MILLION_A));
+        // A byte more or less is another message.
+        assert!(!is(sha256(&message[1..]), MILLION_A));
+        Ok(())
+    }
 }

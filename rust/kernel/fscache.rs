@@ -21,6 +21,8 @@
 mod cache;
 mod cookie;
 pub(crate) mod stats;
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
 mod volume;
 
 pub(crate) use self::{

@@ -64,3 +64,67 @@ impl KernelIter {
         &mut self.raw
     }
 }
+
+#[kunit_tests(rust_kernel_iter)]
+mod tests {
+    use super::*;
+    use crate::kernel_next::kunit::Memory;
+
+    fn copy(raw: &bindings::iov_iter) -> Result<KernelIter> {
+        // SAFETY: The tests' iterators are valid, and the copies go first; what is refused is not
+        // looked into.
+        unsafe { KernelIter::copy_of(raw) }
+    }
+
+    #[test]
+    fn copy_goes_on_where_the_original_was() -> Result {
+        let mut memory = Memory::new(100, b'.')?;
+        let mut raw = memory.iter(bindings::ITER_DEST);
+        // SAFETY: The iterator is valid.
+        unsafe { bindings::iov_iter_advance(&mut raw, 10) };
+        let mut iter = copy(&raw)?;
+        assert_eq!(iter.len(), 90);
+        assert_eq!(iter.dest().copy_to_iter(b"abc"), 3);
+        assert_eq!(iter.len(), 87);
+        iter.dest().advance(1);
+        assert_eq!(iter.dest().copy_to_iter(b"d"), 1);
+        // The original did not move.
+        assert_eq!(copy(&raw)?.len(), 90);
+        assert_eq!(&memory.bytes()[8..17], b"..abc.d..");
+        Ok(())
+    }
+
+    #[test]
+    fn copy_stops_at_the_end() -> Result {
+        let mut memory = Memory::new(4, b'.')?;
+        let raw = memory.iter(bindings::ITER_DEST);
+        let mut iter = copy(&raw)?;
+        assert_eq!(iter.dest().copy_to_iter(b"123456"), 4);
+        assert_eq!(iter.len(), 0);
+        assert_eq!(iter.dest().copy_to_iter(b"7"), 0);
+        assert_eq!(memory.bytes(), b"1234");
+        Ok(())
+    }
+
+    #[test]
+    fn source_is_refused() -> Result {
+        let mut memory = Memory::new(4, 0)?;
+        let raw = memory.iter(bindings::ITER_SOURCE);
+        assert_eq!(copy(&raw).err(), Some(EINVAL));
+        Ok(())
+    }
+
+    #[test]
+    fn user_memory_is_refused() -> Result {
+        let mut memory = Memory::new(4, 0)?;
+        for kind in [
+            bindings::iter_type_ITER_UBUF,
+            bindings::iter_type_ITER_IOVEC,
+        ] {
+            let mut raw = memory.iter(bindings::ITER_DEST);
+            raw.iter_type = kind as u8;
+            assert_eq!(copy(&raw).err(), Some(EINVAL));
+        }
+        Ok(())
+    }
+}

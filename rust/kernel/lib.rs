@@ -12,6 +12,8 @@ pub(crate) mod crypto;
 pub(crate) mod fs;
 pub(crate) mod fscache;
 pub(crate) mod iov;
+#[cfg(CONFIG_KUNIT = "y")]
+pub(crate) mod kunit;
 pub(crate) mod miscdevice;
 pub(crate) mod netfs;
 pub(crate) mod sched;

@@ -216,3 +216,216 @@ impl<T: MiscDevice> VTable<T> {
         ..pin_init::zeroed()
     };
 }
+
+#[kunit_tests(rust_miscdevice)]
+mod tests {
+    use super::*;
+    use crate::kernel_next::kunit;
+    use core::ptr::NonNull;
+    use kernel::{
+        error::from_err_ptr,
+        sync::{
+            aref::ARef,
+            atomic::{
+                ordering::Relaxed,
+                Atomic, //
+            }, //
+        }, //
+    };
+
+    /// What happened since the test began: tests run one after the other.
+    struct Seen {
+        opened: Atomic<i32>,
+        released: Atomic<i32>,
+        dropped: Atomic<i32>,
+    }
+
+    static SEEN: Seen = Seen {
+        opened: Atomic::new(0),
+        released: Atomic::new(0),
+        dropped: Atomic::new(0),
+    };
+
+    fn seen() -> (i32, i32, i32) {
+        (
+            SEEN.opened.load(Relaxed),
+            SEEN.released.load(Relaxed),
+            SEEN.dropped.load(Relaxed),
+        )
+    }
+
+    struct Data;
+
+    impl Drop for Data {
+        fn drop(&mut self) {
+            SEEN.dropped.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Can be opened once at a time, says "hello" and wants to hear "hello".
+    struct Hello;
+
+    impl MiscDevice for Hello {
+        type Data = KBox<Data>;
+        type OwnerModule = crate::LocalModule;
+
+        fn open() -> Result<KBox<Data>> {
+            if SEEN.opened.load(Relaxed) != SEEN.released.load(Relaxed) {
+                return Err(EBUSY);
+            }
+            let data = KBox::new(Data, GFP_KERNEL)?;
+            SEEN.opened.fetch_add(1, Relaxed);
+            Ok(data)
+        }
+
+        fn release(data: KBox<Data>) {
+            SEEN.released.fetch_add(1, Relaxed);
+            drop(data);
+        }
+
+        fn read(_data: &Data, mut buf: UserSliceWriter) -> Result<usize> {
+            if buf.len() < 5 {
+                return Err(EMSGSIZE);
+            }
+            buf.write_slice(b"hello")?;
+            Ok(5)
+        }
+
+        fn write(_data: &Data, buf: UserSliceReader) -> Result<usize> {
+            let mut text = KVec::new();
+            buf.read_all(&mut text, GFP_KERNEL)?;
+            match &text[..] == b"hello" {
+                true => Ok(text.len()),
+                false => Err(EINVAL),
+            }
+        }
+
+        fn poll(_data: &Data, _file: &File, _table: PollTable<'_>) -> u32 {
+            events::IN | events::HUP
+        }
+    }
+
+    fn register() -> Result<Pin<KBox<Registration<Hello>>>> {
+        kunit::attach_fs()?;
+        SEEN.opened.store(0, Relaxed);
+        SEEN.released.store(0, Relaxed);
+        SEEN.dropped.store(0, Relaxed);
+        KBox::pin_init(Registration::new(c"kunit_hello"), GFP_KERNEL)
+    }
+
+    /// Opens the device as a process would.
+    fn open() -> Result<ARef<File>> {
+        // SAFETY: The name is terminated. CAST: Flags fit.
+        let file = unsafe {
+            bindings::filp_open(
+                c"/dev/kunit_hello".as_char_ptr(),
+                bindings::O_RDWR as c_int,
+                0,
+            )
+        };
+        let file = NonNull::new(from_err_ptr(file)?).ok_or(ENOENT)?;
+        // SAFETY: The function returned a reference to a new file, whose position nobody uses.
+        Ok(unsafe { ARef::from_raw(file.cast()) })
+    }
+
+    fn op(file: &File) -> &bindings::file_operations {
+        // SAFETY: The file is valid, and so are its operations.
+        unsafe { &*(*file.as_ptr()).f_op }
+    }
+
+    #[test]
+    fn device_is_there_while_it_is_registered() -> Result {
+        kunit::attach_fs()?;
+        assert_eq!(open().err(), Some(ENOENT));
+        for round in 1..=2 {
+            let device = register()?;
+            drop(open()?);
+            kunit::close_files();
+            assert_eq!((round, seen()), (round, (1, 1, 1)));
+            drop(device);
+            assert_eq!(open().err(), Some(ENOENT));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn data_goes_once_with_the_last_reference() -> Result {
+        let _device = register()?;
+        let file = open()?;
+        assert_eq!(seen(), (1, 0, 0));
+        let second = file.clone();
+        drop(file);
+        kunit::close_files();
+        assert_eq!(seen(), (1, 0, 0));
+        drop(second);
+        kunit::close_files();
+        assert_eq!(seen(), (1, 1, 1));
+        Ok(())
+    }
+
+    #[test]
+    fn open_that_fails_releases_nothing() -> Result {
+        let _device = register()?;
+        let file = open()?;
+        assert_eq!(open().err(), Some(EBUSY));
+        kunit::close_files();
+        assert_eq!(seen(), (1, 0, 0));
+        drop(file);
+        kunit::close_files();
+        assert_eq!(seen(), (1, 1, 1));
+        Ok(())
+    }
+
+    #[test]
+    fn open_files_outlive_the_registration() -> Result {
+        let device = register()?;
+        let file = open()?;
+        // An open file keeps the module, so that the operations stay.
+        let owner = this_module::<crate::LocalModule>().as_ptr();
+        assert!(core::ptr::eq(op(&file).owner, owner));
+        drop(device);
+        assert_eq!(seen(), (1, 0, 0));
+        drop(file);
+        kunit::close_files();
+        assert_eq!(seen(), (1, 1, 1));
+        Ok(())
+    }
+
+    #[test]
+    fn reads_and_writes_are_messages() -> Result {
+        let _device = register()?;
+        let file = open()?;
+        let page = kunit::user_page()? as *mut c_char;
+        let (read, write) = (op(&file).read, op(&file).write);
+        let (read, write) = (read.ok_or(EINVAL)?, write.ok_or(EINVAL)?);
+        let mut pos = 0;
+        // SAFETY: The file is one that the operations are for; user memory may be anything.
+        let mut read = |buf, len| unsafe { read(file.as_ptr(), buf, len, &mut pos) };
+        assert_eq!(read(page, 4), EMSGSIZE.to_errno() as isize);
+        assert_eq!(read(page, 4096), 5);
+        assert_eq!(
+            read(core::ptr::null_mut(), 4096),
+            EFAULT.to_errno() as isize
+        );
+        let mut pos = 0;
+        // SAFETY: As above.
+        let mut write = |buf, len| unsafe { write(file.as_ptr(), buf, len, &mut pos) };
+        assert_eq!(write(page, 5), 5);
+        assert_eq!(write(page, 6), EINVAL.to_errno() as isize);
+        assert_eq!(write(core::ptr::null_mut(), 5), EFAULT.to_errno() as isize);
+        // There are messages of the other way to be made only by those.
+        assert!(op(&file).read_iter.is_none() && op(&file).write_iter.is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn poll_may_come_without_a_table() -> Result {
+        let _device = register()?;
+        let file = open()?;
+        let poll = op(&file).poll.ok_or(EINVAL)?;
+        // SAFETY: The file is one that the operation is for.
+        let events = unsafe { poll(file.as_ptr(), core::ptr::null_mut()) };
+        assert_eq!(events, bindings::EPOLLIN | bindings::EPOLLHUP);
+        Ok(())
+    }
+}

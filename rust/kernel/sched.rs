@@ -5,6 +5,7 @@
 //! C header: [`include/linux/sched/mm.h`](srctree/include/linux/sched/mm.h)
 
 use crate::bindings;
+use kernel::prelude::*;
 
 /// Runs `f` so that what it allocates does not enter a file system to get memory: that may wait for
 /// what `f` is doing.
@@ -15,4 +16,29 @@ pub(crate) fn nofs<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: The flags are those that were saved, on this task.
     unsafe { bindings::memalloc_nofs_restore(flags) };
     ret
+}
+
+#[kunit_tests(rust_sched)]
+mod tests {
+    use super::*;
+
+    fn is_nofs() -> bool {
+        // SAFETY: The running task reads its own flags, which nobody else writes.
+        let flags = unsafe { (*bindings::get_current()).flags };
+        flags & bindings::PF_MEMALLOC_NOFS != 0
+    }
+
+    #[test]
+    fn nofs_lasts_as_long_as_the_closure() {
+        assert!(!is_nofs());
+        assert_eq!(nofs(|| (is_nofs(), 7)), (true, 7));
+        assert!(!is_nofs());
+    }
+
+    #[test]
+    fn nofs_nests() {
+        let inner_then_outer = nofs(|| (nofs(is_nofs), is_nofs()));
+        assert_eq!(inner_then_outer, (true, true));
+        assert!(!is_nofs());
+    }
 }

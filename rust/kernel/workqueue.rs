@@ -59,3 +59,114 @@ impl Drop for OwnedQueue {
         unsafe { bindings::destroy_workqueue(self.0.as_ptr()) };
     }
 }
+
+#[kunit_tests(rust_owned_queue)]
+mod tests {
+    use super::*;
+    use crate::kernel_next::kunit::Count;
+    use kernel::{
+        impl_has_work,
+        new_work,
+        sync::Arc,
+        time::{
+            delay::fsleep,
+            Delta, //
+        },
+        workqueue::{
+            Work,
+            WorkItem, //
+        }, //
+    };
+
+    /// Takes its time, then counts.
+    #[pin_data]
+    struct Job {
+        runs: Count,
+        #[pin]
+        work: Work<Job>,
+    }
+
+    impl_has_work! {
+        impl HasWork<Self> for Job { self.work }
+    }
+
+    impl Job {
+        fn new(runs: &Count) -> Result<Arc<Self>> {
+            let runs = runs.clone();
+            let new = pin_init!(Job {
+                runs,
+                work <- new_work!("queue test"),
+            });
+            Arc::pin_init(new, GFP_KERNEL)
+        }
+    }
+
+    impl WorkItem for Job {
+        type Pointer = Arc<Job>;
+
+        fn run(this: Arc<Job>) {
+            fsleep(Delta::from_millis(20));
+            this.runs.add();
+        }
+    }
+
+    #[test]
+    fn flush_waits_for_work() -> Result {
+        let queue = OwnedQueue::new_unbound(c"queue_test")?;
+        let runs = Count::new()?;
+        for _ in 0..8 {
+            assert!(queue.enqueue(Job::new(&runs)?).is_ok());
+        }
+        queue.flush();
+        assert_eq!(runs.get(), 8);
+        // An empty queue has nothing to wait for.
+        queue.flush();
+        assert_eq!(runs.get(), 8);
+        Ok(())
+    }
+
+    #[test]
+    fn drop_waits_for_work() -> Result {
+        let queue = OwnedQueue::new_unbound(c"queue_test")?;
+        let runs = Count::new()?;
+        for _ in 0..8 {
+            assert!(queue.enqueue(Job::new(&runs)?).is_ok());
+        }
+        drop(queue);
+        assert_eq!(runs.get(), 8);
+        Ok(())
+    }
+
+    #[test]
+    fn work_gives_its_reference_back() -> Result {
+        let queue = OwnedQueue::new_unbound(c"queue_test")?;
+        let runs = Count::new()?;
+        let job = Job::new(&runs)?;
+        for round in 1..=3 {
+            assert!(queue.enqueue(job.clone()).is_ok());
+            queue.flush();
+            assert_eq!(runs.get(), round);
+        }
+        assert!(Arc::into_unique_or_drop(job).is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn work_can_be_queued_by_several_tasks() -> Result {
+        let (one, two) = (
+            OwnedQueue::new_unbound(c"queue_test_1")?,
+            OwnedQueue::new_unbound(c"queue_test_2")?,
+        );
+        let runs = Count::new()?;
+        let job = Job::new(&runs)?;
+        assert!(one.enqueue(job.clone()).is_ok());
+        // Pending or running on the first queue: it is given back, or runs there a second time.
+        let again = two.enqueue(job.clone()).is_ok();
+        one.flush();
+        two.flush();
+        assert_eq!(runs.get(), 1 + i32::from(again));
+        drop((one, two));
+        assert!(Arc::into_unique_or_drop(job).is_some());
+        Ok(())
+    }
+}

@@ -369,3 +369,297 @@ where
     unsafe { DirectRead::put(this) };
     Ok(())
 }
+
+#[kunit_tests(rust_backing)]
+mod tests {
+    use super::*;
+    use crate::kernel_next::{
+        cred::NewCredential,
+        fs::{
+            namei::{
+                lookup_positive,
+                Creating,
+                Removing, //
+            },
+            path::Path, //
+        },
+        kunit::{
+            self,
+            Count,
+            Memory, //
+        },
+        sync::completion::Completion, //
+    };
+    use kernel::sync::Arc;
+
+    const BLOCK: usize = 4096;
+
+    fn dir() -> Result<Path> {
+        kunit::scratch(b"kunit-backing")
+    }
+
+    fn file() -> Result<ARef<File>> {
+        let dir = dir()?;
+        let write = dir.mount.want_write()?;
+        tmpfile(&write, &dir.dentry, &NewCredential::kernel()?.commit())
+    }
+
+    fn fill(file: &File, pos: i64, len: usize, byte: u8) -> Result<usize> {
+        let mut memory = Memory::new(len, byte)?;
+        let mut raw = memory.iter(bindings::ITER_SOURCE);
+        // SAFETY: The iterator is a source, and valid for the call.
+        write(file, pos, unsafe { IovIterSource::from_raw(&mut raw) })
+    }
+
+    fn dest(memory: &mut Memory) -> Result<KernelIter> {
+        let raw = memory.iter(bindings::ITER_DEST);
+        // SAFETY: The tests keep the memory, and let it be, until the copy is gone.
+        unsafe { KernelIter::copy_of(&raw) }
+    }
+
+    #[pin_data]
+    struct Outcome {
+        #[pin]
+        over: Completion,
+        /// How often it was told.
+        told: Count,
+        ret: Atomic<i64>,
+    }
+
+    /// Reads directly; returns what was told, or an error if that was not once.
+    fn direct(file: &ARef<File>, pos: i64, memory: &mut Memory) -> Result<i64> {
+        let told = Count::new()?;
+        let dropped = Count::new()?;
+        let counted = told.clone();
+        let new = pin_init!(Outcome {
+            over <- Completion::new(),
+            told: counted,
+            ret: Atomic::new(0),
+        });
+        let outcome = Arc::pin_init(new, GFP_KERNEL)?;
+        let to = dest(memory)?;
+        let theirs = (outcome.clone(), dropped.on_drop());
+        let done = move |ret: Result<usize>| {
+            let (outcome, _dropped) = &theirs;
+            let ret = ret.map_or_else(|e| i64::from(e.to_errno()), |len| len as i64);
+            outcome.ret.store(ret, Relaxed);
+            outcome.told.add();
+            outcome.over.complete_all();
+        };
+        read_direct(file.clone(), pos, to, done).map_err(|(e, _)| e)?;
+        // The memory is in use until then.
+        if !outcome.over.wait_killable_timeout(60_000)? {
+            return Err(ETIMEDOUT);
+        }
+        if told.get() != 1 {
+            return Err(EINVAL);
+        }
+        // What the closure owns goes once, perhaps just after it told.
+        for _ in 0..1000 {
+            if dropped.get() == 1 {
+                return Ok(outcome.ret.load(Relaxed));
+            }
+            kernel::time::delay::fsleep(kernel::time::Delta::from_millis(1));
+        }
+        Err(ETIMEDOUT)
+    }
+
+    #[test]
+    fn tmpfile_is_an_empty_file_without_a_name() -> Result {
+        let file = file()?;
+        assert_eq!(inode(&file).size(), 0);
+        assert!(dentry(&file).is_regular());
+        assert_eq!(seek(&file, 0, Seek::Data), Err(ENXIO));
+        assert_eq!(seek(&file, 0, Seek::Hole), Err(ENXIO));
+        Ok(())
+    }
+
+    #[test]
+    fn tmpfile_needs_a_directory_of_the_mount() -> Result {
+        let dir = dir()?;
+        let tmp = Path::lookup_dir(c"/tmp")?;
+        let write = dir.mount.want_write()?;
+        let cred = NewCredential::kernel()?.commit();
+        let made = tmpfile(&write, &tmp.dentry, &cred);
+        assert_eq!(made.err(), Some(ENOTDIR));
+        let leaf = tmpfile(&write, &dir.dentry, &cred)?;
+        let made = tmpfile(&write, dentry(&leaf), &cred);
+        assert_eq!(made.err(), Some(ENOTDIR));
+        Ok(())
+    }
+
+    #[test]
+    fn open_is_for_regular_files_of_the_mount() -> Result {
+        let dir = dir()?;
+        let tmp = Path::lookup_dir(c"/tmp")?;
+        let cred = NewCredential::kernel()?.commit();
+        assert_eq!(open(&dir.mount, &dir.dentry, &cred).err(), Some(EINVAL));
+        let made = file()?;
+        fill(&made, 0, 5, b'x')?;
+        let write = dir.mount.want_write()?;
+        Creating::start(&dir.dentry, b"open", &write)?.link(&made)?;
+        let named = lookup_positive(&dir.dentry, b"open")?;
+        let opened = open(&dir.mount, &named, &cred)?;
+        assert!(core::ptr::eq(inode(&opened), inode(&made)));
+        assert_eq!(inode(&opened).size(), 5);
+        assert!(core::ptr::eq(opened.cred().as_ptr(), cred.as_ptr()));
+        assert_eq!(open(&tmp.mount, &named, &cred).err(), Some(EINVAL));
+        Removing::start(&dir.dentry, b"open", &write)?.unlink()?;
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() -> Result {
+        let file = file()?;
+        assert_eq!(fill(&file, 0, BLOCK, b'a'), Ok(BLOCK));
+        // A hole, then data.
+        assert_eq!(fill(&file, 2 * BLOCK as i64, BLOCK, b'c'), Ok(BLOCK));
+        assert_eq!(inode(&file).size(), 3 * BLOCK as i64);
+        write_and_wait(&file)?;
+        let mut memory = Memory::new(4 * BLOCK, b'?')?;
+        assert_eq!(direct(&file, 0, &mut memory), Ok(3 * BLOCK as i64));
+        let is = |at: usize, expected: u8| {
+            let block = &memory.bytes()[at * BLOCK..][..BLOCK];
+            block.iter().all(|byte| *byte == expected)
+        };
+        assert!(is(0, b'a'));
+        assert!(is(1, 0));
+        assert!(is(2, b'c'));
+        Ok(())
+    }
+
+    #[test]
+    fn direct_read_at_the_end_is_empty() -> Result {
+        let file = file()?;
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        assert_eq!(direct(&file, 0, &mut memory), Ok(0));
+        fill(&file, 0, BLOCK, b'a')?;
+        write_and_wait(&file)?;
+        assert_eq!(direct(&file, BLOCK as i64, &mut memory), Ok(0));
+        assert!(memory.bytes().iter().all(|byte| *byte == b'?'));
+        Ok(())
+    }
+
+    #[test]
+    fn direct_read_from_before_the_start_tells_the_error() -> Result {
+        let file = file()?;
+        fill(&file, 0, BLOCK, b'a')?;
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        assert_eq!(
+            direct(&file, -1, &mut memory),
+            Ok(i64::from(EINVAL.to_errno()))
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn direct_read_keeps_the_file() -> Result {
+        let file = file()?;
+        fill(&file, 0, BLOCK, b'a')?;
+        write_and_wait(&file)?;
+        let told = Count::new()?;
+        let theirs = told.clone();
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        let done = move |_: Result<usize>| theirs.add();
+        let to = dest(&mut memory)?;
+        // The only reference goes with the read.
+        read_direct(file, 0, to, done).map_err(|(e, _)| e)?;
+        for _ in 0..20_000 {
+            if told.get() != 0 {
+                break;
+            }
+            kernel::time::delay::fsleep(kernel::time::Delta::from_millis(1));
+        }
+        assert_eq!(told.get(), 1);
+        assert!(memory.bytes().iter().all(|byte| *byte == b'a'));
+        Ok(())
+    }
+
+    #[test]
+    fn page_cache_gives_what_it_has() -> Result {
+        let file = file()?;
+        fill(&file, 0, 100, b'a')?;
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        let mut to = dest(&mut memory)?;
+        assert_eq!(read_cached(&file, 0, &mut to), Ok(100));
+        assert_eq!(to.len(), BLOCK - 100);
+        assert_eq!(read_cached(&file, 100, &mut to), Ok(0));
+        assert!(memory.bytes()[..100].iter().all(|byte| *byte == b'a'));
+        assert!(memory.bytes()[100..].iter().all(|byte| *byte == b'?'));
+        Ok(())
+    }
+
+    #[test]
+    fn page_cache_does_not_go_to_the_disk() -> Result {
+        let file = file()?;
+        // Nothing was ever read or written there.
+        truncate(&file, 4 * BLOCK as i64)?;
+        assert_eq!(inode(&file).size(), 4 * BLOCK as i64);
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        let mut to = dest(&mut memory)?;
+        assert_eq!(read_cached(&file, 0, &mut to), Ok(0));
+        assert_eq!(to.len(), BLOCK);
+        assert!(memory.bytes().iter().all(|byte| *byte == b'?'));
+        Ok(())
+    }
+
+    #[test]
+    fn seek_tells_data_from_holes() -> Result {
+        let file = file()?;
+        truncate(&file, 8 * BLOCK as i64)?;
+        fill(&file, 4 * BLOCK as i64, BLOCK, b'd')?;
+        write_and_wait(&file)?;
+        let block = BLOCK as i64;
+        assert_eq!(seek(&file, 0, Seek::Data), Ok(4 * block));
+        assert_eq!(seek(&file, 0, Seek::Hole), Ok(0));
+        assert_eq!(seek(&file, 4 * block, Seek::Hole), Ok(5 * block));
+        assert_eq!(seek(&file, 5 * block, Seek::Data), Err(ENXIO));
+        assert_eq!(seek(&file, 8 * block, Seek::Hole), Err(ENXIO));
+        Ok(())
+    }
+
+    #[test]
+    fn truncate_cuts_and_extends() -> Result {
+        let file = file()?;
+        fill(&file, 0, 2 * BLOCK, b'a')?;
+        truncate(&file, 1)?;
+        assert_eq!(inode(&file).size(), 1);
+        truncate(&file, BLOCK as i64)?;
+        write_and_wait(&file)?;
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        assert_eq!(direct(&file, 0, &mut memory), Ok(BLOCK as i64));
+        assert_eq!(memory.bytes()[0], b'a');
+        assert!(memory.bytes()[1..].iter().all(|byte| *byte == 0));
+        assert_eq!(truncate(&file, -1), Err(EINVAL));
+        Ok(())
+    }
+
+    #[test]
+    fn write_errors_since_a_moment_are_told() -> Result {
+        let file = file()?;
+        let errors = WriteErrors::sample(&file);
+        assert_eq!(errors.check(&file), Ok(()));
+        // SAFETY: The file is valid, and keeps its mapping.
+        let fail = || unsafe {
+            bindings::__filemap_set_wb_err((*file.as_ptr()).f_mapping, EIO.to_errno());
+        };
+        for _ in 0..2 {
+            fail();
+            assert_eq!(errors.check(&file), Err(EIO));
+            // Until it is taken note of.
+            assert_eq!(errors.check(&file), Err(EIO));
+            errors.advance(&file);
+            assert_eq!(errors.check(&file), Ok(()));
+        }
+        // What is known to nobody is not lost to those who come later.
+        fail();
+        let late = WriteErrors::sample(&file);
+        assert_eq!(late.check(&file), Err(EIO));
+        late.advance(&file);
+        assert_eq!(late.check(&file), Ok(()));
+        assert_eq!(WriteErrors::sample(&file).check(&file), Ok(()));
+        // Each takes note for himself.
+        assert_eq!(errors.check(&file), Err(EIO));
+        Ok(())
+    }
+}

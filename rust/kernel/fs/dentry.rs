@@ -103,3 +103,102 @@ impl Dentry {
         unsafe { bindings::is_subdir(self.as_ptr(), ancestor.as_ptr()) }
     }
 }
+
+#[kernel::prelude::kunit_tests(rust_dentry)]
+mod tests {
+    use super::*;
+    use crate::kernel_next::{
+        fs::{
+            namei::{
+                lookup_positive,
+                Creating,
+                Removing, //
+            },
+            path::Path, //
+        },
+        kunit, //
+    };
+    use kernel::{
+        prelude::*,
+        sync::aref::ARef, //
+    };
+
+    fn count(dentry: &Dentry) -> i32 {
+        // SAFETY: The dentry is valid.
+        unsafe { bindings::kunit_d_count(dentry.as_ptr()) }
+    }
+
+    #[test]
+    fn references_are_counted() -> Result {
+        let dir = kunit::scratch(b"kunit-dentry")?;
+        let before = count(&dir.dentry);
+        let one = dir.dentry.clone();
+        let two: ARef<Dentry> = ARef::from(&*one);
+        assert_eq!(count(&dir.dentry), before + 2);
+        drop(one);
+        drop(two);
+        assert_eq!(count(&dir.dentry), before);
+        Ok(())
+    }
+
+    #[test]
+    fn lookups_do_not_leak() -> Result {
+        let dir = kunit::scratch(b"kunit-dentry")?;
+        let write = dir.mount.want_write()?;
+        let child = Creating::start(&dir.dentry, b"lookups", &write)?;
+        let child = match child.child().is_negative() {
+            true => child.mkdir(0o700)?,
+            false => child.keep(),
+        };
+        let before = (count(&dir.dentry), count(&child));
+        for _ in 0..10 {
+            assert!(lookup_positive(&dir.dentry, b"lookups").is_ok());
+            assert_eq!(lookup_positive(&dir.dentry, b"none").err(), Some(ENOENT));
+            drop(Creating::start(&dir.dentry, b"lookups", &write)?);
+            drop(Removing::start(&dir.dentry, b"lookups", &write)?);
+            drop(Removing::start_dentry(&dir.dentry, &child, &write)?);
+        }
+        // An entry that is not there stays in the cache, with a reference to the directory.
+        let cached = count(&dir.dentry) - before.0;
+        assert!((0..=1).contains(&cached));
+        assert_eq!(count(&child), before.1);
+        Ok(())
+    }
+
+    #[test]
+    fn kinds_are_told_apart() -> Result {
+        let dir = kunit::scratch(b"kunit-dentry")?;
+        assert!(dir.dentry.is_dir() && dir.dentry.can_lookup());
+        assert!(!dir.dentry.is_regular() && !dir.dentry.is_negative());
+        assert!(dir.dentry.inode().is_some());
+        let write = dir.mount.want_write()?;
+        let entry = Creating::start(&dir.dentry, b"none", &write)?;
+        let child = entry.child();
+        assert!(child.is_negative() && child.inode().is_none());
+        assert!(!child.is_dir() && !child.is_regular() && !child.can_lookup());
+        Ok(())
+    }
+
+    #[test]
+    fn below_is_transitive_and_reflexive() -> Result {
+        let dir = kunit::scratch(b"kunit-dentry")?;
+        let write = dir.mount.want_write()?;
+        let entry = Creating::start(&dir.dentry, b"none", &write)?;
+        assert!(entry.child().is_below(&dir.dentry));
+        assert!(dir.dentry.is_below(&dir.dentry));
+        assert!(!dir.dentry.is_below(entry.child()));
+        Ok(())
+    }
+
+    #[test]
+    fn mount_points_are_told() -> Result {
+        let dir = kunit::scratch(b"kunit-dentry")?;
+        assert!(!dir.dentry.is_mountpoint());
+        // What is mounted there hides the directory; the mount's own root is none.
+        let root = Path::lookup_dir(c"/")?;
+        let below = lookup_positive(&root.dentry, b"proc")?;
+        assert!(below.is_mountpoint());
+        assert!(!Path::lookup_dir(c"/proc")?.dentry.is_mountpoint());
+        Ok(())
+    }
+}

@@ -132,3 +132,121 @@ impl Drop for InUse {
         self.0.assign_kernel_file(false);
     }
 }
+
+#[kernel::prelude::kunit_tests(rust_inode)]
+mod tests {
+    use super::*;
+    use crate::kernel_next::{
+        cred::NewCredential,
+        fs::{
+            backing,
+            path::Path, //
+        },
+        kunit, //
+    };
+    use kernel::{
+        fs::File,
+        prelude::*, //
+    };
+
+    fn count(inode: &Inode) -> i32 {
+        // SAFETY: The inode is valid.
+        unsafe { bindings::kunit_i_count(inode.as_ptr()) }
+    }
+
+    fn is_locked(inode: &Inode) -> bool {
+        // SAFETY: The inode is valid.
+        unsafe { bindings::kunit_inode_is_locked(inode.as_ptr()) }
+    }
+
+    fn file() -> Result<ARef<File>> {
+        let dir = kunit::scratch(b"kunit-inode")?;
+        let write = dir.mount.want_write()?;
+        backing::tmpfile(&write, &dir.dentry, &NewCredential::kernel()?.commit())
+    }
+
+    #[test]
+    fn mark_is_exclusive_and_goes_with_the_guard() -> Result {
+        let file = file()?;
+        let inode = backing::inode(&file);
+        assert!(!inode.is_in_use());
+        let mark = inode.mark_in_use();
+        assert!(mark.is_some());
+        assert!(inode.is_in_use());
+        // Whoever fails to get it does not take it away.
+        for _ in 0..2 {
+            assert!(inode.mark_in_use().is_none());
+            assert!(inode.is_in_use());
+        }
+        drop(mark);
+        assert!(!inode.is_in_use());
+        assert!(!is_locked(inode));
+        assert!(inode.mark_in_use().is_some());
+        assert!(!inode.is_in_use());
+        Ok(())
+    }
+
+    #[test]
+    fn mark_keeps_other_flags() -> Result {
+        let file = file()?;
+        let inode = backing::inode(&file);
+        // SAFETY: The inode is valid, and nobody else knows of it.
+        let flags = || unsafe { (*inode.as_ptr()).i_flags };
+        // SAFETY: As above.
+        unsafe { (*inode.as_ptr()).i_flags |= bindings::S_NOATIME };
+        let before = flags();
+        let mark = inode.mark_in_use().ok_or(EBUSY)?;
+        assert_eq!(flags(), before | bindings::S_KERNEL_FILE);
+        drop(mark);
+        assert_eq!(flags(), before);
+        Ok(())
+    }
+
+    #[test]
+    fn mark_outlives_the_file() -> Result {
+        let file = file()?;
+        let inode = ARef::from(backing::inode(&file));
+        let alone = count(&inode);
+        let mark = inode.mark_in_use().ok_or(EBUSY)?;
+        assert_eq!(count(&inode), alone + 1);
+        drop(file);
+        kunit::close_files();
+        assert!(inode.is_in_use());
+        drop(mark);
+        assert!(!inode.is_in_use());
+        // The last one.
+        assert_eq!(count(&inode), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn references_are_counted() -> Result {
+        let file = file()?;
+        let inode = backing::inode(&file);
+        let before = count(inode);
+        let one = ARef::from(inode);
+        let two = one.clone();
+        assert_eq!(count(inode), before + 2);
+        drop(one);
+        drop(two);
+        assert_eq!(count(inode), before);
+        Ok(())
+    }
+
+    #[test]
+    fn operations_tell_what_an_inode_is_good_for() -> Result {
+        let dir = kunit::scratch(b"kunit-inode")?;
+        let inode = dir.dentry.inode().ok_or(ENOENT)?;
+        assert!(inode.is_cache_dir());
+        assert!(inode.is_cache_root());
+        let file = file()?;
+        assert!(!backing::inode(&file).is_cache_dir());
+        assert!(!backing::inode(&file).is_cache_root());
+        // A file system without extended attributes.
+        let proc = Path::lookup_dir(c"/proc")?;
+        let inode = proc.dentry.inode().ok_or(ENOENT)?;
+        assert!(!inode.is_cache_dir());
+        assert!(!inode.is_cache_root());
+        Ok(())
+    }
+}

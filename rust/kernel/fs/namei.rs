@@ -378,3 +378,250 @@ pub(crate) fn may_create_in(dir: &Dentry) -> Result {
         other => other,
     }
 }
+
+#[kunit_tests(rust_namei)]
+mod tests {
+    use super::*;
+    use crate::kernel_next::{
+        cred::NewCredential,
+        fs::{
+            backing,
+            path::Path, //
+        },
+        kunit, //
+    };
+
+    fn is_locked(dir: &Dentry) -> bool {
+        // SAFETY: The tests' directories are positive.
+        unsafe { bindings::kunit_inode_is_locked(bindings::d_inode(dir.as_ptr())) }
+    }
+
+    /// An empty directory in the scratch directory, which keeps the name.
+    fn dir(name: &[u8]) -> Result<Path> {
+        let top = kunit::scratch(b"kunit-namei")?;
+        let write = top.mount.want_write()?;
+        let entry = Creating::start(&top.dentry, name, &write)?;
+        let dentry = match entry.child().is_negative() {
+            true => entry.mkdir(0o700)?,
+            false => entry.keep(),
+        };
+        drop(write);
+        Ok(Path {
+            dentry,
+            mount: top.mount,
+        })
+    }
+
+    fn file(dir: &Path, write: &WriteAccess<'_>) -> Result<ARef<File>> {
+        backing::tmpfile(write, &dir.dentry, &NewCredential::kernel()?.commit())
+    }
+
+    /// Gives a new file a name, which is free.
+    fn create(dir: &Path, name: &[u8], write: &WriteAccess<'_>) -> Result<ARef<File>> {
+        let file = file(dir, write)?;
+        Creating::start(&dir.dentry, name, write)?.link(&file)?;
+        Ok(file)
+    }
+
+    fn exists(dir: &Path, name: &[u8]) -> bool {
+        lookup_positive(&dir.dentry, name).is_ok()
+    }
+
+    fn same(a: &Dentry, b: &Dentry) -> bool {
+        core::ptr::eq(a, b)
+    }
+
+    #[test]
+    fn guards_hold_the_lock_until_they_are_dropped() -> Result {
+        let dir = dir(b"locks")?;
+        let write = dir.mount.want_write()?;
+        drop(create(&dir, b"file", &write)?);
+        assert!(!is_locked(&dir.dentry));
+        let guard = Creating::start(&dir.dentry, b"none", &write)?;
+        assert!(is_locked(&dir.dentry));
+        drop(guard);
+        assert!(!is_locked(&dir.dentry));
+        drop(Creating::start(&dir.dentry, b"file", &write)?.keep());
+        assert!(!is_locked(&dir.dentry));
+        let guard = Removing::start(&dir.dentry, b"file", &write)?;
+        assert!(is_locked(&dir.dentry));
+        guard.unlink()?;
+        assert!(!is_locked(&dir.dentry));
+        // A start that failed holds nothing.
+        assert!(Removing::start(&dir.dentry, b"file", &write).is_err());
+        assert!(!is_locked(&dir.dentry));
+        Ok(())
+    }
+
+    #[test]
+    fn mkdir_makes_a_directory_once() -> Result {
+        let dir = dir(b"mkdir")?;
+        let write = dir.mount.want_write()?;
+        let entry = Creating::start(&dir.dentry, b"sub", &write)?;
+        if entry.child().is_negative() {
+            let sub = entry.mkdir(0o700)?;
+            assert!(sub.is_dir() && sub.is_below(&dir.dentry) && !sub.is_unhashed());
+        } else {
+            drop(entry);
+        }
+        assert!(!is_locked(&dir.dentry));
+        let again = Creating::start(&dir.dentry, b"sub", &write)?;
+        assert!(again.child().is_dir());
+        assert_eq!(again.mkdir(0o700).err(), Some(EEXIST));
+        assert!(!is_locked(&dir.dentry));
+        Ok(())
+    }
+
+    #[test]
+    fn link_gives_a_file_its_name_once() -> Result {
+        let dir = dir(b"link")?;
+        let write = dir.mount.want_write()?;
+        let file = file(&dir, &write)?;
+        assert!(!exists(&dir, b"one"));
+        Creating::start(&dir.dentry, b"one", &write)?.link(&file)?;
+        let one = lookup_positive(&dir.dentry, b"one")?;
+        assert!(one.is_regular());
+        let (named, opened) = (one.inode().ok_or(ENOENT)?, backing::inode(&file));
+        assert!(core::ptr::eq(named, opened));
+        let again = Creating::start(&dir.dentry, b"one", &write)?;
+        assert_eq!(again.link(&file).err(), Some(EEXIST));
+        drop(one);
+        Creating::start(&dir.dentry, b"one", &write)?.unlink()?;
+        assert!(!exists(&dir, b"one"));
+        Ok(())
+    }
+
+    #[test]
+    fn unlink_takes_the_name_away() -> Result {
+        let dir = dir(b"unlink")?;
+        let write = dir.mount.want_write()?;
+        let file = create(&dir, b"file", &write)?;
+        let dentry = lookup_positive(&dir.dentry, b"file")?;
+        Removing::start_dentry(&dir.dentry, &dentry, &write)?.unlink()?;
+        assert!(dentry.is_unhashed());
+        assert!(!exists(&dir, b"file"));
+        let gone = Removing::start_dentry(&dir.dentry, &dentry, &write).err();
+        assert_eq!(gone, Some(EINVAL));
+        let gone = Removing::start(&dir.dentry, b"file", &write).err();
+        assert_eq!(gone, Some(ENOENT));
+        drop(write);
+        // The file is still there for whoever has it open.
+        assert_eq!(backing::truncate(&file, 1), Ok(()));
+        Ok(())
+    }
+
+    #[test]
+    fn unlink_is_not_for_directories() -> Result {
+        let dir = dir(b"unlink-dir")?;
+        let write = dir.mount.want_write()?;
+        let entry = Creating::start(&dir.dentry, b"sub", &write)?;
+        let sub = match entry.child().is_negative() {
+            true => entry.mkdir(0o700)?,
+            false => entry.keep(),
+        };
+        let done = Removing::start(&dir.dentry, b"sub", &write)?.unlink();
+        assert_eq!(done, Err(EISDIR));
+        assert!(!sub.is_unhashed());
+        Ok(())
+    }
+
+    #[test]
+    fn rename_moves_between_directories() -> Result {
+        let (from, to) = (dir(b"from")?, dir(b"to")?);
+        let write = from.mount.want_write()?;
+        drop(create(&from, b"old", &write)?);
+        let dentry = lookup_positive(&from.dentry, b"old")?;
+        let guard = Renaming::start(&from.dentry, &dentry, &to.dentry, b"new", &write)?;
+        assert!(same(guard.child(), &dentry));
+        assert!(guard.target().is_negative());
+        assert!(is_locked(&from.dentry) && is_locked(&to.dentry));
+        guard.rename()?;
+        assert!(!is_locked(&from.dentry) && !is_locked(&to.dentry));
+        assert!(!exists(&from, b"old"));
+        assert!(same(&*lookup_positive(&to.dentry, b"new")?, &dentry));
+        // It is not where it was.
+        let again = Renaming::start(&from.dentry, &dentry, &to.dentry, b"new", &write);
+        assert!(again.is_err());
+        drop(again);
+        assert!(!is_locked(&from.dentry) && !is_locked(&to.dentry));
+        Removing::start(&to.dentry, b"new", &write)?.unlink()?;
+        Ok(())
+    }
+
+    #[test]
+    fn rename_that_is_not_made_changes_nothing() -> Result {
+        let (from, to) = (dir(b"from")?, dir(b"to")?);
+        let write = from.mount.want_write()?;
+        drop(create(&from, b"stays", &write)?);
+        let dentry = lookup_positive(&from.dentry, b"stays")?;
+        drop(Renaming::start(
+            &from.dentry,
+            &dentry,
+            &to.dentry,
+            b"new",
+            &write,
+        )?);
+        assert!(!is_locked(&from.dentry) && !is_locked(&to.dentry));
+        assert!(exists(&from, b"stays") && !exists(&to, b"new"));
+        Removing::start(&from.dentry, b"stays", &write)?.unlink()?;
+        Ok(())
+    }
+
+    #[test]
+    fn rename_within_itself_is_refused() -> Result {
+        let top = dir(b"within")?;
+        let write = top.mount.want_write()?;
+        let entry = Creating::start(&top.dentry, b"sub", &write)?;
+        let sub = match entry.child().is_negative() {
+            true => entry.mkdir(0o700)?,
+            false => entry.keep(),
+        };
+        let done = Renaming::start(&top.dentry, &sub, &sub, b"loop", &write).err();
+        assert_eq!(done, Some(EINVAL));
+        assert!(!is_locked(&top.dentry) && !is_locked(&sub));
+        Ok(())
+    }
+
+    #[test]
+    fn names_are_single_components() -> Result {
+        let dir = dir(b"names")?;
+        let write = dir.mount.want_write()?;
+        let names: [&[u8]; 5] = [b"", b".", b"..", b"a/b", b"a\0b"];
+        for name in names {
+            assert_eq!(lookup_positive(&dir.dentry, name).err(), Some(EACCES));
+            let entry = Creating::start(&dir.dentry, name, &write);
+            assert_eq!(entry.err(), Some(EACCES));
+            let entry = Removing::start(&dir.dentry, name, &write);
+            assert_eq!(entry.err(), Some(EACCES));
+            assert!(!is_locked(&dir.dentry));
+        }
+        let long = [b'x'; 256];
+        let entry = Creating::start(&dir.dentry, &long, &write);
+        assert_eq!(entry.err(), Some(ENAMETOOLONG));
+        assert!(Creating::start(&dir.dentry, &long[..255], &write).is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn directories_are_checked() -> Result {
+        let dir = dir(b"checks")?;
+        let write = dir.mount.want_write()?;
+        let file = file(&dir, &write)?;
+        let leaf = backing::dentry(&file);
+        assert_eq!(lookup_positive(leaf, b"x").err(), Some(ENOTDIR));
+        let entry = Creating::start(leaf, b"x", &write);
+        assert_eq!(entry.err(), Some(ENOTDIR));
+        let tmp = Path::lookup_dir(c"/tmp")?;
+        let entry = Creating::start(&tmp.dentry, b"x", &write);
+        assert_eq!(entry.err(), Some(EXDEV));
+        let entry = Removing::start(&tmp.dentry, b"x", &write);
+        assert_eq!(entry.err(), Some(EXDEV));
+        let entry = Removing::start_dentry(&tmp.dentry, leaf, &write);
+        assert_eq!(entry.err(), Some(EXDEV));
+        let entry = Renaming::start(&dir.dentry, leaf, &tmp.dentry, b"x", &write);
+        assert_eq!(entry.err(), Some(EXDEV));
+        assert!(!is_locked(&dir.dentry) && !is_locked(&tmp.dentry));
+        assert_eq!(may_create_in(&dir.dentry), Ok(()));
+        Ok(())
+    }
+}

@@ -241,3 +241,84 @@ impl Path {
         unsafe { Path::from_raw(path.assume_init()) }
     }
 }
+
+#[kunit_tests(rust_path)]
+mod tests {
+    use super::*;
+    use crate::kernel_next::kunit;
+
+    fn scratch() -> Result<Path> {
+        kunit::scratch(b"kunit-path")
+    }
+
+    #[test]
+    fn lookup_finds_directories_only() -> Result {
+        kunit::attach_fs()?;
+        assert!(Path::lookup_dir(c"/").is_ok());
+        assert!(Path::lookup_dir(c"/var/cache/../cache/fscache").is_ok());
+        assert_eq!(Path::lookup_dir(c"/none").err(), Some(ENOENT));
+        assert_eq!(Path::lookup_dir(c"/proc/version").err(), Some(ENOTDIR));
+        assert_eq!(Path::lookup_dir(c"/proc/version/x").err(), Some(ENOTDIR));
+        Ok(())
+    }
+
+    #[test]
+    fn kernel_threads_have_an_empty_root() {
+        assert_eq!(Path::lookup_dir(c"/proc").err(), Some(ENOENT));
+    }
+
+    #[test]
+    fn working_directory_is_where_relative_names_begin() -> Result {
+        kunit::attach_fs()?;
+        let pwd = Path::current_dir()?;
+        // No name at all is a name, too.
+        for name in [c".", c""] {
+            let found = Path::lookup_dir(name)?;
+            assert!(core::ptr::eq(&*pwd.dentry, &*found.dentry));
+            assert!(core::ptr::eq(&*pwd.mount, &*found.mount));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn mounts_tell_their_file_systems_apart() -> Result {
+        let dir = scratch()?;
+        let tmp = Path::lookup_dir(c"/tmp")?;
+        assert!(dir.mount.holds(&dir.dentry) && tmp.mount.holds(&tmp.dentry));
+        assert!(!dir.mount.holds(&tmp.dentry) && !tmp.mount.holds(&dir.dentry));
+        Ok(())
+    }
+
+    #[test]
+    fn room_makes_sense() -> Result {
+        let dir = scratch()?;
+        assert!(dir.mount.can_statfs_and_sync());
+        let room = dir.mount.statfs()?;
+        assert!(room.block_size >= 512 && room.blocks > 0 && room.files > 0);
+        assert!(room.blocks_available <= room.blocks);
+        assert!(room.files_free < room.files);
+        assert!(dir.mount.super_block_size().is_power_of_two());
+        assert!(dir.mount.max_file_size() > 1 << 40);
+        assert!(!dir.mount.is_readonly() && !dir.mount.is_idmapped());
+        Ok(())
+    }
+
+    #[test]
+    fn write_access_ends_with_the_guard() -> Result {
+        let dir = scratch()?;
+        for _ in 0..3 {
+            let write = dir.mount.want_write()?;
+            assert!(core::ptr::eq(write.mount(), &*dir.mount));
+        }
+        // Lock checking would report what is still held.
+        dir.mount.sync()
+    }
+
+    #[test]
+    fn read_only_mounts_give_no_write_access() -> Result {
+        // KUnit's thread is on one that is read-only for ever.
+        let empty = Path::lookup_dir(c"/")?;
+        assert_eq!(empty.mount.want_write().err(), Some(EROFS));
+        Ok(())
+    }
+}

@@ -66,3 +66,93 @@ pub(crate) fn set(dentry: &Dentry, name: &CStr, value: &[u8], write: &WriteAcces
         )
     })
 }
+
+#[kunit_tests(rust_xattr)]
+mod tests {
+    use super::*;
+    use crate::kernel_next::{
+        fs::{
+            namei::Creating,
+            path::Path, //
+        },
+        kunit, //
+    };
+
+    const NAME: &CStr = c"user.kunit";
+
+    fn dir() -> Result<Path> {
+        kunit::scratch(b"kunit-xattr")
+    }
+
+    fn remove(dentry: &Dentry) -> Result {
+        // SAFETY: The dentry is positive, and the name is terminated.
+        to_result(unsafe {
+            bindings::vfs_removexattr(idmap(), dentry.as_ptr(), NAME.as_char_ptr())
+        })
+    }
+
+    #[test]
+    fn value_comes_back() -> Result {
+        let dir = dir()?;
+        let write = dir.mount.want_write()?;
+        let mut buf = [0xee; 8];
+        let values: [&[u8]; 5] = [b"", b"x", b"\0\xff\0", b"12345678", b"short"];
+        for value in values {
+            set(&dir.dentry, NAME, value, &write)?;
+            buf.fill(0xee);
+            assert_eq!(get(&dir.dentry, NAME, &mut buf), Ok(value.len()));
+            assert_eq!(&buf[..value.len()], value);
+            // Nothing is written behind it.
+            assert!(buf[value.len()..].iter().all(|byte| *byte == 0xee));
+        }
+        remove(&dir.dentry)?;
+        assert_eq!(get(&dir.dentry, NAME, &mut buf), Err(ENODATA));
+        Ok(())
+    }
+
+    #[test]
+    fn buffer_may_be_too_small() -> Result {
+        let dir = dir()?;
+        let write = dir.mount.want_write()?;
+        set(&dir.dentry, NAME, b"four", &write)?;
+        assert_eq!(get(&dir.dentry, NAME, &mut [0; 3]), Err(ERANGE));
+        assert_eq!(get(&dir.dentry, NAME, &mut []), Err(ERANGE));
+        let mut buf = [0; 4];
+        assert_eq!(get(&dir.dentry, NAME, &mut buf), Ok(4));
+        assert_eq!(&buf, b"four");
+        remove(&dir.dentry)
+    }
+
+    #[test]
+    fn unknown_names_are_refused() -> Result {
+        let dir = dir()?;
+        let write = dir.mount.want_write()?;
+        let mut buf = [0; 4];
+        assert_eq!(get(&dir.dentry, c"user.none", &mut buf), Err(ENODATA));
+        // There is no such class of attributes.
+        assert_eq!(get(&dir.dentry, c"kunit.none", &mut buf), Err(EOPNOTSUPP));
+        let done = set(&dir.dentry, c"kunit.none", b"", &write);
+        assert_eq!(done, Err(EOPNOTSUPP));
+        Ok(())
+    }
+
+    #[test]
+    fn what_does_not_exist_has_no_attributes() -> Result {
+        let dir = dir()?;
+        let write = dir.mount.want_write()?;
+        let entry = Creating::start(&dir.dentry, b"none", &write)?;
+        assert_eq!(get(entry.child(), NAME, &mut [0; 4]), Err(ENOENT));
+        assert_eq!(set(entry.child(), NAME, b"", &write), Err(ENOENT));
+        Ok(())
+    }
+
+    #[test]
+    fn write_access_has_to_be_to_the_same_file_system() -> Result {
+        let dir = dir()?;
+        let other = Path::lookup_dir(c"/tmp")?;
+        let write = other.mount.want_write()?;
+        assert_eq!(set(&dir.dentry, NAME, b"x", &write), Err(EXDEV));
+        assert_eq!(get(&dir.dentry, NAME, &mut [0; 4]), Err(ENODATA));
+        Ok(())
+    }
+}

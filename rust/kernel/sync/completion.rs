@@ -64,3 +64,101 @@ impl Completion {
         Ok(left != 0)
     }
 }
+
+#[kunit_tests(rust_completion)]
+mod tests {
+    use super::*;
+    use crate::kernel_next::{
+        kunit,
+        workqueue::OwnedQueue, //
+    };
+    use kernel::{
+        impl_has_work,
+        new_work,
+        sync::Arc,
+        time::{
+            delay::fsleep,
+            Delta, //
+        },
+        workqueue::{
+            Work,
+            WorkItem, //
+        }, //
+    };
+
+    /// Longer than any test has to wait.
+    const LONG: Msecs = 20_000;
+
+    /// Completes a completion after a while.
+    #[pin_data]
+    struct Completer {
+        #[pin]
+        completion: Completion,
+        #[pin]
+        work: Work<Completer>,
+    }
+
+    impl_has_work! {
+        impl HasWork<Self> for Completer { self.work }
+    }
+
+    impl Completer {
+        fn new() -> Result<Arc<Self>> {
+            let new = pin_init!(Completer {
+                completion <- Completion::new(),
+                work <- new_work!("completion test"),
+            });
+            Arc::pin_init(new, GFP_KERNEL)
+        }
+    }
+
+    impl WorkItem for Completer {
+        type Pointer = Arc<Completer>;
+
+        fn run(this: Arc<Completer>) {
+            fsleep(Delta::from_millis(20));
+            this.completion.complete_all();
+        }
+    }
+
+    #[test]
+    fn wait_times_out() -> Result {
+        let this = Completer::new()?;
+        assert_eq!(this.completion.wait_killable_timeout(10), Ok(false));
+        // Nothing of the first wait is left behind.
+        assert_eq!(this.completion.wait_killable_timeout(0), Ok(false));
+        Ok(())
+    }
+
+    #[test]
+    fn complete_all_is_for_ever() -> Result {
+        let this = Completer::new()?;
+        this.completion.complete_all();
+        for _ in 0..3 {
+            assert_eq!(this.completion.wait_killable_timeout(0), Ok(true));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn waiter_is_woken() -> Result {
+        let queue = OwnedQueue::new_unbound(c"completion_test")?;
+        let this = Completer::new()?;
+        assert!(queue.enqueue(this.clone()).is_ok());
+        assert_eq!(this.completion.wait_killable_timeout(LONG), Ok(true));
+        Ok(())
+    }
+
+    #[test]
+    fn killed_waiter_gives_up() -> Result {
+        let this = Completer::new()?;
+        let waited = kunit::killed(|| this.completion.wait_killable_timeout(LONG));
+        assert_eq!(waited, Err(ERESTARTSYS));
+        // The waiter is off the list: completing finds nobody.
+        this.completion.complete_all();
+        // What is done is done, even for a task that was killed.
+        let waited = kunit::killed(|| this.completion.wait_killable_timeout(LONG));
+        assert_eq!(waited, Ok(true));
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/kconfig.h>
+
+/* What the tests have to do to the task that runs them, and to look at; not for the kernel. */
+#if IS_BUILTIN(CONFIG_KUNIT)
+#include <kunit/test-bug.h>
+#include <kunit/test.h>
+#include <linux/cred.h>
+#include <linux/dcache.h>
+#include <linux/fs.h>
+#include <linux/fs_struct.h>
+#include <linux/mman.h>
+#include <linux/pid.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/task.h>
+
+/*
+ * Gives a test's thread the root and the working directory of the first process: a kernel thread
+ * starts with an empty root. They go when the thread ends.
+ */
+__rust_helper int rust_helper_kunit_attach_fs(void)
+{
+	struct path root, pwd;
+	struct task_struct *init;
+	struct fs_struct *fs;
+	int ret;
+
+	ret = unshare_fs_struct();
+	if (ret)
+		return ret;
+
+	rcu_read_lock();
+	init = pid_task(find_vpid(1), PIDTYPE_TGID);
+	if (!init) {
+		rcu_read_unlock();
+		return -ESRCH;
+	}
+	task_lock(init);
+	fs = init->fs;
+	if (fs) {
+		get_fs_root(fs, &root);
+		get_fs_pwd(fs, &pwd);
+	}
+	task_unlock(init);
+	rcu_read_unlock();
+	if (!fs)
+		return -ESRCH;
+
+	fs = current->fs;
+	write_seqlock(&fs->seq);
+	swap(fs->root, root);
+	swap(fs->pwd, pwd);
+	write_sequnlock(&fs->seq);
+	path_put(&root);
+	path_put(&pwd);
+	return 0;
+}
+
+/* A page of user memory that goes with the test, or an error number. */
+__rust_helper unsigned long rust_helper_kunit_user_page(void)
+{
+	return kunit_vm_mmap(kunit_get_current_test(), NULL, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
+			     MAP_ANONYMOUS | MAP_PRIVATE, 0);
+}
+
+__rust_helper void rust_helper_kunit_kill_current(void)
+{
+	allow_signal(SIGKILL);
+	send_sig(SIGKILL, current, 1);
+}
+
+__rust_helper void rust_helper_kunit_unkill_current(void)
+{
+	flush_signals(current);
+	disallow_signal(SIGKILL);
+}
+
+__rust_helper int rust_helper_kunit_d_count(const struct dentry *dentry)
+{
+	return d_count(dentry);
+}
+
+__rust_helper int rust_helper_kunit_i_count(const struct inode *inode)
+{
+	return icount_read_once(inode);
+}
+
+__rust_helper bool rust_helper_kunit_inode_is_locked(struct inode *inode)
+{
+	return inode_is_locked(inode);
+}
+
+__rust_helper long rust_helper_kunit_cred_usage(const struct cred *cred)
+{
+	return atomic_long_read(&cred->usage);
+}
+#endif

@@ -1,0 +1,612 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A cache with a backend that counts what happens to it, seen from a network file system.
+
+use kernel::prelude::*;
+
+#[kunit_tests(rust_fscache)]
+mod backend {
+    use super::*;
+    use crate::{
+        bindings,
+        kernel_next::{
+            cred::NewCredential,
+            fs::backing,
+            fscache::{
+                Backend,
+                Cache,
+                Cookie,
+                Lookup,
+                ObjectCount,
+                PreparedCache,
+                Volume, //
+            },
+            kunit::{
+                self,
+                Count,
+                Memory,
+                OnDrop, //
+            },
+            netfs::{
+                CacheIo,
+                CacheRead, //
+            },
+            sync::completion::Completion, //
+        },
+    };
+    use core::marker::PhantomData;
+    use kernel::{
+        error::{
+            from_err_ptr,
+            to_result, //
+        },
+        fs::File,
+        iov::IovIterSource,
+        sync::{
+            aref::ARef,
+            atomic::{
+                ordering::Relaxed,
+                Atomic, //
+            },
+            Arc, //
+        }, //
+    };
+
+    const NAME: &CStr = c"kunit";
+    const BLOCK: usize = 4096;
+
+    /// Keys of what the backend refuses.
+    const BAD_VOLUME: &CStr = c"kunit,bad";
+    const BAD_COOKIE: &[u8] = b"bad";
+
+    /// Where the backend reads from its file, forgets the request, fails it.
+    const READ: i64 = 0;
+    const FORGET: i64 = 1 << 40;
+    const FAIL: i64 = 1 << 41;
+
+    #[derive(Clone)]
+    struct Counts {
+        volumes: Count,
+        freed: Count,
+        lookups: Count,
+        withdrawn: Count,
+        /// Drops of the backend's data.
+        cache_drops: Count,
+        volume_drops: Count,
+        object_drops: Count,
+    }
+
+    struct Store {
+        file: ARef<File>,
+        counts: Counts,
+        _dropped: OnDrop,
+    }
+
+    struct StoreVolume {
+        file: ARef<File>,
+        counts: Counts,
+        _dropped: OnDrop,
+    }
+
+    struct Object {
+        file: ARef<File>,
+        counts: Counts,
+        _dropped: OnDrop,
+        // Last: nothing of the object may be left when the cache goes.
+        _count: ObjectCount,
+    }
+
+    struct Fake;
+
+    impl Backend for Fake {
+        type Cache = KBox<Store>;
+        type Volume = KBox<StoreVolume>;
+        type Object = KBox<Object>;
+
+        const NAME: &'static CStr = c"kunit";
+
+        fn acquire_volume(store: &Store, volume: &Volume) -> Result<KBox<StoreVolume>> {
+            store.counts.volumes.add();
+            if volume.key() == BAD_VOLUME.to_bytes() {
+                return Err(EIO);
+            }
+            let new = StoreVolume {
+                file: store.file.clone(),
+                counts: store.counts.clone(),
+                _dropped: store.counts.volume_drops.on_drop(),
+            };
+            Ok(KBox::new(new, GFP_KERNEL)?)
+        }
+
+        fn free_volume(data: KBox<StoreVolume>, _volume: &Volume) {
+            data.counts.freed.add();
+        }
+
+        fn lookup_cookie(volume: &StoreVolume, cookie: &Lookup<'_>) -> Result<KBox<Object>> {
+            volume.counts.lookups.add();
+            if cookie.key() == BAD_COOKIE {
+                cookie.set_object_size(EIO.to_errno().into());
+                return Err(EIO);
+            }
+            cookie.set_object_size(BLOCK as i64);
+            let new = Object {
+                file: volume.file.clone(),
+                counts: volume.counts.clone(),
+                _dropped: volume.counts.object_drops.on_drop(),
+                _count: cookie.count_object()?,
+            };
+            Ok(KBox::new(new, GFP_KERNEL)?)
+        }
+
+        fn withdraw_cookie(object: KBox<Object>, _cookie: &Cookie) {
+            object.counts.withdrawn.add();
+        }
+
+        fn invalidate_cookie(_object: &Object, _cookie: &Cookie) -> bool {
+            false
+        }
+
+        fn file(object: &Object) -> Option<ARef<File>> {
+            Some(object.file.clone())
+        }
+    }
+
+    impl CacheIo for Fake {
+        type Reader = ARef<File>;
+
+        fn reader(object: &Object) -> ARef<File> {
+            object.file.clone()
+        }
+
+        fn read(file: ARef<File>, pos: i64, read: CacheRead) {
+            match pos {
+                FORGET => drop(read),
+                FAIL => read.fail(ENOSPC),
+                _ => read.read_direct(file, pos),
+            }
+        }
+    }
+
+    /// A file with a block of data.
+    fn file() -> Result<ARef<File>> {
+        let dir = kunit::scratch(b"kunit-fscache")?;
+        let write = dir.mount.want_write()?;
+        let file = backing::tmpfile(&write, &dir.dentry, &NewCredential::kernel()?.commit())?;
+        let mut memory = Memory::new(BLOCK, b'c')?;
+        let mut iter = memory.iter(bindings::ITER_SOURCE);
+        // SAFETY: The iterator is a source, and valid for the call.
+        backing::write(&file, 0, unsafe { IovIterSource::from_raw(&mut iter) })?;
+        backing::write_and_wait(&file)?;
+        Ok(file)
+    }
+
+    /// A cache in service.
+    fn cache() -> Result<(Cache<Fake>, Counts)> {
+        let counts = Counts {
+            volumes: Count::new()?,
+            freed: Count::new()?,
+            lookups: Count::new()?,
+            withdrawn: Count::new()?,
+            cache_drops: Count::new()?,
+            volume_drops: Count::new()?,
+            object_drops: Count::new()?,
+        };
+        let store = Store {
+            file: file()?,
+            counts: counts.clone(),
+            _dropped: counts.cache_drops.on_drop(),
+        };
+        let cache = PreparedCache::new(NAME)?.add::<Fake>(KBox::new(store, GFP_KERNEL)?)?;
+        Ok((cache, counts))
+    }
+
+    /// A network file system's volume.
+    struct NetfsVolume(*mut bindings::fscache_volume);
+
+    impl NetfsVolume {
+        fn new(key: &CStr, coherency: &[u8]) -> Result<Self> {
+            // SAFETY: The strings are terminated, the data is as long as said.
+            let ptr = unsafe {
+                bindings::__fscache_acquire_volume(
+                    key.as_char_ptr(),
+                    NAME.as_char_ptr(),
+                    coherency.as_ptr().cast(),
+                    coherency.len(),
+                )
+            };
+            Ok(NetfsVolume(from_err_ptr(ptr)?))
+        }
+
+        fn as_ref(&self) -> &Volume {
+            // SAFETY: A reference is held.
+            unsafe { Volume::from_raw(self.0) }
+        }
+    }
+
+    impl Drop for NetfsVolume {
+        fn drop(&mut self) {
+            // SAFETY: The reference that is held is given up.
+            unsafe { bindings::__fscache_relinquish_volume(self.0, core::ptr::null(), false) };
+        }
+    }
+
+    /// A network file system's cookie, in use.
+    struct NetfsCookie<'a>(*mut bindings::fscache_cookie, PhantomData<&'a NetfsVolume>);
+
+    impl<'a> NetfsCookie<'a> {
+        fn new(volume: &'a NetfsVolume, key: &[u8], aux: &[u8]) -> Result<Self> {
+            // SAFETY: The volume is valid, the data is as long as said. CAST: The advice is a bit.
+            let ptr = unsafe {
+                bindings::__fscache_acquire_cookie(
+                    volume.0,
+                    bindings::FSCACHE_ADV_WANT_CACHE_SIZE as u8,
+                    key.as_ptr().cast(),
+                    key.len(),
+                    aux.as_ptr().cast(),
+                    aux.len(),
+                    0,
+                )
+            };
+            if ptr.is_null() {
+                return Err(ENOMEM);
+            }
+            // SAFETY: The cookie is valid.
+            unsafe { bindings::__fscache_use_cookie(ptr, false) };
+            Ok(NetfsCookie(ptr, PhantomData))
+        }
+
+        fn as_ref(&self) -> &Cookie {
+            // SAFETY: A reference is held.
+            unsafe { Cookie::from_raw(self.0) }
+        }
+
+        /// Begins to read; waits for the lookup.
+        fn begin(&self) -> Result<Reading<'_>> {
+            let mut cres = KBox::new(bindings::netfs_cache_resources::default(), GFP_KERNEL)?;
+            // SAFETY: The cookie is valid, and in use.
+            to_result(unsafe { bindings::__fscache_begin_read_operation(&mut *cres, self.0) })?;
+            Ok(Reading(cres, PhantomData))
+        }
+
+        fn object_size(&self) -> i64 {
+            // SAFETY: The cookie is valid, and not being looked up.
+            unsafe { (*self.0).object_size }
+        }
+    }
+
+    impl Drop for NetfsCookie<'_> {
+        fn drop(&mut self) {
+            // SAFETY: The use and the reference that are held are given up.
+            unsafe {
+                bindings::__fscache_unuse_cookie(self.0, core::ptr::null(), core::ptr::null());
+                bindings::__fscache_relinquish_cookie(self.0, false);
+            }
+        }
+    }
+
+    /// An operation on a cookie.
+    struct Reading<'a>(
+        KBox<bindings::netfs_cache_resources>,
+        PhantomData<&'a NetfsCookie<'a>>,
+    );
+
+    impl Reading<'_> {
+        fn ops(&self) -> &bindings::netfs_cache_ops {
+            // SAFETY: An operation that has begun has some.
+            unsafe { &*self.0.ops }
+        }
+    }
+
+    impl Drop for Reading<'_> {
+        fn drop(&mut self) {
+            if let Some(end) = self.ops().end_operation {
+                // SAFETY: The operation has begun, and ends once.
+                unsafe { end(&mut *self.0) };
+            }
+        }
+    }
+
+    /// How a request ended.
+    #[pin_data]
+    struct Outcome {
+        #[pin]
+        over: Completion,
+        told: Count,
+        ret: Atomic<i64>,
+    }
+
+    impl Outcome {
+        fn new() -> Result<Arc<Self>> {
+            let told = Count::new()?;
+            let new = pin_init!(Outcome {
+                over <- Completion::new(),
+                told,
+                ret: Atomic::new(1),
+            });
+            Arc::pin_init(new, GFP_KERNEL)
+        }
+
+        /// # Safety
+        ///
+        /// `data` must be a valid outcome.
+        unsafe extern "C" fn tell(data: *mut c_void, ret: isize) {
+            // SAFETY: As the caller guarantees.
+            let this = unsafe { &*data.cast::<Outcome>() };
+            this.ret.store(ret as i64, Relaxed);
+            this.told.add();
+            this.over.complete_all();
+        }
+
+        fn as_data(self: &Arc<Self>) -> *mut c_void {
+            core::ptr::from_ref(&**self).cast_mut().cast()
+        }
+    }
+
+    /// Reads a block at `pos`; returns what the call said and what was told, once.
+    fn read(reading: &mut Reading<'_>, pos: i64, memory: &mut Memory) -> Result<(i32, i64)> {
+        let outcome = Outcome::new()?;
+        let mut iter = memory.iter(bindings::ITER_DEST);
+        let op = reading.ops().read.ok_or(EINVAL)?;
+        // SAFETY: All are valid until the outcome is told, which is waited for.
+        let ret = unsafe {
+            op(
+                &mut *reading.0,
+                pos,
+                &mut iter,
+                bindings::netfs_read_from_hole_NETFS_READ_HOLE_FAIL,
+                Some(Outcome::tell),
+                outcome.as_data(),
+            )
+        };
+        if !outcome.over.wait_killable_timeout(60_000)? {
+            return Err(ETIMEDOUT);
+        }
+        match outcome.told.get() {
+            1 => Ok((ret, outcome.ret.load(Relaxed))),
+            _ => Err(EINVAL),
+        }
+    }
+
+    /// Waits until `count` is `n`: fscache frees in the background.
+    fn becomes(count: &Count, n: i32) -> bool {
+        for _ in 0..2000 {
+            if count.get() == n {
+                return true;
+            }
+            kernel::time::delay::fsleep(kernel::time::Delta::from_millis(5));
+        }
+        false
+    }
+
+    #[test]
+    fn names_are_taken_once() -> Result {
+        let name = PreparedCache::new(NAME)?;
+        assert_eq!(PreparedCache::new(NAME).err(), Some(EBUSY));
+        drop(name);
+        drop(PreparedCache::new(NAME)?);
+        Ok(())
+    }
+
+    #[test]
+    fn keys_and_data_are_those_of_the_netfs() -> Result {
+        let volume = NetfsVolume::new(c"kunit,v", &[7, 8, 9])?;
+        assert_eq!(volume.as_ref().key(), b"kunit,v");
+        let mut buf = [0xee; 255];
+        assert_eq!(volume.as_ref().copy_coherency(&mut buf), 3);
+        assert_eq!(&buf[..4], &[7, 8, 9, 0xee]);
+        // Keys are kept inline up to some length, and in memory of their own beyond.
+        let (short, long) = ([b'k'; 3], [0xff; 255]);
+        for key in [&short[..], &long[..]] {
+            for aux in [&short[..], &long[..]] {
+                let cookie = NetfsCookie::new(&volume, key, aux)?;
+                let this = cookie.as_ref();
+                assert_eq!(this.key(), key);
+                let mut buf = [0; 255];
+                assert_eq!(this.copy_aux(&mut buf), aux.len());
+                assert_eq!(&buf[..aux.len()], aux);
+                assert!(core::ptr::eq(this.volume(), volume.as_ref()));
+                assert!(this.wants_cache_size());
+                assert!(!this.is_given_up() && !this.is_retired());
+                // There is no cache.
+                assert_eq!(cookie.begin().err(), Some(ENOBUFS));
+                drop(ARef::from(this));
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn everything_is_dropped_once_by_the_netfs() -> Result {
+        let (cache, counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let cookie = NetfsCookie::new(&volume, b"key", b"")?;
+        drop(cookie.begin()?);
+        assert_eq!(counts.lookups.get(), 1);
+        assert_eq!(cookie.object_size(), BLOCK as i64);
+        assert_eq!(counts.object_drops.get(), 0);
+        drop(cookie);
+        assert!(becomes(&counts.object_drops, 1));
+        assert_eq!(counts.withdrawn.get(), 1);
+        assert_eq!(counts.volume_drops.get(), 0);
+        drop(volume);
+        assert!(becomes(&counts.volume_drops, 1));
+        assert_eq!((counts.volumes.get(), counts.freed.get()), (1, 1));
+        assert_eq!(counts.cache_drops.get(), 0);
+        drop(cache);
+        assert_eq!(counts.cache_drops.get(), 1);
+        assert_eq!(
+            (counts.object_drops.get(), counts.volume_drops.get()),
+            (1, 1)
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn everything_is_dropped_once_by_a_withdrawal() -> Result {
+        let (mut cache, counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let one = NetfsCookie::new(&volume, b"one", b"")?;
+        let two = NetfsCookie::new(&volume, b"two", b"")?;
+        drop((one.begin()?, two.begin()?));
+        cache.withdraw(|| {
+            one.as_ref().withdraw();
+            two.as_ref().withdraw();
+        });
+        let dropped = (counts.object_drops.get(), counts.volume_drops.get());
+        assert_eq!(dropped, (2, 1));
+        assert_eq!((counts.withdrawn.get(), counts.freed.get()), (2, 1));
+        assert_eq!(counts.cache_drops.get(), 0);
+        assert_eq!(one.begin().err(), Some(ENOBUFS));
+        // Once is enough.
+        cache.withdraw(|| two.as_ref().withdraw());
+        drop(cache);
+        assert_eq!(counts.cache_drops.get(), 1);
+        assert_eq!(two.begin().err(), Some(ENOBUFS));
+        // The name is free, while the netfs still has its volume and cookies.
+        drop(PreparedCache::new(NAME)?);
+        drop((one, two));
+        drop(volume);
+        assert_eq!(
+            (counts.object_drops.get(), counts.volume_drops.get()),
+            (2, 1)
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn many_volumes_can_be_withdrawn() -> Result {
+        let (mut cache, counts) = cache()?;
+        let keys = [
+            c"kunit,0", c"kunit,1", c"kunit,2", c"kunit,3", c"kunit,4", c"kunit,5", c"kunit,6",
+            c"kunit,7", c"kunit,8", c"kunit,9",
+        ];
+        let mut volumes = KVec::new();
+        for key in keys {
+            let volume = NetfsVolume::new(key, b"")?;
+            let cookie = NetfsCookie::new(&volume, b"key", b"")?;
+            drop(cookie.begin()?);
+            drop(cookie);
+            volumes.push(volume, GFP_KERNEL)?;
+        }
+        assert!(becomes(&counts.object_drops, 10));
+        // Half of them go by themselves.
+        volumes.truncate(5);
+        assert!(becomes(&counts.volume_drops, 5));
+        cache.withdraw(|| ());
+        assert_eq!((counts.volumes.get(), counts.freed.get()), (10, 10));
+        assert_eq!(counts.volume_drops.get(), 10);
+        Ok(())
+    }
+
+    #[test]
+    fn what_the_backend_refuses_is_not_cached() -> Result {
+        let (cache, counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let cookie = NetfsCookie::new(&volume, BAD_COOKIE, b"")?;
+        assert_eq!(cookie.begin().err(), Some(ENOBUFS));
+        assert_eq!(counts.lookups.get(), 1);
+        // It says why.
+        assert_eq!(cookie.object_size(), i64::from(EIO.to_errno()));
+        let bad = NetfsVolume::new(BAD_VOLUME, b"")?;
+        let in_bad = NetfsCookie::new(&bad, b"key", b"")?;
+        assert_eq!(in_bad.begin().err(), Some(ENOBUFS));
+        assert_eq!(counts.lookups.get(), 1);
+        drop((cookie, in_bad));
+        drop((volume, bad));
+        drop(cache);
+        assert_eq!((counts.withdrawn.get(), counts.object_drops.get()), (0, 0));
+        assert_eq!((counts.freed.get(), counts.volume_drops.get()), (1, 1));
+        assert_eq!(counts.cache_drops.get(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn reads_are_told_once() -> Result {
+        let (_cache, _counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let cookie = NetfsCookie::new(&volume, b"key", b"")?;
+        let mut reading = cookie.begin()?;
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        let queued = -(bindings::EIOCBQUEUED as i32);
+        let told = |e: Error| i64::from(e.to_errno());
+        assert_eq!(
+            read(&mut reading, FORGET, &mut memory),
+            Ok((queued, told(EIO)))
+        );
+        assert_eq!(
+            read(&mut reading, FAIL, &mut memory),
+            Ok((queued, told(ENOSPC)))
+        );
+        assert!(memory.bytes().iter().all(|byte| *byte == b'?'));
+        assert_eq!(
+            read(&mut reading, READ, &mut memory),
+            Ok((queued, BLOCK as i64))
+        );
+        assert!(memory.bytes().iter().all(|byte| *byte == b'c'));
+        Ok(())
+    }
+
+    #[test]
+    fn reads_into_user_memory_are_refused() -> Result {
+        let (_cache, _counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let cookie = NetfsCookie::new(&volume, b"key", b"")?;
+        let mut reading = cookie.begin()?;
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        let mut iter = memory.iter(bindings::ITER_DEST);
+        // CAST: A small number.
+        iter.iter_type = bindings::iter_type_ITER_UBUF as u8;
+        let outcome = Outcome::new()?;
+        let op = reading.ops().read.ok_or(EINVAL)?;
+        let hole = bindings::netfs_read_from_hole_NETFS_READ_HOLE_FAIL;
+        let data = outcome.as_data();
+        let tell: bindings::netfs_io_terminated_t = Some(Outcome::tell);
+        // SAFETY: The iterator is not looked into; the rest is valid.
+        let ret = unsafe { op(&mut *reading.0, READ, &mut iter, hole, tell, data) };
+        assert_eq!(ret, EINVAL.to_errno());
+        assert_eq!(outcome.told.get(), 1);
+        assert_eq!(outcome.ret.load(Relaxed), i64::from(EINVAL.to_errno()));
+        // Nobody wants to know: nothing is read.
+        // SAFETY: As above.
+        let ret = unsafe { op(&mut *reading.0, READ, &mut iter, hole, None, data) };
+        assert_eq!(ret, EINVAL.to_errno());
+        assert_eq!(outcome.told.get(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn writes_are_refused_and_told_once() -> Result {
+        let (_cache, _counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let cookie = NetfsCookie::new(&volume, b"key", b"")?;
+        let mut reading = cookie.begin()?;
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        let mut iter = memory.iter(bindings::ITER_SOURCE);
+        let outcome = Outcome::new()?;
+        let op = reading.ops().write.ok_or(EINVAL)?;
+        let data = outcome.as_data();
+        // SAFETY: All are valid for the call.
+        let ret = unsafe { op(&mut *reading.0, 0, &mut iter, Some(Outcome::tell), data) };
+        assert_eq!(ret, ENOBUFS.to_errno());
+        assert_eq!(outcome.told.get(), 1);
+        assert_eq!(outcome.ret.load(Relaxed), i64::from(ENOBUFS.to_errno()));
+        Ok(())
+    }
+
+    #[test]
+    fn withdrawal_waits_for_operations() -> Result {
+        let (mut cache, counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let cookie = NetfsCookie::new(&volume, b"key", b"")?;
+        let reading = cookie.begin()?;
+        cookie.as_ref().withdraw();
+        kernel::time::delay::fsleep(kernel::time::Delta::from_millis(50));
+        // The operation holds an access: the object stays.
+        assert_eq!((counts.withdrawn.get(), counts.object_drops.get()), (0, 0));
+        drop(reading);
+        assert!(becomes(&counts.object_drops, 1));
+        cache.withdraw(|| ());
+        assert_eq!((counts.withdrawn.get(), counts.freed.get()), (1, 1));
+        Ok(())
+    }
+}
