@@ -41,6 +41,8 @@ mod namei;
 mod object;
 mod ondemand;
 mod presence;
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
 mod volume;
 mod xattr;
 

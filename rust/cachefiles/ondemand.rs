@@ -13,10 +13,10 @@
 
 mod anon_fd;
 pub(crate) mod msg;
-mod object_state;
+pub(crate) mod object_state;
 pub(crate) mod queue;
 mod request;
-mod slots;
+pub(crate) mod slots;
 
 use self::{
     anon_fd::Handle,

@@ -40,6 +40,11 @@ pub(crate) mod ondemand {
 #[cfg(test)]
 mod support;
 
+// What the kernel runs as KUnit suites.
+#[cfg(test)]
+#[path = "../../../../rust/cachefiles/tests.rs"]
+mod tests;
+
 #[cfg(test)]
 mod command_tests;
 #[cfg(test)]
@@ -48,8 +53,6 @@ mod key_tests;
 mod limits_tests;
 #[cfg(test)]
 mod msg_tests;
-#[cfg(test)]
-mod object_state_tests;
 #[cfg(test)]
 mod presence_tests;
 #[cfg(test)]

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the modules that depend on nothing but `core`.
+//!
+//! They are KUnit suites in a kernel that has KUnit, and the same source is compiled on the host, by
+//! `tools/testing/host`, which adds what takes a library. So nothing here uses more than `core` and
+//! [`support`], and `assert!` and `assert_eq!` have no message: KUnit's take none.
+
+#[path = "tests/command.rs"]
+mod command;
+#[cfg(not(test))]
+#[path = "tests/errno.rs"]
+mod errno;
+#[path = "tests/key.rs"]
+pub(crate) mod key;
+#[path = "tests/limits.rs"]
+mod limits;
+#[path = "tests/msg.rs"]
+mod msg;
+#[path = "tests/object_state.rs"]
+mod object_state;
+#[path = "tests/presence.rs"]
+mod presence;
+#[path = "tests/queue.rs"]
+mod queue;
+#[path = "tests/slots.rs"]
+mod slots;
+#[path = "tests/xattr.rs"]
+mod xattr;
+
+/// What the host and the kernel have in different ways.
+mod support {
+    use crate::ondemand::slots::Storage;
+
+    #[cfg(test)]
+    pub(super) type Buf<T> = Vec<T>;
+    #[cfg(not(test))]
+    pub(super) type Buf<T> = kernel::alloc::KVVec<T>;
+
+    /// Where the tests' buffers come from.
+    pub(super) struct Heap;
+
+    impl Storage for Heap {
+        type Buf<T> = Buf<T>;
+    }
+
+    /// A buffer of `len` values; an empty one if there is no memory, which no test expects.
+    pub(super) fn buffer<T>(len: usize, value: impl Fn() -> T) -> Buf<T> {
+        let mut buf = Buf::new();
+        for _ in 0..len {
+            #[cfg(test)]
+            buf.push(value());
+            #[cfg(not(test))]
+            if buf.push(value(), kernel::alloc::flags::GFP_KERNEL).is_err() {
+                return Buf::new();
+            }
+        }
+        buf
+    }
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The map of present blocks.
+
+#[cfg_attr(CONFIG_KUNIT = "y", kernel::prelude::kunit_tests(cachefiles_presence))]
+mod tests {
+    use super::super::support::{
+        buffer,
+        Buf, //
+    };
+    use crate::presence::{
+        blocks,
+        decode,
+        filled,
+        needed,
+        parts,
+        Part,
+        Presence,
+        BLOCK_SIZE,
+        LEAF_WORDS, //
+    };
+
+    const LEAF: u64 = LEAF_WORDS as u64 * 64;
+
+    type Map = Presence<Buf<Part<Buf<u64>>>, Buf<u64>>;
+
+    fn map(blocks: u64) -> Map {
+        Presence::new(buffer(parts(blocks) as usize, || Part::Absent), blocks)
+    }
+
+    fn mark(map: &mut Map, range: core::ops::Range<u64>) {
+        let (mut spare, mut left) = (None, Some(range));
+        while let Some(rest) = left {
+            left = map.mark(rest, &mut spare);
+            if left.is_some() {
+                spare = Some(buffer(LEAF_WORDS, || 0));
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_marked_is_found() {
+        let mut map = map(3 * LEAF);
+        assert_eq!(map.first_gap(0..3 * LEAF), Some(0..3 * LEAF));
+        mark(&mut map, LEAF - 1..2 * LEAF + 1);
+        assert_eq!(map.find(0, 3 * LEAF, true), LEAF - 1);
+        assert_eq!(map.find(LEAF, 3 * LEAF, false), 2 * LEAF + 1);
+        assert_eq!(map.first_gap(LEAF - 1..2 * LEAF + 1), None);
+        assert_eq!(map.first_gap(0..3 * LEAF), Some(0..LEAF - 1));
+        mark(&mut map, 0..3 * LEAF);
+        assert_eq!(map.first_gap(0..3 * LEAF), None);
+    }
+
+    #[test]
+    fn without_memory_nothing_is_present() {
+        let mut map = map(LEAF);
+        assert_eq!(map.mark(5..7, &mut None), Some(5..7));
+        assert_eq!(map.find(0, LEAF, true), LEAF);
+    }
+
+    #[test]
+    fn a_block_written_in_part_is_not_filled() {
+        let size = 2 * BLOCK_SIZE + 10;
+        assert_eq!(filled(0, BLOCK_SIZE - 1, size), 0..0);
+        assert_eq!(filled(0, BLOCK_SIZE, size), 0..1);
+        assert_eq!(filled(1, BLOCK_SIZE, size), 1..1);
+        assert_eq!(filled(2 * BLOCK_SIZE, 9, size), 2..2);
+        // The last block is smaller.
+        assert_eq!(filled(2 * BLOCK_SIZE, 10, size), 2..3);
+        assert_eq!(needed(BLOCK_SIZE - 1, 2, size), 0..2);
+        assert_eq!(needed(0, u64::MAX, size), 0..blocks(size));
+    }
+
+    #[test]
+    fn a_list_says_what_the_map_says() {
+        let mut map = map(2 * LEAF);
+        mark(&mut map, 3..5);
+        mark(&mut map, LEAF..LEAF + 200);
+        let mut list = [0; 64];
+        let len = map.encode(&mut list);
+        assert!(decode(&list[..len]).eq([3..5, LEAF..LEAF + 200]));
+        // Half a list says less, never more.
+        for cut in 0..len {
+            assert!(decode(&list[..cut]).all(|run| map.first_gap(run).is_none()));
+        }
+        // Another version says nothing.
+        list[0] += 1;
+        assert_eq!(decode(&list[..len]).next(), None);
+        // What does not fit is left out.
+        let mut list = [0; 3];
+        let len = map.encode(&mut list);
+        assert!(decode(&list[..len]).eq(core::iter::once(3..5)));
+    }
+}

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The request table, on the kernel's memory.
+
+#[cfg_attr(CONFIG_KUNIT = "y", kernel::prelude::kunit_tests(cachefiles_queue))]
+mod tests {
+    use super::super::support::{
+        buffer,
+        Buf,
+        Heap, //
+    };
+    use crate::{
+        daemon::command::Reply,
+        errno::Errno,
+        ondemand::{
+            queue::{
+                Delivery,
+                Failed,
+                Family,
+                ObjectKey,
+                Table, //
+            },
+            slots::Storage,
+        },
+    };
+
+    struct Names;
+
+    impl Storage for Names {
+        type Buf<T> = <Heap as Storage>::Buf<T>;
+    }
+
+    impl Family for Names {
+        type Object = &'static str;
+        type Waiter = &'static str;
+        type Read = &'static str;
+    }
+
+    const ROOM: usize = 1024;
+
+    fn table() -> Table<Names> {
+        let mut table = Table::new();
+        let _empty: Buf<_> = table.requests().grow(buffer(128, || None));
+        let _empty: Buf<_> = table.objects().grow(buffer(128, || None));
+        let _empty: Buf<_> = table.handles().grow(buffer(128, || None));
+        table
+    }
+
+    fn lookup(table: &mut Table<Names>) -> Option<(ObjectKey, u32)> {
+        table.register("object", 40, 1 << 20, "lookup").ok()
+    }
+
+    /// Reads an OPEN; its message id and file descriptor.
+    fn read_open(table: &mut Table<Names>) -> Option<(u32, u32)> {
+        let Delivery::Open { msg_id, .. } = table.deliver(ROOM) else {
+            return None;
+        };
+        let fd = table.issue(msg_id).ok()?;
+        table.installed(fd);
+        Some((msg_id, fd))
+    }
+
+    /// Reads another message; its message id, opcode and file descriptor.
+    fn read_other(table: &mut Table<Names>) -> Option<(u32, u32, u32)> {
+        let Delivery::Message { msg_id, msg } = table.deliver(ROOM) else {
+            return None;
+        };
+        table.delivered(msg_id);
+        let word = |at: usize| Some(u32::from_ne_bytes(*msg.as_bytes()[at..].first_chunk()?));
+        let (opcode, fd) = (word(4)?, word(12)?);
+        Some((msg_id, opcode, fd))
+    }
+
+    fn open(table: &mut Table<Names>) -> Option<(ObjectKey, u32)> {
+        let (key, _) = lookup(table)?;
+        let (msg_id, fd) = read_open(table)?;
+        let told = table.copen(msg_id, Ok(Reply::Size(8192)));
+        (told == (Some(("lookup", Ok(8192))), Ok(()))).then_some((key, fd))
+    }
+
+    fn is_empty(table: &mut Table<Names>) -> bool {
+        table.requests().next_used(0).is_none() && table.handles().next_used(0).is_none()
+    }
+
+    #[test]
+    fn an_object_lives_from_open_to_close() {
+        let mut table = table();
+        assert!(!table.is_ready());
+        let opened = open(&mut table);
+        assert!(opened.is_some());
+        let Some((key, fd)) = opened else { return };
+        assert!(table.read(key, 0, 4096, "read", 0).is_ok());
+        assert!(table.is_ready() && table.take_wake());
+        let read = read_other(&mut table);
+        assert!(read.is_some_and(|read| (read.1, read.2) == (2, fd)));
+        let (msg_id, ..) = read.unwrap_or_default();
+        // Through its own file descriptor only, and once.
+        let wrong = table.read_complete(msg_id, fd + 1);
+        assert_eq!(wrong, Err(Errno::EINVAL));
+        assert_eq!(table.read_complete(msg_id, fd), Ok("read"));
+        assert_eq!(table.read_complete(msg_id, fd), Err(Errno::EINVAL));
+        assert_eq!(table.unregister(key), Some("object"));
+        let close = read_other(&mut table);
+        assert!(close.is_some_and(|close| (close.1, close.2) == (1, fd)));
+        table.released(fd);
+        assert!(is_empty(&mut table));
+    }
+
+    #[test]
+    fn an_open_is_answered_once() {
+        let mut table = table();
+        assert!(lookup(&mut table).is_some());
+        let (msg_id, _) = read_open(&mut table).unwrap_or_default();
+        let failed = Ok(Reply::Failed(Errno(5)));
+        let told = table.copen(msg_id, failed);
+        assert_eq!(told, (Some(("lookup", Err(Errno(5)))), Ok(())));
+        let again = table.copen(msg_id, Ok(Reply::Size(1)));
+        assert_eq!(again, (None, Err(Errno::EINVAL)));
+    }
+
+    #[test]
+    fn a_message_that_does_not_fit_stays() {
+        let mut table = table();
+        assert!(lookup(&mut table).is_some());
+        assert!(matches!(table.deliver(39), Delivery::TooSmall));
+        assert!(table.is_ready());
+        assert!(read_open(&mut table).is_some());
+        assert!(matches!(table.deliver(ROOM), Delivery::Empty));
+    }
+
+    #[test]
+    fn a_read_comes_again_when_its_file_descriptor_is_closed() {
+        let mut table = table();
+        let opened = open(&mut table);
+        assert!(opened.is_some());
+        let Some((key, fd)) = opened else { return };
+        assert!(table.read(key, 0, 4096, "read", 0).is_ok());
+        let first = read_other(&mut table).unwrap_or_default();
+        table.released(fd);
+        let (open, new) = read_open(&mut table).unwrap_or_default();
+        assert!(new != 0 && new != fd);
+        // Not before the answer.
+        assert!(!table.is_ready());
+        assert_eq!(table.copen(open, Ok(Reply::Size(8192))), (None, Ok(())));
+        assert_eq!(read_other(&mut table), Some((first.0, 2, new)));
+        assert_eq!(table.read_complete(first.0, new), Ok("read"));
+    }
+
+    #[test]
+    fn restore_brings_back_what_the_old_daemon_had() {
+        let mut table = table();
+        let opened = open(&mut table);
+        assert!(opened.is_some());
+        let Some((key, fd)) = opened else { return };
+        assert!(table.read(key, 0, 4096, "one", 0).is_ok());
+        assert!(table.read(key, 4096, 4096, "two", 0).is_ok());
+        let (one, two) = (read_other(&mut table), read_other(&mut table));
+        assert!(one.is_some() && two.is_some() && !table.is_ready());
+        table.restore();
+        assert_eq!((read_other(&mut table), read_other(&mut table)), (one, two));
+        assert_eq!(one.map(|one| one.2), Some(fd));
+    }
+
+    #[test]
+    fn only_what_waited_too_long_is_overdue() {
+        let mut table = table();
+        let opened = open(&mut table);
+        assert!(opened.is_some());
+        let Some((key, fd)) = opened else { return };
+        assert!(table.read(key, 0, 4096, "one", 100).is_ok());
+        assert!(table.read(key, 4096, 4096, "two", 105).is_ok());
+        let one = read_other(&mut table).unwrap_or_default();
+        assert_eq!(table.pop_overdue(110, 10), None);
+        assert_eq!(table.pop_overdue(111, 10), Some("one"));
+        assert_eq!(table.pop_overdue(111, 10), None);
+        // It is gone for the daemon, too.
+        assert_eq!(table.read_complete(one.0, fd), Err(Errno::EINVAL));
+        assert_eq!(table.pop_overdue(u64::MAX, 10), Some("two"));
+        assert_eq!(table.pop_overdue(u64::MAX, 10), None);
+    }
+
+    #[test]
+    fn everybody_is_told_of_death_once() {
+        let mut table = table();
+        let opened = open(&mut table);
+        assert!(opened.is_some());
+        let Some((key, _)) = opened else { return };
+        assert!(table.read(key, 0, 4096, "read", 0).is_ok());
+        assert!(lookup(&mut table).is_some());
+        table.kill();
+        assert!(table.is_dead() && !table.is_ready());
+        let (mut reads, mut lookups) = (0, 0);
+        while let Some(failed) = table.pop_doomed() {
+            match failed {
+                Failed::Read(name) => reads += i32::from(name == "read"),
+                Failed::Waiter(name) => lookups += i32::from(name == "lookup"),
+            }
+        }
+        assert_eq!((reads, lookups), (1, 1));
+        assert!(table.requests().next_used(0).is_none());
+        assert!(table.read(key, 0, 4096, "late", 0).is_err());
+        assert!(lookup(&mut table).is_none());
+        assert!(matches!(table.deliver(ROOM), Delivery::Empty));
+    }
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The coherency attribute.
+
+#[cfg_attr(CONFIG_KUNIT = "y", kernel::prelude::kunit_tests(cachefiles_xattr))]
+mod tests {
+    use crate::{
+        errno::Errno,
+        xattr::{
+            check_object,
+            check_volume,
+            Content,
+            Value, //
+        },
+    };
+
+    #[test]
+    fn layout_is_that_of_the_c_code() {
+        let value = Value::object(0x0102_0304_0506_0708, Content::NoData, b"aux");
+        let expected = [
+            1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, b'a', b'u', b'x',
+        ];
+        assert_eq!(value.as_bytes(), expected);
+        assert_eq!(Value::volume(&[9, 8]).as_bytes(), [0, 0, 0, 0, 9, 8]);
+        let full = Value::object(1, Content::Dirty, &[0xaa; 255]);
+        assert_eq!(full.as_bytes().len(), 18 + 255);
+    }
+
+    #[test]
+    fn what_differs_is_stale() {
+        let good = Value::object(4096, Content::NoData, b"aux");
+        assert_eq!(check_object(good.as_bytes(), 4096, b"aux"), Ok(()));
+        let stale = Err(Errno::ESTALE);
+        assert_eq!(check_object(good.as_bytes(), 4097, b"aux"), stale);
+        assert_eq!(check_object(good.as_bytes(), 4096, b"auy"), stale);
+        assert_eq!(check_object(good.as_bytes(), 4096, b"au"), stale);
+        assert_eq!(check_object(&good.as_bytes()[..20], 4096, b"aux"), stale);
+        assert_eq!(check_object(b"", 4096, b"aux"), stale);
+        let dirty = Value::object(4096, Content::Dirty, b"aux");
+        assert_eq!(check_object(dirty.as_bytes(), 4096, b"aux"), stale);
+        assert_eq!(check_volume(Value::volume(b"x").as_bytes(), b"x"), Ok(()));
+        assert_eq!(check_volume(Value::volume(b"x").as_bytes(), b"y"), stale);
+    }
+}
