@@ -42,7 +42,7 @@ help:
 	@echo 'make KDIR=/path       build them for another prepared kernel tree'
 	@echo 'make run              the main job: a Debian image, mounted lazily in a virtual machine'
 	@echo 'make test             all tests: on the host, then in a virtual machine'
-	@echo 'make test-debug       the selftests on a kernel that checks itself (KASAN, lockdep, ...)'
+	@echo 'make test-debug       KUnit suites and selftests on a kernel that checks itself (KASAN, ...)'
 	@echo 'make compare          the selftests on the C implementation and on ours, and where they differ'
 	@echo 'make check            formatting, lints and the rules of the code'
 	@echo 'make shell            a shell in a virtual machine, with the modules'

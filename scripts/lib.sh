@@ -114,3 +114,26 @@ cargo_dir() {
 out_dir() {
 	printf '%s\n' "$(build_dir)/modules-$(realpath "$1" | digest)"
 }
+
+# kernel_log_result NAME STATUS: as a test for scripts/ktap-total, what the exit status of scripts/vm
+# says. The results of the programs that ran are in their output; what went wrong beside them counts
+# here.
+kernel_log_result() {
+	echo "@begin $1"
+	echo 1..1
+	case $2 in
+	0 | 1) echo "ok 1 the kernel reported nothing" ;;
+	99) echo "not ok 1 the kernel reported trouble, see above" ;;
+	124) echo "not ok 1 the tests did not end in time" ;;
+	*) echo "not ok 1 the machine failed, status $2" ;;
+	esac
+	echo "@end $1 0"
+}
+
+# part NAME [ARG]...: run scripts/NAME for scripts/ktap-total. A part that cannot run has failed; its
+# error is on the terminal.
+part() {
+	local rc=0
+	"$TOP/scripts/$1" "${@:2}" || rc=$?
+	((rc == 0)) || printf '@begin %s\n1..1\nnot ok 1 %s could not run, see above\n@end %s 1\n' "$1" "$1" "$1"
+}
