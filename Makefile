@@ -3,7 +3,7 @@
 # The commands of this repository; `make help` lists them. Kbuild says how the modules are built.
 
 # Nothing here is a file that make could find up to date: the scripts know what is.
-.PHONY: modules run test test-debug compare check shell modules_install clean help
+.PHONY: modules run test test-debug test-clients compare check shell modules_install clean help
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
@@ -24,6 +24,9 @@ test-debug:
 compare:
 	@scripts/compare
 
+test-clients:
+	@scripts/test-clients
+
 check:
 	@scripts/check
 
@@ -43,6 +46,7 @@ help:
 	@echo 'make run              the main job: a Debian image, mounted lazily in a virtual machine'
 	@echo 'make test             all tests: on the host, then in a virtual machine'
 	@echo 'make test-debug       KUnit suites and selftests on a kernel that checks itself (KASAN, ...)'
+	@echo 'make test-clients     nydusd, as it is, serves images: from a directory, a registry, killed'
 	@echo 'make compare          the selftests on the C implementation and on ours, and where they differ'
 	@echo 'make check            formatting, lints and the rules of the code'
 	@echo 'make shell            a shell in a virtual machine, with the modules'

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+# Results of a test program in KTAP. To be sourced; the program ends with finish.
+
+set -u
+results=0 failures=0 said=$(mktemp)
+
+# check TEXT COMMAND...: one result. What COMMAND says is shown if it fails.
+check() {
+	local text=$1 rc
+	shift
+	results=$((results + 1))
+	# Not in a subshell: COMMAND may start daemons and set variables.
+	"$@" >"$said" 2>&1
+	rc=$?
+	if ((rc)); then
+		failures=$((failures + 1))
+		echo "not ok $results $text"
+		echo "# status $rc"
+		tail -n 20 "$said" | sed 's/^/# /'
+	else
+		echo "ok $results $text"
+	fi
+	return "$rc"
+}
+
+# wait_for SECONDS COMMAND...: until COMMAND succeeds.
+wait_for() {
+	local end=$((SECONDS + $1))
+	shift
+	until "$@" >/dev/null 2>&1; do
+		((SECONDS < end)) || return 1
+		sleep 0.1
+	done
+}
+
+# What was left running ends, so that the next program can have the device.
+finish() {
+	local pids
+	mapfile -t pids < <(jobs -p)
+	((!${#pids[@]})) || kill "${pids[@]}" 2>/dev/null
+	wait
+	echo "1..$results"
+	exit $((failures > 0))
+}
