@@ -689,7 +689,7 @@ TEST_F_TIMEOUT(open, restore_offers_an_unanswered_OPEN_again, 30)
 TEST_F_TIMEOUT(open, restore_while_the_fd_is_open_gets_a_new_one_and_a_CLOSE, 30)
 {
 	struct cf_msg first, again, close_msg;
-	struct cf_op *op = open_and_recv(&self->e, "twice", &first);
+	struct cf_op *op = cf_open_and_recv(&self->e, "twice", &first);
 
 	ASSERT_NE(NULL, op);
 	ASSERT_EQ(0, cf_cmd(self->dev, "restore"));
