@@ -114,6 +114,13 @@ fn serve(args: &DaemonArgs, device: Device, restore: bool) -> Result<ExitCode, S
         args.stats_file.as_deref(),
         args.quiet,
     )?);
+    // Before any thread exists, once more.
+    if let Err(err) = sys::become_io_flusher() {
+        report.error(&format!(
+            "cannot keep memory reclaim from waiting for this daemon, which may hang when memory is \
+             short (run it with CAP_SYS_RESOURCE): {err}"
+        ));
+    }
     let source = make_source(args, &report, &stop)?;
     let daemon = Daemon::new(
         device,

@@ -29,6 +29,19 @@ pub fn read_complete(fd: BorrowedFd<'_>, msg_id: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// `PR_SET_IO_FLUSHER` of `linux/prctl.h`.
+const PR_SET_IO_FLUSHER: libc::c_int = 57;
+
+/// Has this thread, and those it starts later, not wait for I/O when it needs memory: whoever does that
+/// I/O may be waiting for this daemon.
+pub fn become_io_flusher() -> io::Result<()> {
+    // SAFETY: All arguments are integers.
+    if unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Takes over a descriptor that someone else opened for this process: the kernel (OPEN message),
 /// the supervisor or the service manager. It is checked to be open and made close-on-exec.
 pub fn adopt_fd(raw: RawFd) -> io::Result<OwnedFd> {

@@ -204,7 +204,7 @@ impl Daemon {
     }
 
     /// Reading a message can fail for that message only: the kernel could not make the descriptor of an
-    /// OPEN, and has failed the OPEN with the same error.
+    /// OPEN. It comes again; from the C implementation it does not, the OPEN has failed.
     fn receive_failed(&self, err: &io::Error, failures: u32) -> Result<(), String> {
         let hint = match err.raw_os_error() {
             Some(libc::EMFILE) => " (raise the limit on open files: ulimit -n, LimitNOFILE=)",
@@ -213,8 +213,10 @@ impl Daemon {
             Some(libc::EIO) => return Err("the cache is dead after an I/O error".into()),
             _ => return Err(format!("cannot read messages: {err}")),
         };
-        self.report
-            .error(&format!("an OPEN was lost: {}{hint}", strip_code(err)));
+        self.report.error(&format!(
+            "an OPEN could not be taken: {}{hint}",
+            strip_code(err)
+        ));
         if failures > 16 {
             // Whatever the reason is, it does not go away by asking faster.
             self.stop.sleep(Duration::from_millis(50));
