@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
+#include <dirent.h>
 #include <ftw.h>
 #include <glob.h>
 #include <poll.h>
@@ -564,10 +565,28 @@ int cf_env_all(struct cf_env *e)
 	return err;
 }
 
+/* With the C implementation they keep the cache's directories in use. */
+static void close_anon_fds(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *de;
+
+	while (dir && (de = readdir(dir))) {
+		char text[64] = "";
+
+		if (readlinkat(dirfd(dir), de->d_name, text, sizeof(text) - 1) > 0 &&
+		    !strcmp(text, "anon_inode:[cachefiles]"))
+			close(atoi(de->d_name));
+	}
+	if (dir)
+		closedir(dir);
+}
+
 void cf_env_end(struct cf_env *e)
 {
 	/* First of all the device: that ends every wait for the daemon. */
 	cf_env_close(e);
+	close_anon_fds();
 	if (chdir("/"))
 		return;
 	umount2(e->erofs, MNT_DETACH);
