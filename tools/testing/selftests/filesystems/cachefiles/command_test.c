@@ -611,6 +611,7 @@ TEST_F_TIMEOUT(command, bind_to_an_idmapped_mount_is_EINVAL, 30)
 	ASSERT_EQ(0, mount_setattr(tree, "", AT_EMPTY_PATH, &attr, sizeof(attr)))
 		TH_LOG("%s", strerror(errno));
 	ASSERT_EQ(0, move_mount(tree, "", AT_FDCWD, self->e.dir, MOVE_MOUNT_F_EMPTY_PATH));
+	close(tree);
 	ASSERT_EQ(0, cf_cmd(self->dev, "dir %s", self->e.dir));
 	EXPECT_EQ(-EINVAL, cf_cmd(self->dev, "bind ondemand"));
 	EXPECT_EQ(0, umount(self->e.dir));
