@@ -153,7 +153,7 @@ TEST_F_TIMEOUT(lifetime, mount_while_an_fd_of_the_last_one_is_kept, 60)
 
 TEST_F_TIMEOUT(lifetime, fd_of_a_withdrawn_object_takes_nothing, 60)
 {
-	char block[4096] = "";
+	static char block[4096] __attribute__((aligned(4096)));
 	struct cf_blob b;
 	struct cf_msg m;
 
@@ -162,7 +162,7 @@ TEST_F_TIMEOUT(lifetime, fd_of_a_withdrawn_object_takes_nothing, 60)
 	ASSERT_EQ(0, umount_soon(&self->e));
 	ASSERT_EQ(0, cf_expect(self->dev, CF_CLOSE, &m));
 	/* A withdrawal that waited for its CLOSE to be read goes on only now. */
-	CF_WAIT_FOR(cf_pwrite(b.anon, block, 4096, 0) < 0, CF_SOON);
+	CF_WAIT_FOR(cf_pwrite(b.anon, block, 4096, 0) == -ENOBUFS, CF_SOON);
 	EXPECT_EQ(-ENOBUFS, cf_pwrite(b.anon, block, 4096, 0));
 	EXPECT_EQ(-1, lseek(b.anon, 0, SEEK_DATA));
 	EXPECT_EQ(ENOBUFS, errno);
