@@ -9,13 +9,9 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include "regression.h"
-
-void no_readahead(int fd)
-{
-	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
-}
 
 int lowest_free_fd(void)
 {
@@ -182,19 +178,44 @@ int slow_go_on(struct slow *s)
 	return answer_read(&s->b, &s->read);
 }
 
+static atomic_int slow_tid;
+
 static long do_slow_recv(struct cf_op *op)
 {
-	ssize_t n = read(op->fd, (void *)op->off, CF_MSG_MAX);
+	ssize_t n;
 
+	slow_tid = gettid();
+	n = read(op->fd, (void *)op->off, CF_MSG_MAX);
 	return n < 0 ? -errno : n;
+}
+
+/* read() of the device does not sleep, but in copying. */
+static bool sleeps_in_read(void)
+{
+	char path[64], text[64] = "";
+	int fd;
+
+	if (!slow_tid)
+		return false;
+	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", slow_tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	if (read(fd, text, sizeof(text) - 1) < 0)
+		text[0] = 0;
+	close(fd);
+	return atoi(text) == SYS_read && text[0] != 'r';	/* not "running" */
 }
 
 struct cf_op *slow_recv(int dev, struct slow *s)
 {
-	struct cf_op *op = cf_start(do_slow_recv, NULL, dev, (off_t)s->page, 0);
+	struct cf_op *op;
 
-	/* Let it take its message before anybody else reads. */
-	cf_sleep_ms(500);
+	slow_tid = 0;
+	op = cf_start(do_slow_recv, NULL, dev, (off_t)s->page, 0);
+	/* It has to take its message before anybody else reads. */
+	if (!CF_WAIT_FOR(sleeps_in_read(), CF_SOON))
+		fprintf(stderr, "# nobody sleeps in copying a message\n");
 	return op;
 }
 

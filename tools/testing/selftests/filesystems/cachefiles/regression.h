@@ -10,8 +10,6 @@
 
 #define SIZE	(1024 * 1024ULL)	/* of most objects */
 
-/* Ask for exactly what is read. */
-void no_readahead(int fd);
 /* The fd that the next open() returns. */
 int lowest_free_fd(void);
 

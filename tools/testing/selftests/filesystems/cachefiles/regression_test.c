@@ -98,14 +98,15 @@ TEST_F_TIMEOUT(bug, u06_failed_reopening_fails_the_reader_though_its_fd_is_open,
 	struct cf_msg m;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "refused", SIZE));
-	no_readahead(b.fd);
+	cf_no_readahead(b.fd);
 	ASSERT_EQ(0, close(b.anon));
 	op = cf_start_pread(b.fd, 0, 4096);
 	ASSERT_EQ(0, answer_reopen(&self->e, &b, -ENOENT));
 	/* Readahead and the read itself may ask one after the other. */
 	while (cf_wait(op, CF_NEVER) == -ETIMEDOUT && cf_recv(self->dev, &m, 0) == 0) {
-		ASSERT_EQ(CF_OPEN, m.w.opcode);
-		ASSERT_EQ(0, cf_copen(self->dev, m.w.msg_id, -ENOENT));
+		/* A CLOSE is for the fd that the next one replaces. */
+		if (m.w.opcode == CF_OPEN)
+			ASSERT_EQ(0, cf_copen(self->dev, m.w.msg_id, -ENOENT));
 	}
 	EXPECT_EQ(cf_intended("failed-reopen"), cf_wait(op, CF_SOON));
 }
@@ -119,7 +120,7 @@ TEST_F_TIMEOUT(bug, u07_daemon_is_woken_though_memory_is_short_for_reopening, 60
 	struct cf_msg m;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "reopen", SIZE));
-	no_readahead(b.fd);
+	cf_no_readahead(b.fd);
 	ASSERT_EQ(0, close(b.anon));
 	ASSERT_EQ(0, epoll_ctl(ep, EPOLL_CTL_ADD, self->dev, &ev));
 	epoll_wait(ep, &got, 1, 0);
@@ -204,13 +205,14 @@ TEST_F_TIMEOUT(bug, u14_copen_does_not_wait_for_a_slow_cull, 60)
 
 TEST_F_TIMEOUT(bug, u05_READ_never_has_the_id_of_no_object, 120)
 {
+	bool forgets = cf_intended("closed-fd-loses-read");
 	struct cf_op *op, *cl;
 	struct cf_blob b;
 	struct cf_msg m;
 	int i, err, bad = 0;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "race", 4 * SIZE));
-	no_readahead(b.fd);
+	cf_no_readahead(b.fd);
 	for (i = 0; i < 60; i++) {
 		op = cf_start_pread(b.fd, i * 4096, 4096);
 		ASSERT_TRUE(cf_readable(self->dev, CF_SOON));
@@ -235,7 +237,7 @@ TEST_F_TIMEOUT(bug, u05_READ_never_has_the_id_of_no_object, 120)
 				ASSERT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4 * SIZE));
 			} else if (b.anon < 0) {
 				/* It came just before its fd went. C does not ask again (U4). */
-				if (cf_is_c())
+				if (forgets)
 					ASSERT_EQ(0, cf_cmd(self->dev, "restore"));
 			} else if (m.w.object_id == b.object_id) {
 				err = answer_read(&b, &m);
@@ -343,7 +345,7 @@ TEST_F_TIMEOUT(bug, u17_successor_may_be_faster_than_the_end_of_the_daemon, 60)
 		.object_id = new.w.object_id, .fd = cf_finish(op),
 	};
 	ASSERT_GE(b.fd, 0);
-	no_readahead(b.fd);
+	cf_no_readahead(b.fd);
 	EXPECT_EQ(0, fetch(&self->e, &b, 0));
 }
 
