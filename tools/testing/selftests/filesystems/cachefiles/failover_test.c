@@ -31,8 +31,8 @@
 #define BATCH		48		/* messages that a daemon takes before it answers them */
 #define HELD		1024
 /* 500 in all: the device is kept in two ways. */
-#define KILLS_KEPT	200
-#define KILLS_LOST	100
+#define KILLS_KEPT	220
+#define KILLS_LOST	60
 /* A reader that takes longer is stuck, in ms.  It may outlive some daemons first. */
 #define STUCK		60000
 
@@ -773,22 +773,22 @@ static bool is_dead(pid_t pid)
 	return waitid(P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT) || info.si_pid == pid;
 }
 
-/* Let the next daemon work. */
-static void begin_turn(struct trial *t)
+/* Let the next daemon work.  With @last, it lives. */
+static void begin_turn(struct trial *t, bool last)
 {
 	static const enum place plan[] = {
 		ANYWHERE, UNREAD, OPEN_TAKEN, ANYWHERE, ALL_TAKEN, IN_A_BLOCK, IN_WRITE, WRITTEN,
 	};
 	struct shared *s = t->s;
 
-	s->place = plan[t->kills % ARRAY_SIZE(plan)];
+	s->place = last ? NOWHERE : plan[t->kills % ARRAY_SIZE(plan)];
 	if (s->place == IN_A_BLOCK && !t->torn)
 		s->place = WRITTEN;
 	s->countdown = 1;
 	if (s->place == OPEN_TAKEN)
 		s->countdown += random() % OPENERS;	/* each makes for one */
 	else if (s->place != UNREAD && s->place != ALL_TAKEN)
-		s->countdown += random() % READERS;
+		s->countdown += random() % 8;
 	s->serving = false;
 	s->in_write = false;
 	s->written = false;
@@ -799,7 +799,7 @@ static void begin_turn(struct trial *t)
 /* Wait until the daemon is where it is to die.  True if it does not do so by itself. */
 static bool reaches_place(struct trial *t)
 {
-	int answers = random() % (2 * READERS);
+	int answers = random() % READERS;
 	struct shared *s = t->s;
 
 	if (!WAIT_FOR(is_dead(t->daemon) || s->in_write || s->problems ||
@@ -891,7 +891,7 @@ TEST_F_TIMEOUT(kept, every_reader_gets_the_right_bytes, 600)
 	struct shared *s = t->s;
 
 	t->daemon = start_daemon(s, 1);
-	begin_turn(t);
+	begin_turn(t, false);
 	ASSERT_TRUE(WAIT_FOR(s->serving || s->problems));
 	ASSERT_NO_PROBLEM();
 	ASSERT_DONE(cf_env_mount(&t->e));
@@ -899,14 +899,13 @@ TEST_F_TIMEOUT(kept, every_reader_gets_the_right_bytes, 600)
 		set(&s->round, s->turn);
 		t->next = start_daemon(s, s->turn + 1);
 		end_turn(t, t->early && random() % 2);
-		begin_turn(t);
+		begin_turn(t, t->kills == KILLS_KEPT);
 		if (t->daemon)
 			end_daemon(t);
 		t->daemon = t->next;
 		t->next = 0;
 		ASSERT_NO_PROBLEM();
 	}
-	s->place = NOWHERE;
 	stop_readers(s);
 	EXPECT_EQ(0, cf_reap(t->readers, STUCK)) {
 		TH_LOG("not every reader has come to its end");
@@ -952,7 +951,7 @@ TEST_F_TIMEOUT(lost, every_reader_gets_an_error_and_the_next_daemon_serves, 600)
 
 	while (t->kills < KILLS_LOST) {
 		t->daemon = start_daemon(s, s->turn + 1);
-		begin_turn(t);
+		begin_turn(t, false);
 		ASSERT_TRUE(WAIT_FOR(s->serving || s->problems));
 		ASSERT_NO_PROBLEM();
 		if (!t->e.mounted)
@@ -971,8 +970,7 @@ TEST_F_TIMEOUT(lost, every_reader_gets_an_error_and_the_next_daemon_serves, 600)
 			ASSERT_EQ(0, cf_env_umount(&t->e));
 	}
 	t->daemon = start_daemon(s, s->turn + 1);
-	begin_turn(t);
-	s->place = NOWHERE;
+	begin_turn(t, true);
 	ASSERT_TRUE(WAIT_FOR(s->serving || s->problems));
 	ASSERT_NO_PROBLEM();
 	if (!t->e.mounted)
