@@ -172,6 +172,8 @@ mod backend {
         let dir = kunit::scratch(b"kunit-fscache")?;
         let write = dir.mount.want_write()?;
         let file = backing::tmpfile(&write, &dir.dentry, &NewCredential::kernel()?.commit())?;
+        // Writing takes it, too.
+        drop(write);
         let mut memory = Memory::new(BLOCK, b'c')?;
         let mut iter = memory.iter(bindings::ITER_SOURCE);
         // SAFETY: The iterator is a source, and valid for the call.
