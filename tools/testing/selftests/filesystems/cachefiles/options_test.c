@@ -698,10 +698,16 @@ TEST_F_TIMEOUT(batch, fills_the_buffer_exactly, 60)
 	ASSERT_QUEUE_READ(1);
 	ASSERT_EQ(3, read_batch(self->dev, sizeof(batch)));
 	len = seen[2].end;
-	/* All three come again, into a buffer of just their size, and of one byte less. */
+	/*
+	 * All three come again, into a buffer of just their size, and of one byte less. A CLOSE
+	 * would come as well, were the fd of the OPEN still open.
+	 */
+	EXPECT_EQ(CF_OPEN, seen[0].opcode);
+	ASSERT_EQ(0, close(seen[0].fd));
 	ASSERT_EQ(0, cf_cmd(self->dev, "restore"));
 	ASSERT_EQ(3, read_batch(self->dev, len));
 	EXPECT_EQ(len, seen[2].end);
+	ASSERT_EQ(0, close(seen[0].fd));
 	ASSERT_EQ(0, cf_cmd(self->dev, "restore"));
 	ASSERT_EQ(2, read_batch(self->dev, len - 1));
 	EXPECT_READ(1, 0);
