@@ -1301,7 +1301,10 @@ fn whatever_can_be_read_wakes_pollers() {
     cache.read(key, "again", 0);
     assert!(woken(&mut cache), "OPEN after a refusal");
     cache.take_any_open();
-    assert!(woken(&mut cache), "CLOSE of the fd that another takes the place of");
+    assert!(
+        woken(&mut cache),
+        "CLOSE of the fd that another takes the place of"
+    );
     cache.table.released(fd);
     assert!(!woken(&mut cache), "it is closed");
     assert_eq!(cache.table.unregister(key), Some("a"));
