@@ -171,6 +171,14 @@ ssize_t cf_pwrite(int fd, const void *buf, size_t len, off_t off)
 	return n < 0 ? -errno : n;
 }
 
+int cf_lowest_free_fd(void)
+{
+	int fd = open("/", O_PATH | O_CLOEXEC);
+
+	close(fd);
+	return fd;
+}
+
 void *cf_nowhere(void)
 {
 	return (void *)8;
@@ -545,6 +553,46 @@ int cf_env_umount(struct cf_env *e)
 		return -errno;
 	e->mounted = false;
 	return 0;
+}
+
+static long do_mount(struct cf_op *op)
+{
+	char domain[32], tag[32], dir[400];
+
+	if (sscanf(op->path, "%31s %31s %399s", domain, tag, dir) != 3)
+		return -EINVAL;
+	return cf_mount_at(dir, domain, tag);
+}
+
+long cf_env_mount_soon(struct cf_env *e)
+{
+	char args[512];
+	long err;
+
+	snprintf(args, sizeof(args), "%s %s %s", e->domain, e->tag, e->mnt);
+	err = cf_finish(cf_start(do_mount, args, -1, 0, 0));
+	e->mounted = !err;
+	return err;
+}
+
+static long do_umount(struct cf_op *op)
+{
+	return umount2(op->path, op->off) ? -errno : 0;
+}
+
+struct cf_op *cf_start_umount(const char *dir, int flags)
+{
+	/* The offset is as good a place as any for the flags. */
+	return cf_start(do_umount, dir, -1, flags, 0);
+}
+
+long cf_env_umount_soon(struct cf_env *e)
+{
+	long err = cf_finish(cf_start_umount(e->mnt, 0));
+
+	if (!err)
+		e->mounted = false;
+	return err;
 }
 
 void cf_env_close(struct cf_env *e)

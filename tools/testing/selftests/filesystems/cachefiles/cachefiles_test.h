@@ -103,6 +103,8 @@ int cf_complete(int anon_fd, uint32_t msg_id);	/* 0 or -errno */
 
 ssize_t cf_pwrite(int fd, const void *buf, size_t len, off_t off);	/* or -errno */
 
+int cf_lowest_free_fd(void);	/* what the next open() returns */
+
 void *cf_nowhere(void);				/* a buffer that faults */
 
 /* ---- data: one stream per name, without a single zero byte ---- */
@@ -172,6 +174,13 @@ int cf_env_init(struct cf_env *e);	/* directories and a private mount namespace 
 int cf_env_bind(struct cf_env *e);	/* device open and bound: 0 or -errno */
 int cf_env_mount(struct cf_env *e);	/* ondemandfs mounted */
 int cf_env_umount(struct cf_env *e);
+/*
+ * The same in a thread, for CF_SOON at most (-ETIMEDOUT then): with the C code
+ * either can hang for ever.
+ */
+long cf_env_mount_soon(struct cf_env *e);
+long cf_env_umount_soon(struct cf_env *e);
+struct cf_op *cf_start_umount(const char *dir, int flags);
 void cf_env_close(struct cf_env *e);	/* the device */
 int cf_env_all(struct cf_env *e);	/* init, bind, mount */
 void cf_env_end(struct cf_env *e);	/* undo whatever was done */

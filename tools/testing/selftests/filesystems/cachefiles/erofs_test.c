@@ -400,11 +400,6 @@ static long do_readahead(struct cf_op *op)
 	return -posix_fadvise(op->fd, 0, 128 * 1024, POSIX_FADV_WILLNEED);
 }
 
-static long do_umount(struct cf_op *op)
-{
-	return umount2(op->path, MNT_DETACH) ? -errno : 0;
-}
-
 /*
  * EROFS waits for its folios before it goes, and does so unkillably: nothing
  * below it can tell that nobody wants them any more.  What must end it is the end
@@ -424,7 +419,7 @@ TEST_F_TIMEOUT(erofs, unmount_with_READS_in_flight_ends_with_the_daemon, 120)
 	op = cf_start(do_readahead, NULL, fd, 0, 0);
 	ASSERT_EQ(expected, cf_wait(op, 2000));
 	close(fd);
-	op = cf_start(do_umount, self->e.erofs, -1, 0, 0);
+	op = cf_start_umount(self->e.erofs, MNT_DETACH);
 	cf_wait(op, CF_NEVER);
 	start = cf_now_ms();
 	cf_daemon_stop(self->d);

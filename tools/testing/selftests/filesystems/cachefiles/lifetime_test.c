@@ -39,20 +39,6 @@ FIXTURE_TEARDOWN(lifetime)
 	cf_daemon_free(self->d);
 }
 
-static long do_mount(struct cf_op *op)
-{
-	char domain[32], tag[32], dir[400];
-
-	if (sscanf(op->path, "%31s %31s %399s", domain, tag, dir) != 3)
-		return -EINVAL;
-	return cf_mount_at(dir, domain, tag);
-}
-
-static long do_umount(struct cf_op *op)
-{
-	return umount(op->path) ? -errno : 0;
-}
-
 static long do_readahead(struct cf_op *op)
 {
 	return readahead(op->fd, op->off, 128 * 1024) ? -errno : 0;
@@ -61,27 +47,6 @@ static long do_readahead(struct cf_op *op)
 static long do_close(struct cf_op *op)
 {
 	return close(op->fd) ? -errno : 0;
-}
-
-/* mount() and umount() with a time limit: with the C code they can hang for ever. */
-static long mount_soon(struct cf_env *e)
-{
-	char args[512];
-	long err;
-
-	snprintf(args, sizeof(args), "%s %s %s", e->domain, e->tag, e->mnt);
-	err = cf_finish(cf_start(do_mount, args, -1, 0, 0));
-	e->mounted = !err;
-	return err;
-}
-
-static long umount_soon(struct cf_env *e)
-{
-	long err = cf_finish(cf_start(do_umount, e->mnt, -1, 0, 0));
-
-	if (!err)
-		e->mounted = false;
-	return err;
 }
 
 /* Read one block, being the daemon meanwhile; 0 if it was asked for and is right. */
@@ -137,10 +102,10 @@ TEST_F_TIMEOUT(lifetime, mount_while_an_fd_of_the_last_one_is_kept, 60)
 	cf_no_readahead(old.fd);
 	ASSERT_EQ(0, fetch(&self->e, &old, 0));
 	close(old.fd);
-	ASSERT_EQ(0, umount_soon(&self->e));
+	ASSERT_EQ(0, cf_env_umount_soon(&self->e));
 	ASSERT_EQ(0, cf_expect(self->dev, CF_CLOSE, &m));
 	/* the daemon keeps old.anon in spite of it */
-	ASSERT_EQ(expected, mount_soon(&self->e));
+	ASSERT_EQ(expected, cf_env_mount_soon(&self->e));
 	if (expected) {
 		close(old.anon);
 		return;
@@ -159,7 +124,7 @@ TEST_F_TIMEOUT(lifetime, fd_of_a_withdrawn_object_takes_nothing, 60)
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "kept", SIZE));
 	close(b.fd);
-	ASSERT_EQ(0, umount_soon(&self->e));
+	ASSERT_EQ(0, cf_env_umount_soon(&self->e));
 	ASSERT_EQ(0, cf_expect(self->dev, CF_CLOSE, &m));
 	/* A withdrawal that waited for its CLOSE to be read goes on only now. */
 	CF_WAIT_FOR(cf_pwrite(b.anon, block, 4096, 0) == -ENOBUFS, CF_SOON);
@@ -183,7 +148,7 @@ TEST_F_TIMEOUT(lifetime, unmount_sends_one_CLOSE_per_object, 60)
 		ASSERT_EQ(0, cf_blob_open(&self->e, &b[i], name, SIZE));
 		close(b[i].fd);
 	}
-	ASSERT_EQ(0, umount_soon(&self->e));
+	ASSERT_EQ(0, cf_env_umount_soon(&self->e));
 	for (i = 0; i < 3; i++) {
 		ASSERT_EQ(0, cf_expect(self->dev, CF_CLOSE, &m));
 		for (j = 0; j < 3; j++)
@@ -206,8 +171,8 @@ TEST_F_TIMEOUT(lifetime, mount_while_a_CLOSE_is_not_read, 60)
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "unread", SIZE));
 	close(b.fd);
-	ASSERT_EQ(0, umount_soon(&self->e));
-	ASSERT_EQ(expected, mount_soon(&self->e));
+	ASSERT_EQ(0, cf_env_umount_soon(&self->e));
+	ASSERT_EQ(expected, cf_env_mount_soon(&self->e));
 	if (expected) {
 		ASSERT_EQ(0, cf_expect(self->dev, CF_CLOSE, &m));
 		EXPECT_EQ(b.object_id, m.w.object_id);
@@ -231,7 +196,7 @@ TEST_F_TIMEOUT(lifetime, fd_closed_before_unmount_gets_no_CLOSE, 60)
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "closed", SIZE));
 	close(b.fd);
 	ASSERT_EQ(0, close(b.anon));
-	ASSERT_EQ(0, umount_soon(&self->e));
+	ASSERT_EQ(0, cf_env_umount_soon(&self->e));
 	EXPECT_EQ(-ETIMEDOUT, cf_recv(self->dev, &m, CF_NEVER));
 }
 
@@ -243,7 +208,7 @@ TEST_F_TIMEOUT(lifetime, fd_closed_before_its_CLOSE_is_read, 60)
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "closed", SIZE));
 	close(b.fd);
-	ASSERT_EQ(0, umount_soon(&self->e));
+	ASSERT_EQ(0, cf_env_umount_soon(&self->e));
 	ASSERT_TRUE(cf_readable(self->dev, CF_SOON));
 	ASSERT_EQ(0, close(b.anon));
 	/* 0xffffffff for an object id is not well-formed. */
@@ -252,7 +217,7 @@ TEST_F_TIMEOUT(lifetime, fd_closed_before_its_CLOSE_is_read, 60)
 		EXPECT_EQ(CF_CLOSE, m.w.opcode);
 		EXPECT_EQ(0xffffffff, m.w.object_id);
 	}
-	ASSERT_EQ(0, mount_soon(&self->e));
+	ASSERT_EQ(0, cf_env_mount_soon(&self->e));
 }
 
 TEST_F_TIMEOUT(lifetime, idle_object_is_closed_after_a_while, 90)
@@ -291,14 +256,14 @@ TEST_F_TIMEOUT(lifetime, unmount_with_READS_in_flight_is_not_held_up, 60)
 	}
 	close(b.fd);
 	start = cf_now_ms();
-	EXPECT_EQ(0, umount_soon(&self->e));
+	EXPECT_EQ(0, cf_env_umount_soon(&self->e));
 	EXPECT_LT(cf_now_ms() - start, 10000);
 	if (expected)
 		ASSERT_EQ(0, cf_expect(self->dev, CF_CLOSE, &m));
 	/* the name is free again, too */
 	if (cf_intended("kept-fd-blocks-mount"))
 		close(b.anon);
-	ASSERT_EQ(0, mount_soon(&self->e));
+	ASSERT_EQ(0, cf_env_mount_soon(&self->e));
 }
 
 TEST_F_TIMEOUT(lifetime, unmount_with_READS_not_yet_read_is_not_held_up, 60)
@@ -313,9 +278,9 @@ TEST_F_TIMEOUT(lifetime, unmount_with_READS_not_yet_read_is_not_held_up, 60)
 	ASSERT_TRUE(cf_readable(self->dev, CF_SOON));
 	close(b.fd);
 	/* Whoever waits in readahead keeps the file open. */
-	ASSERT_EQ(expected ? -EBUSY : 0, umount_soon(&self->e));
+	ASSERT_EQ(expected ? -EBUSY : 0, cf_env_umount_soon(&self->e));
 	if (!expected)
-		ASSERT_EQ(0, mount_soon(&self->e));
+		ASSERT_EQ(0, cf_env_mount_soon(&self->e));
 }
 
 TEST_F_TIMEOUT(lifetime, detached_mount_with_an_OPEN_in_flight_ends, 60)
@@ -349,7 +314,7 @@ TEST_F_TIMEOUT(lifetime, detached_mount_with_an_OPEN_in_flight_ends, 60)
 	close(m.w.open.fd);
 	/* The same domain can be mounted once the old mount is gone. */
 	for (i = 0; i < 50; i++) {
-		err = mount_soon(&self->e);
+		err = cf_env_mount_soon(&self->e);
 		if (err != -EBUSY)
 			break;
 		cf_sleep_ms(100);
@@ -374,7 +339,7 @@ TEST_F_TIMEOUT(lifetime, copen_after_the_opener_and_the_mount_are_gone, 60)
 	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
 	kill(pid, SIGKILL);
 	ASSERT_EQ(128 + SIGKILL, cf_reap(pid, CF_SOON));
-	ASSERT_EQ(0, umount_soon(&self->e));
+	ASSERT_EQ(0, cf_env_umount_soon(&self->e));
 	err = cf_copen(self->dev, m.w.msg_id, SIZE);
 	EXPECT_TRUE(err == 0 || err == -EINVAL) TH_LOG("copen: %d", err);
 	EXPECT_EQ(0, close(m.w.open.fd));
@@ -853,7 +818,7 @@ TEST_F_TIMEOUT(lifetime, unmount_racing_with_device_close, 180)
 		close(b.fd);
 		if (i & 1)
 			close(b.anon);
-		um = cf_start(do_umount, self->e.mnt, -1, 0, 0);
+		um = cf_start_umount(self->e.mnt, 0);
 		cl = cf_start(do_close, NULL, self->e.dev, 0, 0);
 		self->e.dev = -1;
 		ASSERT_EQ(0, cf_finish(um)) TH_LOG("round %d", i);
@@ -861,7 +826,7 @@ TEST_F_TIMEOUT(lifetime, unmount_racing_with_device_close, 180)
 		if (!(i & 1))
 			close(b.anon);
 		ASSERT_SETUP(cf_env_bind(&self->e));
-		ASSERT_EQ(0, mount_soon(&self->e));
+		ASSERT_EQ(0, cf_env_mount_soon(&self->e));
 	}
 }
 
@@ -876,7 +841,7 @@ TEST_F_TIMEOUT(lifetime, unmount_racing_with_fd_close, 180)
 	for (i = 0; i < ROUNDS; i++) {
 		ASSERT_EQ(0, cf_blob_open(&self->e, &b, "race", SIZE));
 		close(b.fd);
-		um = cf_start(do_umount, self->e.mnt, -1, 0, 0);
+		um = cf_start_umount(self->e.mnt, 0);
 		cl = cf_start(do_close, NULL, b.anon, 0, 0);
 		ASSERT_EQ(0, cf_finish(um));
 		ASSERT_EQ(0, cf_finish(cl));
@@ -886,7 +851,7 @@ TEST_F_TIMEOUT(lifetime, unmount_racing_with_fd_close, 180)
 			EXPECT_EQ(err ? -1 : b.object_id, m.w.object_id);
 		}
 		EXPECT_EQ(-ETIMEDOUT, err);
-		ASSERT_EQ(0, mount_soon(&self->e));
+		ASSERT_EQ(0, cf_env_mount_soon(&self->e));
 	}
 }
 

@@ -333,18 +333,10 @@ TEST_F_TIMEOUT(open, buffer_may_be_exactly_as_long_as_the_message, 30)
 	EXPECT_GE(cf_finish(op), 0);
 }
 
-static int lowest_free_fd(void)
-{
-	int fd = open("/", O_PATH | O_CLOEXEC);
-
-	close(fd);
-	return fd;
-}
-
 TEST_F_TIMEOUT(open, faulting_buffer_for_an_OPEN_is_EFAULT, 30)
 {
 	bool fails = cf_intended("faulting-read-fails-request");
-	int fd = lowest_free_fd();
+	int fd = cf_lowest_free_fd();
 	struct cf_op *op = cf_start_open(self->e.mnt, "fault");
 	long page = sysconf(_SC_PAGESIZE);
 	struct cf_msg m;
@@ -372,7 +364,7 @@ TEST_F_TIMEOUT(open, faulting_buffer_for_an_OPEN_is_EFAULT, 30)
 		EXPECT_EQ(0, close(cf_finish(op)));
 		EXPECT_EQ(0, close(m.w.open.fd));
 	}
-	EXPECT_EQ(fd, lowest_free_fd()) TH_LOG("an fd was left behind");
+	EXPECT_EQ(fd, cf_lowest_free_fd()) TH_LOG("an fd was left behind");
 }
 
 /* A reader asks for a page again if readahead did not bring it: that is another request. */
@@ -410,7 +402,7 @@ TEST_F_TIMEOUT(open, without_a_free_fd_is_EMFILE, 30)
 	ASSERT_TRUE(cf_readable(self->dev, CF_SOON));
 	ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &old));
 	rl = old;
-	rl.rlim_cur = lowest_free_fd();
+	rl.rlim_cur = cf_lowest_free_fd();
 	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &rl));
 	n = read(self->dev, buf, sizeof(buf));
 	err = errno;
@@ -444,7 +436,7 @@ TEST_F_TIMEOUT(open, without_a_free_fd_other_messages_get_through, 30)
 	cf_sleep_ms(200);
 	ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &old));
 	rl = old;
-	rl.rlim_cur = lowest_free_fd();
+	rl.rlim_cur = cf_lowest_free_fd();
 	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &rl));
 	n[0] = read(self->dev, buf, sizeof(buf));
 	n[1] = read(self->dev, buf, sizeof(buf));

@@ -57,19 +57,6 @@ static void no_readahead(int fd)
 	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
 }
 
-static int lowest_free_fd(void)
-{
-	int fd = open("/dev/null", O_RDONLY);
-
-	close(fd);
-	return fd;
-}
-
-static long do_umount(struct cf_op *op)
-{
-	return umount2(op->path, op->off) ? -errno : 0;
-}
-
 /* --------------------------------------------------------------- grammar */
 
 FIXTURE(bind) {
@@ -444,7 +431,7 @@ TEST_F_TIMEOUT(timeout, lets_ondemandfs_be_unmounted, 60)
 	ASSERT_EQ(0, readahead(b.fd, 0, 128 * 1024));
 	close(b.fd);
 	start = cf_now_ms();
-	EXPECT_EQ(0, cf_finish(cf_start(do_umount, self->e.mnt, -1, 0, 0)));
+	EXPECT_EQ(0, cf_env_umount_soon(&self->e));
 	EXPECT_LE(cf_now_ms() - start, LIMIT_MS + LATE_MS);
 }
 
@@ -511,7 +498,7 @@ TEST_F_TIMEOUT(timeout, lets_erofs_be_unmounted, 120)
 	ASSERT_TRUE(CF_WAIT_FOR(self->d->reads > before, CF_SOON));
 	close(fd);
 
-	op = cf_start(do_umount, self->e.erofs, -1, MNT_DETACH, 0);
+	op = cf_start_umount(self->e.erofs, MNT_DETACH);
 	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, CF_NEVER)) TH_LOG("there is nothing to wait for");
 	EXPECT_EQ(0, cf_wait(op, LIMIT_MS + LATE_MS + CF_SOON));
 	EXPECT_TRUE(CF_WAIT_FOR(umount(self->e.mnt) == 0, CF_SOON)) TH_LOG("%s", strerror(errno));
@@ -776,21 +763,21 @@ TEST_F_TIMEOUT(batch, fault_in_the_middle_loses_nothing, 60)
 	ASSERT_QUEUE_OPEN(op[0], "a");
 	ASSERT_QUEUE_OPEN(op[1], "b");
 	ASSERT_QUEUE_READ(1);
-	fd = lowest_free_fd();
+	fd = cf_lowest_free_fd();
 
 	/* Room for the READ and half of the first OPEN. */
 	EXPECT_EQ(32, read(self->dev, p + page - 56, 4096));
 	ASSERT_EQ(1, walk(p + page - 56, 32));
 	EXPECT_READ(0, 0);
-	EXPECT_EQ(fd, lowest_free_fd()) TH_LOG("an fd was left behind");
+	EXPECT_EQ(fd, cf_lowest_free_fd()) TH_LOG("an fd was left behind");
 	/* Now that it is the first, the error is told. */
 	EXPECT_EQ(-1, read(self->dev, p + page - 24, 4096));
 	EXPECT_EQ(EFAULT, errno);
-	EXPECT_EQ(fd, lowest_free_fd()) TH_LOG("an fd was left behind");
+	EXPECT_EQ(fd, cf_lowest_free_fd()) TH_LOG("an fd was left behind");
 
 	/* Room for the first OPEN and not for the second: the first one's fd stays. */
 	EXPECT_GT(read(self->dev, p + page - 80, 4096), 32);
-	EXPECT_NE(fd, lowest_free_fd());
+	EXPECT_NE(fd, cf_lowest_free_fd());
 	memcpy(batch, p + page - 80, 80);
 	ASSERT_EQ(1, walk(batch, ((struct cf_wire *)batch)->len));
 	EXPECT_EQ(fd, seen[0].fd);
@@ -814,7 +801,7 @@ TEST_F_TIMEOUT(batch, fds_that_run_out_in_the_middle_lose_nothing, 60)
 	ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &old));
 	rl = old;
 	/* One fd is left. */
-	rl.rlim_cur = lowest_free_fd() + 1;
+	rl.rlim_cur = cf_lowest_free_fd() + 1;
 	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &rl));
 	ret[0] = read_batch(self->dev, sizeof(batch));
 	ret[1] = read(self->dev, batch + sizeof(batch) / 2, sizeof(batch) / 2) < 0 ? -errno : 0;
@@ -873,7 +860,7 @@ TEST_F_TIMEOUT(batch, has_CLOSES_too, 60)
 		close(b[i].fd);
 	}
 	close(self->b.fd);
-	ASSERT_EQ(0, cf_finish(cf_start(do_umount, self->e.mnt, -1, 0, 0)));
+	ASSERT_EQ(0, cf_env_umount_soon(&self->e));
 	/* They are withdrawn one after the other. */
 	cf_sleep_ms(1000);
 	while (total < 4 && cf_readable(self->dev, CF_SOON)) {

@@ -13,50 +13,6 @@
 
 #include "regression.h"
 
-int lowest_free_fd(void)
-{
-	int fd = open("/", O_PATH | O_CLOEXEC);
-
-	close(fd);
-	return fd;
-}
-
-/* ---- mounting ---- */
-
-static long do_mount(struct cf_op *op)
-{
-	char domain[32], tag[32], dir[400];
-
-	if (sscanf(op->path, "%31s %31s %399s", domain, tag, dir) != 3)
-		return -EINVAL;
-	return cf_mount_at(dir, domain, tag);
-}
-
-static long do_umount(struct cf_op *op)
-{
-	return umount(op->path) ? -errno : 0;
-}
-
-long mount_soon(struct cf_env *e)
-{
-	char args[512];
-	long err;
-
-	snprintf(args, sizeof(args), "%s %s %s", e->domain, e->tag, e->mnt);
-	err = cf_finish(cf_start(do_mount, args, -1, 0, 0));
-	e->mounted = !err;
-	return err;
-}
-
-long umount_soon(struct cf_env *e)
-{
-	long err = cf_finish(cf_start(do_umount, e->mnt, -1, 0, 0));
-
-	if (!err)
-		e->mounted = false;
-	return err;
-}
-
 /* ---- being the daemon ---- */
 
 int take_reopen(struct cf_env *e, struct cf_blob *b)

@@ -10,13 +10,6 @@
 
 #define SIZE	(1024 * 1024ULL)	/* of most objects */
 
-/* The fd that the next open() returns. */
-int lowest_free_fd(void);
-
-/* With a time limit: either can hang for ever in the C code. */
-long mount_soon(struct cf_env *e);
-long umount_soon(struct cf_env *e);
-
 /* Take the OPEN of @b, which is opened again by the backend, and answer it. */
 int take_reopen(struct cf_env *e, struct cf_blob *b);
 int answer_reopen(struct cf_env *e, struct cf_blob *b, long long size);

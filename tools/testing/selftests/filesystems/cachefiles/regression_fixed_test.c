@@ -280,7 +280,7 @@ TEST_F_TIMEOUT(fixed, f07_object_gone_while_another_thread_still_copies_its_OPEN
 		close(b.anon);
 		close(b.fd);
 	}
-	ASSERT_EQ(0, umount_soon(&self->e));
+	ASSERT_EQ(0, cf_env_umount_soon(&self->e));
 	cf_sleep_ms(CF_NEVER);
 	EXPECT_EQ(-ETIMEDOUT, cf_wait(reader, 0));
 	ASSERT_EQ(0, slow_go_on(&s));
@@ -288,7 +288,7 @@ TEST_F_TIMEOUT(fixed, f07_object_gone_while_another_thread_still_copies_its_OPEN
 	ASSERT_GT(m.size, 32);
 	memcpy(m.raw, s.page, m.size);
 	EXPECT_EQ(0, close(m.w.open.fd));
-	ASSERT_EQ(0, mount_soon(&self->e));
+	ASSERT_EQ(0, cf_env_mount_soon(&self->e));
 	EXPECT_EQ(0, cf_blob_open(&self->e, &b, "twice", SIZE));
 }
 
@@ -318,8 +318,8 @@ TEST_F_TIMEOUT(fixed, f11_second_delivery_of_an_OPEN_leaves_nothing_behind, 60)
 	if (cf_intended("kept-fd-blocks-mount"))
 		/* That is another story: U1. */
 		close(first.w.open.fd);
-	ASSERT_EQ(0, umount_soon(&self->e));
-	ASSERT_EQ(0, mount_soon(&self->e));
+	ASSERT_EQ(0, cf_env_umount_soon(&self->e));
+	ASSERT_EQ(0, cf_env_mount_soon(&self->e));
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "twice", SIZE));
 	EXPECT_EQ(0, fetch(&self->e, &b, 0));
 }
@@ -334,7 +334,7 @@ TEST_F_TIMEOUT(fixed, f12_fd_is_not_there_before_its_message_is, 60)
 	ASSERT_EQ(0, slow_make(&self->e, &s));
 	opener = cf_start_open(self->e.mnt, "early");
 	ASSERT_TRUE(cf_readable(self->dev, CF_SOON));
-	fd = lowest_free_fd();
+	fd = cf_lowest_free_fd();
 	reader = slow_recv(self->dev, &s);
 	ASSERT_EQ(0, slow_wait(&self->e, &s));
 	/* The message is being copied: were the fd there, anybody could close it. */
@@ -445,9 +445,9 @@ TEST_F_TIMEOUT(fixed, f17_reopening_while_everything_ends, 120)
 		kill(self->child, SIGKILL);
 		ASSERT_GE(cf_reap(self->child, CF_SOON), 0);
 		self->child = 0;
-		ASSERT_EQ(0, umount_soon(&self->e)) TH_LOG("round %d", i);
+		ASSERT_EQ(0, cf_env_umount_soon(&self->e)) TH_LOG("round %d", i);
 		ASSERT_SETUP(cf_env_bind(&self->e));
-		ASSERT_EQ(0, mount_soon(&self->e)) TH_LOG("round %d", i);
+		ASSERT_EQ(0, cf_env_mount_soon(&self->e)) TH_LOG("round %d", i);
 	}
 }
 
@@ -539,11 +539,11 @@ TEST_F_TIMEOUT(fixed, f20_writing_and_seeking_while_the_object_goes, 120)
 		close(b.fd);
 		writer = cf_start(write_and_seek, NULL, b.anon, 0, 0);
 		cf_sleep_ms(i);
-		ASSERT_EQ(0, umount_soon(&self->e));
+		ASSERT_EQ(0, cf_env_umount_soon(&self->e));
 		ASSERT_EQ(0, cf_expect(self->dev, CF_CLOSE, &m));
 		EXPECT_EQ(-ENOBUFS, cf_finish(writer)) TH_LOG("round %d", i);
 		ASSERT_EQ(0, close(b.anon));
-		ASSERT_EQ(0, mount_soon(&self->e)) TH_LOG("round %d", i);
+		ASSERT_EQ(0, cf_env_mount_soon(&self->e)) TH_LOG("round %d", i);
 	}
 }
 

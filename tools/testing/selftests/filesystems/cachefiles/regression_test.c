@@ -81,8 +81,8 @@ TEST_F_TIMEOUT(bug, u02_unanswered_OPEN_does_not_stop_the_next_mount, 60)
 	kill(self->child, SIGKILL);
 	ASSERT_EQ(128 + SIGKILL, cf_reap(self->child, CF_SOON));
 	self->child = 0;
-	ASSERT_EQ(0, umount_soon(&self->e));
-	ASSERT_EQ(cf_intended("unanswered-open"), mount_soon(&self->e));
+	ASSERT_EQ(0, cf_env_umount_soon(&self->e));
+	ASSERT_EQ(cf_intended("unanswered-open"), cf_env_mount_soon(&self->e));
 	if (!self->e.mounted)
 		return;
 	/* the old fd is to be closed, the new object to be opened */
@@ -264,7 +264,7 @@ TEST_F_TIMEOUT(bug, u09_CLOSE_of_an_fd_that_is_closed_is_taken_back, 60)
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "closed", SIZE));
 	close(b.fd);
-	ASSERT_EQ(0, umount_soon(&self->e));
+	ASSERT_EQ(0, cf_env_umount_soon(&self->e));
 	ASSERT_TRUE(cf_readable(self->dev, CF_SOON)) TH_LOG("no CLOSE");
 	ASSERT_EQ(0, close(b.anon));
 	m.size = read(self->dev, m.raw, CF_MSG_MAX);
@@ -290,7 +290,7 @@ TEST_F_TIMEOUT(bug, u10_CLOSE_comes_though_memory_is_short, 60)
 	if (err == -EOPNOTSUPP)
 		SKIP(return, "this kernel cannot have allocations fail (CONFIG_FAILSLAB)");
 	ASSERT_EQ(0, err);
-	EXPECT_EQ(0, umount_soon(&self->e));
+	EXPECT_EQ(0, cf_env_umount_soon(&self->e));
 	err = cf_recv(self->dev, &m, 3000);
 	stop_failing_allocations();
 	EXPECT_EQ(cf_intended("CLOSE-lost-for-memory"), err == -ETIMEDOUT);
@@ -314,7 +314,7 @@ TEST_F_TIMEOUT(bug, u11_CLOSE_comes_for_the_fd_of_an_unanswered_reopening, 60)
 	ASSERT_EQ(128 + SIGKILL, cf_reap(self->child, CF_SOON));
 	self->child = 0;
 	close(b.fd);
-	ASSERT_EQ(0, umount_soon(&self->e));
+	ASSERT_EQ(0, cf_env_umount_soon(&self->e));
 	err = cf_recv(self->dev, &m, 3000);
 	EXPECT_EQ(cf_intended("close-after-failed-open"), err == 0);
 	if (!err) {
