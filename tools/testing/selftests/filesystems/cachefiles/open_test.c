@@ -682,10 +682,12 @@ TEST_F_TIMEOUT(open, restore_while_the_fd_is_open_gets_a_new_one_and_a_CLOSE, 30
 {
 	struct cf_msg first, again, close_msg;
 	struct cf_op *op = cf_open_and_recv(&self->e, "twice", &first);
+	long expected;
 
 	ASSERT_NE(NULL, op);
 	ASSERT_EQ(0, cf_cmd(self->dev, "restore"));
-	ASSERT_EQ(cf_intended("OPEN-again-before-its-fd-closed"), cf_recv(self->dev, &again, CF_SOON));
+	expected = cf_intended("OPEN-again-before-its-fd-closed");
+	ASSERT_EQ(expected, cf_recv(self->dev, &again, CF_SOON));
 	if (cf_is_c())
 		return;
 	EXPECT_EQ(CF_OPEN, again.w.opcode);
