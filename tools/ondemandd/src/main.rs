@@ -116,7 +116,7 @@ fn serve(args: &DaemonArgs, device: Device, restore: bool) -> Result<ExitCode, S
     )?);
     // Before any thread exists, once more.
     if let Err(err) = sys::become_io_flusher() {
-        report.error(&format!(
+        report.note(&format!(
             "cannot keep memory reclaim from waiting for this daemon, which may hang when memory is \
              short (run it with CAP_SYS_RESOURCE): {err}"
         ));
