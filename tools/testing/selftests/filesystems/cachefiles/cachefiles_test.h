@@ -202,6 +202,17 @@ struct cf_blob {
 };
 
 int cf_blob_open(struct cf_env *e, struct cf_blob *b, const char *name, uint64_t size);
+/* Take the OPEN of @b, the first or one of a reopening, and answer it. */
+int cf_blob_take_open(struct cf_env *e, struct cf_blob *b);
+int cf_blob_answer_open(struct cf_env *e, struct cf_blob *b, long long size);
+/* Answer a READ of @b, which has to be for the fd it has now. */
+int cf_blob_answer_read(const struct cf_blob *b, const struct cf_msg *m);
+/* Read one block, being the daemon meanwhile: 0 if it was asked for once and is right. */
+long cf_blob_fetch(struct cf_env *e, struct cf_blob *b, off_t off);
+/* Answer the OPENs and READs of @b until @op is over, and check the data that it read. */
+long cf_blob_serve(struct cf_env *e, struct cf_blob *b, struct cf_op *op);
+
+struct cf_op *cf_start_close(int fd);
 
 /* The opener of @name, its OPEN received; NULL if none came. */
 struct cf_op *cf_open_and_recv(struct cf_env *e, const char *name, struct cf_msg *m);

@@ -44,52 +44,6 @@ static long do_readahead(struct cf_op *op)
 	return readahead(op->fd, op->off, 128 * 1024) ? -errno : 0;
 }
 
-static long do_close(struct cf_op *op)
-{
-	return close(op->fd) ? -errno : 0;
-}
-
-/* Read one block, being the daemon meanwhile; 0 if it was asked for and is right. */
-static long fetch(struct cf_env *e, struct cf_blob *b, off_t off)
-{
-	struct cf_op *op = cf_start_pread(b->fd, off, 4096);
-	struct cf_msg m;
-	long n = cf_expect(e->dev, CF_READ, &m);
-
-	if (n)
-		return n;
-	if (m.w.object_id != b->object_id)
-		return -EPROTO;
-	n = cf_fill(b->anon, b->name, m.w.read.off, m.w.read.len, b->size);
-	if (n)
-		return n;
-	n = cf_complete(b->anon, m.w.msg_id);
-	if (n)
-		return n;
-	n = cf_wait(op, CF_SOON);
-	if (n == 4096)
-		n = cf_check(b->name, off, op->buf, 4096) < 0 ? 0 : -EBADMSG;
-	cf_op_free(op);
-	return n;
-}
-
-/* Answer the OPEN of an object that is opened again by the backend. */
-static int answer_reopen(struct cf_env *e, struct cf_blob *b, long long size)
-{
-	struct cf_msg m;
-	int err = cf_expect(e->dev, CF_OPEN, &m);
-	char name[256];
-
-	if (err)
-		return err;
-	if (strcmp(cf_msg_name(&m, name), b->name))
-		return -EPROTO;
-	b->anon = m.w.open.fd;
-	b->object_id = m.w.object_id;
-	b->msg_id = m.w.msg_id;
-	return cf_copen(e->dev, m.w.msg_id, size);
-}
-
 /* --------------------------------------------------------------- unmount */
 
 TEST_F_TIMEOUT(lifetime, mount_while_an_fd_of_the_last_one_is_kept, 60)
@@ -100,7 +54,7 @@ TEST_F_TIMEOUT(lifetime, mount_while_an_fd_of_the_last_one_is_kept, 60)
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &old, "kept", SIZE));
 	cf_no_readahead(old.fd);
-	ASSERT_EQ(0, fetch(&self->e, &old, 0));
+	ASSERT_EQ(0, cf_blob_fetch(&self->e, &old, 0));
 	close(old.fd);
 	ASSERT_EQ(0, cf_env_umount_soon(&self->e));
 	ASSERT_EQ(0, cf_expect(self->dev, CF_CLOSE, &m));
@@ -113,7 +67,7 @@ TEST_F_TIMEOUT(lifetime, mount_while_an_fd_of_the_last_one_is_kept, 60)
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "kept", SIZE));
 	cf_no_readahead(b.fd);
 	EXPECT_NE(old.object_id, b.object_id);
-	EXPECT_EQ(0, fetch(&self->e, &b, 8192));
+	EXPECT_EQ(0, cf_blob_fetch(&self->e, &b, 8192));
 }
 
 TEST_F_TIMEOUT(lifetime, fd_of_a_withdrawn_object_takes_nothing, 60)
@@ -226,7 +180,7 @@ TEST_F_TIMEOUT(lifetime, idle_object_is_closed_after_a_while, 90)
 	struct cf_msg m;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "idle", SIZE));
-	ASSERT_EQ(0, fetch(&self->e, &b, 0));
+	ASSERT_EQ(0, cf_blob_fetch(&self->e, &b, 0));
 	close(b.fd);
 	/* fscache gives up an unused cookie after 10 s */
 	ASSERT_EQ(0, cf_recv(self->dev, &m, 40000));
@@ -234,7 +188,7 @@ TEST_F_TIMEOUT(lifetime, idle_object_is_closed_after_a_while, 90)
 	EXPECT_EQ(b.object_id, m.w.object_id);
 	close(b.anon);
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "idle", SIZE));
-	EXPECT_EQ(0, fetch(&self->e, &b, 1 << 20));
+	EXPECT_EQ(0, cf_blob_fetch(&self->e, &b, 1 << 20));
 }
 
 TEST_F_TIMEOUT(lifetime, unmount_with_READS_in_flight_is_not_held_up, 60)
@@ -371,13 +325,13 @@ TEST_F_TIMEOUT(lifetime, next_daemon_while_an_fd_of_the_last_one_is_kept, 60)
 		self->dev = self->e.dev;
 	}
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "again", SIZE));
-	EXPECT_EQ(0, fetch(&self->e, &b, 0));
+	EXPECT_EQ(0, cf_blob_fetch(&self->e, &b, 0));
 	if (expected)
 		return;
 	/* what is left of the first daemon is without effect */
 	EXPECT_EQ(-EINVAL, cf_complete(old.anon, 0));
 	EXPECT_EQ(0, close(old.anon));
-	EXPECT_EQ(0, fetch(&self->e, &b, 1 << 20));
+	EXPECT_EQ(0, cf_blob_fetch(&self->e, &b, 1 << 20));
 }
 
 TEST_F_TIMEOUT(lifetime, fd_of_a_closed_device, 60)
@@ -399,7 +353,7 @@ TEST_F_TIMEOUT(lifetime, reading_without_a_daemon_is_EIO, 60)
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "orphan", SIZE));
 	cf_no_readahead(b.fd);
-	ASSERT_EQ(0, fetch(&self->e, &b, 0));
+	ASSERT_EQ(0, cf_blob_fetch(&self->e, &b, 0));
 	cf_env_close(&self->e);
 	EXPECT_EQ(-EIO, cf_finish(cf_start_pread(b.fd, 1 << 20, 4096)));
 	EXPECT_EQ(-EIO, cf_finish(cf_start_pread(b.fd, SIZE - 100, 4096)));
@@ -418,7 +372,7 @@ TEST_F_TIMEOUT(lifetime, open_file_is_served_by_the_next_daemon, 60)
 	close(b.anon);
 	ASSERT_SETUP(cf_env_bind(&self->e));
 	op = cf_start_pread(b.fd, 0, 4096);
-	ASSERT_EQ(0, answer_reopen(&self->e, &b, SIZE));
+	ASSERT_EQ(0, cf_blob_answer_open(&self->e, &b, SIZE));
 	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
 	ASSERT_EQ(0, cf_fill(b.anon, "heals", m.w.read.off, m.w.read.len, SIZE));
 	ASSERT_EQ(0, cf_complete(b.anon, m.w.msg_id));
@@ -469,7 +423,7 @@ TEST_F_TIMEOUT(lifetime, fd_closed_with_a_delivered_READ_asks_again_after_an_OPE
 		EXPECT_FALSE(cf_readable(self->dev, 0));
 		ASSERT_EQ(0, cf_cmd(self->dev, "restore"));
 	}
-	ASSERT_EQ(0, answer_reopen(&self->e, &b, SIZE));
+	ASSERT_EQ(0, cf_blob_answer_open(&self->e, &b, SIZE));
 	EXPECT_NE(old, b.object_id);
 	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
 	EXPECT_EQ(b.object_id, m.w.object_id);
@@ -490,7 +444,7 @@ TEST_F_TIMEOUT(lifetime, fd_closed_with_a_queued_READ_asks_again_after_an_OPEN, 
 	op = cf_start_pread(b.fd, 0, 4096);
 	ASSERT_TRUE(cf_readable(self->dev, CF_SOON));
 	ASSERT_EQ(0, close(b.anon));
-	ASSERT_EQ(0, answer_reopen(&self->e, &b, SIZE));
+	ASSERT_EQ(0, cf_blob_answer_open(&self->e, &b, SIZE));
 	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
 	EXPECT_EQ(b.object_id, m.w.object_id);
 	ASSERT_EQ(0, cf_fill(b.anon, "again", m.w.read.off, m.w.read.len, SIZE));
@@ -507,11 +461,11 @@ TEST_F_TIMEOUT(lifetime, fd_closed_when_idle_is_asked_for_by_the_next_READ, 60)
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "idle", SIZE));
 	cf_no_readahead(b.fd);
-	ASSERT_EQ(0, fetch(&self->e, &b, 0));
+	ASSERT_EQ(0, cf_blob_fetch(&self->e, &b, 0));
 	ASSERT_EQ(0, close(b.anon));
 	EXPECT_FALSE(cf_readable(self->dev, CF_NEVER)) TH_LOG("nothing is needed yet");
 	op = cf_start_pread(b.fd, 1 << 20, 4096);
-	ASSERT_EQ(0, answer_reopen(&self->e, &b, SIZE));
+	ASSERT_EQ(0, cf_blob_answer_open(&self->e, &b, SIZE));
 	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
 	ASSERT_EQ(0, cf_fill(b.anon, "idle", m.w.read.off, m.w.read.len, SIZE));
 	EXPECT_EQ(0, cf_complete(b.anon, m.w.msg_id));
@@ -579,7 +533,7 @@ TEST_F_TIMEOUT(lifetime, reopening_answered_with_an_error, 60)
 	cf_no_readahead(b.fd);
 	ASSERT_EQ(0, close(b.anon));
 	op = cf_start_pread(b.fd, 0, 4096);
-	ASSERT_EQ(0, answer_reopen(&self->e, &b, -ENOENT));
+	ASSERT_EQ(0, cf_blob_answer_open(&self->e, &b, -ENOENT));
 	close(b.anon);
 	/* Readahead and the read itself ask one after the other. */
 	for (i = 0; i < 10 && cf_wait(op, CF_NEVER) == -ETIMEDOUT; i++) {
@@ -591,7 +545,7 @@ TEST_F_TIMEOUT(lifetime, reopening_answered_with_an_error, 60)
 	/* and it is not held against the file */
 	if (expected != -ETIMEDOUT)
 		op = cf_start_pread(b.fd, 0, 4096);
-	ASSERT_EQ(0, answer_reopen(&self->e, &b, SIZE));
+	ASSERT_EQ(0, cf_blob_answer_open(&self->e, &b, SIZE));
 	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
 	ASSERT_EQ(0, cf_fill(b.anon, "refused", m.w.read.off, m.w.read.len, SIZE));
 	EXPECT_EQ(0, cf_complete(b.anon, m.w.msg_id));
@@ -611,7 +565,7 @@ TEST_F_TIMEOUT(lifetime, reopening_answered_with_another_size, 60)
 	cf_no_readahead(b.fd);
 	ASSERT_EQ(0, close(b.anon));
 	op = cf_start_pread(b.fd, 0, 4096);
-	EXPECT_EQ(expected, answer_reopen(&self->e, &b, SIZE + 4096));
+	EXPECT_EQ(expected, cf_blob_answer_open(&self->e, &b, SIZE + 4096));
 	/* Taken over, under the feet of the reader. */
 	if (!expected) {
 		ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
@@ -678,7 +632,7 @@ TEST_F_TIMEOUT(lifetime, killed_reader_leaves_at_once, 60)
 	err = cf_complete(b.anon, m.w.msg_id);
 	EXPECT_TRUE(err == 0 || err == -EINVAL) TH_LOG("complete: %d", err);
 	EXPECT_EQ(4096, cf_finish(cf_start_pread(b.fd, 0, 4096)));
-	EXPECT_EQ(0, fetch(&self->e, &b, 1 << 20));
+	EXPECT_EQ(0, cf_blob_fetch(&self->e, &b, 1 << 20));
 }
 
 /* ----------------------------------------------------------- kill the daemon */
@@ -819,7 +773,7 @@ TEST_F_TIMEOUT(lifetime, unmount_racing_with_device_close, 180)
 		if (i & 1)
 			close(b.anon);
 		um = cf_start_umount(self->e.mnt, 0);
-		cl = cf_start(do_close, NULL, self->e.dev, 0, 0);
+		cl = cf_start_close(self->e.dev);
 		self->e.dev = -1;
 		ASSERT_EQ(0, cf_finish(um)) TH_LOG("round %d", i);
 		ASSERT_EQ(0, cf_finish(cl)) TH_LOG("round %d", i);
@@ -842,7 +796,7 @@ TEST_F_TIMEOUT(lifetime, unmount_racing_with_fd_close, 180)
 		ASSERT_EQ(0, cf_blob_open(&self->e, &b, "race", SIZE));
 		close(b.fd);
 		um = cf_start_umount(self->e.mnt, 0);
-		cl = cf_start(do_close, NULL, b.anon, 0, 0);
+		cl = cf_start_close(b.anon);
 		ASSERT_EQ(0, cf_finish(um));
 		ASSERT_EQ(0, cf_finish(cl));
 		/* a CLOSE or none, but of this object */
@@ -872,7 +826,7 @@ TEST_F_TIMEOUT(lifetime, fd_close_racing_with_the_delivery_of_a_READ, 180)
 	for (i = 0; i < ROUNDS; i++, off += 8192) {
 		reopened = false;
 		op = cf_start_pread(b.fd, off, 4096);
-		cl = cf_start(do_close, NULL, b.anon, 0, 0);
+		cl = cf_start_close(b.anon);
 		while ((ret = cf_wait(op, 0)) == -ETIMEDOUT) {
 			/* cf_recv() insists on sound object ids */
 			err = cf_recv(self->dev, &m, 100);
@@ -989,7 +943,7 @@ TEST_F_TIMEOUT(module, fifty_loads_and_unloads, 240)
 		if (i % 10 == 0) {
 			ASSERT_SETUP(cf_env_mount(&self->e));
 			ASSERT_EQ(0, cf_blob_open(&self->e, &b, "work", SIZE));
-			ASSERT_EQ(0, fetch(&self->e, &b, (i + 1) * 4096));
+			ASSERT_EQ(0, cf_blob_fetch(&self->e, &b, (i + 1) * 4096));
 			close(b.fd);
 			close(b.anon);
 			ASSERT_EQ(0, cf_env_umount(&self->e));

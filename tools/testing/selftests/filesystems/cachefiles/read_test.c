@@ -430,12 +430,10 @@ TEST_F_TIMEOUT(read, write_before_copen_is_ENOBUFS, 30)
 {
 	struct cf_op *op = cf_start_open(self->e.mnt, "early");
 	struct cf_blob b = { .name = "early", .size = 8192 };
-	struct cf_msg m;
 
-	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
-	b.anon = m.w.open.fd;
+	ASSERT_EQ(0, cf_blob_take_open(&self->e, &b));
 	EXPECT_EQ(-ENOBUFS, cf_fill(b.anon, "early", 0, 4096, 8192));
-	EXPECT_EQ(0, cf_copen(self->dev, m.w.msg_id, 8192));
+	EXPECT_EQ(0, cf_copen(self->dev, b.msg_id, 8192));
 	b.fd = cf_finish(op);
 	ASSERT_GE(b.fd, 0);
 	op = cf_start_pread(b.fd, 0, 8192);

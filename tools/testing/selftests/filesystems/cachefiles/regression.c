@@ -13,97 +13,6 @@
 
 #include "regression.h"
 
-/* ---- being the daemon ---- */
-
-int take_reopen(struct cf_env *e, struct cf_blob *b)
-{
-	struct cf_msg m;
-	int err = cf_expect(e->dev, CF_OPEN, &m);
-	char name[256];
-
-	if (err)
-		return err;
-	if (strcmp(cf_msg_name(&m, name), b->name))
-		return -EPROTO;
-	b->anon = m.w.open.fd;
-	b->object_id = m.w.object_id;
-	b->msg_id = m.w.msg_id;
-	return 0;
-}
-
-int answer_reopen(struct cf_env *e, struct cf_blob *b, long long size)
-{
-	int err = take_reopen(e, b);
-
-	return err ? err : cf_copen(e->dev, b->msg_id, size);
-}
-
-int answer_read(const struct cf_blob *b, const struct cf_msg *m)
-{
-	int err;
-
-	if (m->w.object_id != b->object_id)
-		return -EPROTO;
-	err = cf_fill(b->anon, b->name, m->w.read.off, m->w.read.len, b->size);
-	return err ? err : cf_complete(b->anon, m->w.msg_id);
-}
-
-/* The result of a read: 0 if all of it is right. */
-static long checked(const struct cf_blob *b, struct cf_op *op, long ret)
-{
-	if (ret >= 0)
-		ret = ret != op->len ? -EREMOTEIO :
-			cf_check(b->name, op->off, op->buf, ret) >= 0 ? -EBADMSG : 0;
-	cf_op_free(op);
-	return ret;
-}
-
-long fetch(struct cf_env *e, struct cf_blob *b, off_t off)
-{
-	struct cf_op *op = cf_start_pread(b->fd, off, 4096);
-	struct cf_msg m;
-	int err = cf_expect(e->dev, CF_READ, &m);
-
-	if (!err)
-		err = answer_read(b, &m);
-	return err ? err : checked(b, op, cf_wait(op, CF_SOON));
-}
-
-long serve_until_done(struct cf_env *e, struct cf_blob *b, struct cf_op *op)
-{
-	long end = cf_now_ms() + CF_SOON, ret;
-	struct cf_msg m;
-	int err;
-
-	while ((ret = cf_wait(op, 20)) == -ETIMEDOUT && cf_now_ms() < end) {
-		err = cf_recv(e->dev, &m, 20);
-		if (err == -ETIMEDOUT)
-			continue;
-		if (err)
-			return err;
-		if (m.w.opcode == CF_OPEN) {
-			b->anon = m.w.open.fd;
-			b->object_id = m.w.object_id;
-			err = cf_copen(e->dev, m.w.msg_id, b->size);
-		} else if (m.w.opcode == CF_READ) {
-			err = answer_read(b, &m);
-		}
-		if (err)
-			return err;
-	}
-	return checked(b, op, ret);
-}
-
-static long do_close(struct cf_op *op)
-{
-	return close(op->fd) ? -errno : 0;
-}
-
-struct cf_op *start_close(int fd)
-{
-	return cf_start(do_close, NULL, fd, 0, 0);
-}
-
 /* ---- slow memory ---- */
 
 int slow_make(struct cf_env *e, struct slow *s)
@@ -131,7 +40,7 @@ int slow_wait(struct cf_env *e, struct slow *s)
 
 int slow_go_on(struct slow *s)
 {
-	return answer_read(&s->b, &s->read);
+	return cf_blob_answer_read(&s->b, &s->read);
 }
 
 static atomic_int slow_tid;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Helpers for the regression tests: being the daemon of an object, copies to user
- * space that take as long as the test wants, file systems that fail.
+ * Helpers for the regression tests: copies to user space that take as long as the
+ * test wants, file systems that fail.
  */
 #ifndef REGRESSION_H
 #define REGRESSION_H
@@ -9,18 +9,6 @@
 #include "cachefiles_test.h"
 
 #define SIZE	(1024 * 1024ULL)	/* of most objects */
-
-/* Take the OPEN of @b, which is opened again by the backend, and answer it. */
-int take_reopen(struct cf_env *e, struct cf_blob *b);
-int answer_reopen(struct cf_env *e, struct cf_blob *b, long long size);
-/* Answer a READ of @b. */
-int answer_read(const struct cf_blob *b, const struct cf_msg *m);
-/* Read one block, being the daemon meanwhile: 0 if it was asked for once and is right. */
-long fetch(struct cf_env *e, struct cf_blob *b, off_t off);
-/* Answer the requests of @b until @op is over, and check the data that it read. */
-long serve_until_done(struct cf_env *e, struct cf_blob *b, struct cf_op *op);
-
-struct cf_op *start_close(int fd);
 
 /*
  * Memory that whoever touches it first has to wait for: a private mapping of a file

@@ -79,7 +79,7 @@ TEST_F_TIMEOUT(fixed, f03_requests_that_keep_coming_starve_nobody, 60)
 		}
 		for (i = 0; i <= STREAMS; i++)
 			if (b[i].object_id == m.w.object_id)
-				ASSERT_EQ(0, answer_read(&b[i], &m));
+				ASSERT_EQ(0, cf_blob_answer_read(&b[i], &m));
 		if (m.w.object_id == b[STREAMS].object_id)
 			done = true;
 		else if (late)
@@ -95,7 +95,7 @@ TEST_F_TIMEOUT(fixed, f03_requests_that_keep_coming_starve_nobody, 60)
 				continue;
 			for (n = 0; n < STREAMS; n++)
 				if (b[n].object_id == m.w.object_id)
-					ASSERT_EQ(0, answer_read(&b[n], &m));
+					ASSERT_EQ(0, cf_blob_answer_read(&b[n], &m));
 		}
 		EXPECT_EQ(0, cf_finish(op[i]));
 	}
@@ -263,7 +263,7 @@ TEST_F_TIMEOUT(fixed, f06_OPEN_answered_while_another_thread_still_copies_it, 60
 		/* The fd of the first delivery is no longer the object's. */
 		ASSERT_EQ(0, cf_expect(self->dev, CF_CLOSE, &n));
 		EXPECT_EQ(m.w.object_id, n.w.object_id);
-		EXPECT_EQ(0, fetch(&self->e, &b, 0));
+		EXPECT_EQ(0, cf_blob_fetch(&self->e, &b, 0));
 	}
 	EXPECT_EQ(0, close(m.w.open.fd));
 }
@@ -321,7 +321,7 @@ TEST_F_TIMEOUT(fixed, f11_second_delivery_of_an_OPEN_leaves_nothing_behind, 60)
 	ASSERT_EQ(0, cf_env_umount_soon(&self->e));
 	ASSERT_EQ(0, cf_env_mount_soon(&self->e));
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "twice", SIZE));
-	EXPECT_EQ(0, fetch(&self->e, &b, 0));
+	EXPECT_EQ(0, cf_blob_fetch(&self->e, &b, 0));
 }
 
 TEST_F_TIMEOUT(fixed, f12_fd_is_not_there_before_its_message_is, 60)
@@ -369,7 +369,7 @@ TEST_F_TIMEOUT(fixed, f10_fd_closed_while_copen_runs, 120)
 		b.size = SIZE;
 		op = cf_start_open(self->e.mnt, b.name);
 		ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
-		cl = start_close(m.w.open.fd);
+		cl = cf_start_close(m.w.open.fd);
 		/* half of the time a little later */
 		if (i & 1)
 			cf_sleep_ms(1);
@@ -385,7 +385,7 @@ TEST_F_TIMEOUT(fixed, f10_fd_closed_while_copen_runs, 120)
 		b.fd = fd;
 		cf_no_readahead(b.fd);
 		op = cf_start_pread(b.fd, 0, 4096);
-		ASSERT_EQ(0, serve_until_done(&self->e, &b, op)) TH_LOG("round %d", i);
+		ASSERT_EQ(0, cf_blob_serve(&self->e, &b, op)) TH_LOG("round %d", i);
 		close(b.fd);
 		close(b.anon);
 	}
@@ -404,7 +404,7 @@ TEST_F_TIMEOUT(fixed, f13_object_whose_reopening_failed_can_be_opened_again, 60)
 	ASSERT_EQ(0, close(b.anon));
 	op = cf_start_pread(b.fd, 0, 4096);
 	for (i = 0; i < 3; i++) {
-		ASSERT_EQ(0, take_reopen(&self->e, &b)) TH_LOG("attempt %d", i);
+		ASSERT_EQ(0, cf_blob_take_open(&self->e, &b)) TH_LOG("attempt %d", i);
 		ASSERT_EQ(0, close(b.anon));
 		ASSERT_EQ(0, cf_copen(self->dev, b.msg_id, -EIO));
 		/* Here that fails the reader; in C it goes on asking. */
@@ -414,7 +414,7 @@ TEST_F_TIMEOUT(fixed, f13_object_whose_reopening_failed_can_be_opened_again, 60)
 			op = cf_start_pread(b.fd, 0, 4096);
 		}
 	}
-	EXPECT_EQ(0, serve_until_done(&self->e, &b, op));
+	EXPECT_EQ(0, cf_blob_serve(&self->e, &b, op));
 }
 
 TEST_F_TIMEOUT(fixed, f17_reopening_while_everything_ends, 120)

@@ -101,7 +101,7 @@ TEST_F_TIMEOUT(bug, u06_failed_reopening_fails_the_reader_though_its_fd_is_open,
 	cf_no_readahead(b.fd);
 	ASSERT_EQ(0, close(b.anon));
 	op = cf_start_pread(b.fd, 0, 4096);
-	ASSERT_EQ(0, answer_reopen(&self->e, &b, -ENOENT));
+	ASSERT_EQ(0, cf_blob_answer_open(&self->e, &b, -ENOENT));
 	/* Readahead and the read itself may ask one after the other. */
 	while (cf_wait(op, CF_NEVER) == -ETIMEDOUT && cf_recv(self->dev, &m, 0) == 0) {
 		/* A CLOSE is for the fd that the next one replaces. */
@@ -145,7 +145,7 @@ TEST_F_TIMEOUT(bug, u07_daemon_is_woken_though_memory_is_short_for_reopening, 60
 	b.anon = m.w.open.fd;
 	b.object_id = m.w.object_id;
 	ASSERT_EQ(0, cf_copen(self->dev, m.w.msg_id, SIZE));
-	EXPECT_EQ(0, serve_until_done(&self->e, &b, op));
+	EXPECT_EQ(0, cf_blob_serve(&self->e, &b, op));
 }
 
 /* cull holds a lock of its directory while it waits for another one's getdents(). */
@@ -216,7 +216,7 @@ TEST_F_TIMEOUT(bug, u05_READ_never_has_the_id_of_no_object, 120)
 	for (i = 0; i < 60; i++) {
 		op = cf_start_pread(b.fd, i * 4096, 4096);
 		ASSERT_TRUE(cf_readable(self->dev, CF_SOON));
-		cl = start_close(b.anon);
+		cl = cf_start_close(b.anon);
 		b.anon = -1;
 		while (cf_wait(op, 0) == -ETIMEDOUT) {
 			memset(&m, 0, sizeof(m));
@@ -240,7 +240,7 @@ TEST_F_TIMEOUT(bug, u05_READ_never_has_the_id_of_no_object, 120)
 				if (forgets)
 					ASSERT_EQ(0, cf_cmd(self->dev, "restore"));
 			} else if (m.w.object_id == b.object_id) {
-				err = answer_read(&b, &m);
+				err = cf_blob_answer_read(&b, &m);
 				ASSERT_TRUE(err == 0 || err == -EINVAL) TH_LOG("%d", err);
 			}
 		}
@@ -309,7 +309,7 @@ TEST_F_TIMEOUT(bug, u11_CLOSE_comes_for_the_fd_of_an_unanswered_reopening, 60)
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "reopen", SIZE));
 	ASSERT_EQ(0, close(b.anon));
 	self->child = fork_read(&self->e, &b, 0);
-	ASSERT_EQ(0, take_reopen(&self->e, &b));
+	ASSERT_EQ(0, cf_blob_take_open(&self->e, &b));
 	kill(self->child, SIGKILL);
 	ASSERT_EQ(128 + SIGKILL, cf_reap(self->child, CF_SOON));
 	self->child = 0;
@@ -346,7 +346,7 @@ TEST_F_TIMEOUT(bug, u17_successor_may_be_faster_than_the_end_of_the_daemon, 60)
 	};
 	ASSERT_GE(b.fd, 0);
 	cf_no_readahead(b.fd);
-	EXPECT_EQ(0, fetch(&self->e, &b, 0));
+	EXPECT_EQ(0, cf_blob_fetch(&self->e, &b, 0));
 }
 
 /* ------------------------------------------------------- the cache itself */

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * One object, whose daemon the test is: each message taken and answered by hand.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cachefiles_test.h"
+
+int cf_blob_take_open(struct cf_env *e, struct cf_blob *b)
+{
+	struct cf_msg m;
+	int err = cf_expect(e->dev, CF_OPEN, &m);
+	char name[256];
+
+	if (err)
+		return err;
+	if (strcmp(cf_msg_name(&m, name), b->name))
+		return -EPROTO;
+	b->anon = m.w.open.fd;
+	b->object_id = m.w.object_id;
+	b->msg_id = m.w.msg_id;
+	return 0;
+}
+
+int cf_blob_answer_open(struct cf_env *e, struct cf_blob *b, long long size)
+{
+	int err = cf_blob_take_open(e, b);
+
+	return err ? err : cf_copen(e->dev, b->msg_id, size);
+}
+
+int cf_blob_open(struct cf_env *e, struct cf_blob *b, const char *name, uint64_t size)
+{
+	struct cf_op *op = cf_start_open(e->mnt, name);
+	int err;
+
+	memset(b, 0, sizeof(*b));
+	snprintf(b->name, sizeof(b->name), "%s", name);
+	b->size = size;
+	b->anon = -1;
+	b->fd = -1;
+	err = cf_blob_answer_open(e, b, size);
+	if (err)
+		return err;
+	b->fd = cf_finish(op);
+	return b->fd < 0 ? b->fd : 0;
+}
+
+int cf_blob_answer_read(const struct cf_blob *b, const struct cf_msg *m)
+{
+	int err;
+
+	if (m->w.object_id != b->object_id)
+		return -EPROTO;
+	err = cf_fill(b->anon, b->name, m->w.read.off, m->w.read.len, b->size);
+	return err ? err : cf_complete(b->anon, m->w.msg_id);
+}
+
+/* The result of a read: 0 if all of it is right. */
+static long checked(const struct cf_blob *b, struct cf_op *op, long ret)
+{
+	if (ret >= 0)
+		ret = ret != op->len ? -EREMOTEIO :
+			cf_check(b->name, op->off, op->buf, ret) >= 0 ? -EBADMSG : 0;
+	cf_op_free(op);
+	return ret;
+}
+
+long cf_blob_fetch(struct cf_env *e, struct cf_blob *b, off_t off)
+{
+	struct cf_op *op = cf_start_pread(b->fd, off, 4096);
+	struct cf_msg m;
+	int err = cf_expect(e->dev, CF_READ, &m);
+
+	if (!err)
+		err = cf_blob_answer_read(b, &m);
+	return err ? err : checked(b, op, cf_wait(op, CF_SOON));
+}
+
+long cf_blob_serve(struct cf_env *e, struct cf_blob *b, struct cf_op *op)
+{
+	long end = cf_now_ms() + CF_SOON, ret;
+	struct cf_msg m;
+	int err;
+
+	while ((ret = cf_wait(op, 20)) == -ETIMEDOUT && cf_now_ms() < end) {
+		err = cf_recv(e->dev, &m, 20);
+		if (err == -ETIMEDOUT)
+			continue;
+		if (err)
+			return err;
+		if (m.w.opcode == CF_OPEN) {
+			b->anon = m.w.open.fd;
+			b->object_id = m.w.object_id;
+			err = cf_copen(e->dev, m.w.msg_id, b->size);
+		} else if (m.w.opcode == CF_READ) {
+			err = cf_blob_answer_read(b, &m);
+		}
+		if (err)
+			return err;
+	}
+	return checked(b, op, ret);
+}
+
+static long do_close(struct cf_op *op)
+{
+	return close(op->fd) ? -errno : 0;
+}
+
+struct cf_op *cf_start_close(int fd)
+{
+	return cf_start(do_close, NULL, fd, 0, 0);
+}
+
+void cf_no_readahead(int fd)
+{
+	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+}
+
+long cf_read_and_check(const char *name, int fd, off_t off, size_t len, size_t want)
+{
+	struct cf_op *op = cf_start_pread(fd, off, len);
+	long n = cf_wait(op, 20000);
+
+	if (n >= 0)
+		n = n != want ? -EREMOTEIO : cf_check(name, off, op->buf, n) >= 0 ? -EBADMSG : 0;
+	cf_op_free(op);
+	return n;
+}
+
+long cf_serve_until_done(struct cf_env *e, struct cf_blob *b, struct cf_op *op, int *reads)
+{
+	long end = cf_now_ms() + CF_SOON, ret;
+	struct cf_msg m;
+
+	while ((ret = cf_wait(op, 20)) == -ETIMEDOUT && cf_now_ms() < end) {
+		if (cf_recv(e->dev, &m, 20))
+			continue;
+		if (m.w.opcode != CF_READ)
+			return -EPROTO;
+		if (reads)
+			++*reads;
+		if (cf_blob_answer_read(b, &m))
+			return -EPROTO;
+	}
+	return ret;
+}
+
+long cf_answer_opens(struct cf_env *e, struct cf_op *op, long long size)
+{
+	long end = cf_now_ms() + CF_SOON, ret;
+	struct cf_msg m;
+
+	while ((ret = cf_wait(op, 20)) == -ETIMEDOUT && cf_now_ms() < end) {
+		if (cf_recv(e->dev, &m, 20) || m.w.opcode == CF_CLOSE)
+			continue;
+		if (m.w.opcode != CF_OPEN || cf_copen(e->dev, m.w.msg_id, size))
+			return -EPROTO;
+	}
+	return ret;
+}
+
+struct cf_op *cf_open_and_recv(struct cf_env *e, const char *name, struct cf_msg *m)
+{
+	struct cf_op *op = cf_start_open(e->mnt, name);
+
+	return cf_expect(e->dev, CF_OPEN, m) ? NULL : op;
+}
