@@ -210,7 +210,7 @@ pub(crate) fn getfile<T: AnonFile>(
 #[kunit_tests(rust_anon_inode)]
 mod tests {
     use super::*;
-    use crate::kernel_next::kunit::{
+    use crate::kernel_next::kunit::support::{
         self,
         Count,
         Memory,
@@ -330,10 +330,10 @@ mod tests {
         let file = full(&counts)?;
         let second = file.clone();
         drop(file);
-        kunit::close_files();
+        support::close_files();
         assert_eq!((counts.released.get(), counts.dropped.get()), (0, 0));
         drop(second);
-        kunit::close_files();
+        support::close_files();
         assert_eq!((counts.released.get(), counts.dropped.get()), (1, 1));
         Ok(())
     }
@@ -345,7 +345,7 @@ mod tests {
         let file = getfile::<Plain>(c"[kunit]", data, flags::O_RDONLY, 0)?;
         assert_eq!(dropped.get(), 0);
         drop(file);
-        kunit::close_files();
+        support::close_files();
         assert_eq!(dropped.get(), 1);
         Ok(())
     }

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::kernel_next::{
         fs::path::Path,
-        kunit, //
+        kunit::support, //
     };
 
     /// The credentials in force.
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn create_files_as_takes_the_directorys_owner() -> Result {
-        kunit::attach_fs()?;
+        support::attach_fs()?;
         let root = Path::lookup_dir(c"/")?;
         let mut new = NewCredential::kernel()?;
         // SAFETY: By the invariant nothing else uses them.

@@ -68,7 +68,7 @@ impl KernelIter {
 #[kunit_tests(rust_kernel_iter)]
 mod tests {
     use super::*;
-    use crate::kernel_next::kunit::Memory;
+    use crate::kernel_next::kunit::support::Memory;
 
     fn copy(raw: &bindings::iov_iter) -> Result<KernelIter> {
         // SAFETY: The tests' iterators are valid, and the copies go first; what is refused is not

@@ -220,7 +220,7 @@ impl<T: MiscDevice> VTable<T> {
 #[kunit_tests(rust_miscdevice)]
 mod tests {
     use super::*;
-    use crate::kernel_next::kunit;
+    use crate::kernel_next::kunit::support;
     use core::ptr::NonNull;
     use kernel::{
         error::from_err_ptr,
@@ -306,7 +306,7 @@ mod tests {
     }
 
     fn register() -> Result<Pin<KBox<Registration<Hello>>>> {
-        kunit::attach_fs()?;
+        support::attach_fs()?;
         SEEN.opened.store(0, Relaxed);
         SEEN.released.store(0, Relaxed);
         SEEN.dropped.store(0, Relaxed);
@@ -335,12 +335,12 @@ mod tests {
 
     #[test]
     fn device_is_there_while_it_is_registered() -> Result {
-        kunit::attach_fs()?;
+        support::attach_fs()?;
         assert_eq!(open().err(), Some(ENOENT));
         for round in 1..=2 {
             let device = register()?;
             drop(open()?);
-            kunit::close_files();
+            support::close_files();
             assert_eq!((round, seen()), (round, (1, 1, 1)));
             drop(device);
             assert_eq!(open().err(), Some(ENOENT));
@@ -355,10 +355,10 @@ mod tests {
         assert_eq!(seen(), (1, 0, 0));
         let second = file.clone();
         drop(file);
-        kunit::close_files();
+        support::close_files();
         assert_eq!(seen(), (1, 0, 0));
         drop(second);
-        kunit::close_files();
+        support::close_files();
         assert_eq!(seen(), (1, 1, 1));
         Ok(())
     }
@@ -368,10 +368,10 @@ mod tests {
         let _device = register()?;
         let file = open()?;
         assert_eq!(open().err(), Some(EBUSY));
-        kunit::close_files();
+        support::close_files();
         assert_eq!(seen(), (1, 0, 0));
         drop(file);
-        kunit::close_files();
+        support::close_files();
         assert_eq!(seen(), (1, 1, 1));
         Ok(())
     }
@@ -386,7 +386,7 @@ mod tests {
         drop(device);
         assert_eq!(seen(), (1, 0, 0));
         drop(file);
-        kunit::close_files();
+        support::close_files();
         assert_eq!(seen(), (1, 1, 1));
         Ok(())
     }
@@ -395,7 +395,7 @@ mod tests {
     fn reads_and_writes_are_messages() -> Result {
         let _device = register()?;
         let file = open()?;
-        let page = kunit::user_page()? as *mut c_char;
+        let page = support::user_page()? as *mut c_char;
         let (read, write) = (op(&file).read, op(&file).write);
         let (read, write) = (read.ok_or(EINVAL)?, write.ok_or(EINVAL)?);
         let mut pos = 0;

@@ -63,7 +63,7 @@ impl Drop for OwnedQueue {
 #[kunit_tests(rust_owned_queue)]
 mod tests {
     use super::*;
-    use crate::kernel_next::kunit::Count;
+    use crate::kernel_next::kunit::support::Count;
     use kernel::{
         impl_has_work,
         new_work,

@@ -383,7 +383,7 @@ mod tests {
             },
             path::Path, //
         },
-        kunit::{
+        kunit::support::{
             self,
             Count,
             Memory, //
@@ -395,7 +395,7 @@ mod tests {
     const BLOCK: usize = 4096;
 
     fn dir() -> Result<Path> {
-        kunit::scratch(b"kunit-backing")
+        support::scratch(b"kunit-backing")
     }
 
     fn file() -> Result<ARef<File>> {

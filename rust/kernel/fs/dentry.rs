@@ -116,7 +116,7 @@ mod tests {
             },
             path::Path, //
         },
-        kunit, //
+        kunit::support, //
     };
     use kernel::{
         prelude::*,
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn references_are_counted() -> Result {
-        let dir = kunit::scratch(b"kunit-dentry")?;
+        let dir = support::scratch(b"kunit-dentry")?;
         let before = count(&dir.dentry);
         let one = dir.dentry.clone();
         let two: ARef<Dentry> = ARef::from(&*one);
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn lookups_do_not_leak() -> Result {
-        let dir = kunit::scratch(b"kunit-dentry")?;
+        let dir = support::scratch(b"kunit-dentry")?;
         let write = dir.mount.want_write()?;
         let child = Creating::start(&dir.dentry, b"lookups", &write)?;
         let child = match child.child().is_negative() {
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn kinds_are_told_apart() -> Result {
-        let dir = kunit::scratch(b"kunit-dentry")?;
+        let dir = support::scratch(b"kunit-dentry")?;
         assert!(dir.dentry.is_dir() && dir.dentry.can_lookup());
         assert!(!dir.dentry.is_regular() && !dir.dentry.is_negative());
         assert!(dir.dentry.inode().is_some());
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn below_is_transitive_and_reflexive() -> Result {
-        let dir = kunit::scratch(b"kunit-dentry")?;
+        let dir = support::scratch(b"kunit-dentry")?;
         let write = dir.mount.want_write()?;
         let entry = Creating::start(&dir.dentry, b"none", &write)?;
         assert!(entry.child().is_below(&dir.dentry));
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn mount_points_are_told() -> Result {
-        let dir = kunit::scratch(b"kunit-dentry")?;
+        let dir = support::scratch(b"kunit-dentry")?;
         assert!(!dir.dentry.is_mountpoint());
         // What is mounted there hides the directory; the mount's own root is none.
         let root = Path::lookup_dir(c"/")?;

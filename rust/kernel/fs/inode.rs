@@ -142,7 +142,7 @@ mod tests {
             backing,
             path::Path, //
         },
-        kunit, //
+        kunit::support, //
     };
     use kernel::{
         fs::File,
@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn file() -> Result<ARef<File>> {
-        let dir = kunit::scratch(b"kunit-inode")?;
+        let dir = support::scratch(b"kunit-inode")?;
         let write = dir.mount.want_write()?;
         backing::tmpfile(&write, &dir.dentry, &NewCredential::kernel()?.commit())
     }
@@ -210,7 +210,7 @@ mod tests {
         let mark = inode.mark_in_use().ok_or(EBUSY)?;
         assert_eq!(count(&inode), alone + 1);
         drop(file);
-        kunit::close_files();
+        support::close_files();
         assert!(inode.is_in_use());
         drop(mark);
         assert!(!inode.is_in_use());
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn operations_tell_what_an_inode_is_good_for() -> Result {
-        let dir = kunit::scratch(b"kunit-inode")?;
+        let dir = support::scratch(b"kunit-inode")?;
         let inode = dir.dentry.inode().ok_or(ENOENT)?;
         assert!(inode.is_cache_dir());
         assert!(inode.is_cache_root());

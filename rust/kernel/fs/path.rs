@@ -245,15 +245,15 @@ impl Path {
 #[kunit_tests(rust_path)]
 mod tests {
     use super::*;
-    use crate::kernel_next::kunit;
+    use crate::kernel_next::kunit::support;
 
     fn scratch() -> Result<Path> {
-        kunit::scratch(b"kunit-path")
+        support::scratch(b"kunit-path")
     }
 
     #[test]
     fn lookup_finds_directories_only() -> Result {
-        kunit::attach_fs()?;
+        support::attach_fs()?;
         assert!(Path::lookup_dir(c"/").is_ok());
         assert!(Path::lookup_dir(c"/var/cache/../cache/fscache").is_ok());
         assert_eq!(Path::lookup_dir(c"/none").err(), Some(ENOENT));
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn working_directory_is_where_relative_names_begin() -> Result {
-        kunit::attach_fs()?;
+        support::attach_fs()?;
         let pwd = Path::current_dir()?;
         // No name at all is a name, too.
         for name in [c".", c""] {

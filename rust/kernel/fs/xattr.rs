@@ -75,13 +75,13 @@ mod tests {
             namei::Creating,
             path::Path, //
         },
-        kunit, //
+        kunit::support, //
     };
 
     const NAME: &CStr = c"user.kunit";
 
     fn dir() -> Result<Path> {
-        kunit::scratch(b"kunit-xattr")
+        support::scratch(b"kunit-xattr")
     }
 
     fn remove(dentry: &Dentry) -> Result {

@@ -21,7 +21,7 @@ mod backend {
                 PreparedCache,
                 Volume, //
             },
-            kunit::{
+            kunit::support::{
                 self,
                 Count,
                 Memory,
@@ -169,7 +169,7 @@ mod backend {
 
     /// A file with a block of data.
     fn file() -> Result<ARef<File>> {
-        let dir = kunit::scratch(b"kunit-fscache")?;
+        let dir = support::scratch(b"kunit-fscache")?;
         let write = dir.mount.want_write()?;
         let file = backing::tmpfile(&write, &dir.dentry, &NewCredential::kernel()?.commit())?;
         // Writing takes it, too.

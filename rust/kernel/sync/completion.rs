@@ -69,7 +69,7 @@ impl Completion {
 mod tests {
     use super::*;
     use crate::kernel_next::{
-        kunit,
+        kunit::support,
         workqueue::OwnedQueue, //
     };
     use kernel::{
@@ -152,12 +152,12 @@ mod tests {
     #[test]
     fn killed_waiter_gives_up() -> Result {
         let this = Completer::new()?;
-        let waited = kunit::killed(|| this.completion.wait_killable_timeout(LONG));
+        let waited = support::killed(|| this.completion.wait_killable_timeout(LONG));
         assert_eq!(waited, Err(ERESTARTSYS));
         // The waiter is off the list: completing finds nobody.
         this.completion.complete_all();
         // What is done is done, even for a task that was killed.
-        let waited = kunit::killed(|| this.completion.wait_killable_timeout(LONG));
+        let waited = support::killed(|| this.completion.wait_killable_timeout(LONG));
         assert_eq!(waited, Ok(true));
         Ok(())
     }
