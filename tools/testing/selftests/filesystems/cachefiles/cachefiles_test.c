@@ -433,6 +433,14 @@ int cf_modprobe(const char *module)
 	return cf_run("modprobe", module, NULL);
 }
 
+bool cf_is_module(const char *module)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/module/%s/initstate", module);
+	return access(path, F_OK) == 0;
+}
+
 int cf_rmmod(const char *module)
 {
 	return syscall(SYS_delete_module, module, O_NONBLOCK) ? -errno : 0;

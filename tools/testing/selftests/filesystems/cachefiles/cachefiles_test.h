@@ -143,6 +143,7 @@ pid_t cf_fork(void);
 int cf_reap(pid_t pid, int timeout_ms);
 int cf_run(const char *prog, ...);	/* run a program to its end: as cf_reap() */
 int cf_modprobe(const char *module);
+bool cf_is_module(const char *module);	/* it is there, and not built in */
 int cf_rmmod(const char *module);	/* delete_module(O_NONBLOCK): 0 or -errno */
 
 /* ---- where a test lives ---- */
