@@ -81,6 +81,33 @@ version_text() {
 	sed -n "s/^CONFIG_$2=\"\(.*\)\"/\1/p" "$1"
 }
 
+# config_arch CONFIG: the architecture of a kernel configuration, x86_64 or arm64.
+config_arch() {
+	if grep -qx CONFIG_ARM64=y "$1"; then
+		echo arm64
+	else
+		echo x86_64
+	fi
+}
+
+# compiler_name clang|gcc: what it is called in the toolchain.
+compiler_name() {
+	case $1 in
+	clang) echo clang ;;
+	gcc) echo x86_64-linux-gnu-gcc-14 ;;
+	esac
+}
+
+# make_options ARCH clang|gcc: the variables, one a line, that make kbuild build for ARCH with that
+# compiler. It is clang that can build for another architecture than its own.
+make_options() {
+	[[ $1 == x86_64 ]] || printf 'ARCH=%s\n' "$1"
+	case $2 in
+	clang) echo LLVM=1 ;;
+	gcc) echo "CC=$(compiler_name gcc)" ;;
+	esac
+}
+
 # check_compilers CONFIG KERNEL: Rust modules need the very compilers that the kernel was built with.
 check_compilers() {
 	local root have want cc
