@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
-# Debian 13's backports, where the kernels come from. To be sourced after lib.sh.
+# Debian 13's backports, where the kernels come from, and the programs of another architecture. To be
+# sourced after lib.sh.
 #
 # An archive description of our own: neither the host's sources nor its package state are used.
 
 KERNELS=$CACHE/kernel
 mkdir -p "$KERNELS"
 
+# archive DIR ARCHITECTURE SUITE: what the functions below are about.
+archive() {
+	apt_dir=$KERNELS/$1 apt_arch=$2 apt_suite=$3
+}
+archive apt amd64 trixie-backports
+
 apt() {
-	local command=$1 dir=$KERNELS/apt
+	local command=$1 dir=$apt_dir
 	shift
 	"$command" -o Dir::State="$dir/state" -o Dir::State::status=/dev/null -o Dir::Cache="$dir/cache" \
 		-o Dir::Etc::sourcelist="$dir/sources.list" -o Dir::Etc::sourceparts=- \
-		-o APT::Architecture=amd64 -o APT::Architectures=amd64 -o APT::Sandbox::User=root \
+		-o APT::Architecture="$apt_arch" -o APT::Architectures="$apt_arch" -o APT::Sandbox::User=root \
 		-o Acquire::Languages=none "$@"
 }
 
@@ -20,14 +27,14 @@ apt() {
 update_lists() {
 	local toolchain=$1 keys
 	keys=$toolchain/usr/share/keyrings/debian-archive-keyring.gpg
-	mkdir -p "$KERNELS/apt/state/lists/partial" "$KERNELS/apt/cache/archives/partial"
-	sed -nE "s|^deb (\[.*\] )?(https?:[^ ]+) trixie .*|deb [signed-by=$keys] \2 trixie-backports main|p" \
-		"$toolchain/etc/apt/sources.list" | head -n 1 >"$KERNELS/apt/sources.list"
-	apt apt-get update -o APT::Update::Error-Mode=any && touch "$KERNELS/apt/updated"
+	mkdir -p "$apt_dir/state/lists/partial" "$apt_dir/cache/archives/partial"
+	sed -nE "s|^deb (\[.*\] )?(https?:[^ ]+) trixie .*|deb [signed-by=$keys] \2 $apt_suite main|p" \
+		"$toolchain/etc/apt/sources.list" | head -n 1 >"$apt_dir/sources.list"
+	apt apt-get update -o APT::Update::Error-Mode=any && touch "$apt_dir/updated"
 }
 
 is_fresh() {
-	[[ -n $(find "$KERNELS/apt/updated" -mmin -1440 2>/dev/null) ]]
+	[[ -n $(find "$apt_dir/updated" -mmin -1440 2>/dev/null) ]]
 }
 
 # fetch DIR PACKAGE...: downloads packages into the new directory DIR.
