@@ -4,16 +4,22 @@
 
 /* What the tests have to do to the task that runs them, and to look at; not for the kernel. */
 #if IS_BUILTIN(CONFIG_KUNIT)
-#include <kunit/test-bug.h>
+#include <kunit/resource.h>
 #include <kunit/test.h>
 #include <linux/cred.h>
 #include <linux/dcache.h>
 #include <linux/fs.h>
 #include <linux/fs_struct.h>
 #include <linux/mman.h>
+#include <linux/mount.h>
 #include <linux/pid.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
+
+__rust_helper void rust_helper_kunit_mark_skipped(struct kunit *test, const char *reason)
+{
+	kunit_mark_skipped(test, "%s", reason);
+}
 
 /*
  * Gives a test's thread the root and the working directory of the first process: a kernel thread
@@ -57,10 +63,62 @@ __rust_helper int rust_helper_kunit_attach_fs(void)
 	return 0;
 }
 
-/* A page of user memory that goes with the test, or an error number. */
-__rust_helper unsigned long rust_helper_kunit_user_page(void)
+static struct vfsmount *kunit_tmpfs_mnt;
+
+static void kunit_tmpfs_unmount(void *unused)
 {
-	return kunit_vm_mmap(kunit_get_current_test(), NULL, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
+	kern_unmount(kunit_tmpfs_mnt);
+	kunit_tmpfs_mnt = NULL;
+}
+
+/*
+ * The tmpfs of the test that runs, which goes with it: one test runs at a time. It is not mounted
+ * in any namespace, so that it is there at boot, too.
+ */
+__rust_helper struct vfsmount *rust_helper_kunit_tmpfs(struct kunit *test)
+{
+	struct file_system_type *type;
+	struct vfsmount *mnt;
+	int ret;
+
+	if (kunit_tmpfs_mnt)
+		return kunit_tmpfs_mnt;
+
+	/* Without CONFIG_TMPFS there is one in which nothing can be created. */
+	type = IS_ENABLED(CONFIG_TMPFS) ? get_fs_type("tmpfs") : NULL;
+	if (!type)
+		return ERR_PTR(-EOPNOTSUPP);
+	mnt = kern_mount(type);
+	if (IS_ERR(mnt))
+		return mnt;
+	kunit_tmpfs_mnt = mnt;
+	ret = kunit_add_action_or_reset(test, kunit_tmpfs_unmount, NULL);
+	return ret ? ERR_PTR(ret) : mnt;
+}
+
+/* Opens a device by its name in devtmpfs, which need not be mounted anywhere. */
+__rust_helper struct file *rust_helper_kunit_open_device(const char *name)
+{
+	struct file_system_type *type;
+	struct path root;
+	struct file *file;
+
+	type = IS_ENABLED(CONFIG_DEVTMPFS) ? get_fs_type("devtmpfs") : NULL;
+	if (!type)
+		return ERR_PTR(-EOPNOTSUPP);
+	root.mnt = vfs_kern_mount(type, SB_KERNMOUNT, type->name, NULL);
+	if (IS_ERR(root.mnt))
+		return ERR_CAST(root.mnt);
+	root.dentry = root.mnt->mnt_root;
+	file = file_open_root(&root, name, O_RDWR, 0);
+	mntput(root.mnt);
+	return file;
+}
+
+/* A page of user memory that goes with the test, or an error number. */
+__rust_helper unsigned long rust_helper_kunit_user_page(struct kunit *test)
+{
+	return kunit_vm_mmap(test, NULL, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
 			     MAP_ANONYMOUS | MAP_PRIVATE, 0);
 }
 

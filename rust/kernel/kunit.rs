@@ -2,4 +2,5 @@
 
 //! KUnit-based tests.
 
+#[cfg(CONFIG_KUNIT = "y")]
 pub(in crate::kernel_next) mod support;

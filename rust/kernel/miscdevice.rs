@@ -221,15 +221,11 @@ impl<T: MiscDevice> VTable<T> {
 mod tests {
     use super::*;
     use crate::kernel_next::kunit::support;
-    use core::ptr::NonNull;
-    use kernel::{
-        error::from_err_ptr,
-        sync::{
-            aref::ARef,
-            atomic::{
-                ordering::Relaxed,
-                Atomic, //
-            }, //
+    use kernel::sync::{
+        aref::ARef,
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
         }, //
     };
 
@@ -306,26 +302,14 @@ mod tests {
     }
 
     fn register() -> Result<Pin<KBox<Registration<Hello>>>> {
-        support::attach_fs()?;
         SEEN.opened.store(0, Relaxed);
         SEEN.released.store(0, Relaxed);
         SEEN.dropped.store(0, Relaxed);
         KBox::pin_init(Registration::new(c"kunit_hello"), GFP_KERNEL)
     }
 
-    /// Opens the device as a process would.
     fn open() -> Result<ARef<File>> {
-        // SAFETY: The name is terminated. CAST: Flags fit.
-        let file = unsafe {
-            bindings::filp_open(
-                c"/dev/kunit_hello".as_char_ptr(),
-                bindings::O_RDWR as c_int,
-                0,
-            )
-        };
-        let file = NonNull::new(from_err_ptr(file)?).ok_or(ENOENT)?;
-        // SAFETY: The function returned a reference to a new file, whose position nobody uses.
-        Ok(unsafe { ARef::from_raw(file.cast()) })
+        support::open_device(c"kunit_hello")
     }
 
     fn op(file: &File) -> &bindings::file_operations {
@@ -335,7 +319,6 @@ mod tests {
 
     #[test]
     fn device_is_there_while_it_is_registered() -> Result {
-        support::attach_fs()?;
         assert_eq!(open().err(), Some(ENOENT));
         for round in 1..=2 {
             let device = register()?;

@@ -395,7 +395,7 @@ mod tests {
     const BLOCK: usize = 4096;
 
     fn dir() -> Result<Path> {
-        support::scratch(b"kunit-backing")
+        support::scratch_on_disk(b"kunit-backing")
     }
 
     fn file() -> Result<ARef<File>> {

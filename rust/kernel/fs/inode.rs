@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn operations_tell_what_an_inode_is_good_for() -> Result {
-        let dir = support::scratch(b"kunit-inode")?;
+        let dir = support::scratch_on_disk(b"kunit-inode")?;
         let inode = dir.dentry.inode().ok_or(ENOENT)?;
         assert!(inode.is_cache_dir());
         assert!(inode.is_cache_root());

@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn room_makes_sense() -> Result {
-        let dir = scratch()?;
+        let dir = support::scratch_on_disk(b"kunit-path")?;
         assert!(dir.mount.can_statfs_and_sync());
         let room = dir.mount.statfs()?;
         assert!(room.block_size >= 512 && room.blocks > 0 && room.files > 0);

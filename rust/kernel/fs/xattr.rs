@@ -81,7 +81,7 @@ mod tests {
     const NAME: &CStr = c"user.kunit";
 
     fn dir() -> Result<Path> {
-        support::scratch(b"kunit-xattr")
+        support::scratch_on_disk(b"kunit-xattr")
     }
 
     fn remove(dentry: &Dentry) -> Result {
