@@ -136,7 +136,7 @@ impl Cache {
     pub(crate) fn retire(&self, service: &mut fscache::Cache<CacheFilesBackend>) {
         // From here on nobody waits for the daemon, so that everybody gets done.
         self.ondemand.kill();
-        service.withdraw(|| self.ondemand.withdraw_cookies());
+        service.withdraw();
         self.ondemand.flush();
         let synced = with_cred(&self.cred, || self.mount().sync());
         if let Err(e) = synced {

@@ -70,10 +70,8 @@ impl Backend for CacheFilesBackend {
             }
             return Err(EINVAL);
         }
-        Attachment::look_up(volume.into(), cookie).inspect_err(|e| {
-            cookie.set_object_size(e.to_errno().into());
-            step!("cookie {:x}: lookup failed: {:?}\n", cookie.debug_id(), e);
-        })
+        Attachment::look_up(volume.into(), cookie)
+            .inspect_err(|e| step!("cookie {:x}: lookup failed: {:?}\n", cookie.debug_id(), e))
     }
 
     fn withdraw_cookie(object: KBox<Attachment>, cookie: &Cookie) {
@@ -86,7 +84,7 @@ impl Backend for CacheFilesBackend {
         false
     }
 
-    fn file(object: &Attachment) -> Option<ARef<File>> {
+    fn begin_operation(object: &Attachment) -> Option<ARef<File>> {
         Some(object.file().into())
     }
 }

@@ -98,7 +98,7 @@ impl Reader {
                 drop(self);
                 read.fail(e);
             }
-            Ok(_) if read.len() == 0 => {
+            Ok(_) if read.is_empty() => {
                 drop(self);
                 read.finish();
             }

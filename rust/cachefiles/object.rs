@@ -41,8 +41,7 @@ use crate::{
         },
         fscache::{
             Cookie,
-            Lookup,
-            ObjectCount, //
+            Lookup, //
         }, //
     },
     key::{
@@ -208,14 +207,6 @@ impl Object {
             .is_none_or(|cookie| cookie.is_given_up())
     }
 
-    /// Starts to withdraw the cookie.
-    pub(crate) fn withdraw(&self) {
-        let cookie = self.cookie.lock().clone();
-        if let Some(cookie) = cookie {
-            cookie.withdraw();
-        }
-    }
-
     /// Records that the daemon has written blocks.
     pub(crate) fn mark_written(&self, blocks: Range<u64>) -> Result {
         self.changed.store(1, Relaxed);
@@ -307,14 +298,11 @@ pub(crate) struct Attachment {
     /// Whether the file has its name already.
     linked: bool,
     volume: Arc<Volume>,
-    /// Present until the end of [`Self::withdraw`].
-    count: Option<ObjectCount>,
 }
 
 impl Attachment {
     /// Asks the daemon for an object, then finds or makes its file.
     pub(crate) fn look_up(volume: Arc<Volume>, cookie: &Lookup<'_>) -> Result<KBox<Self>> {
-        let count = cookie.count_object()?;
         let name = cook_key(cookie.key(), sha256)?;
         let cache = volume.cache().clone();
         let object = Object::new(cache.ondemand().clone(), cookie)?;
@@ -326,7 +314,7 @@ impl Attachment {
             object.key.populate(key);
         });
         let found = opened.and_then(|size| {
-            cookie.set_object_size(i64::try_from(size).map_err(|_| EFBIG)?);
+            cookie.set_object_size(size)?;
             with_cred(cache.cred(), || {
                 Self::find_file(&volume, cookie, &object, &name, size)
                     .inspect_err(|e| cache.doubt(*e))
@@ -342,7 +330,6 @@ impl Attachment {
                     name,
                     linked,
                     volume,
-                    count: Some(count),
                 },
                 GFP_KERNEL,
             )?;
@@ -425,8 +412,7 @@ impl Attachment {
             return Ok(None);
         }
         let (mut aux, mut buf) = ([0; AUX_MAX], [0; 512]);
-        let aux_len = cookie.copy_aux(&mut aux);
-        let aux = aux.get(..aux_len).unwrap_or_default();
+        let aux = cookie.aux(&mut aux);
         match xattr::get(dentry, XATTR_NAME, &mut buf) {
             Ok(len) => {
                 let found = buf.get(..len).unwrap_or_default();
@@ -498,8 +484,7 @@ impl Attachment {
     }
 
     /// Gives the file its name, or removes it, and lets go of it (`cachefiles_withdraw_cookie()`).
-    pub(crate) fn withdraw(mut self, cookie: &Cookie) {
-        let count = self.count.take();
+    pub(crate) fn withdraw(self, cookie: &Cookie) {
         let cache = self.volume.cache().clone();
         cache.ondemand().close(&self.object);
         let map = self.object.detach();
@@ -521,9 +506,6 @@ impl Attachment {
             }
             drop(self);
         });
-        drop(cache);
-        // Last: from here on the cache may go, and the module with it.
-        drop(count);
     }
 
     /// Removes the file, if it has a name.
@@ -565,8 +547,7 @@ impl Attachment {
     /// Gives a new file its attribute and its name (`cachefiles_commit_tmpfile()`).
     fn commit(&self, cookie: &Cookie, write: &WriteAccess<'_>) -> Result {
         let mut aux = [0; AUX_MAX];
-        let aux_len = cookie.copy_aux(&mut aux);
-        let aux = aux.get(..aux_len).unwrap_or_default();
+        let aux = cookie.aux(&mut aux);
         let value = Value::object(self.size, Content::NoData, aux);
         let fan = self.volume.fanout(cookie.key_hash())?;
         xattr::set(

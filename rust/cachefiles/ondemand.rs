@@ -334,15 +334,6 @@ impl Ondemand {
         }
     }
 
-    /// Starts to withdraw all cookies that have an object.
-    pub(crate) fn withdraw_cookies(&self) {
-        let mut from = 0;
-        while let Some((object, next)) = self.with(|table| table.next_object(from)) {
-            object.withdraw();
-            from = next;
-        }
-    }
-
     /// Ends everything: whoever waits for the daemon is told that there is none.
     pub(crate) fn kill(&self) {
         self.with(|table| table.kill());

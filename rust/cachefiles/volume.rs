@@ -90,9 +90,7 @@ impl Volume {
                 Ok(len) => {
                     let found = buf.get(..len).unwrap_or_default();
                     let mut coherency = [0; AUX_MAX];
-                    let coherency_len = volume.copy_coherency(&mut coherency);
-                    let coherency = coherency.get(..coherency_len).unwrap_or_default();
-                    if check_volume(found, coherency).is_ok() {
+                    if check_volume(found, volume.coherency(&mut coherency)).is_ok() {
                         return Ok(dir);
                     }
                 }
@@ -136,7 +134,6 @@ impl Volume {
 fn set_coherency(cache: &Cache, dir: &Dentry, volume: &fscache::Volume) -> Result {
     let write = cache.mount().want_write()?;
     let mut coherency = [0; AUX_MAX];
-    let len = volume.copy_coherency(&mut coherency);
-    let value = Value::volume(coherency.get(..len).unwrap_or_default());
+    let value = Value::volume(volume.coherency(&mut coherency));
     xattr::set(dir, XATTR_NAME, value.as_bytes(), &write)
 }

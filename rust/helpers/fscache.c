@@ -27,24 +27,6 @@ __rust_helper void rust_helper_fscache_wait_for_objects(struct fscache_cache *ca
 	fscache_wait_for_objects(cache);
 }
 
-__rust_helper
-bool rust_helper_fscache_cookie_test_flag(const struct fscache_cookie *cookie, unsigned int flag)
-{
-	return test_bit(flag, &cookie->flags);
-}
-
-__rust_helper
-void rust_helper_fscache_cookie_assign_flag(struct fscache_cookie *cookie, unsigned int flag,
-					    bool value)
-{
-	assign_bit(flag, &cookie->flags, value);
-}
-
-__rust_helper int rust_helper_fscache_volume_pin(struct fscache_volume *volume)
-{
-	return atomic_inc_return(&volume->n_accesses);
-}
-
 __rust_helper void rust_helper_fscache_count_read(void)
 {
 	fscache_count_read();

@@ -14,9 +14,82 @@
 //! | [`Backend::acquire_volume`] | gives `B::Volume` | an access to the cache |
 //! | [`Backend::lookup_cookie`] | gives `B::Object` | accesses to the volume and the cookie |
 //! | [`Backend::withdraw_cookie`] | takes `B::Object` | nobody has an access to the cookie |
-//! | [`Backend::free_volume`] | takes `B::Volume` | nobody has an access to the volume |
+//! | [`Backend::free_volume`] | takes `B::Volume` | nobody else has an access to the volume |
 //!
-//! All four are called in process context and may sleep; a cookie's calls never overlap.
+//! All are called in process context and may sleep. Of one cookie's calls, those that give, take
+//! and invalidate never overlap; operations begin and read at any time between.
+//!
+//! # Examples
+//!
+//! A cache in which nothing is found.
+//!
+//! ```
+//! use kernel::{
+//!     fs::File,
+//!     fscache::{
+//!         Backend,
+//!         Cookie,
+//!         Lookup,
+//!         PreparedCache,
+//!         Volume, //
+//!     },
+//!     netfs::{
+//!         CacheIo,
+//!         CacheRead, //
+//!     },
+//!     prelude::*,
+//!     sync::aref::ARef, //
+//! };
+//!
+//! struct Empty;
+//!
+//! impl Backend for Empty {
+//!     type Cache = KBox<u32>;
+//!     type Volume = KBox<u32>;
+//!     type Object = KBox<u32>;
+//!
+//!     const NAME: &'static CStr = c"empty";
+//!
+//!     fn acquire_volume(_cache: &u32, volume: &Volume) -> Result<KBox<u32>> {
+//!         pr_info!("volume {:x}\n", volume.debug_id());
+//!         Ok(KBox::new(volume.debug_id(), GFP_KERNEL)?)
+//!     }
+//!
+//!     fn free_volume(_data: KBox<u32>, volume: &Volume) {
+//!         pr_info!("volume {:x} is gone\n", volume.debug_id());
+//!     }
+//!
+//!     fn lookup_cookie(_volume: &u32, _cookie: &Lookup<'_>) -> Result<KBox<u32>> {
+//!         Err(ENOENT)
+//!     }
+//!
+//!     fn withdraw_cookie(_object: KBox<u32>, _cookie: &Cookie) {}
+//!
+//!     fn invalidate_cookie(_object: &u32, _cookie: &Cookie) -> bool {
+//!         false
+//!     }
+//!
+//!     fn begin_operation(_object: &u32) -> Option<ARef<File>> {
+//!         None
+//!     }
+//! }
+//!
+//! impl CacheIo for Empty {
+//!     type Reader = ();
+//!
+//!     fn reader(_object: &u32) {}
+//!
+//!     fn read(_reader: (), _pos: i64, read: CacheRead) {
+//!         read.fail(EIO);
+//!     }
+//! }
+//!
+//! let prepared = PreparedCache::new(c"rust_doctest_empty")?;
+//! let cache = prepared.add::<Empty>(KBox::new(0, GFP_KERNEL)?)?;
+//! // Network file systems may use it from here on, and no longer from here:
+//! drop(cache);
+//! # Ok::<(), Error>(())
+//! ```
 
 mod cache;
 mod cookie;
@@ -28,7 +101,6 @@ mod volume;
 pub(crate) use self::{
     cache::{
         Cache,
-        ObjectCount,
         PreparedCache, //
     },
     cookie::{
@@ -45,7 +117,12 @@ use kernel::{
     types::ForeignOwnable, //
 };
 
+/// The most bytes that the coherency data of a volume or the auxiliary data of a cookie can have.
+pub(crate) const DATA_MAX: usize = 255;
+
 /// A cache backend (`struct fscache_cache_ops`).
+///
+/// See the [module's description](self) for when each function is called.
 pub(crate) trait Backend: Sized + 'static {
     /// What a cache is to the backend.
     type Cache: ForeignOwnable + Send + Sync;
@@ -57,7 +134,11 @@ pub(crate) trait Backend: Sized + 'static {
     /// The name of the backend.
     const NAME: &'static CStr;
 
-    /// Represents a volume in the cache. On an error, nothing of the volume is cached.
+    /// Represents a volume in the cache.
+    ///
+    /// # Errors
+    ///
+    /// On any, nothing of the volume is cached, until it is tried again for the lookup of a cookie.
     fn acquire_volume(
         cache: <Self::Cache as ForeignOwnable>::Borrowed<'_>,
         volume: &Volume,
@@ -66,8 +147,12 @@ pub(crate) trait Backend: Sized + 'static {
     /// Ends the representation of a volume.
     fn free_volume(data: Self::Volume, volume: &Volume);
 
-    /// Finds or makes a cookie's object. On an error, nothing of the cookie is cached until it is
-    /// looked up again.
+    /// Finds or makes a cookie's object.
+    ///
+    /// # Errors
+    ///
+    /// On any, nothing of the cookie is cached until it is looked up again. A cookie that
+    /// [wants its size](Cookie::wants_cache_size) from the cache gets the error number instead.
     fn lookup_cookie(
         volume: <Self::Volume as ForeignOwnable>::Borrowed<'_>,
         cookie: &Lookup<'_>,
@@ -76,13 +161,33 @@ pub(crate) trait Backend: Sized + 'static {
     /// Ends the representation of a cookie.
     fn withdraw_cookie(object: Self::Object, cookie: &Cookie);
 
-    /// Throws away what is cached of a cookie. Returns whether caching can go on; if not, the
-    /// object is withdrawn.
+    /// Throws away what is cached of a cookie.
+    ///
+    /// Returns whether caching can go on with the object; if not, it is withdrawn.
     fn invalidate_cookie(
         object: <Self::Object as ForeignOwnable>::Borrowed<'_>,
         cookie: &Cookie,
     ) -> bool;
 
-    /// The file that an operation on a cookie goes to, if there is one.
-    fn file(object: <Self::Object as ForeignOwnable>::Borrowed<'_>) -> Option<ARef<File>>;
+    /// Begins an operation on a cookie: gives the file that it goes to, which is kept until the
+    /// operation ends. Without one, nothing can be read.
+    fn begin_operation(
+        object: <Self::Object as ForeignOwnable>::Borrowed<'_>,
+    ) -> Option<ARef<File>>;
+}
+
+/// Copies data that C code may be changing: then the result is some mixture, as it is for C code
+/// that copies it.
+///
+/// # Safety
+///
+/// The `len` bytes at `from` must be valid for reading.
+unsafe fn copy_shared(from: *const u8, len: u8, buf: &mut [u8; DATA_MAX]) -> &[u8] {
+    // PANIC: The length of the array is the largest value of the type.
+    let buf = &mut buf[..usize::from(len)];
+    for (i, byte) in buf.iter_mut().enumerate() {
+        // SAFETY: As the caller guarantees; volatile, because others may write meanwhile.
+        *byte = unsafe { from.add(i).read_volatile() };
+    }
+    buf
 }

@@ -4,8 +4,34 @@
 //!
 //! C header: [`include/linux/netfs.h`](srctree/include/linux/netfs.h)
 //!
+//! This is what an on-demand cache needs, which is asked for all data, and to which no network file
+//! system writes: those writes are refused.
+//!
 //! The layout of `struct netfs_cache_ops` differs between kernel versions, so the table is built
 //! here and nowhere else, by field name.
+//!
+//! # Examples
+//!
+//! How a backend may read from a file that holds all of the data.
+//!
+//! ```
+//! use kernel::{
+//!     fs::File,
+//!     netfs::CacheRead,
+//!     prelude::*,
+//!     sync::aref::ARef, //
+//! };
+//!
+//! fn read(file: ARef<File>, pos: i64, mut read: CacheRead) {
+//!     // What is in memory first.
+//!     match read.read_cached(&file, pos) {
+//!         Err(e) => read.fail(e),
+//!         Ok(_) if read.is_empty() => read.finish(),
+//!         // CAST: A length in a file.
+//!         Ok(cached) => read.read_direct(file, pos + cached as i64),
+//!     }
+//! }
+//! ```
 
 use crate::{
     bindings,
@@ -13,6 +39,7 @@ use crate::{
         compat::ENOBUFS,
         fs::backing,
         fscache::{
+            stats,
             Backend,
             Cookie, //
         },
@@ -27,10 +54,7 @@ use kernel::{
     fs::File,
     prelude::*,
     sync::aref::ARef,
-    types::{
-        ForeignOwnable,
-        Opaque, //
-    }, //
+    types::ForeignOwnable, //
 };
 
 /// The promise to tell the owner of a request, once, how it ended.
@@ -71,51 +95,29 @@ impl Drop for Termination {
     }
 }
 
-/// An operation on a cookie (`struct netfs_cache_resources`).
+/// The object that an operation is on.
 ///
-/// # Invariants
+/// # Safety
 ///
-/// Between `begin_operation` and `end_operation` of the backend `B`: `cache_priv` is a cookie with
-/// an access held, `cache_priv2` is null or a file to which a reference is held.
-#[repr(transparent)]
-pub(crate) struct CacheResources<B>(Opaque<bindings::netfs_cache_resources>, PhantomData<B>);
-
-impl<B: Backend> CacheResources<B> {
-    /// # Safety
-    ///
-    /// `ptr` must be valid and fulfil the invariants for `'a`.
-    unsafe fn from_raw<'a>(ptr: *mut bindings::netfs_cache_resources) -> &'a Self {
-        // INVARIANT: As the caller guarantees. SAFETY: Likewise.
-        unsafe { &*ptr.cast() }
-    }
-
-    /// The cookie that the operation is on.
-    pub(crate) fn cookie(&self) -> &Cookie {
-        // SAFETY: By the invariant.
-        unsafe { Cookie::from_raw((*self.0.get()).cache_priv.cast()) }
-    }
-
-    /// The backend's representation of the cookie.
-    pub(crate) fn object(&self) -> Option<<B::Object as ForeignOwnable>::Borrowed<'_>> {
-        // SAFETY: The access to the cookie keeps the object from being withdrawn, that is, from
-        // being taken away from it.
-        unsafe { self.cookie().object::<B>() }
-    }
-
-    /// The backing file.
-    pub(crate) fn file(&self) -> Option<&File> {
-        // SAFETY: By the invariant.
-        let file: *const bindings::file = unsafe { (*self.0.get()).cache_priv2 }.cast();
-        // SAFETY: By the invariant; the backend gave it up, so nobody uses its position.
-        (!file.is_null()).then(|| unsafe { File::from_raw_file(file) })
-    }
+/// `res` must be valid, with a cookie of the backend `B` as its `cache_priv`, to which an access is
+/// held for `'a` and which is not being looked up.
+unsafe fn object<'a, B: Backend>(
+    res: *const bindings::netfs_cache_resources,
+) -> Option<<B::Object as ForeignOwnable>::Borrowed<'a>> {
+    // SAFETY: As the caller guarantees; whoever has an access to a cookie has a reference to it.
+    let cookie = unsafe { Cookie::from_raw((*res).cache_priv.cast()) };
+    // SAFETY: As the caller guarantees. The access keeps the object from being withdrawn.
+    unsafe { cookie.object::<B>() }
 }
 
 /// A request to read from the cache: where the data goes, and the promise to tell when it is there.
 ///
-/// The memory is the owner's again once that is told, so the two go together.
+/// The memory is the owner's again once that is told, so the two go together. May be kept, and
+/// ended, by any task; until then the cookie's object is not withdrawn. Dropping it ends the request
+/// with `EIO`.
+#[must_use = "dropping it ends the request with an error"]
 pub(crate) struct CacheRead {
-    // Not used any more once the owner is told.
+    // Not used any more once the owner is told: dropped before.
     to: KernelIter,
     /// Bytes that were read already.
     before: usize,
@@ -124,12 +126,19 @@ pub(crate) struct CacheRead {
 
 impl CacheRead {
     /// The bytes that are still to be read.
+    #[inline]
     pub(crate) fn len(&mut self) -> usize {
         self.to.len()
     }
 
-    /// Takes what the page cache of `file` has, without waiting for a disk, and returns how many
-    /// bytes that was.
+    /// Whether there is nothing left to be read.
+    #[inline]
+    pub(crate) fn is_empty(&mut self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes what the page cache of `file` has at `pos`, in bytes, without waiting for a disk, and
+    /// returns how many bytes that was.
     ///
     /// # Errors
     ///
@@ -140,7 +149,8 @@ impl CacheRead {
         Ok(len)
     }
 
-    /// Reads the rest from `file`, past the page cache if it can, and ends the request.
+    /// Reads the rest from `file` at `pos`, in bytes, past the page cache if it can, and ends the
+    /// request. May sleep, and may return before the request has ended.
     pub(crate) fn read_direct(self, file: ARef<File>, pos: i64) {
         let CacheRead { to, before, done } = self;
         let end = move |ret: Result<usize>| done.done(ret.map(|len| before + len));
@@ -149,29 +159,37 @@ impl CacheRead {
         }
     }
 
-    /// Ends the request: all is read that there is.
+    /// Ends the request: all is read that there is. The owner is told at once, and may do a lot.
     pub(crate) fn finish(self) {
-        let CacheRead { before, done, .. } = self;
-        done.done(Ok(before));
+        let before = self.before;
+        self.into_promise().done(Ok(before));
     }
 
-    /// Ends the request with an error.
+    /// Ends the request with an error. The owner is told at once, and may do a lot.
     pub(crate) fn fail(self, error: Error) {
-        let CacheRead { done, .. } = self;
-        done.done(Err(error));
+        self.into_promise().done(Err(error));
+    }
+
+    /// Gives the memory up, which comes before the owner is told.
+    fn into_promise(self) -> Termination {
+        self.done
     }
 }
 
-/// I/O that a backend does.
+/// I/O that a backend does (`struct netfs_cache_ops`).
 pub(crate) trait CacheIo: Backend {
     /// What is needed to read from an object. Owned, because the object may go as soon as the read
     /// is done, which may be before [`Self::read`] returns.
     type Reader;
 
-    /// Gets ready to read from an object.
+    /// Gets ready to read from an object. May sleep.
     fn reader(object: <Self::Object as ForeignOwnable>::Borrowed<'_>) -> Self::Reader;
 
-    /// Reads data. May sleep.
+    /// Reads data at `pos`, in bytes, which may be negative if the owner of the request errs. May
+    /// sleep.
+    ///
+    /// When this is called memory may be short, and the pages that it goes to are locked: what is
+    /// allocated must be had without waiting for a network file system.
     fn read(reader: Self::Reader, pos: i64, read: CacheRead);
 }
 
@@ -179,25 +197,29 @@ pub(crate) trait CacheIo: Backend {
 ///
 /// # Safety
 ///
-/// `res` must be valid, with a cookie of the backend `B`, to which an access is held, as its
-/// `cache_priv`.
-pub(crate) unsafe fn begin_operation<B: CacheIo>(
+/// `res` must be valid and nobody else's for the time of the call; its `cache_priv` must be a cookie
+/// of the backend `B`, to which an access is held until the operation ends and which is not being
+/// looked up, its `cache_priv2` null or what this function put there.
+pub(in crate::kernel_next) unsafe fn begin_operation<B: CacheIo>(
     res: *mut bindings::netfs_cache_resources,
     want: bindings::fscache_want_state,
 ) -> bool {
     // SAFETY: As the caller guarantees.
-    let this = unsafe { CacheResources::<B>::from_raw(res) };
-    if this.file().is_none() {
-        // SAFETY: The structure is the caller's to fill.
-        unsafe { (*res).ops = &VTable::<B>::VTABLE };
-        if let Some(file) = this.object().and_then(B::file) {
-            let file = ARef::into_raw(file).cast::<c_void>();
-            // INVARIANT: The reference is put by `end_operation`.
-            // SAFETY: The structure is the caller's to fill.
-            unsafe { (*res).cache_priv2 = file.as_ptr() };
+    let begun = unsafe { !(*res).cache_priv2.is_null() };
+    if begun {
+        return true;
+    }
+    // SAFETY: As the caller guarantees.
+    let file = unsafe { object::<B>(res) }.and_then(B::begin_operation);
+    let has_file = file.is_some();
+    // SAFETY: The structure is this function's to fill. The reference is put by `end_operation`.
+    unsafe {
+        (*res).ops = &VTable::<B>::VTABLE;
+        if let Some(file) = file {
+            (*res).cache_priv2 = ARef::into_raw(file).as_ptr().cast();
         }
     }
-    this.file().is_some() || want == bindings::fscache_want_state_FSCACHE_WANT_PARAMS
+    has_file || want == bindings::fscache_want_state_FSCACHE_WANT_PARAMS
 }
 
 struct VTable<B: CacheIo>(PhantomData<B>);
@@ -205,15 +227,16 @@ struct VTable<B: CacheIo>(PhantomData<B>);
 impl<B: CacheIo> VTable<B> {
     /// # Safety
     ///
-    /// `res` must be of an operation that [`begin_operation::<B>`] began and that has not ended.
+    /// `res` must be of an operation that [`begin_operation::<B>`] began, and that ends with this.
     unsafe extern "C" fn end_operation(res: *mut bindings::netfs_cache_resources) {
         // SAFETY: As the caller guarantees.
         let (cookie, file) = unsafe { ((*res).cache_priv, (*res).cache_priv2) };
         if !file.is_null() {
-            // SAFETY: By the invariant the operation owns a reference.
+            // SAFETY: `begin_operation` put a file there, and a reference to it, which the operation
+            // gives up here.
             unsafe { bindings::fput(file.cast()) };
         }
-        // SAFETY: By the invariant the operation holds an access.
+        // SAFETY: The operation has held an access to the cookie from its begin, and ends once.
         unsafe {
             bindings::fscache_end_cookie_access(
                 cookie.cast(),
@@ -224,9 +247,11 @@ impl<B: CacheIo> VTable<B> {
 
     /// # Safety
     ///
-    /// - `res` must be of an operation that [`begin_operation::<B>`] began.
-    /// - `iter` must be valid for the call; what it refers to, and the operation, until `func` has
-    ///   been called with `data`.
+    /// - `res` must be of an operation that [`begin_operation::<B>`] began, and nobody else's for
+    ///   the time of the call.
+    /// - `func` must allow to be called with `data`, once, from any context.
+    /// - Until that, the operation must not end, and what `iter` refers to must be valid and be used
+    ///   by nobody else. `iter` itself must be valid for the call.
     unsafe extern "C" fn read(
         res: *mut bindings::netfs_cache_resources,
         pos: i64,
@@ -241,18 +266,18 @@ impl<B: CacheIo> VTable<B> {
         };
         // INVARIANT: As the caller guarantees.
         let done = Termination { func, data };
-        // SAFETY: As the caller guarantees.
-        if !unsafe {
+        // SAFETY: As the caller guarantees, the operation is under way.
+        let ready = unsafe {
             bindings::fscache_wait_for_operation(
                 res,
                 bindings::fscache_want_state_FSCACHE_WANT_READ,
             )
-        } {
+        };
+        if !ready {
             done.done(Err(ENOBUFS));
             return ENOBUFS.to_errno();
         }
-        // SAFETY: No preconditions.
-        unsafe { bindings::fscache_count_read() };
+        stats::count_read();
         // SAFETY: As the caller guarantees; the copy is dropped before `func` is called.
         let to = match unsafe { KernelIter::copy_of(iter) } {
             Ok(to) => to,
@@ -266,10 +291,9 @@ impl<B: CacheIo> VTable<B> {
             before: 0,
             done,
         };
-        // SAFETY: As the caller guarantees; not used any more once the request can end.
-        let reader = unsafe { CacheResources::<B>::from_raw(res) }
-            .object()
-            .map(B::reader);
+        // SAFETY: As the caller guarantees; the cookie is active, as was waited for. Not used any
+        // more once the request can end.
+        let reader = unsafe { object::<B>(res) }.map(B::reader);
         match reader {
             Some(reader) => B::read(reader, pos, read),
             None => read.fail(ENOBUFS),

@@ -3,6 +3,7 @@
 //! Caches, and the functions that fscache calls.
 
 use super::{
+    volume::VolumeRef,
     Backend,
     Cookie,
     Lookup,
@@ -27,122 +28,152 @@ use kernel::{
     new_condvar,
     new_spinlock,
     prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNode, //
+    },
     sync::{
+        aref::ARef,
         CondVar,
         SpinLock, //
     },
     types::ForeignOwnable, //
 };
 
-/// A volume that the backend represents.
+/// A value that is lent to the backend's functions.
+///
+/// # Invariants
+///
+/// The pointer comes from `T::into_foreign`, and nobody else takes the value back.
+struct Lent<T: ForeignOwnable>(NonNull<c_void>, PhantomData<T>);
+
+// SAFETY: This owns a `T`, and no more.
+unsafe impl<T: ForeignOwnable + Send> Send for Lent<T> {}
+
+// SAFETY: A shared reference to this is one to the `T` that it owns.
+unsafe impl<T: ForeignOwnable + Sync> Sync for Lent<T> {}
+
+impl<T: ForeignOwnable> Lent<T> {
+    fn new(value: T) -> Self {
+        // SAFETY: `into_foreign` guarantees that it is not null.
+        let ptr = unsafe { NonNull::new_unchecked(value.into_foreign()) };
+        // INVARIANT: Just done.
+        Lent(ptr, PhantomData)
+    }
+
+    fn borrow(&self) -> T::Borrowed<'_> {
+        // SAFETY: By the invariant it comes from `into_foreign`, and is taken back when `self` is
+        // dropped, which is after the borrow.
+        unsafe { T::borrow(self.0.as_ptr()) }
+    }
+}
+
+impl<T: ForeignOwnable> Drop for Lent<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant, and nobody borrows from `self` any more.
+        drop(unsafe { T::from_foreign(self.0.as_ptr()) });
+    }
+}
+
+/// A volume that has a `cache_priv`.
 ///
 /// # Invariants
 ///
 /// The volume is valid for as long as this is in a cache's list: whoever frees it takes it off
 /// the list first.
-struct Attached {
-    volume: NonNull<bindings::fscache_volume>,
-    /// Whether an access is held to keep the volume's count of them above zero.
-    pinned: bool,
-}
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Attached(NonNull<bindings::fscache_volume>);
 
 // SAFETY: A volume may be used by any task.
 unsafe impl Send for Attached {}
 
+impl Attached {
+    /// The name that a volume has in the list.
+    fn key(volume: &Volume) -> Self {
+        // INVARIANT: This one is not put there.
+        Attached(NonNull::from(volume).cast())
+    }
+
+    /// # Safety
+    ///
+    /// `self` must stay in a cache's list for the time of the borrow.
+    unsafe fn volume(&self) -> &Volume {
+        // SAFETY: By the invariant.
+        unsafe { Volume::from_raw(self.0.as_ptr()) }
+    }
+}
+
 /// What `fscache_cache::cache_priv` points to.
-#[pin_data(PinnedDrop)]
+#[pin_data]
 struct Private<B: Backend> {
-    /// A `B::Cache`, as the foreign pointer that is borrowed from.
-    data: NonNull<c_void>,
-    /// The volumes that have a `cache_priv`.
+    data: Lent<B::Cache>,
+    /// The volumes that have a `cache_priv`, and whether an access is held to keep their count of
+    /// accesses above zero.
     ///
     /// A spinlock, because the last thing that happens to a cache may be that a volume leaves the
     /// list: unlocking a mutex may still touch it after somebody else could lock it.
     #[pin]
-    volumes: SpinLock<KVec<Attached>>,
+    volumes: SpinLock<RBTree<Attached, bool>>,
     /// Signalled when one leaves the list.
     #[pin]
     detached: CondVar,
-    _b: PhantomData<B>,
+    /// The cookies that have a `cache_priv`, by their addresses.
+    #[pin]
+    cookies: SpinLock<RBTree<usize, ARef<Cookie>>>,
 }
 
-// SAFETY: `B::Cache` is `Send`.
-unsafe impl<B: Backend> Send for Private<B> {}
-
-// SAFETY: `B::Cache` is `Sync`.
-unsafe impl<B: Backend> Sync for Private<B> {}
+fn address(cookie: &Cookie) -> usize {
+    cookie.as_ptr().addr()
+}
 
 impl<B: Backend> Private<B> {
     fn new(data: B::Cache) -> Result<Pin<KBox<Self>>> {
-        let data = NonNull::new(data.into_foreign()).ok_or(EINVAL)?;
         KBox::pin_init(
             try_pin_init!(Self {
-                data,
-                volumes <- new_spinlock!(KVec::new()),
+                data: Lent::new(data),
+                volumes <- new_spinlock!(RBTree::new()),
                 detached <- new_condvar!(),
-                _b: PhantomData,
+                cookies <- new_spinlock!(RBTree::new()),
             }),
             GFP_KERNEL,
         )
-        .inspect_err(|_| {
-            // SAFETY: It comes from `into_foreign` above, and nothing took it.
-            drop(unsafe { B::Cache::from_foreign(data.as_ptr()) });
-        })
     }
 
     /// # Safety
     ///
-    /// `cache` must be a cache that the backend `B` brought into service, and stay there for `'a`.
-    unsafe fn of<'a>(cache: *const bindings::fscache_cache) -> &'a Self {
-        // SAFETY: As the caller guarantees.
-        unsafe { &*(*cache).cache_priv.cast() }
+    /// The volume must be in a cache that the backend `B` brought into service, and that cache stay
+    /// there for `'a`.
+    unsafe fn of<'a>(volume: &Volume) -> &'a Self {
+        // SAFETY: A volume's cache is valid. `PreparedCache::add` has put this there, and it is
+        // freed after the cache goes out of service.
+        unsafe { &*(*volume.cache()).cache_priv.cast() }
     }
 
-    fn data(&self) -> <B::Cache as ForeignOwnable>::Borrowed<'_> {
-        // SAFETY: It is there until `self` is dropped.
-        unsafe { B::Cache::borrow(self.data.as_ptr()) }
-    }
-
-    /// Puts a volume on the list.
-    fn attach(&self, volume: &Volume) -> Result {
-        loop {
-            let want = {
-                let volumes = self.volumes.lock();
-                (volumes.len() == volumes.capacity()).then(|| 2 * volumes.len().max(4))
-            };
-            let mut larger = KVec::new();
-            if let Some(want) = want {
-                larger.reserve(want, GFP_KERNEL)?;
-            }
-            let mut volumes = self.volumes.lock();
-            if larger.capacity() > volumes.capacity() {
-                // Neither this nor the next push allocates.
-                for attached in volumes.drain_all() {
-                    larger.push_within_capacity(attached)?;
-                }
-                core::mem::swap(&mut *volumes, &mut larger);
-            }
-            // INVARIANT: The thunk `free_volume` takes it off before the volume is freed.
-            let attached = Attached {
-                volume: NonNull::from(volume).cast(),
-                pinned: true,
-            };
-            let done = volumes.push_within_capacity(attached).is_ok();
-            drop(volumes);
-            // `larger`, which is the smaller one now, is freed here.
-            if done {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Takes the backend's representation of a volume away from it.
+    /// Gets a volume's representation from the backend.
     ///
     /// # Safety
     ///
-    /// The volume must have one, which nobody else takes, and nobody may have an access to it.
+    /// The volume must have none and be in this cache, to which an access must be held; nobody else
+    /// may look for a representation meanwhile.
+    unsafe fn acquire_volume(&self, volume: &Volume) -> Result {
+        // INVARIANT: The thunk `free_volume` takes it off before the volume is freed.
+        let node = RBTreeNode::new(Attached::key(volume), true, GFP_KERNEL)?;
+        let data = B::acquire_volume(self.data.borrow(), volume)?;
+        // The access that is counted here is given up by `drain_volumes`.
+        volume.pin();
+        // SAFETY: The member is the backend's to fill, as the caller guarantees.
+        unsafe { (*volume.as_ptr()).cache_priv = data.into_foreign() };
+        let _none = self.volumes.lock().insert(node);
+        Ok(())
+    }
+
+    /// Gives a volume's representation back to the backend.
+    ///
+    /// # Safety
+    ///
+    /// The volume must have one, which nobody else takes, and nobody may use it.
     unsafe fn free_volume(volume: &Volume) {
-        // SAFETY: As the caller guarantees.
+        // SAFETY: As the caller guarantees, it is there, and this function's to take.
         let data = unsafe {
             B::Volume::from_foreign(core::mem::replace(
                 &mut (*volume.as_ptr()).cache_priv,
@@ -152,26 +183,25 @@ impl<B: Backend> Private<B> {
         B::free_volume(data, volume);
     }
 
+    /// Gives up the access that pins a volume to the caller, if there is one left.
+    fn unpin_volume(&self) -> Option<VolumeRef> {
+        let mut volumes = self.volumes.lock();
+        for (attached, pinned) in volumes.iter_mut() {
+            if core::mem::replace(pinned, false) {
+                // SAFETY: It is on the list, which is locked.
+                let volume = unsafe { attached.volume() }.try_get();
+                // Of one that is being freed, nobody counts the accesses any more.
+                if volume.is_some() {
+                    return volume;
+                }
+            }
+        }
+        None
+    }
+
     /// Waits until nobody has an access to any volume. None can be had anew.
     fn drain_volumes(&self) {
-        loop {
-            let next = {
-                let mut volumes = self.volumes.lock();
-                let next = volumes.iter_mut().find(|attached| attached.pinned);
-                next.and_then(|attached| {
-                    attached.pinned = false;
-                    // A volume that is being freed has no accesses.
-                    // SAFETY: It is on the list, which is locked.
-                    unsafe { Volume::from_raw(attached.volume.as_ptr()) }.try_get()
-                })
-            };
-            let Some(volume) = next else {
-                let volumes = self.volumes.lock();
-                if volumes.iter().any(|attached| attached.pinned) {
-                    continue;
-                }
-                return;
-            };
+        while let Some(volume) = self.unpin_volume() {
             // SAFETY: The reference keeps it valid, and the pin is this function's to give up.
             unsafe { bindings::fscache_withdraw_volume(volume.as_ptr()) };
         }
@@ -180,17 +210,17 @@ impl<B: Backend> Private<B> {
     /// Takes all volumes away from fscache.
     fn detach_volumes(&self) {
         let mut volumes = self.volumes.lock();
-        while let Some(attached) = volumes.last() {
+        while let Some(cursor) = volumes.cursor_front() {
+            let (attached, _) = cursor.current();
             // SAFETY: It is on the list, which is locked.
-            let volume = unsafe { Volume::from_raw(attached.volume.as_ptr()) };
-            match volume.try_get() {
+            match unsafe { attached.volume() }.try_get() {
                 Some(volume) => {
-                    volumes.pop();
+                    let node = volumes.remove_node(&Attached::key(&volume));
                     drop(volumes);
                     // SAFETY: What is on the list has one; it is off the list now, and
                     // `drain_volumes` saw to the accesses.
                     unsafe { Self::free_volume(&volume) };
-                    drop(volume);
+                    drop((node, volume));
                     volumes = self.volumes.lock();
                 }
                 // It is being freed: that takes it off the list.
@@ -198,32 +228,106 @@ impl<B: Backend> Private<B> {
             }
         }
     }
-}
 
-#[pinned_drop]
-impl<B: Backend> PinnedDrop for Private<B> {
-    fn drop(self: Pin<&mut Self>) {
-        // SAFETY: It comes from `into_foreign`, and nobody borrows from `self` any more.
-        drop(unsafe { B::Cache::from_foreign(self.data.as_ptr()) });
+    /// Gets a cookie's object from the backend.
+    ///
+    /// # Safety
+    ///
+    /// The cookie must have none and be in this cache, in a volume that is represented and to which
+    /// an access is held.
+    unsafe fn look_up_cookie(&self, cookie: &Lookup<'_>) -> Result {
+        let node = RBTreeNode::new(address(cookie), ARef::from(&**cookie), GFP_KERNEL)?;
+        // SAFETY: The volume has a representation, which is not taken away while somebody has an
+        // access to the volume.
+        let volume = unsafe { B::Volume::borrow((*cookie.volume().as_ptr()).cache_priv) };
+        let object = B::lookup_cookie(volume, cookie)?;
+        let _none = self.cookies.lock().insert(node);
+        // SAFETY: The cache is valid. It cannot go out of service before this is counted, because
+        // an access to the volume is held.
+        unsafe { bindings::fscache_count_object(cookie.volume().cache()) };
+        // SAFETY: The member is the backend's to fill during the lookup.
+        unsafe { (*cookie.as_ptr()).cache_priv = object.into_foreign() };
+        Ok(())
+    }
+
+    /// Gives a cookie's object back to the backend. The cache, and with it `self`, may go as soon
+    /// as this is counted; that comes last.
+    ///
+    /// # Safety
+    ///
+    /// `this` must be valid, and the cookie be in its cache. It must have an object, which nobody
+    /// else takes, and nobody may use it.
+    unsafe fn withdraw_cookie(this: *const Self, cookie: &Cookie) {
+        // SAFETY: As the caller guarantees, it is there, and this function's to take.
+        let object = unsafe {
+            B::Object::from_foreign(core::mem::replace(
+                &mut (*cookie.as_ptr()).cache_priv,
+                core::ptr::null_mut(),
+            ))
+        };
+        B::withdraw_cookie(object, cookie);
+        // SAFETY: The object is still counted.
+        let node = unsafe { (*this).cookies.lock().remove_node(&address(cookie)) };
+        // Not under the lock: dropping a reference may sleep.
+        drop(node);
+        // SAFETY: The cache is valid, and has counted this object.
+        unsafe { bindings::fscache_uncount_object(cookie.volume().cache()) };
+    }
+
+    /// The first cookie with an object whose address is `from` or larger.
+    fn next_cookie(&self, from: usize) -> Option<ARef<Cookie>> {
+        let cookies = self.cookies.lock();
+        let cursor = cookies.cursor_lower_bound(&from)?;
+        let (_, cookie) = cursor.current();
+        Some(cookie.clone())
+    }
+
+    /// Starts to withdraw all cookies that have an object. None gets one anew.
+    fn withdraw_cookies(&self) {
+        let mut from = 0;
+        while let Some(cookie) = self.next_cookie(from) {
+            from = address(&cookie) + 1;
+            cookie.withdraw();
+        }
     }
 }
 
 /// A cache's name, taken, so that nobody else can bring a cache of that name into service.
+/// Dropping it gives the name back.
 ///
 /// # Invariants
 ///
-/// The cache is valid, in the state "preparing", and this is what has to relinquish it.
+/// The cache is valid, and this is what has to relinquish it. Until [`Self::add`] it is in the state
+/// "preparing".
+#[must_use = "dropping it gives the name back"]
 pub(crate) struct PreparedCache(NonNull<bindings::fscache_cache>);
 
 // SAFETY: A cache is not tied to a task.
 unsafe impl Send for PreparedCache {}
 
 impl PreparedCache {
-    /// Takes a name.
+    /// Takes a name (`fscache_acquire_cache()`). May sleep.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if a cache of that name is in service.
+    /// `EBUSY` if a cache of that name is in service, or getting ready for that.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use kernel::{
+    ///     fscache::PreparedCache,
+    ///     prelude::*, //
+    /// };
+    ///
+    /// let prepared = PreparedCache::new(c"rust_doctest_name")?;
+    /// assert_eq!(
+    ///     PreparedCache::new(c"rust_doctest_name").err(),
+    ///     Some(EBUSY)
+    /// );
+    /// drop(prepared);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn new(name: &CStr) -> Result<Self> {
         // SAFETY: The name is terminated.
         let ptr = unsafe { bindings::fscache_acquire_cache(name.as_char_ptr()) };
@@ -231,7 +335,12 @@ impl PreparedCache {
         NonNull::new(from_err_ptr(ptr)?).map(Self).ok_or(ENOMEM)
     }
 
-    /// Brings the cache into service.
+    /// Brings the cache into service (`fscache_add_cache()`): the backend is called from here on.
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; then `data` is dropped, and the name is given back.
     pub(crate) fn add<B: CacheIo>(self, data: B::Cache) -> Result<Cache<B>> {
         let private = Private::<B>::new(data)?;
         let private_ptr: *const Private<B> = &*private;
@@ -244,6 +353,7 @@ impl PreparedCache {
                 private_ptr.cast_mut().cast(),
             )
         })?;
+        // INVARIANT: Just done.
         Ok(Cache {
             withdrawn: false,
             ptr: self,
@@ -253,14 +363,24 @@ impl PreparedCache {
 }
 
 impl Drop for PreparedCache {
+    #[inline]
     fn drop(&mut self) {
-        // SAFETY: By the invariant it is this value's to relinquish.
+        // SAFETY: By the invariant it is this value's to relinquish. Nobody uses it: it is not in
+        // service yet, or not any more.
         unsafe { bindings::fscache_relinquish_cache(self.0.as_ptr()) };
     }
 }
 
-/// A cache in service. Dropping it takes it out of service, and waits for ever if there are objects
-/// that nobody withdraws: [`Self::withdraw`] comes first.
+/// A cache in service.
+///
+/// Dropping it takes it out of service, as [`Self::withdraw`] does, and gives the name back.
+/// fscache does not hold the backend's module: whatever owns this value has to, as an open file
+/// does, or the value has to be dropped when the module exits.
+///
+/// # Invariants
+///
+/// Unless `withdrawn`, the cache is in service, with `private` as its data.
+#[must_use = "dropping it takes the cache out of service"]
 pub(crate) struct Cache<B: CacheIo> {
     withdrawn: bool,
     // The order of these members matters: the cache is relinquished, which makes fscache forget
@@ -270,18 +390,20 @@ pub(crate) struct Cache<B: CacheIo> {
 }
 
 impl<B: CacheIo> Cache<B> {
-    /// Takes the cache out of service.
+    /// Takes the cache out of service: takes all objects and volumes away from fscache and gives
+    /// them back to the backend. Nothing is done the second time.
     ///
-    /// `withdraw_cookies` has to call [`Cookie::withdraw`] for each cookie that has an object.
-    /// Waits until all objects are gone, then frees the volumes.
-    pub(crate) fn withdraw(&mut self, withdraw_cookies: impl FnOnce()) {
+    /// Sleeps until lookups and operations that are under way have ended, so the backend must have
+    /// seen to it that they do. Must not be called from the backend's functions, which it waits
+    /// for.
+    pub(crate) fn withdraw(&mut self) {
         if core::mem::replace(&mut self.withdrawn, true) {
             return;
         }
-        // SAFETY: The cache is in service; it is withdrawn once.
+        // SAFETY: By the invariant the cache is in service; it is withdrawn once.
         unsafe { bindings::fscache_withdraw_cache(self.ptr.0.as_ptr()) };
         self.private.drain_volumes();
-        withdraw_cookies();
+        self.private.withdraw_cookies();
         // SAFETY: The cache is valid, and the caller may sleep.
         unsafe { bindings::fscache_wait_for_objects(self.ptr.0.as_ptr()) };
         self.private.detach_volumes();
@@ -290,41 +412,7 @@ impl<B: CacheIo> Cache<B> {
 
 impl<B: CacheIo> Drop for Cache<B> {
     fn drop(&mut self) {
-        self.withdraw(|| ());
-    }
-}
-
-/// Counts an object that uses a cache: [`Cache::withdraw`] waits for it to be dropped.
-///
-/// # Invariants
-///
-/// The cache counts this.
-pub(crate) struct ObjectCount(NonNull<bindings::fscache_cache>);
-
-// SAFETY: A cache is not tied to a task.
-unsafe impl Send for ObjectCount {}
-
-// SAFETY: There is nothing to be done with a shared reference.
-unsafe impl Sync for ObjectCount {}
-
-impl Lookup<'_> {
-    /// Counts an object for the cookie.
-    pub(crate) fn count_object(&self) -> Result<ObjectCount> {
-        // SAFETY: A cookie's volume and that one's cache are valid; a lookup holds an access to
-        // the cache, so that it cannot go out of service before this is counted.
-        let cache = unsafe { (*self.volume().as_ptr()).cache };
-        let cache = NonNull::new(cache).ok_or(EIO)?;
-        // SAFETY: As above.
-        unsafe { bindings::fscache_count_object(cache.as_ptr()) };
-        // INVARIANT: Just done.
-        Ok(ObjectCount(cache))
-    }
-}
-
-impl Drop for ObjectCount {
-    fn drop(&mut self) {
-        // SAFETY: By the invariant the cache waits for this, and so is valid.
-        unsafe { bindings::fscache_uncount_object(self.0.as_ptr()) };
+        self.withdraw();
     }
 }
 
@@ -333,67 +421,55 @@ struct VTable<B: CacheIo>(PhantomData<B>);
 impl<B: CacheIo> VTable<B> {
     /// # Safety
     ///
-    /// `volume` must be valid, without a `cache_priv`, in a cache of the backend `B` to which an
-    /// access is held.
+    /// - `volume` must be valid, without a `cache_priv`, in a cache that the backend `B` brought
+    ///   into service and to which an access is held.
+    /// - Calls for one volume must not overlap.
     unsafe extern "C" fn acquire_volume(volume: *mut bindings::fscache_volume) {
         // SAFETY: As the caller guarantees.
         let this = unsafe { Volume::from_raw(volume) };
+        // SAFETY: The access keeps the cache in service.
+        let private = unsafe { Private::<B>::of(this) };
+        // A volume without a representation is not cached.
         // SAFETY: As the caller guarantees.
-        let private = unsafe { Private::<B>::of((*volume).cache) };
-        let Ok(data) = B::acquire_volume(private.data(), this) else {
-            return;
-        };
-        // The cache cannot be withdrawn meanwhile, so nobody looks at the list.
-        if private.attach(this).is_err() {
-            B::free_volume(data, this);
-            return;
-        }
-        // SAFETY: The member is the backend's to fill. The access that is pinned here is given up
-        // by `drain_volumes`.
-        unsafe {
-            (*volume).cache_priv = data.into_foreign();
-            bindings::fscache_volume_pin(volume);
-        }
+        let _ = unsafe { private.acquire_volume(this) };
     }
 
     /// # Safety
     ///
     /// `volume` must be valid, with a `cache_priv` from `acquire_volume`, and nobody may have a
-    /// reference or an access to it.
+    /// reference to it.
     unsafe extern "C" fn free_volume(volume: *mut bindings::fscache_volume) {
-        // SAFETY: As the caller guarantees; the cache stays in service until the list is empty.
-        let private = unsafe { Private::<B>::of((*volume).cache) };
-        // SAFETY: As the caller guarantees; `detach_volumes` cannot get a reference any more.
-        unsafe { Private::<B>::free_volume(Volume::from_raw(volume)) };
+        // SAFETY: As the caller guarantees.
+        let this = unsafe { Volume::from_raw(volume) };
+        // SAFETY: The cache stays in service until the list is empty.
+        let private = unsafe { Private::<B>::of(this) };
+        // SAFETY: As the caller guarantees, so that `detach_volumes` cannot get a reference any
+        // more; and who has no reference has no access.
+        unsafe { Private::<B>::free_volume(this) };
         // Once the volume is off the list, the cache may go; so that comes last.
         let mut volumes = private.volumes.lock();
-        volumes.retain(|attached| attached.volume.as_ptr() != volume);
+        volumes.remove(&Attached::key(this));
         private.detached.notify_all();
         drop(volumes);
     }
 
     /// # Safety
     ///
-    /// `cookie` must be valid, without a `cache_priv`, in a volume with one; accesses to both must
-    /// be held.
+    /// `cookie` must be valid, in the state "looking up" and without a `cache_priv`, in a volume
+    /// with one that `acquire_volume` gave it; accesses to both must be held.
     unsafe extern "C" fn lookup_cookie(cookie: *mut bindings::fscache_cookie) -> bool {
+        // SAFETY: As the caller guarantees. It is looked up until this function returns.
+        let lookup = unsafe { Lookup::new(Cookie::from_raw(cookie)) };
+        // SAFETY: The access to the volume keeps the cache in service.
+        let private = unsafe { Private::<B>::of(lookup.volume()) };
         // SAFETY: As the caller guarantees.
-        let this = unsafe { Cookie::from_raw(cookie) };
-        // SAFETY: As the caller guarantees.
-        let volume = unsafe { B::Volume::borrow((*(*cookie).volume).cache_priv) };
-        // SAFETY: This is the backend's `lookup_cookie`.
-        match B::lookup_cookie(volume, unsafe { &Lookup::new(this) }) {
-            Ok(object) => {
-                // SAFETY: The member is the backend's to fill.
-                unsafe { (*cookie).cache_priv = object.into_foreign() };
-                true
-            }
-            Err(_) => {
-                // SAFETY: The cookie is being looked up.
-                unsafe { bindings::fscache_caching_failed(cookie) };
-                false
-            }
+        let found = unsafe { private.look_up_cookie(&lookup) };
+        if let Err(e) = found {
+            lookup.fail(e);
+            // SAFETY: The cookie is valid, and this is called by its state machine.
+            unsafe { bindings::fscache_caching_failed(cookie) };
         }
+        found.is_ok()
     }
 
     /// # Safety
@@ -402,24 +478,21 @@ impl<B: CacheIo> VTable<B> {
     /// access to it.
     unsafe extern "C" fn withdraw_cookie(cookie: *mut bindings::fscache_cookie) {
         // SAFETY: As the caller guarantees.
-        let object = unsafe {
-            B::Object::from_foreign(core::mem::replace(
-                &mut (*cookie).cache_priv,
-                core::ptr::null_mut(),
-            ))
-        };
+        let this = unsafe { Cookie::from_raw(cookie) };
+        // SAFETY: The cache stays in service while it counts the object.
+        let private: *const _ = unsafe { Private::<B>::of(this.volume()) };
         // SAFETY: As the caller guarantees.
-        B::withdraw_cookie(object, unsafe { Cookie::from_raw(cookie) });
+        unsafe { Private::<B>::withdraw_cookie(private, this) };
     }
 
     /// # Safety
     ///
-    /// `cookie` must be valid, with a `cache_priv` from `lookup_cookie` that is not withdrawn
-    /// meanwhile.
+    /// `cookie` must be valid, in the state "invalidating", with a `cache_priv` from
+    /// `lookup_cookie`, and an access to it must be held.
     unsafe extern "C" fn invalidate_cookie(cookie: *mut bindings::fscache_cookie) -> bool {
         // SAFETY: As the caller guarantees.
         let this = unsafe { Cookie::from_raw(cookie) };
-        // SAFETY: As the caller guarantees.
+        // SAFETY: As the caller guarantees; the access keeps the object.
         let object = unsafe { this.object::<B>() };
         let goes_on = object.is_some_and(|object| B::invalidate_cookie(object, this));
         if goes_on {

@@ -3,8 +3,10 @@
 //! Cookies.
 
 use super::{
+    copy_shared,
     Backend,
-    Volume, //
+    Volume,
+    DATA_MAX, //
 };
 use crate::bindings;
 use core::{
@@ -12,29 +14,72 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
-    sync::aref::AlwaysRefCounted,
+    error::code::EFBIG,
+    prelude::*,
+    sync::{
+        aref::AlwaysRefCounted,
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        }, //
+    },
     types::{
         ForeignOwnable,
+        NotThreadSafe,
         Opaque, //
     }, //
 };
 
 /// A network file system's handle for one file's data (`struct fscache_cookie`).
 ///
+/// Reference-counted: an [`ARef`](kernel::sync::aref::ARef) keeps it, and its volume, but not what
+/// the backend gave for them. The last reference must be dropped where it is allowed to sleep.
+///
 /// # Invariants
 ///
 /// The cookie is valid and its reference count is positive. So is its volume.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     fscache::Cookie,
+///     prelude::*,
+///     sync::aref::ARef, //
+/// };
+///
+/// struct Object {
+///     cookie: ARef<Cookie>,
+/// }
+///
+/// impl Object {
+///     fn new(cookie: &Cookie) -> Self {
+///         Object {
+///             cookie: cookie.into(),
+///         }
+///     }
+///
+///     /// Its file was found to be broken.
+///     fn give_up(&self) {
+///         pr_warn!("cookie {:x}: bad file\n", self.cookie.debug_id());
+///         self.cookie.withdraw();
+///     }
+/// }
+/// ```
 #[repr(transparent)]
 pub(crate) struct Cookie(Opaque<bindings::fscache_cookie>);
 
 // SAFETY: A cookie is not tied to a task.
 unsafe impl Send for Cookie {}
 
-// SAFETY: The methods below may be called from several tasks at once.
+// SAFETY: The methods below may be called from several tasks at once: they read what does not
+// change, or what may change in ways that they say.
 unsafe impl Sync for Cookie {}
 
-// SAFETY: `fscache_get_cookie` and `fscache_put_cookie` count references.
+// SAFETY: `fscache_get_cookie` and `fscache_put_cookie` count references, and the cookie is freed
+// with the last one.
 unsafe impl AlwaysRefCounted for Cookie {
+    #[inline]
     fn inc_ref(&self) {
         // SAFETY: By the invariant the count is positive.
         unsafe {
@@ -45,7 +90,7 @@ unsafe impl AlwaysRefCounted for Cookie {
         };
     }
 
-    /// The last reference must be put where it is allowed to sleep.
+    #[inline]
     unsafe fn dec_ref(obj: NonNull<Self>) {
         // SAFETY: The caller gives up a reference.
         unsafe {
@@ -58,34 +103,43 @@ unsafe impl AlwaysRefCounted for Cookie {
 }
 
 impl Cookie {
+    /// Creates a reference from a pointer to the C structure.
+    ///
     /// # Safety
     ///
     /// `ptr` must be a valid cookie whose reference count stays positive for `'a`.
-    pub(crate) unsafe fn from_raw<'a>(ptr: *const bindings::fscache_cookie) -> &'a Self {
+    #[inline]
+    pub(in crate::kernel_next) unsafe fn from_raw<'a>(
+        ptr: *const bindings::fscache_cookie,
+    ) -> &'a Self {
         // INVARIANT: As the caller guarantees; a cookie holds a reference to its volume.
-        // SAFETY: Likewise.
+        // SAFETY: Likewise; the type is a transparent wrapper.
         unsafe { &*ptr.cast() }
     }
 
+    #[inline]
     pub(super) fn as_ptr(&self) -> *mut bindings::fscache_cookie {
         self.0.get()
     }
 
     /// The volume that the cookie is in.
+    #[inline]
     pub(crate) fn volume(&self) -> &Volume {
-        // SAFETY: By the invariant.
+        // SAFETY: By the invariant both are valid; the pointer does not change.
         unsafe { Volume::from_raw((*self.as_ptr()).volume) }
     }
 
     /// The number that names the cookie in traces and in `/proc/fs/fscache/cookies`.
+    #[inline]
     pub(crate) fn debug_id(&self) -> u32 {
         // SAFETY: The cookie is valid, and the number does not change.
         unsafe { (*self.as_ptr()).debug_id }
     }
 
-    /// The key: 1 to 255 bytes.
+    /// The key: 1 to 255 bytes, of any value.
     pub(crate) fn key(&self) -> &[u8] {
-        // SAFETY: The cookie is valid; its key is as long as it says, and does not change.
+        // SAFETY: The cookie is valid; its key is as long as it says, is freed with it, and does
+        // not change before.
         unsafe {
             core::slice::from_raw_parts(
                 bindings::fscache_get_key(self.as_ptr()).cast(),
@@ -94,30 +148,25 @@ impl Cookie {
         }
     }
 
-    /// The hash of the volume's key and this one. The lowest byte is the fan-out directory.
+    /// The hash of the volume's key and this one. The same after a restart, so that it can be used
+    /// for where things are on a disk.
+    #[inline]
     pub(crate) fn key_hash(&self) -> u32 {
         // SAFETY: The cookie is valid, and the hash does not change.
         unsafe { (*self.as_ptr()).key_hash }
     }
 
-    /// Copies the auxiliary data, which says which version of a file is meant, and returns how
-    /// many bytes that is.
-    pub(crate) fn copy_aux(&self, buf: &mut [u8; 255]) -> usize {
-        // SAFETY: The cookie is valid, and the length does not change.
-        let len = usize::from(unsafe { (*self.as_ptr()).aux_len });
-        // SAFETY: The data is as long as said, and so is the buffer, as `aux_len` is a byte. The
-        // network file system may be changing it, which would be its race, with C as with this.
-        unsafe {
-            core::ptr::copy_nonoverlapping(
-                bindings::fscache_get_aux(self.as_ptr()).cast(),
-                buf.as_mut_ptr(),
-                len,
-            )
-        };
-        len
+    /// Copies the auxiliary data to `buf` and returns it: it says which version of a file is meant.
+    ///
+    /// Some mixture of old and new if the network file system is changing it.
+    pub(crate) fn aux<'a>(&self, buf: &'a mut [u8; DATA_MAX]) -> &'a [u8] {
+        let this = self.as_ptr();
+        // SAFETY: The cookie is valid; the length does not change, and says how long the data is.
+        unsafe { copy_shared(bindings::fscache_get_aux(this).cast(), (*this).aux_len, buf) }
     }
 
     /// Whether the size of the object is asked of the cache, rather than told to it.
+    #[inline]
     pub(crate) fn wants_cache_size(&self) -> bool {
         // SAFETY: The cookie is valid, and the advice does not change.
         let advice = unsafe { (*self.as_ptr()).advice };
@@ -125,12 +174,13 @@ impl Cookie {
     }
 
     fn test_flag(&self, flag: u32) -> bool {
-        // SAFETY: The cookie is valid, and the flag is one of its flags.
-        unsafe { bindings::fscache_cookie_test_flag(self.as_ptr(), flag) }
+        // SAFETY: The cookie is valid; once it is there, all accesses to the flags are atomic.
+        let flags: &Atomic<usize> = unsafe { Atomic::from_ptr(&raw mut (*self.as_ptr()).flags) };
+        flags.load(Relaxed) & (1 << flag) != 0
     }
 
-    /// Whether the network file system has given the cookie up, or wants nothing of it for now
-    /// (a forced unmount): nobody waits any more for what was asked for it.
+    /// Whether the network file system has given the cookie up, or wants nothing of it for now,
+    /// because it writes past the cache: nobody waits any more for what was asked for it.
     pub(crate) fn is_given_up(&self) -> bool {
         self.test_flag(bindings::FSCACHE_COOKIE_RELINQUISHED)
             || self.test_flag(bindings::FSCACHE_COOKIE_DISABLED)
@@ -141,9 +191,13 @@ impl Cookie {
         self.test_flag(bindings::FSCACHE_COOKIE_RETIRED)
     }
 
-    /// Starts to withdraw the cookie's object.
+    /// Starts to withdraw the cookie's object, if it has one: it goes once nobody has an access to
+    /// the cookie. The cookie may be looked up again after that.
+    ///
+    /// Does not sleep. Must not be called from an interrupt.
+    #[inline]
     pub(crate) fn withdraw(&self) {
-        // SAFETY: The cookie is valid.
+        // SAFETY: The cookie is valid. The function may be called in each of its states.
         unsafe { bindings::fscache_withdraw_cookie(self.as_ptr()) };
     }
 
@@ -151,45 +205,90 @@ impl Cookie {
     ///
     /// # Safety
     ///
-    /// The cookie must be of a cache of the backend `B`, and the object must not be withdrawn
+    /// The cookie must be of a cache of the backend `B`, and neither be looked up nor withdrawn
     /// while the result is in use.
-    pub(crate) unsafe fn object<B: Backend>(
+    pub(in crate::kernel_next) unsafe fn object<B: Backend>(
         &self,
     ) -> Option<<B::Object as ForeignOwnable>::Borrowed<'_>> {
-        // SAFETY: The cookie is valid.
+        // SAFETY: The cookie is valid, and nobody changes the member, as the caller guarantees.
         let object = unsafe { (*self.as_ptr()).cache_priv };
         // SAFETY: It was put there by `lookup_cookie`, and stays for as long as the caller says.
         (!object.is_null()).then(|| unsafe { B::Object::borrow(object) })
     }
 }
 
-/// A cookie that is being looked up. Nobody else looks at its size meanwhile.
-pub(crate) struct Lookup<'a>(&'a Cookie);
+/// A cookie that is being looked up. Only its backend's [`Backend::lookup_cookie`] has it, and only
+/// until it returns.
+///
+/// # Invariants
+///
+/// The cookie is in the state "looking up".
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     fscache::Lookup,
+///     prelude::*, //
+/// };
+///
+/// /// What a backend does in `lookup_cookie()` once it knows how large the object is.
+/// fn found(cookie: &Lookup<'_>, size: u64) -> Result {
+///     if !cookie.wants_cache_size() {
+///         return Err(EINVAL);
+///     }
+///     cookie.set_object_size(size)
+/// }
+/// ```
+pub(crate) struct Lookup<'a> {
+    cookie: &'a Cookie,
+    // One task at a time sets the size.
+    _not_sync: NotThreadSafe,
+}
 
 impl<'a> Lookup<'a> {
     /// # Safety
     ///
-    /// The cookie must be in its backend's `lookup_cookie`.
+    /// The cookie must be in its backend's `lookup_cookie` for `'a`.
+    #[inline]
     pub(super) unsafe fn new(cookie: &'a Cookie) -> Self {
-        Lookup(cookie)
+        // INVARIANT: The function is called in this state.
+        Lookup {
+            cookie,
+            _not_sync: NotThreadSafe,
+        }
     }
 
-    /// Sets the size of the object in bytes. For a cookie that
-    /// [wants its size](Cookie::wants_cache_size) from the cache, and could not get it, it is the
-    /// negative error number.
+    /// Sets the size of the object in bytes. Whoever sees that the cookie has left the state
+    /// "looking up" sees this.
     ///
-    /// Whoever sees that the cookie has left the state "looking up" sees this.
-    pub(crate) fn set_object_size(&self, size: i64) {
-        let cookie = self.0.as_ptr();
-        // SAFETY: During the lookup nobody else uses the size.
-        unsafe { (*cookie).object_size = size };
-        // SAFETY: The cookie is valid, and the flag is one of its flags.
+    /// # Errors
+    ///
+    /// `EFBIG` if no file can have the size.
+    pub(crate) fn set_object_size(&self, size: u64) -> Result {
+        self.set_size(i64::try_from(size).map_err(|_| EFBIG)?);
+        Ok(())
+    }
+
+    /// Tells whoever wanted the size from the cache why there is none.
+    pub(super) fn fail(&self, error: Error) {
+        if self.wants_cache_size() {
+            self.set_size(error.to_errno().into());
+        }
+    }
+
+    fn set_size(&self, size: i64) {
+        let cookie = self.as_ptr();
+        // SAFETY: By the invariant nobody reads the size. A network file system that sets it
+        // meanwhile races with this, as with C code; so the access is volatile.
+        unsafe { (&raw mut (*cookie).object_size).write_volatile(size) };
+        let no_data = bindings::FSCACHE_COOKIE_NO_DATA_TO_READ as usize;
+        // SAFETY: The cookie is valid, and these are its flags.
         unsafe {
-            bindings::fscache_cookie_assign_flag(
-                cookie,
-                bindings::FSCACHE_COOKIE_NO_DATA_TO_READ,
-                size <= 0,
-            )
+            match size > 0 {
+                true => bindings::clear_bit(no_data, &raw mut (*cookie).flags),
+                false => bindings::set_bit(no_data, &raw mut (*cookie).flags),
+            }
         };
     }
 }
@@ -197,7 +296,8 @@ impl<'a> Lookup<'a> {
 impl Deref for Lookup<'_> {
     type Target = Cookie;
 
+    #[inline]
     fn deref(&self) -> &Cookie {
-        self.0
+        self.cookie
     }
 }

@@ -17,9 +17,9 @@ mod backend {
                 Cache,
                 Cookie,
                 Lookup,
-                ObjectCount,
                 PreparedCache,
-                Volume, //
+                Volume,
+                DATA_MAX, //
             },
             kunit::support::{
                 self,
@@ -92,8 +92,6 @@ mod backend {
         file: ARef<File>,
         counts: Counts,
         _dropped: OnDrop,
-        // Last: nothing of the object may be left when the cache goes.
-        _count: ObjectCount,
     }
 
     struct Fake;
@@ -125,15 +123,13 @@ mod backend {
         fn lookup_cookie(volume: &StoreVolume, cookie: &Lookup<'_>) -> Result<KBox<Object>> {
             volume.counts.lookups.add();
             if cookie.key() == BAD_COOKIE {
-                cookie.set_object_size(EIO.to_errno().into());
                 return Err(EIO);
             }
-            cookie.set_object_size(BLOCK as i64);
+            cookie.set_object_size(BLOCK as u64)?;
             let new = Object {
                 file: volume.file.clone(),
                 counts: volume.counts.clone(),
                 _dropped: volume.counts.object_drops.on_drop(),
-                _count: cookie.count_object()?,
             };
             Ok(KBox::new(new, GFP_KERNEL)?)
         }
@@ -146,7 +142,7 @@ mod backend {
             false
         }
 
-        fn file(object: &Object) -> Option<ARef<File>> {
+        fn begin_operation(object: &Object) -> Option<ARef<File>> {
             Some(object.file.clone())
         }
     }
@@ -393,9 +389,9 @@ mod backend {
     fn keys_and_data_are_those_of_the_netfs() -> Result {
         let volume = NetfsVolume::new(c"kunit,v", &[7, 8, 9])?;
         assert_eq!(volume.as_ref().key(), b"kunit,v");
-        let mut buf = [0xee; 255];
-        assert_eq!(volume.as_ref().copy_coherency(&mut buf), 3);
-        assert_eq!(&buf[..4], &[7, 8, 9, 0xee]);
+        let mut buf = [0xee; DATA_MAX];
+        assert_eq!(volume.as_ref().coherency(&mut buf), &[7, 8, 9]);
+        assert_eq!(buf[3], 0xee);
         // Keys are kept inline up to some length, and in memory of their own beyond.
         let (short, long) = ([b'k'; 3], [0xff; 255]);
         for key in [&short[..], &long[..]] {
@@ -403,9 +399,7 @@ mod backend {
                 let cookie = NetfsCookie::new(&volume, key, aux)?;
                 let this = cookie.as_ref();
                 assert_eq!(this.key(), key);
-                let mut buf = [0; 255];
-                assert_eq!(this.copy_aux(&mut buf), aux.len());
-                assert_eq!(&buf[..aux.len()], aux);
+                assert_eq!(this.aux(&mut [0; DATA_MAX]), aux);
                 assert!(core::ptr::eq(this.volume(), volume.as_ref()));
                 assert!(this.wants_cache_size());
                 assert!(!this.is_given_up() && !this.is_retired());
@@ -450,17 +444,14 @@ mod backend {
         let one = NetfsCookie::new(&volume, b"one", b"")?;
         let two = NetfsCookie::new(&volume, b"two", b"")?;
         drop((one.begin()?, two.begin()?));
-        cache.withdraw(|| {
-            one.as_ref().withdraw();
-            two.as_ref().withdraw();
-        });
+        cache.withdraw();
         let dropped = (counts.object_drops.get(), counts.volume_drops.get());
         assert_eq!(dropped, (2, 1));
         assert_eq!((counts.withdrawn.get(), counts.freed.get()), (2, 1));
         assert_eq!(counts.cache_drops.get(), 0);
         assert_eq!(one.begin().err(), Some(ENOBUFS));
         // Once is enough.
-        cache.withdraw(|| two.as_ref().withdraw());
+        cache.withdraw();
         drop(cache);
         assert_eq!(counts.cache_drops.get(), 1);
         assert_eq!(two.begin().err(), Some(ENOBUFS));
@@ -494,7 +485,7 @@ mod backend {
         // Half of them go by themselves.
         volumes.truncate(5);
         assert!(becomes(&counts.volume_drops, 5));
-        cache.withdraw(|| ());
+        cache.withdraw();
         assert_eq!((counts.volumes.get(), counts.freed.get()), (10, 10));
         assert_eq!(counts.volume_drops.get(), 10);
         Ok(())
@@ -607,7 +598,7 @@ mod backend {
         assert_eq!((counts.withdrawn.get(), counts.object_drops.get()), (0, 0));
         drop(reading);
         assert!(becomes(&counts.object_drops, 1));
-        cache.withdraw(|| ());
+        cache.withdraw();
         assert_eq!((counts.withdrawn.get(), counts.freed.get()), (1, 1));
         Ok(())
     }

@@ -158,6 +158,7 @@ impl<F: Family> Table<F> {
     }
 
     /// An object in slot `from` or after it, and the slot to go on from.
+    #[cfg(test)]
     pub(crate) fn next_object(&self, from: usize) -> Option<(F::Object, usize)> {
         let (key, next) = self.objects.next_used(from)?;
         Some((self.objects.get(key)?.payload.clone(), next))
