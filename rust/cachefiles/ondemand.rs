@@ -45,7 +45,7 @@ use crate::{
     io::WaitingRead,
     kernel_next::{
         miscdevice::events,
-        sync::completion::Completion,
+        sync::Completion,
         workqueue::OwnedQueue, //
     },
     object::Object, //

@@ -3,3 +3,5 @@
 //! Synchronisation primitives.
 
 pub(crate) mod completion;
+
+pub(crate) use completion::Completion;

@@ -6,7 +6,7 @@ use super::{
     Ondemand,
     PATIENCE, //
 };
-use crate::kernel_next::sync::completion::Completion;
+use crate::kernel_next::sync::Completion;
 use kernel::{
     impl_has_work,
     prelude::*,
@@ -16,6 +16,10 @@ use kernel::{
             Atomic, //
         },
         Arc, //
+    },
+    time::{
+        msecs_to_jiffies,
+        Msecs, //
     },
     workqueue::WorkItem, //
 };
@@ -50,8 +54,11 @@ impl OpenWait {
     }
 
     /// Waits for at most `timeout` milliseconds. Returns whether there is an answer.
-    pub(super) fn wait(&self, timeout: u32) -> Result<bool> {
-        self.answered.wait_killable_timeout(timeout)
+    pub(super) fn wait(&self, timeout: Msecs) -> Result<bool> {
+        let left = self
+            .answered
+            .wait_for_completion_killable_timeout(msecs_to_jiffies(timeout))?;
+        Ok(left.is_some())
     }
 
     /// The answer, once there is one.
@@ -76,7 +83,8 @@ impl WorkItem for Ondemand {
 
     fn run(this: Arc<Self>) {
         // A kernel thread is not killed; if it were, there would be nobody left to watch.
-        while let Ok(false) = this.killed.wait_killable_timeout(PATIENCE) {
+        let patience = msecs_to_jiffies(PATIENCE);
+        while let Ok(None) = this.killed.wait_for_completion_killable_timeout(patience) {
             this.expire_reads();
             let mut from = 0;
             while let Some((found, next)) = this.with(|table| table.next_reading(from)) {

@@ -448,7 +448,12 @@ mod tests {
         };
         read_direct(file.clone(), pos, to, done).map_err(|(e, _)| e)?;
         // The memory is in use until then.
-        if !outcome.over.wait_killable_timeout(60_000)? {
+        let timeout = kernel::time::msecs_to_jiffies(60_000);
+        if outcome
+            .over
+            .wait_for_completion_killable_timeout(timeout)?
+            .is_none()
+        {
             return Err(ETIMEDOUT);
         }
         if told.get() != 1 {

@@ -356,7 +356,12 @@ mod backend {
                 outcome.as_data(),
             )
         };
-        if !outcome.over.wait_killable_timeout(60_000)? {
+        let timeout = kernel::time::msecs_to_jiffies(60_000);
+        if outcome
+            .over
+            .wait_for_completion_killable_timeout(timeout)?
+            .is_none()
+        {
             return Err(ETIMEDOUT);
         }
         match outcome.told.get() {
