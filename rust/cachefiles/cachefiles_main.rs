@@ -48,7 +48,10 @@ mod xattr;
 
 use crate::{
     daemon::Daemon,
-    kernel_next::miscdevice::Registration, //
+    kernel_next::miscdevice::{
+        MiscDeviceOptions,
+        MiscDeviceRegistration, //
+    }, //
 };
 
 module! {
@@ -62,13 +65,15 @@ module! {
 #[pin_data(PinnedDrop)]
 struct CacheFiles {
     #[pin]
-    _device: Registration<Daemon>,
+    _device: MiscDeviceRegistration<Daemon>,
 }
 
 impl kernel::InPlaceModule for CacheFiles {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            _device <- Registration::new(c"cachefiles"),
+            _device <- MiscDeviceRegistration::register(MiscDeviceOptions {
+                name: c"cachefiles",
+            }),
             _: { pr_info!("Loaded\n") },
         })
     }

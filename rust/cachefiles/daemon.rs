@@ -27,9 +27,10 @@ use crate::{
         },
         fscache,
         miscdevice::{
-            events,
-            MiscDevice, //
-        }, //
+            MiscDevice,
+            MiscDeviceRegistration, //
+        },
+        sync::poll::events, //
     },
     namei::cull,
     ondemand::Ondemand, //
@@ -239,11 +240,15 @@ impl Daemon {
     }
 }
 
+#[vtable]
 impl MiscDevice for Daemon {
-    type Data = Pin<KBox<Self>>;
+    type Ptr = Pin<KBox<Self>>;
     type OwnerModule = crate::LocalModule;
 
-    fn open() -> Result<Self::Data> {
+    /// As in C: seeking succeeds, though the device has no position.
+    const NOOP_LLSEEK: bool = true;
+
+    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
         if !capable_sys_admin() {
             return Err(EPERM);
         }
@@ -265,7 +270,7 @@ impl MiscDevice for Daemon {
 
     /// Takes the cache out of service, in the context of whoever closed the device. Waits for disk
     /// I/O, but for nobody's daemon: whoever waits for that is told that there is none.
-    fn release(this: Self::Data) {
+    fn release(this: Self::Ptr, _file: &File) {
         let service = this.config.lock().service.take();
         if let (Some(mut service), Some(cache)) = (service, this.cache()) {
             cache.retire(&mut service);

@@ -44,8 +44,10 @@ use crate::{
     },
     io::WaitingRead,
     kernel_next::{
-        miscdevice::events,
-        sync::Completion,
+        sync::{
+            poll::events,
+            Completion, //
+        },
         workqueue::OwnedQueue, //
     },
     object::Object, //

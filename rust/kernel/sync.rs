@@ -3,5 +3,6 @@
 //! Synchronisation primitives.
 
 pub(crate) mod completion;
+pub(crate) mod poll;
 
 pub(crate) use completion::Completion;
