@@ -30,12 +30,44 @@ use kernel::{
     types::ForeignOwnable, //
 };
 
-/// The file can be written at an offset.
-pub(crate) const FMODE_PWRITE: u32 = bindings::FMODE_PWRITE;
-/// The file can be sought.
-pub(crate) const FMODE_LSEEK: u32 = bindings::FMODE_LSEEK;
-
 /// Operations of a file that [`getfile`] makes.
+///
+/// All are called in the context of the task that uses the file, and may sleep.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     anon_inode::{
+///         self,
+///         AnonFile, //
+///     },
+///     fs::{
+///         file::flags,
+///         Kiocb, //
+///     },
+///     iov::IovIterSource, //
+/// };
+///
+/// /// A file that forgets what is written to it.
+/// struct Sink;
+///
+/// #[vtable]
+/// impl AnonFile for Sink {
+///     type Data = KBox<u64>;
+///
+///     fn write_iter(_iocb: Kiocb<'_, KBox<u64>>, from: &mut IovIterSource<'_>) -> Result<usize> {
+///         let len = from.len();
+///         from.advance(len);
+///         Ok(len)
+///     }
+/// }
+///
+/// let data = KBox::new(7, GFP_KERNEL)?;
+/// let file = anon_inode::getfile::<Sink>(c"[sink]", data, flags::O_WRONLY)?;
+/// # drop(file);
+/// # Ok::<(), Error>(())
+/// ```
 #[vtable]
 pub(crate) trait AnonFile: Sized + 'static {
     /// What the file owns.
@@ -48,12 +80,17 @@ pub(crate) trait AnonFile: Sized + 'static {
         drop(data);
     }
 
-    /// Called for every kind of write.
+    /// Called for every kind of write, at an offset, too.
+    ///
+    /// Returns the number of bytes that were taken from `from`, and moves the position of `iocb` by as
+    /// many.
     fn write_iter(_iocb: Kiocb<'_, Self::Data>, _from: &mut IovIterSource<'_>) -> Result<usize> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Called to seek; `pos` is the file's position, which is locked.
+    /// Called to seek. `pos` is the file's position, which is locked; both are in bytes.
+    ///
+    /// Returns what `lseek()` does. If this fails, `pos` stays what it was.
     fn llseek(
         _data: <Self::Data as ForeignOwnable>::Borrowed<'_>,
         _pos: &mut i64,
@@ -63,7 +100,9 @@ pub(crate) trait AnonFile: Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Called for ioctls, also of 32-bit tasks: `arg` is taken as a number.
+    /// Called for ioctls, also of 32-bit tasks.
+    ///
+    /// `arg` is a number: there is nothing that would translate a pointer of a 32-bit task.
     fn ioctl(
         _data: <Self::Data as ForeignOwnable>::Borrowed<'_>,
         _cmd: u32,
@@ -166,22 +205,27 @@ impl<T: AnonFile> VTable<T> {
 
 /// Makes a file named `name` that owns `data`.
 ///
-/// `flags` are those of `open(2)`; `mode` is a set of `FMODE_` flags to add.
+/// `flags` are the access mode of `open(2)` and `O_NONBLOCK`; others are ignored. A file that has
+/// [`AnonFile::write_iter`] can be written at an offset, one that has [`AnonFile::llseek`] can be
+/// sought. This may sleep.
 ///
 /// # Errors
 ///
-/// What making a file says; `data` is released by dropping it.
+/// [`ENFILE`] or [`ENOMEM`] if no file can be had; `data` is then dropped, without
+/// [`AnonFile::release`].
 pub(crate) fn getfile<T: AnonFile>(
     name: &'static CStr,
     data: T::Data,
     flags: u32,
-    mode: u32,
 ) -> Result<ARef<File>> {
-    // Has the position locked for seeking and writing.
-    let mode = match T::HAS_LLSEEK {
-        true => mode | bindings::FMODE_ATOMIC_POS,
-        false => mode,
-    };
+    let mut mode = 0;
+    if T::HAS_WRITE_ITER {
+        mode |= bindings::FMODE_PWRITE;
+    }
+    if T::HAS_LLSEEK {
+        // Has the position locked for seeking and writing.
+        mode |= bindings::FMODE_LSEEK | bindings::FMODE_ATOMIC_POS;
+    }
     let data = data.into_foreign();
     // SAFETY: The name is terminated, the operations live for ever, and fit the data.
     let file = unsafe {
@@ -311,12 +355,7 @@ mod tests {
             },
             GFP_KERNEL,
         )?;
-        getfile::<Full>(
-            c"[kunit]",
-            data,
-            flags::O_WRONLY,
-            FMODE_PWRITE | FMODE_LSEEK,
-        )
+        getfile::<Full>(c"[kunit]", data, flags::O_WRONLY)
     }
 
     fn op(file: &File) -> &bindings::file_operations {
@@ -342,7 +381,7 @@ mod tests {
     fn data_is_dropped_without_a_release_too() -> Result {
         let dropped = Count::new()?;
         let data = KBox::new(dropped.on_drop(), GFP_KERNEL)?;
-        let file = getfile::<Plain>(c"[kunit]", data, flags::O_RDONLY, 0)?;
+        let file = getfile::<Plain>(c"[kunit]", data, flags::O_RDONLY)?;
         assert_eq!(dropped.get(), 0);
         drop(file);
         support::close_files();
@@ -354,7 +393,7 @@ mod tests {
     fn files_that_do_nothing_say_so() -> Result {
         let dropped = Count::new()?;
         let data = KBox::new(dropped.on_drop(), GFP_KERNEL)?;
-        let file = getfile::<Plain>(c"[kunit]", data, flags::O_RDONLY, 0)?;
+        let file = getfile::<Plain>(c"[kunit]", data, flags::O_RDONLY)?;
         let op = op(&file);
         assert!(op.write_iter.is_none() && op.llseek.is_none());
         assert!(op.unlocked_ioctl.is_none());
@@ -366,7 +405,10 @@ mod tests {
             )
         };
         assert_eq!(ret, i64::from(ESPIPE.to_errno()));
-        assert_eq!(mode & (bindings::FMODE_ATOMIC_POS | FMODE_PWRITE), 0);
+        assert_eq!(
+            mode & (bindings::FMODE_ATOMIC_POS | bindings::FMODE_PWRITE),
+            0
+        );
         Ok(())
     }
 
@@ -375,7 +417,7 @@ mod tests {
         let file = full(&counts()?)?;
         // SAFETY: The file is valid.
         let mode = unsafe { (*file.as_ptr()).f_mode };
-        let all = bindings::FMODE_ATOMIC_POS | FMODE_PWRITE | FMODE_LSEEK;
+        let all = bindings::FMODE_ATOMIC_POS | bindings::FMODE_PWRITE | bindings::FMODE_LSEEK;
         assert_eq!(mode & all, all);
         Ok(())
     }

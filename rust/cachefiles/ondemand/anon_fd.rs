@@ -197,10 +197,5 @@ impl AnonFile for CacheFile {
 
 /// Makes the file of a handle.
 pub(super) fn file(handle: Arc<Handle>) -> Result<ARef<File>> {
-    anon_inode::getfile::<CacheFile>(
-        c"[cachefiles]",
-        handle,
-        flags::O_WRONLY,
-        anon_inode::FMODE_PWRITE | anon_inode::FMODE_LSEEK,
-    )
+    anon_inode::getfile::<CacheFile>(c"[cachefiles]", handle, flags::O_WRONLY)
 }
