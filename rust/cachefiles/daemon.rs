@@ -22,14 +22,15 @@ use crate::{
     kernel_next::{
         compat::EOPNOTSUPP,
         cred::{
-            capable_sys_admin,
-            SecurityId, //
+            capable,
+            Capability, //
         },
         fscache,
         miscdevice::{
             MiscDevice,
             MiscDeviceRegistration, //
         },
+        security::SecurityId,
         sync::poll::events, //
     },
     namei::cull,
@@ -249,7 +250,7 @@ impl MiscDevice for Daemon {
     const NOOP_LLSEEK: bool = true;
 
     fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
-        if !capable_sys_admin() {
+        if !capable(Capability::SYS_ADMIN) {
             return Err(EPERM);
         }
         let exclusive = Exclusive::take()?;

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Making credentials and acting with them.
+//! Credentials management.
 //!
-//! C header: [`include/linux/cred.h`](srctree/include/linux/cred.h)
+//! C header: [`include/linux/cred.h`](srctree/include/linux/cred.h).
+//!
+//! Reference: <https://www.kernel.org/doc/html/latest/security/credentials.html>
 
 use crate::{
     bindings,
-    kernel_next::fs::inode::Inode, //
+    kernel_next::{
+        fs::inode::Inode,
+        security::SecurityId, //
+    }, //
 };
 use core::{
     mem::ManuallyDrop,
@@ -19,10 +24,25 @@ use kernel::{
     sync::aref::ARef, //
 };
 
-/// Runs `f` with the credentials `cred` in place of the task's own.
+/// Runs `f` with the credentials `cred` in place of the current task's own.
 ///
-/// A function rather than a guard: a guard could be forgotten, which would leave the task with
-/// credentials that it holds no reference to.
+/// This is what `scoped_with_creds()` is in C. It is a function rather than a guard: a guard could be
+/// forgotten, which would leave the task with credentials that it holds no reference to. It may be
+/// called in any task, and nested; it does not sleep.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::cred::{
+///     with_cred,
+///     NewCredential, //
+/// };
+///
+/// let cred = NewCredential::kernel()?.commit();
+/// let answer = with_cred(&cred, || 42);
+/// assert_eq!(answer, 42);
+/// # Ok::<(), Error>(())
+/// ```
 pub(crate) fn with_cred<R>(cred: &Credential, f: impl FnOnce() -> R) -> R {
     // SAFETY: `cred` outlives this function, and the old credentials are put back before it
     // returns: a Rust panic does not unwind in the kernel.
@@ -41,7 +61,13 @@ pub(crate) fn with_cred<R>(cred: &Credential, f: impl FnOnce() -> R) -> R {
 pub(crate) struct NewCredential(NonNull<bindings::cred>);
 
 impl NewCredential {
-    /// Kernel credentials in the security context of the current task.
+    /// Prepares kernel credentials: those of a task that may do everything.
+    ///
+    /// This may sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`] if there is no memory, or a security module refuses.
     pub(crate) fn kernel() -> Result<Self> {
         // SAFETY: `get_current` returns the running task.
         let ptr = unsafe { bindings::prepare_kernel_cred(bindings::get_current()) };
@@ -49,7 +75,13 @@ impl NewCredential {
         NonNull::new(ptr).map(Self).ok_or(ENOMEM)
     }
 
-    /// A copy of `cred`.
+    /// Prepares a copy of `cred`.
+    ///
+    /// This may sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`] if there is no memory, or a security module refuses.
     pub(crate) fn copy_of(cred: &Credential) -> Result<Self> {
         // SAFETY: The function copies the credentials in force.
         let ptr = with_cred(cred, || unsafe { bindings::prepare_creds() });
@@ -58,7 +90,11 @@ impl NewCredential {
     }
 
     /// Makes files that are created with these credentials get the security context that files
-    /// in `dir` have.
+    /// in `dir` have, and the user ids of the owner of `dir`.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if the owner of `dir` has no user id; what a security module says otherwise.
     pub(crate) fn create_files_as(&mut self, dir: &Inode) -> Result {
         // SAFETY: By the invariant the credentials are valid and nothing else uses them; the
         // inode is valid as it is borrowed.
@@ -66,12 +102,17 @@ impl NewCredential {
     }
 
     /// Makes what is done with these credentials be judged as `secid`.
+    ///
+    /// # Errors
+    ///
+    /// What a security module says.
     pub(crate) fn security_override(&mut self, secid: SecurityId) -> Result {
         // SAFETY: By the invariant the credentials are valid and nothing else uses them.
-        to_result(unsafe { bindings::set_security_override(self.0.as_ptr(), secid.0) })
+        to_result(unsafe { bindings::set_security_override(self.0.as_ptr(), secid.as_raw()) })
     }
 
-    /// Ends the time in which they can be changed.
+    /// Ends the time in which they can be changed. The current task does not get them.
+    #[must_use]
     pub(crate) fn commit(self) -> ARef<Credential> {
         let this = ManuallyDrop::new(self);
         // SAFETY: The reference that `this` holds becomes the `ARef`'s. `Credential` is a
@@ -87,32 +128,43 @@ impl Drop for NewCredential {
     }
 }
 
-/// A security context, as the security module numbers it.
-#[derive(Clone, Copy)]
-pub(crate) struct SecurityId(u32);
+/// A capability.
+///
+/// C header: [`include/uapi/linux/capability.h`](srctree/include/uapi/linux/capability.h)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Capability(c_int);
 
-impl SecurityId {
-    /// Looks a security context up by its name.
-    ///
-    /// # Errors
-    ///
-    /// `EOPNOTSUPP` if there is no security module; what it says otherwise.
-    pub(crate) fn from_context(context: &[u8]) -> Result<Self> {
-        let mut secid = 0;
-        // CAST: A context comes in a line of less than a page.
-        let len = context.len() as u32;
-        // SAFETY: The context is as long as said.
-        to_result(unsafe {
-            bindings::security_secctx_to_secid(context.as_ptr().cast(), len, &mut secid)
-        })?;
-        Ok(SecurityId(secid))
-    }
+impl Capability {
+    /// `CAP_SYS_ADMIN`: administration that has no capability of its own.
+    // CAST: Capabilities are small numbers.
+    pub(crate) const SYS_ADMIN: Self = Self(bindings::CAP_SYS_ADMIN as c_int);
 }
 
-/// Whether the current task has `CAP_SYS_ADMIN` in the initial user namespace.
-pub(crate) fn capable_sys_admin() -> bool {
-    // SAFETY: The function has no preconditions. CAST: 21.
-    unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as c_int) }
+/// Returns whether the current task has `capability` in the initial user namespace.
+///
+/// If it has, then this marks the task as one that has used super-user privileges.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::cred::{
+///     capable,
+///     Capability, //
+/// };
+///
+/// fn check() -> Result {
+///     match capable(Capability::SYS_ADMIN) {
+///         true => Ok(()),
+///         false => Err(EPERM),
+///     }
+/// }
+/// # let _ = check();
+/// ```
+#[inline]
+#[must_use]
+pub(crate) fn capable(capability: Capability) -> bool {
+    // SAFETY: No preconditions but that the capability is one, which all values of the type are.
+    unsafe { bindings::capable(capability.0) }
 }
 
 #[kunit_tests(rust_cred)]
@@ -223,22 +275,15 @@ mod tests {
         Ok(())
     }
 
-    #[cfg(not(CONFIG_SECURITY))]
-    #[test]
-    fn security_contexts_need_a_security_module() {
-        let secid = SecurityId::from_context(b"system_u:object_r:tmp_t:s0");
-        assert_eq!(secid.err(), Some(EOPNOTSUPP));
-    }
-
     #[test]
     fn capabilities_are_those_in_force() -> Result {
         let new = NewCredential::kernel()?;
         // SAFETY: By the invariant nothing else uses them.
         unsafe { (*new.0.as_ptr()).cap_effective = pin_init::zeroed() };
         let powerless = new.commit();
-        assert!(capable_sys_admin());
-        assert!(!with_cred(&powerless, capable_sys_admin));
-        assert!(capable_sys_admin());
+        assert!(capable(Capability::SYS_ADMIN));
+        assert!(!with_cred(&powerless, || capable(Capability::SYS_ADMIN)));
+        assert!(capable(Capability::SYS_ADMIN));
         Ok(())
     }
 }

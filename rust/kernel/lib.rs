@@ -17,5 +17,6 @@ pub(crate) mod kunit;
 pub(crate) mod miscdevice;
 pub(crate) mod netfs;
 pub(crate) mod sched;
+pub(crate) mod security;
 pub(crate) mod sync;
 pub(crate) mod workqueue;

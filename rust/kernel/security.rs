@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Linux Security Modules (LSM).
+//!
+//! C header: [`include/linux/security.h`](srctree/include/linux/security.h).
+
+use crate::bindings;
+use kernel::{
+    error::{
+        to_result,
+        Result, //
+    },
+    prelude::*, //
+};
+
+/// A security context, as the security modules number it.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::security::SecurityId;
+///
+/// // Where there is no such context, or no security module, that is an error.
+/// let _ = SecurityId::from_context(b"system_u:system_r:cachefiles_kernel_t:s0");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SecurityId(u32);
+
+impl SecurityId {
+    /// Looks a security context up by its name.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` if there is no security module that could know it; [`EINVAL`] if the name is
+    /// longer than any can be; what the security module says otherwise.
+    pub(crate) fn from_context(context: &[u8]) -> Result<Self> {
+        let mut secid = 0;
+        let len = u32::try_from(context.len()).map_err(|_| EINVAL)?;
+        // SAFETY: The context is valid for reading `len` bytes, and `secid` for writing.
+        to_result(unsafe {
+            bindings::security_secctx_to_secid(context.as_ptr().cast(), len, &mut secid)
+        })?;
+        Ok(Self(secid))
+    }
+
+    /// Returns the number.
+    #[inline]
+    pub(crate) fn as_raw(self) -> u32 {
+        self.0
+    }
+}
+
+#[cfg(not(CONFIG_SECURITY))]
+#[kunit_tests(rust_security)]
+mod tests {
+    use super::*;
+    use crate::kernel_next::compat::EOPNOTSUPP;
+
+    #[test]
+    fn security_contexts_need_a_security_module() {
+        let secid = SecurityId::from_context(b"system_u:object_r:tmp_t:s0");
+        assert_eq!(secid.err(), Some(EOPNOTSUPP));
+    }
+}
