@@ -1,16 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Hash functions.
+//! Cryptographic hash functions.
 //!
 //! C header: [`include/crypto/sha2.h`](srctree/include/crypto/sha2.h)
 
 use crate::bindings;
 use kernel::prelude::*;
 
-/// The SHA-256 of `data`.
+/// Returns the SHA-256 digest of `data`.
+///
+/// It may be called from any context.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::crypto::sha256;
+///
+/// let digest = sha256(b"abc");
+/// assert_eq!(digest[..4], [0xba, 0x78, 0x16, 0xbf]);
+/// ```
+#[inline]
+#[must_use]
 pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
     let mut digest = [0; 32];
-    // SAFETY: `data` is as long as said, and `digest` as long as the function wants it.
+    // SAFETY: `data` is valid for reading `data.len()` bytes, and `digest` for writing the 32 bytes
+    // of a digest.
     unsafe { bindings::sha256(data.as_ptr(), data.len(), digest.as_mut_ptr()) };
     digest
 }

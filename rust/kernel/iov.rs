@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! I/O vectors that outlive the call they came with.
+//! IO vectors.
 //!
-//! C header: [`include/linux/uio.h`](srctree/include/linux/uio.h)
+//! C headers: [`include/linux/iov_iter.h`](srctree/include/linux/iov_iter.h),
+//! [`include/linux/uio.h`](srctree/include/linux/uio.h)
 
 use crate::bindings;
 use kernel::{
@@ -11,7 +12,27 @@ use kernel::{
 };
 
 /// A destination in kernel memory: a copy of a caller's iterator, which goes on where the caller's
-/// was.
+/// was. Unlike [`IovIterDest`] it can be kept when the call that it came with is over, and be filled
+/// by another task.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     bindings,
+///     iov::KernelIter, //
+/// };
+///
+/// /// # Safety
+/// ///
+/// /// `iter` must be a valid iterator that nobody else uses before the result is dropped.
+/// unsafe fn keep(iter: *const bindings::iov_iter) -> Result<KernelIter> {
+///     // SAFETY: As the caller guarantees.
+///     let mut iter = unsafe { KernelIter::copy_of(iter) }?;
+///     iter.dest().copy_to_iter(b"it begins with this");
+///     Ok(iter)
+/// }
+/// ```
 ///
 /// # Invariants
 ///
@@ -29,7 +50,7 @@ impl KernelIter {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it is a source or user memory.
+    /// [`EINVAL`] if it is a source or user memory.
     ///
     /// # Safety
     ///
@@ -49,12 +70,14 @@ impl KernelIter {
         Ok(KernelIter { raw })
     }
 
-    /// The bytes that are left.
+    /// Returns the number of bytes that are left.
+    #[inline]
     pub(crate) fn len(&mut self) -> usize {
         self.dest().len()
     }
 
-    /// The iterator as the kernel crate knows it.
+    /// Returns what writes to it, where the last write ended.
+    #[inline]
     pub(crate) fn dest(&mut self) -> &mut IovIterDest<'_> {
         // SAFETY: By the invariant it is a valid destination; the result borrows `self`.
         unsafe { IovIterDest::from_raw(&mut self.raw) }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The task that is running.
+//! Scopes in which the current task allocates memory differently.
 //!
 //! C header: [`include/linux/sched/mm.h`](srctree/include/linux/sched/mm.h)
 
@@ -9,6 +9,23 @@ use kernel::prelude::*;
 
 /// Runs `f` so that what it allocates does not enter a file system to get memory: that may wait for
 /// what `f` is doing.
+///
+/// All allocations of the current task that may enter a file system are as if made with `GFP_NOFS`.
+/// It may be nested.
+///
+/// This is `memalloc_nofs_save()` and `memalloc_nofs_restore()` in C. See
+/// <https://docs.kernel.org/core-api/gfp_mask-from-fs-io.html>.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::sched::nofs;
+///
+/// let buf = nofs(|| KVec::from_elem(0u8, 100, GFP_KERNEL))?;
+/// assert_eq!(buf.len(), 100);
+/// # Ok::<(), Error>(())
+/// ```
+#[inline]
 pub(crate) fn nofs<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: No preconditions.
     let flags = unsafe { bindings::memalloc_nofs_save() };

@@ -14,8 +14,59 @@ use kernel::{
     }, //
 };
 
-/// A work queue that is destroyed with its owner. Dropping it waits for the work on it, so that
-/// none runs when the module is gone.
+/// A work queue that is destroyed with its owner.
+///
+/// Dropping it waits for the work on it, and so may sleep. When a module has dropped its queues, no
+/// work of it runs any more.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     impl_has_work,
+///     new_work,
+///     sync::{
+///         Arc,
+///         Completion, //
+///     },
+///     workqueue::{
+///         OwnedQueue,
+///         Work,
+///         WorkItem, //
+///     }, //
+/// };
+///
+/// #[pin_data]
+/// struct Job {
+///     #[pin]
+///     done: Completion,
+///     #[pin]
+///     work: Work<Job>,
+/// }
+///
+/// impl_has_work! {
+///     impl HasWork<Self> for Job { self.work }
+/// }
+///
+/// impl WorkItem for Job {
+///     type Pointer = Arc<Job>;
+///
+///     fn run(this: Arc<Job>) {
+///         this.done.complete_all();
+///     }
+/// }
+///
+/// let queue = OwnedQueue::new_unbound(c"example")?;
+/// let job = pin_init!(Job {
+///     done <- Completion::new(),
+///     work <- new_work!("Job::work"),
+/// });
+/// let job = Arc::pin_init(job, GFP_KERNEL)?;
+///
+/// assert!(queue.enqueue(job.clone()).is_ok());
+/// job.done.wait_for_completion();
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Invariants
 ///
@@ -29,7 +80,11 @@ unsafe impl Send for OwnedQueue {}
 unsafe impl Sync for OwnedQueue {}
 
 impl OwnedQueue {
-    /// Creates a queue whose work is not bound to the CPU that queues it.
+    /// Creates a queue whose work is not bound to the CPU that queues it. This may sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`] if there is no memory.
     pub(crate) fn new_unbound(name: &CStr) -> Result<Self> {
         // SAFETY: The name is terminated.
         let ptr = unsafe { bindings::alloc_unbound_workqueue(name.as_char_ptr()) };
@@ -37,7 +92,10 @@ impl OwnedQueue {
         NonNull::new(ptr).map(Self).ok_or(ENOMEM)
     }
 
-    /// Queues work. Delayed work cannot be: destroying a queue does not wait for timers.
+    /// Enqueues a work item, as [`Queue::enqueue`], from any context.
+    ///
+    /// Delayed work items cannot be enqueued: destroying a queue does not wait for their timers.
+    #[inline]
     pub(crate) fn enqueue<W, const ID: u64>(&self, work: W) -> W::EnqueueOutput
     where
         W: RawWorkItem<ID> + Send + 'static,
@@ -46,7 +104,8 @@ impl OwnedQueue {
         unsafe { Queue::from_raw(self.0.as_ptr()) }.enqueue(work)
     }
 
-    /// Waits for the work that is on the queue now. Must not be called by such work.
+    /// Waits for the work that is on the queue now. Work on the queue that calls this waits for ever.
+    #[inline]
     pub(crate) fn flush(&self) {
         // SAFETY: By the invariant it is valid.
         unsafe { bindings::flush_unbound_workqueue(self.0.as_ptr()) };
