@@ -20,6 +20,7 @@ use crate::{
         },
         fs::{
             backing,
+            inode::Operation,
             namei::may_create_in,
             path::{
                 Mount,
@@ -196,6 +197,14 @@ impl Cache {
     }
 }
 
+/// What a file system has to be able to do with the directory that a cache is in.
+const NEEDED: [Operation; 4] = [
+    Operation::Lookup,
+    Operation::Mkdir,
+    Operation::Tmpfile,
+    Operation::Xattr,
+];
+
 /// Checks that a cache can be kept in a directory: that the file system has what is needed, and may
 /// be written to.
 fn check_root(root: &Path) -> Result {
@@ -207,7 +216,7 @@ fn check_root(root: &Path) -> Result {
     let usable = root
         .dentry
         .inode()
-        .is_some_and(|inode| inode.is_cache_root())
+        .is_some_and(|inode| inode.supports(&NEEDED))
         && mount.can_statfs_and_sync()
         && mount.super_block_size() <= PAGE_SIZE;
     if !usable {

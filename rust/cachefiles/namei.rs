@@ -12,7 +12,10 @@ use crate::{
     },
     kernel_next::fs::{
         dentry::Dentry,
-        inode::InUse,
+        inode::{
+            InUse,
+            Operation, //
+        },
         namei::Creating, //
     }, //
 };
@@ -36,6 +39,16 @@ impl Deref for Directory {
         &self.dentry
     }
 }
+
+/// What a file system has to be able to do with a directory of a cache.
+const NEEDED: [Operation; 6] = [
+    Operation::Xattr,
+    Operation::Lookup,
+    Operation::Mkdir,
+    Operation::Rename,
+    Operation::Rmdir,
+    Operation::Unlink,
+];
 
 /// How often to try again when somebody keeps changing what is looked up.
 pub(crate) const RETRIES: usize = 8;
@@ -72,7 +85,7 @@ pub(crate) fn get_directory(space: &Space, dir: &Dentry, name: &[u8]) -> Result<
     if !dentry.can_lookup() {
         return Err(EIO);
     }
-    if !inode.is_cache_dir() {
+    if !inode.supports(&NEEDED) {
         return Err(EPERM);
     }
     Ok((

@@ -12,6 +12,11 @@ __rust_helper bool rust_helper_d_is_negative(const struct dentry *dentry)
 	return d_is_negative(dentry);
 }
 
+__rust_helper bool rust_helper_d_flags_negative(unsigned int flags)
+{
+	return d_flags_negative(flags);
+}
+
 __rust_helper bool rust_helper_d_is_dir(const struct dentry *dentry)
 {
 	return d_is_dir(dentry);

@@ -6,13 +6,9 @@
 #include <linux/mount.h>
 #include <linux/pagemap.h>
 
-/* Not in the kernel: current->fs is not for Rust to look at. */
-__rust_helper bool rust_helper_get_current_fs_pwd(struct path *path)
+__rust_helper void rust_helper_get_fs_pwd(struct fs_struct *fs, struct path *pwd)
 {
-	if (!current->fs)
-		return false;
-	get_fs_pwd(current->fs, path);
-	return true;
+	get_fs_pwd(fs, pwd);
 }
 
 __rust_helper void rust_helper_inode_lock(struct inode *inode)
@@ -28,6 +24,11 @@ __rust_helper void rust_helper_inode_unlock(struct inode *inode)
 __rust_helper struct inode *rust_helper_file_inode(const struct file *file)
 {
 	return file_inode(file);
+}
+
+__rust_helper struct mnt_idmap *rust_helper_mnt_idmap(const struct vfsmount *mnt)
+{
+	return mnt_idmap(mnt);
 }
 
 __rust_helper bool rust_helper_is_idmapped_mnt(const struct vfsmount *mnt)

@@ -16,6 +16,7 @@
 #include "fs.c"
 #include "fscache.c"
 #include "kunit.c"
+#include "mutex.c"
 #include "sched.c"
 #include "security.c"
 #include "workqueue.c"

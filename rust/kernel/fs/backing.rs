@@ -4,12 +4,48 @@
 //!
 //! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h),
 //! [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h)
+//!
+//! Everything here may sleep where nothing else is said. "What opening says" and the like below
+//! stands for errors of the file system and of the security module, and for a lack of permissions.
+//!
+//! # Examples
+//!
+//! ```
+//! use kernel::{
+//!     cred::Credential,
+//!     fs::{
+//!         backing,
+//!         path::Path,
+//!         File, //
+//!     },
+//!     prelude::*,
+//!     sync::aref::ARef, //
+//! };
+//!
+//! /// Makes a file without a name, so many bytes long, on the file system of `dir`.
+//! fn anonymous(dir: &Path, size: i64, cred: &Credential) -> Result<ARef<File>> {
+//!     let write = dir.mount.want_write()?;
+//!     let file = backing::tmpfile(&write, &dir.dentry, cred)?;
+//!     // Truncating gets write access itself.
+//!     drop(write);
+//!     backing::truncate(&file, size)?;
+//!     Ok(file)
+//! }
+//!
+//! /// Whether a file holds no data.
+//! fn is_hole(file: &File) -> Result<bool> {
+//!     match backing::seek(file, 0, backing::Seek::Data) {
+//!         Ok(_) => Ok(false),
+//!         Err(e) if e == ENXIO => Ok(true),
+//!         Err(e) => Err(e),
+//!     }
+//! }
+//! ```
 
 use super::{
     dentry::Dentry,
     inode::Inode,
     path::{
-        idmap,
         Mount,
         WriteAccess, //
     }, //
@@ -35,7 +71,8 @@ use kernel::{
             Atomic, //
         },
         Refcount, //
-    }, //
+    },
+    types::NotThreadSafe, //
 };
 
 /// Reading and writing, with 64-bit offsets. Not `O_DIRECT`: that is decided for each request.
@@ -54,7 +91,8 @@ unsafe fn owned(ptr: *mut bindings::file) -> Result<ARef<File>> {
 }
 
 fn with_iter_ops(file: ARef<File>) -> Result<ARef<File>> {
-    // SAFETY: The file is valid, and so are its operations.
+    // SAFETY: The file is valid. Its operations are not null, and are a constant of the code that
+    // it keeps.
     let op = unsafe { &*(*file.as_ptr()).f_op };
     if op.read_iter.is_none() || op.write_iter.is_none() {
         return Err(EINVAL);
@@ -62,27 +100,33 @@ fn with_iter_ops(file: ARef<File>) -> Result<ARef<File>> {
     Ok(file)
 }
 
-/// Opens a regular file.
+/// Opens a regular file for reading and writing. What is done with the file later is done with
+/// `cred`; whether it may be opened is decided by the credentials of the task.
 ///
 /// # Errors
 ///
-/// `EINVAL` if the file system cannot do kernel I/O; what opening says.
+/// `EINVAL` if `dentry` is no regular file or not of the file system of `mount`, or if the file
+/// system cannot do kernel I/O; `EROFS` if the mount is read-only; what opening says.
 pub(crate) fn open(mount: &Mount, dentry: &Dentry, cred: &Credential) -> Result<ARef<File>> {
     if !dentry.is_regular() || !mount.holds(dentry) {
         return Err(EINVAL);
     }
     let path = mount.path_of(dentry);
-    // SAFETY: All are valid, and the dentry is a file on the mount.
+    // SAFETY: The path is valid, its dentry is positive, the credentials are valid, and the caller
+    // may sleep.
     let file = unsafe { bindings::kernel_file_open(&path, OPEN_FLAGS, cred.as_ptr()) };
-    // SAFETY: The function opens a file, or returns an error.
+    // SAFETY: The function returns a reference to a file that it opened, or an error.
     with_iter_ops(unsafe { owned(from_err_ptr(file)?) }?)
 }
 
-/// Creates a regular file without a name, on the file system of `dir`.
+/// Creates a regular file without a name on the file system of `dir`, and opens it for reading and
+/// writing. What is done with the file later is done with `cred`; whether it may be created is
+/// decided by the credentials of the task.
 ///
 /// # Errors
 ///
-/// `EINVAL` if the file system cannot do kernel I/O; what creating says.
+/// `ENOTDIR` if `dir` is no directory or not of the file system that `write` is for; `EOPNOTSUPP`
+/// if the file system has no such files; `EINVAL` if it cannot do kernel I/O; what creating says.
 pub(crate) fn tmpfile(
     write: &WriteAccess<'_>,
     dir: &Dentry,
@@ -94,26 +138,42 @@ pub(crate) fn tmpfile(
     let path = write.mount().path_of(dir);
     // CAST: A mode fits.
     let mode = (bindings::S_IFREG | 0o600) as bindings::umode_t;
-    // SAFETY: All are valid, and the dentry is a directory on the mount.
-    let file =
-        unsafe { bindings::kernel_tmpfile_open(idmap(), &path, mode, OPEN_FLAGS, cred.as_ptr()) };
-    // SAFETY: The function opens a file, or returns an error.
+    // SAFETY: The mount's mapping and the credentials are valid, the path is valid and a directory,
+    // write access is held, and the caller may sleep.
+    let file = unsafe {
+        bindings::kernel_tmpfile_open(
+            write.mount().idmap(),
+            &path,
+            mode,
+            OPEN_FLAGS,
+            cred.as_ptr(),
+        )
+    };
+    // SAFETY: The function returns a reference to a file that it opened, or an error.
     with_iter_ops(unsafe { owned(from_err_ptr(file)?) }?)
 }
 
-/// The file's inode.
+/// The file's inode. Does not sleep.
+#[inline]
 pub(crate) fn inode(file: &File) -> &Inode {
-    // SAFETY: The file is valid, and keeps its inode.
+    // SAFETY: The file is valid, and keeps its inode and the mount, which has the superblock
+    // active.
     unsafe { Inode::from_raw(bindings::file_inode(file.as_ptr())) }
 }
 
-/// The file's dentry.
+/// The file's dentry. Does not sleep.
+#[inline]
 pub(crate) fn dentry(file: &File) -> &Dentry {
-    // SAFETY: The file is valid, and keeps its path.
+    // SAFETY: The file is valid, and keeps its path, whose mount has the superblock active.
     unsafe { Dentry::from_raw((*file.as_ptr()).__bindgen_anon_1.f_path.dentry) }
 }
 
-/// Writes the file's data out and waits for that.
+/// Writes the file's data out and waits for that. What describes the file, as its size, may yet
+/// have to be written.
+///
+/// # Errors
+///
+/// `EIO` or `ENOSPC` if data was lost.
 pub(crate) fn write_and_wait(file: &File) -> Result {
     // SAFETY: The file is valid, and keeps its mapping. The caller may sleep.
     to_result(unsafe {
@@ -121,15 +181,24 @@ pub(crate) fn write_and_wait(file: &File) -> Result {
     })
 }
 
-/// Sets the size in bytes.
+/// Sets the size in bytes, as `truncate(2)`: what is new is a hole. Gets write access to the mount,
+/// so the task must not have it. The task's credentials decide, not those of the file.
+///
+/// # Errors
+///
+/// `EINVAL` if the size is negative or the file is not a regular one, `EISDIR` if it is a
+/// directory, `EFBIG` if it may not be so large; what truncating says.
 pub(crate) fn truncate(file: &File, size: i64) -> Result {
     // SAFETY: The file is valid, and keeps its path.
     let path = unsafe { core::ptr::addr_of!((*file.as_ptr()).__bindgen_anon_1.f_path) };
-    // SAFETY: The path is valid.
+    if size < 0 {
+        return Err(EINVAL);
+    }
+    // SAFETY: The path is valid, its dentry is positive, and the caller may sleep.
     to_result(unsafe { bindings::vfs_truncate(path, size) })
 }
 
-/// Notes that the file is used: culling goes by that.
+/// Notes that the file is used, for those who go by the time of the last access.
 pub(crate) fn touch_atime(file: &File) {
     // SAFETY: The file is valid, and keeps its path.
     unsafe {
@@ -139,60 +208,122 @@ pub(crate) fn touch_atime(file: &File) {
     };
 }
 
-/// Which of the two to look for.
-#[derive(Clone, Copy)]
+/// What [`seek`] is to look for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seek {
+    /// Data, which also what is not known to be a hole is taken for.
     Data,
+    /// A hole, of which there is always one behind the end of the file.
     Hole,
 }
 
-/// The offset of the next data or hole at `from` or after it.
+/// Keeps others from using a file's position.
+///
+/// # Invariants
+///
+/// The task has the lock of the position, if the file has one.
+struct PositionLock<'a> {
+    file: &'a File,
+    _task: NotThreadSafe,
+}
+
+impl<'a> PositionLock<'a> {
+    fn new(file: &'a File) -> Self {
+        if let Some(lock) = Self::lock(file) {
+            // A system call that uses this file may have the lock of its own file, which lock
+            // checking takes for the same: hence the subclass.
+            // SAFETY: The lock is valid for as long as the file, and the caller may sleep.
+            unsafe { bindings::mutex_lock_nested(lock, 1) };
+        }
+        // INVARIANT: Just locked.
+        PositionLock {
+            file,
+            _task: NotThreadSafe,
+        }
+    }
+
+    /// The lock; only regular files and directories have one.
+    fn lock(file: &File) -> Option<*mut bindings::mutex> {
+        // SAFETY: The file is valid; this is not a read.
+        mode_has(file, bindings::FMODE_ATOMIC_POS).then(|| unsafe {
+            core::ptr::addr_of_mut!((*file.as_ptr()).__bindgen_anon_2.f_pos_lock)
+        })
+    }
+}
+
+impl Drop for PositionLock<'_> {
+    fn drop(&mut self) {
+        if let Some(lock) = Self::lock(self.file) {
+            // SAFETY: By the invariant this task locked it.
+            unsafe { bindings::mutex_unlock(lock) };
+        }
+    }
+}
+
+/// The offset, in bytes, of the next data or hole at `from` or after it. Also moves the file's
+/// position there.
 ///
 /// # Errors
 ///
-/// `ENXIO` if there is none.
+/// `ENXIO` if there is none, or if `from` is negative or behind the end; `EINVAL` if the file
+/// system cannot tell; `ESPIPE` if the file has no positions.
 pub(crate) fn seek(file: &File, from: i64, what: Seek) -> Result<i64> {
     let whence = match what {
         Seek::Data => bindings::SEEK_DATA,
         Seek::Hole => bindings::SEEK_HOLE,
     };
-    // SAFETY: The file is valid. These seeks are questions: that they also move the file's
-    // position, which nobody uses, does not matter. CAST: 3 or 4.
+    let _lock = PositionLock::new(file);
+    // SAFETY: The file is valid, the lock of its position is held, and the caller may sleep.
+    // CAST: 3 or 4.
     let ret = unsafe { bindings::vfs_llseek(file.as_ptr(), from, whence as c_int) };
     // CAST: Negative values are error numbers, which fit.
     to_result(ret.min(0) as c_int)?;
     Ok(ret)
 }
 
-/// Writes through the page cache; blocks until it is done. Returns how many bytes were written.
+/// Writes what `from` has to the offset `pos`, in bytes, through the page cache. Returns how many
+/// bytes were written, which may be less. Gets write access to the mount, so the task must not have
+/// it.
+///
+/// # Errors
+///
+/// `EBADF` if the file is not open for writing, `EINVAL` if the file system cannot do kernel I/O or
+/// `pos` is negative; what writing says.
 pub(crate) fn write(file: &File, mut pos: i64, from: &mut IovIterSource<'_>) -> Result<usize> {
-    // SAFETY: The file and the iterator are valid, and the caller may sleep.
+    // SAFETY: The file is valid, the iterator is a valid source, `pos` may be written to, and the
+    // caller may sleep. The function checks that the file can be written to.
     let ret = unsafe { bindings::vfs_iter_write(file.as_ptr(), from.as_raw(), &mut pos, 0) };
     // CAST: Negative values are error numbers, which fit.
     to_result(ret.min(0) as c_int)?;
     Ok(ret.unsigned_abs())
 }
 
-/// A moment in the history of a file's write-back errors.
+/// A moment in the history of a file's write-back errors. Nothing that it does sleeps.
 pub(crate) struct WriteErrors(Atomic<bindings::errseq_t>);
 
 impl WriteErrors {
     /// Now; but an error that nobody took note of yet counts as one since then.
+    #[must_use]
     pub(crate) fn sample(file: &File) -> Self {
         // SAFETY: The file is valid, and keeps its mapping.
         let now = unsafe { bindings::filemap_sample_wb_err((*file.as_ptr()).f_mapping) };
         WriteErrors(Atomic::new(now))
     }
 
-    /// Whether something that was written to the page cache since then was lost on its way to the
-    /// disk.
+    /// Checks that nothing that was written to the page cache since then was lost on its way to the
+    /// disk. `file` has to be the one that the moment is of.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` or `ENOSPC` if something was.
     pub(crate) fn check(&self, file: &File) -> Result {
         let since = self.0.load(Relaxed);
         // SAFETY: The file is valid, and keeps its mapping.
         to_result(unsafe { bindings::filemap_check_wb_err((*file.as_ptr()).f_mapping, since) })
     }
 
-    /// Takes note of all errors until now.
+    /// Takes note of all errors until now: this moment is now. `file` has to be the one that the
+    /// moment is of.
     pub(crate) fn advance(&self, file: &File) {
         let mut since = self.0.load(Relaxed);
         // An error that nobody took note of would be seen by the next sample, too; this marks it.
@@ -212,8 +343,9 @@ fn mode_has(file: &File, mode: bindings::fmode_t) -> bool {
     unsafe { (*file.as_ptr()).f_mode & mode != 0 }
 }
 
-/// Reads what the page cache has of `to`, without waiting for a disk. Returns how many bytes that
-/// was; `to` goes on after them.
+/// Reads what the page cache has of the file from the offset `pos`, in bytes, without waiting for a
+/// disk. Returns how many bytes that was; `to` goes on after them. An error of the file is nothing
+/// read. Does not sleep for longer than it takes to lock what is in memory.
 ///
 /// # Errors
 ///
@@ -230,8 +362,9 @@ pub(crate) fn read_cached(file: &File, pos: i64, to: &mut KernelIter) -> Result<
         ki_flags: bindings::IOCB_NOWAIT | bindings::IOCB_NOIO as c_int,
         ..Default::default()
     };
-    // SAFETY: The file, the request and the iterator are valid, and without a completion function
-    // the request is done when the function returns.
+    // SAFETY: The file, the request and the iterator, a destination, are valid. Without a
+    // completion function the request is done when the function returns. The function checks that
+    // the file can be read from, and the position.
     let ret = unsafe { bindings::vfs_iocb_iter_read(file.as_ptr(), &mut iocb, to.as_raw()) };
     // An error, like EAGAIN, is as good as nothing: whoever goes on will see it again.
     let read = usize::try_from(ret).unwrap_or(0);
@@ -242,18 +375,21 @@ pub(crate) fn read_cached(file: &File, pos: i64, to: &mut KernelIter) -> Result<
     }
 }
 
-/// A read under way.
+/// A read under way. It is only handled by pointers: the kernel has one to `iocb`.
 ///
 /// # Invariants
 ///
-/// `iocb` is the first member, so that a pointer to it is one to the whole.
+/// - `iocb` is the first member, so that a pointer to it is one to the whole.
+/// - `refs` counts those who may use this: it is freed with the last of them.
+/// - `done` is only touched by the completion, `to` by nobody but the kernel.
 #[repr(C)]
 struct DirectRead<F> {
     iocb: bindings::kiocb,
     /// One for whoever submits, one for the completion: what is submitted may be complete, and
     /// freed, before the function that submitted it returns.
     refs: Refcount,
-    file: ARef<File>,
+    /// Keeps the file that `iocb` is for.
+    _file: ARef<File>,
     to: KernelIter,
     done: Option<F>,
 }
@@ -261,11 +397,13 @@ struct DirectRead<F> {
 impl<F: FnOnce(Result<usize>) + Send> DirectRead<F> {
     /// # Safety
     ///
-    /// `this` must come from [`read_direct`], and the caller gives up one of its two references.
+    /// `this` must come from [`read_direct`], and the caller must own one of its two references,
+    /// which it gives up.
     unsafe fn put(this: *mut Self) {
         // SAFETY: The caller's reference keeps it valid.
         if unsafe { (*this).refs.dec_and_test() } {
-            // SAFETY: It came from `KBox::into_raw`, and this was the last reference.
+            // SAFETY: It came from `KBox::into_raw`, and as this was the last reference nobody uses
+            // it any more.
             drop(unsafe { KBox::from_raw(this) });
         }
     }
@@ -285,7 +423,8 @@ impl<F: FnOnce(Result<usize>) + Send> DirectRead<F> {
             true => EINTR.to_errno() as isize,
             false => ret,
         };
-        // SAFETY: Only the completion, which happens once, touches this member.
+        // SAFETY: The reference keeps it valid, and only the completion, which happens once,
+        // touches this member.
         let done = unsafe { (*this).done.take() };
         // CAST: Negative values are error numbers, which fit.
         let result = to_result(ret.min(0) as c_int).map(|()| ret.unsigned_abs());
@@ -300,21 +439,23 @@ impl<F: FnOnce(Result<usize>) + Send> DirectRead<F> {
     ///
     /// `iocb` must be a request that [`read_direct`] submitted, and this its only completion.
     unsafe extern "C" fn complete(iocb: *mut bindings::kiocb, ret: c_long) {
-        // SAFETY: By the invariant of the type it is also a pointer to the whole. The completion
-        // owns a reference.
+        // SAFETY: By the invariant of the type it is also a pointer to the whole, which comes from
+        // `read_direct`. The completion, which this is, owns a reference.
         unsafe { Self::finish(iocb.cast(), ret) };
     }
 }
 
-/// Reads without going through the page cache where the file system can do that. What is left of the
-/// destination behind the end of the file may have been overwritten.
+/// Reads from the offset `pos`, in bytes, without going through the page cache where the file
+/// system can do that. What is left of the destination behind the end of the file may have been
+/// overwritten.
 ///
-/// `done` is called exactly once, perhaps before this function returns, and in any context, also
-/// in an interrupt: it and what it owns must neither sleep nor fault.
+/// `done` is called exactly once, with the number of bytes that were read or the error. That may be
+/// before this function returns, and in any context, also in an interrupt: neither `done` nor the
+/// drop of what it owns may sleep. It is called when the kernel is done with the memory of `to`.
 ///
 /// # Errors
 ///
-/// `ENOMEM`, without `done` having been called; it is given back.
+/// `ENOMEM`, without `done` having been called; it is given back. All others go to `done`.
 pub(crate) fn read_direct<F>(
     file: ARef<File>,
     pos: i64,
@@ -346,13 +487,15 @@ where
                 ..Default::default()
             },
             refs: Refcount::new(2),
-            file,
+            _file: file,
             to,
             done: Some(done),
         },
     ));
-    // SAFETY: The request owns a reference to the file and the iterator, and both live until the
-    // last reference to it is put: the submitter's, below.
+    // SAFETY: The request owns a reference to the file and the iterator, a destination that is not
+    // user memory; they and the request live until its last reference is put: the submitter's is,
+    // below. The caller may sleep. The function checks that the file can be read from, and the
+    // position.
     let ret = unsafe {
         bindings::vfs_iocb_iter_read(
             raw,
@@ -362,7 +505,7 @@ where
     };
     // CAST: An error number.
     if ret != -(bindings::EIOCBQUEUED as isize) {
-        // SAFETY: It was not queued, so this is the only completion.
+        // SAFETY: It was not queued, so this is the only completion, and has its reference.
         unsafe { DirectRead::finish(this, ret) };
     }
     // SAFETY: The submitter's reference.
@@ -395,11 +538,14 @@ mod tests {
     const BLOCK: usize = 4096;
 
     fn dir() -> Result<Path> {
-        support::scratch_on_disk(b"kunit-backing")
+        support::scratch(b"kunit-backing")
     }
 
     fn file() -> Result<ARef<File>> {
-        let dir = dir()?;
+        file_in(&dir()?)
+    }
+
+    fn file_in(dir: &Path) -> Result<ARef<File>> {
         let write = dir.mount.want_write()?;
         tmpfile(&write, &dir.dentry, &NewCredential::kernel()?.commit())
     }
@@ -482,10 +628,10 @@ mod tests {
     #[test]
     fn tmpfile_needs_a_directory_of_the_mount() -> Result {
         let dir = dir()?;
-        let tmp = Path::lookup_dir(c"/tmp")?;
+        let other = Path::lookup_dir(c"/")?;
         let write = dir.mount.want_write()?;
         let cred = NewCredential::kernel()?.commit();
-        let made = tmpfile(&write, &tmp.dentry, &cred);
+        let made = tmpfile(&write, &other.dentry, &cred);
         assert_eq!(made.err(), Some(ENOTDIR));
         let leaf = tmpfile(&write, &dir.dentry, &cred)?;
         let made = tmpfile(&write, dentry(&leaf), &cred);
@@ -496,7 +642,7 @@ mod tests {
     #[test]
     fn open_is_for_regular_files_of_the_mount() -> Result {
         let dir = dir()?;
-        let tmp = Path::lookup_dir(c"/tmp")?;
+        let other = Path::lookup_dir(c"/")?;
         let cred = NewCredential::kernel()?.commit();
         assert_eq!(open(&dir.mount, &dir.dentry, &cred).err(), Some(EINVAL));
         let made = file()?;
@@ -508,7 +654,7 @@ mod tests {
         assert!(core::ptr::eq(inode(&opened), inode(&made)));
         assert_eq!(inode(&opened).size(), 5);
         assert!(core::ptr::eq(opened.cred().as_ptr(), cred.as_ptr()));
-        assert_eq!(open(&tmp.mount, &named, &cred).err(), Some(EINVAL));
+        assert_eq!(open(&other.mount, &named, &cred).err(), Some(EINVAL));
         Removing::start(&dir.dentry, b"open", &write)?.unlink()?;
         Ok(())
     }
@@ -558,6 +704,22 @@ mod tests {
     }
 
     #[test]
+    fn direct_read_of_a_disk() -> Result {
+        let dir = support::scratch_on_disk(b"kunit-backing")?;
+        let file = file_in(&dir)?;
+        fill(&file, 0, BLOCK, b'a')?;
+        fill(&file, 2 * BLOCK as i64, BLOCK, b'c')?;
+        write_and_wait(&file)?;
+        let mut memory = Memory::new(4 * BLOCK, b'?')?;
+        assert_eq!(direct(&file, 0, &mut memory), Ok(3 * BLOCK as i64));
+        assert!(memory.bytes()[..BLOCK].iter().all(|byte| *byte == b'a'));
+        assert!(memory.bytes()[2 * BLOCK..3 * BLOCK]
+            .iter()
+            .all(|byte| *byte == b'c'));
+        Ok(())
+    }
+
+    #[test]
     fn direct_read_keeps_the_file() -> Result {
         let file = file()?;
         fill(&file, 0, BLOCK, b'a')?;
@@ -582,7 +744,9 @@ mod tests {
 
     #[test]
     fn page_cache_gives_what_it_has() -> Result {
-        let file = file()?;
+        // Files of a tmpfs cannot be read without waiting.
+        let dir = support::scratch_on_disk(b"kunit-backing")?;
+        let file = file_in(&dir)?;
         fill(&file, 0, 100, b'a')?;
         let mut memory = Memory::new(BLOCK, b'?')?;
         let mut to = dest(&mut memory)?;

@@ -3,12 +3,44 @@
 //! Directory entries.
 //!
 //! C header: [`include/linux/dcache.h`](srctree/include/linux/dcache.h)
+//!
+//! # Examples
+//!
+//! ```
+//! use kernel::{
+//!     fs::dentry::Dentry,
+//!     prelude::*, //
+//! };
+//!
+//! /// The size of the file that has the name `dentry`, in bytes.
+//! fn size_of(dentry: &Dentry) -> Result<i64> {
+//!     if dentry.is_dir() {
+//!         return Err(EISDIR);
+//!     }
+//!     Ok(dentry.inode().ok_or(ENOENT)?.size())
+//! }
+//! ```
 
-use super::inode::Inode;
+use super::{
+    inode::Inode,
+    path::{
+        activate,
+        deactivate, //
+    }, //
+};
 use crate::bindings;
 use core::ptr::NonNull;
 use kernel::{
-    sync::aref::AlwaysRefCounted,
+    sync::{
+        aref::{
+            ARef,
+            AlwaysRefCounted, //
+        },
+        atomic::{
+            ordering::Acquire,
+            Atomic, //
+        }, //
+    },
     types::Opaque, //
 };
 
@@ -17,87 +49,150 @@ use kernel::{
 /// While a reference is held, a positive dentry stays positive and keeps its inode; a negative one
 /// may become positive.
 ///
+/// An `ARef<Dentry>` also keeps the superblock active, as a mount does: a file system that is
+/// unmounted meanwhile is shut down when the last one is dropped. Dropping one may sleep.
+///
 /// # Invariants
 ///
-/// The dentry is valid and its reference count is positive.
+/// The dentry is valid, a reference to it is held, and its superblock is active.
 #[repr(transparent)]
 pub(crate) struct Dentry(Opaque<bindings::dentry>);
 
-// SAFETY: A dentry is not tied to a task.
+// SAFETY: A dentry is not tied to a task: `dput` and `deactivate_super` may be called by any.
 unsafe impl Send for Dentry {}
 
-// SAFETY: The methods below may be called from several tasks at once.
+// SAFETY: The methods below only call functions that look after the locking, and read what does not
+// change or is read atomically.
 unsafe impl Sync for Dentry {}
 
-// SAFETY: `dget` and `dput` count references.
+// SAFETY: `dget` and `dput` count references to the dentry. It needs its superblock for as long,
+// which `activate` and `deactivate` count references to.
 unsafe impl AlwaysRefCounted for Dentry {
     fn inc_ref(&self) {
+        // SAFETY: By the invariant the superblock is valid, and active.
+        unsafe { activate(self.sb()) };
         // SAFETY: By the invariant the count is positive.
         unsafe { bindings::dget(self.as_ptr()) };
     }
 
     unsafe fn dec_ref(obj: NonNull<Self>) {
+        // SAFETY: The caller has a reference, so the dentry is valid, and keeps its superblock.
+        let sb = unsafe { obj.as_ref() }.sb();
         // SAFETY: The caller gives up a reference.
         unsafe { bindings::dput(obj.cast().as_ptr()) };
+        // SAFETY: That reference was also one to the active superblock.
+        unsafe { deactivate(sb) };
     }
 }
 
 impl Dentry {
+    /// Borrows a dentry.
+    ///
     /// # Safety
     ///
-    /// `ptr` must be a valid dentry whose reference count stays positive for `'a`.
-    pub(crate) unsafe fn from_raw<'a>(ptr: *const bindings::dentry) -> &'a Self {
-        // INVARIANT: As the caller guarantees. SAFETY: Likewise.
+    /// `ptr` must be valid, and the caller must see to it that for `'a` a reference to it is held
+    /// and its superblock is active.
+    #[inline]
+    pub(in crate::kernel_next) unsafe fn from_raw<'a>(ptr: *const bindings::dentry) -> &'a Self {
+        // INVARIANT: As the caller guarantees.
+        // SAFETY: The caller guarantees that it is valid. `Dentry` is a transparent wrapper.
         unsafe { &*ptr.cast() }
     }
 
-    pub(crate) fn as_ptr(&self) -> *mut bindings::dentry {
+    /// Takes over a reference that a C function returned.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must be valid, its superblock active for the duration of the call, and the caller must
+    /// own a reference to it, which it gives up.
+    pub(super) unsafe fn from_owned(ptr: NonNull<bindings::dentry>) -> ARef<Self> {
+        // SAFETY: The caller guarantees that the dentry is valid and its superblock active.
+        unsafe { activate((*ptr.as_ptr()).d_sb) };
+        // INVARIANT: The superblock is active for as long as the reference is held.
+        // SAFETY: The caller gives a reference to the dentry; that to the superblock was just
+        // taken. `Dentry` is a transparent wrapper.
+        unsafe { ARef::from_raw(ptr.cast()) }
+    }
+
+    /// The dentry as C knows it.
+    #[inline]
+    pub(in crate::kernel_next) fn as_ptr(&self) -> *mut bindings::dentry {
         self.0.get()
     }
 
-    /// The inode of a positive dentry.
+    /// The superblock, which is active.
+    #[inline]
+    pub(super) fn sb(&self) -> *mut bindings::super_block {
+        // SAFETY: The dentry is valid, and its superblock does not change.
+        unsafe { (*self.as_ptr()).d_sb }
+    }
+
+    /// The inode; `None` if the dentry is negative.
     pub(crate) fn inode(&self) -> Option<&Inode> {
+        // Whoever turns a negative dentry into a positive one does that with a release of the
+        // flags: without an acquire the inode might not be seen as it was before that.
+        // SAFETY: The flags are valid for as long as the dentry, aligned, and only written to as a
+        // whole.
+        let flags = unsafe {
+            Atomic::<u32>::from_ptr(core::ptr::addr_of_mut!((*self.as_ptr()).d_flags)).load(Acquire)
+        };
+        // SAFETY: No preconditions.
+        if unsafe { bindings::d_flags_negative(flags) } {
+            return None;
+        }
         // SAFETY: The dentry is valid.
         let inode = unsafe { bindings::d_inode(self.as_ptr()) };
-        // SAFETY: A positive dentry keeps its inode while it is referenced, which it is for the
-        // lifetime of `self`.
+        // SAFETY: By the invariant a reference to the dentry is held for the lifetime of `self`, so
+        // that it stays positive, which means that it has a reference to its inode. They have the
+        // same superblock.
         NonNull::new(inode).map(|inode| unsafe { Inode::from_raw(inode.as_ptr()) })
     }
 
+    /// Whether there is nothing of this name, as of some moment: while the directory is not locked
+    /// others may create something.
+    #[inline]
     pub(crate) fn is_negative(&self) -> bool {
         // SAFETY: The dentry is valid.
         unsafe { bindings::d_is_negative(self.as_ptr()) }
     }
 
+    /// Whether it is a directory.
+    #[inline]
     pub(crate) fn is_dir(&self) -> bool {
         // SAFETY: The dentry is valid.
         unsafe { bindings::d_is_dir(self.as_ptr()) }
     }
 
+    /// Whether it is a regular file.
+    #[inline]
     pub(crate) fn is_regular(&self) -> bool {
         // SAFETY: The dentry is valid.
         unsafe { bindings::d_is_reg(self.as_ptr()) }
     }
 
-    /// Whether names can be looked up in it.
+    /// Whether names can be looked up in it. There are directories for which that is not so.
+    #[inline]
     pub(crate) fn can_lookup(&self) -> bool {
         // SAFETY: The dentry is valid.
         unsafe { bindings::d_can_lookup(self.as_ptr()) }
     }
 
     /// Whether the name is gone from its directory, as of some moment.
+    #[inline]
     pub(crate) fn is_unhashed(&self) -> bool {
         // SAFETY: The dentry is valid.
         unsafe { bindings::d_unhashed(self.as_ptr()) }
     }
 
-    /// Whether something is mounted on it, as of some moment.
+    /// Whether something is mounted on it, in any namespace, as of some moment.
+    #[inline]
     pub(crate) fn is_mountpoint(&self) -> bool {
         // SAFETY: The dentry is valid.
         unsafe { bindings::d_mountpoint(self.as_ptr()) }
     }
 
-    /// Whether it is `ancestor` or somewhere below.
+    /// Whether it is `ancestor` or somewhere below, as of some moment.
+    #[inline]
     pub(crate) fn is_below(&self, ancestor: &Dentry) -> bool {
         // SAFETY: Both are valid; the function looks after the locking.
         unsafe { bindings::is_subdir(self.as_ptr(), ancestor.as_ptr()) }
@@ -118,10 +213,7 @@ mod tests {
         },
         kunit::support, //
     };
-    use kernel::{
-        prelude::*,
-        sync::aref::ARef, //
-    };
+    use kernel::prelude::*;
 
     fn count(dentry: &Dentry) -> i32 {
         // SAFETY: The dentry is valid.
@@ -192,6 +284,10 @@ mod tests {
 
     #[test]
     fn mount_points_are_told() -> Result {
+        support::attach_fs()?;
+        if Path::lookup_dir(c"/proc/self").is_err() {
+            support::skip(c"there is no /proc, as when the kernel boots");
+        }
         let dir = support::scratch(b"kunit-dentry")?;
         assert!(!dir.dentry.is_mountpoint());
         // What is mounted there hides the directory; the mount's own root is none.

@@ -3,7 +3,32 @@
 //! Inodes.
 //!
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
+//!
+//! # Examples
+//!
+//! ```
+//! use kernel::{
+//!     fs::inode::{
+//!         InUse,
+//!         Inode,
+//!         Operation, //
+//!     },
+//!     prelude::*, //
+//! };
+//!
+//! /// Keeps a directory from being removed, if others can be made in it.
+//! fn keep_directory(inode: &Inode) -> Result<InUse> {
+//!     if !inode.supports(&[Operation::Lookup, Operation::Mkdir]) {
+//!         return Err(EOPNOTSUPP);
+//!     }
+//!     inode.mark_in_use().ok_or(EBUSY)
+//! }
+//! ```
 
+use super::path::{
+    activate,
+    deactivate, //
+};
 use crate::bindings;
 use core::ptr::NonNull;
 use kernel::{
@@ -16,45 +41,89 @@ use kernel::{
 
 /// A `struct inode`.
 ///
+/// An `ARef<Inode>` also keeps the superblock active, as a mount does: a file system that is
+/// unmounted meanwhile is shut down when the last one is dropped. Dropping one may sleep.
+///
 /// # Invariants
 ///
-/// The inode is valid and its reference count is positive.
+/// The inode is valid, a reference to it is held, and its superblock is active.
 #[repr(transparent)]
 pub(crate) struct Inode(Opaque<bindings::inode>);
 
-// SAFETY: An inode is not tied to a task.
+// SAFETY: An inode is not tied to a task: `iput` and `deactivate_super` may be called by any.
 unsafe impl Send for Inode {}
 
-// SAFETY: The methods below may be called from several tasks at once.
+// SAFETY: The methods below only call functions that look after the locking, lock the inode, or
+// read what does not change or is read as a whole.
 unsafe impl Sync for Inode {}
 
-// SAFETY: `ihold` and `iput` count references.
+// SAFETY: `ihold` and `iput` count references to the inode. It needs its superblock for as long,
+// which `activate` and `deactivate` count references to.
 unsafe impl AlwaysRefCounted for Inode {
     fn inc_ref(&self) {
+        // SAFETY: By the invariant the superblock is valid, and active.
+        unsafe { activate(self.sb()) };
         // SAFETY: By the invariant the count is positive, as `ihold` wants it.
         unsafe { bindings::ihold(self.as_ptr()) };
     }
 
     unsafe fn dec_ref(obj: NonNull<Self>) {
+        // SAFETY: The caller has a reference, so the inode is valid, and keeps its superblock.
+        let sb = unsafe { obj.as_ref() }.sb();
         // SAFETY: The caller gives up a reference.
         unsafe { bindings::iput(obj.cast().as_ptr()) };
+        // SAFETY: That reference was also one to the active superblock.
+        unsafe { deactivate(sb) };
     }
 }
 
+/// What a file system may be able to do with an inode; see [`Inode::supports`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// Looking up a name in a directory.
+    Lookup,
+    /// Making a directory in a directory.
+    Mkdir,
+    /// Moving entries out of and into a directory.
+    Rename,
+    /// Removing a directory from a directory.
+    Rmdir,
+    /// Making files without a name in a directory.
+    Tmpfile,
+    /// Removing a file from a directory.
+    Unlink,
+    /// Keeping extended attributes.
+    Xattr,
+}
+
 impl Inode {
+    /// Borrows an inode.
+    ///
     /// # Safety
     ///
-    /// `ptr` must be a valid inode whose reference count stays positive for `'a`.
-    pub(crate) unsafe fn from_raw<'a>(ptr: *const bindings::inode) -> &'a Self {
-        // INVARIANT: As the caller guarantees. SAFETY: Likewise.
+    /// `ptr` must be valid, and the caller must see to it that for `'a` a reference to it is held
+    /// and its superblock is active.
+    #[inline]
+    pub(in crate::kernel_next) unsafe fn from_raw<'a>(ptr: *const bindings::inode) -> &'a Self {
+        // INVARIANT: As the caller guarantees.
+        // SAFETY: The caller guarantees that it is valid. `Inode` is a transparent wrapper.
         unsafe { &*ptr.cast() }
     }
 
-    pub(crate) fn as_ptr(&self) -> *mut bindings::inode {
+    /// The inode as C knows it.
+    #[inline]
+    pub(in crate::kernel_next) fn as_ptr(&self) -> *mut bindings::inode {
         self.0.get()
     }
 
-    /// The size in bytes.
+    #[inline]
+    fn sb(&self) -> *mut bindings::super_block {
+        // SAFETY: The inode is valid, and its superblock does not change.
+        unsafe { (*self.as_ptr()).i_sb }
+    }
+
+    /// The size in bytes, as of some moment.
+    #[inline]
     pub(crate) fn size(&self) -> i64 {
         // SAFETY: The inode is valid.
         unsafe { bindings::i_size_read(self.as_ptr()) }
@@ -66,46 +135,45 @@ impl Inode {
         u32::from(flags) & bindings::IOP_XATTR != 0
     }
 
+    /// Whether the inode's file system implements all of `operations` for it.
+    pub(crate) fn supports(&self, operations: &[Operation]) -> bool {
+        // SAFETY: The inode is valid. Its operations are not null, and are a constant of the file
+        // system's code, which is there for as long as the superblock is active.
+        let op = unsafe { &*(*self.as_ptr()).i_op };
+        operations.iter().all(|operation| match operation {
+            Operation::Lookup => op.lookup.is_some(),
+            Operation::Mkdir => op.mkdir.is_some(),
+            Operation::Rename => op.rename.is_some(),
+            Operation::Rmdir => op.rmdir.is_some(),
+            Operation::Tmpfile => op.tmpfile.is_some(),
+            Operation::Unlink => op.unlink.is_some(),
+            Operation::Xattr => self.has_xattrs(),
+        })
+    }
+
     /// Sets or clears the mark that the kernel uses the inode; returns whether it was set.
     fn assign_kernel_file(&self, value: bool) -> bool {
         let flag = bindings::S_KERNEL_FILE;
         // SAFETY: The inode is valid, and the caller may sleep.
         unsafe { bindings::inode_lock(self.as_ptr()) };
-        // SAFETY: The inode is valid. The lock is held by whoever writes, not by all who read.
+        // SAFETY: The inode is valid.
         let flags = unsafe { core::ptr::addr_of_mut!((*self.as_ptr()).i_flags) };
-        // SAFETY: As above.
+        // SAFETY: The inode is valid, and the lock keeps out whoever else writes.
         let old = unsafe { flags.read_volatile() };
         let new = if value { old | flag } else { old & !flag };
-        // SAFETY: As above.
+        // SAFETY: As above. Those who read do not have the lock, and see the old or the new flags.
         unsafe { flags.write_volatile(new) };
-        // SAFETY: Locked above.
+        // SAFETY: Locked above, by this task.
         unsafe { bindings::inode_unlock(self.as_ptr()) };
         old & flag != 0
     }
 
-    /// Whether the inode has the operations that a cache needs of a directory: extended
-    /// attributes, lookup, mkdir, rename, rmdir and unlink.
-    pub(crate) fn is_cache_dir(&self) -> bool {
-        // SAFETY: The inode is valid; its operations are constant and there for as long as it is.
-        let op = unsafe { &*(*self.as_ptr()).i_op };
-        self.has_xattrs()
-            && op.lookup.is_some()
-            && op.mkdir.is_some()
-            && op.rename.is_some()
-            && op.rmdir.is_some()
-            && op.unlink.is_some()
-    }
-
-    /// Whether the inode has the operations that a cache needs of its root: lookup, mkdir,
-    /// tmpfile and extended attributes.
-    pub(crate) fn is_cache_root(&self) -> bool {
-        // SAFETY: As in `is_cache_dir`.
-        let op = unsafe { &*(*self.as_ptr()).i_op };
-        self.has_xattrs() && op.lookup.is_some() && op.mkdir.is_some() && op.tmpfile.is_some()
-    }
-
-    /// Tells user space and other caches to keep their hands off the inode (`S_KERNEL_FILE`).
-    /// `None` if somebody else already has. Takes the inode lock.
+    /// Tells user space and other parts of the kernel to keep their hands off the inode
+    /// (`S_KERNEL_FILE`): a directory that has the mark cannot be removed. `None` if it has it
+    /// already.
+    ///
+    /// Takes the inode lock, so it may sleep, and must not be called for a directory that the task
+    /// is about to [change](super::namei).
     pub(crate) fn mark_in_use(&self) -> Option<InUse> {
         // INVARIANT: The mark was not there, so it is ours.
         (!self.assign_kernel_file(true)).then(|| InUse(self.into()))
@@ -113,22 +181,24 @@ impl Inode {
 
     /// Whether [`Self::mark_in_use`] would fail, as of some moment.
     pub(crate) fn is_in_use(&self) -> bool {
-        // SAFETY: The inode is valid.
+        // SAFETY: The inode is valid. Others may set flags meanwhile.
         let flags = unsafe { core::ptr::addr_of!((*self.as_ptr()).i_flags).read_volatile() };
         flags & bindings::S_KERNEL_FILE != 0
     }
 }
 
-/// The mark that [`Inode::mark_in_use`] sets; dropping it takes the mark away, and the inode lock for
-/// that.
+/// The mark that [`Inode::mark_in_use`] sets. Dropping it takes the mark away, and the inode lock
+/// for that: the same holds as for setting it.
 ///
 /// # Invariants
 ///
 /// The inode has the mark, and it is this value's to take away.
+#[must_use = "the mark is taken away immediately when it is unused"]
 pub(crate) struct InUse(ARef<Inode>);
 
 impl Drop for InUse {
     fn drop(&mut self) {
+        // By the invariant it was set.
         self.0.assign_kernel_file(false);
     }
 }
@@ -138,10 +208,7 @@ mod tests {
     use super::*;
     use crate::kernel_next::{
         cred::NewCredential,
-        fs::{
-            backing,
-            path::Path, //
-        },
+        fs::backing,
         kunit::support, //
     };
     use kernel::{
@@ -235,18 +302,57 @@ mod tests {
 
     #[test]
     fn operations_tell_what_an_inode_is_good_for() -> Result {
+        const DIR: [Operation; 6] = [
+            Operation::Lookup,
+            Operation::Mkdir,
+            Operation::Rename,
+            Operation::Rmdir,
+            Operation::Tmpfile,
+            Operation::Unlink,
+        ];
+        let dir = support::scratch(b"kunit-inode")?;
+        let inode = dir.dentry.inode().ok_or(ENOENT)?;
+        assert!(inode.supports(&DIR));
+        let file = file()?;
+        let inode = backing::inode(&file);
+        for operation in DIR {
+            assert!(!inode.supports(&[operation]));
+        }
+        assert!(inode.supports(&[]));
+        Ok(())
+    }
+
+    #[test]
+    fn operations_include_attributes() -> Result {
         let dir = support::scratch_on_disk(b"kunit-inode")?;
         let inode = dir.dentry.inode().ok_or(ENOENT)?;
-        assert!(inode.is_cache_dir());
-        assert!(inode.is_cache_root());
-        let file = file()?;
-        assert!(!backing::inode(&file).is_cache_dir());
-        assert!(!backing::inode(&file).is_cache_root());
-        // A file system without extended attributes.
-        let proc = Path::lookup_dir(c"/proc")?;
-        let inode = proc.dentry.inode().ok_or(ENOENT)?;
-        assert!(!inode.is_cache_dir());
-        assert!(!inode.is_cache_root());
+        assert!(inode.supports(&[Operation::Xattr]));
+        // One that is wanting is enough.
+        let file = backing::tmpfile(
+            &dir.mount.want_write()?,
+            &dir.dentry,
+            &NewCredential::kernel()?.commit(),
+        )?;
+        let inode = backing::inode(&file);
+        assert!(inode.supports(&[Operation::Xattr]));
+        assert!(!inode.supports(&[Operation::Xattr, Operation::Mkdir]));
+        Ok(())
+    }
+
+    #[test]
+    fn reference_keeps_the_superblock() -> Result {
+        let inode = {
+            let file = file()?;
+            ARef::from(backing::inode(&file))
+        };
+        support::close_files();
+        // SAFETY: The inode is valid, and so is its superblock.
+        let active = || unsafe { (*inode.sb()).s_active.counter };
+        let before = active();
+        let other = inode.clone();
+        assert_eq!(active(), before + 1);
+        drop(other);
+        assert_eq!(active(), before);
         Ok(())
     }
 }

@@ -1,18 +1,61 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Changing directories: each change is a guard that holds the directory's lock.
+//! Looking names up, and changing directories.
 //!
 //! C header: [`include/linux/namei.h`](srctree/include/linux/namei.h)
 //!
 //! A change starts with a directory and a name or a dentry, and gives a guard for the entry
-//! ([`Creating`], [`Removing`]). Dropping the guard ends the change; methods that take it by value
-//! make the change. Every one of them wants to see [`WriteAccess`] to the mount, so that none can be
-//! made on a frozen file system.
+//! ([`Creating`], [`Removing`], [`Renaming`]), which holds the lock of the directory. Dropping the
+//! guard ends the change; methods that take it by value make the change. Every one of them wants to
+//! see [`WriteAccess`] to the mount, so that none can be made on a frozen file system.
+//!
+//! Everything here may sleep. What a task may do is decided by its credentials and by the security
+//! module; "what the file system says" below stands for their errors, too. A task that has one of
+//! the guards must not start another change, or it may wait for itself.
+//!
+//! # Examples
+//!
+//! ```
+//! use kernel::{
+//!     fs::{
+//!         dentry::Dentry,
+//!         namei::{
+//!             Creating,
+//!             Removing, //
+//!         },
+//!         path::Path, //
+//!     },
+//!     prelude::*,
+//!     sync::aref::ARef, //
+//! };
+//!
+//! /// Finds or makes a directory.
+//! fn subdir(dir: &Path, name: &[u8]) -> Result<ARef<Dentry>> {
+//!     let write = dir.mount.want_write()?;
+//!     let creating = Creating::start(&dir.dentry, name, &write)?;
+//!     if creating.child().is_negative() {
+//!         creating.mkdir(0o700)
+//!     } else {
+//!         Ok(creating.keep())
+//!     }
+//! }
+//!
+//! /// Removes a file, unless it is empty.
+//! fn remove(dir: &Path, name: &[u8]) -> Result {
+//!     let write = dir.mount.want_write()?;
+//!     let removing = Removing::start(&dir.dentry, name, &write)?;
+//!     let is_empty = removing.child().inode().is_some_and(|inode| inode.size() == 0);
+//!     if is_empty {
+//!         return Ok(());
+//!     }
+//!     removing.unlink()
+//! }
+//! ```
 
 use super::{
     dentry::Dentry,
     path::{
-        idmap,
+        nop_idmap,
         WriteAccess, //
     }, //
 };
@@ -35,7 +78,8 @@ use kernel::{
     sync::aref::ARef, //
 };
 
-/// A name for a directory function.
+/// A name for a directory function, which is valid for as long as `name`. The functions refuse what
+/// is not a name of a single component (`EACCES`) or too long (`ENAMETOOLONG`).
 fn qstr(name: &[u8]) -> bindings::qstr {
     let mut qstr = bindings::qstr {
         name: name.as_ptr(),
@@ -62,38 +106,35 @@ fn inode_of(dir: &Dentry) -> Result<*mut bindings::inode> {
     Ok(dir.inode().ok_or(ENOTDIR)?.as_ptr())
 }
 
-/// Takes a reference to what a C function returned.
-///
-/// # Safety
-///
-/// `ptr` must be null or a dentry to which the caller owns a reference, which it gives up.
-unsafe fn owned(ptr: *mut bindings::dentry) -> Result<ARef<Dentry>> {
-    let ptr = NonNull::new(ptr).ok_or(ENOENT)?;
-    // SAFETY: As the caller guarantees; `Dentry` is a transparent wrapper.
-    Ok(unsafe { ARef::from_raw(ptr.cast()) })
-}
-
-/// Looks `name` up in `dir`.
+/// Looks `name` up in `dir`, as on a mount that does not map user ids.
 ///
 /// # Errors
 ///
-/// `ENOENT` if there is nothing of that name.
+/// `ENOENT` if there is nothing of that name, `ENOTDIR` if `dir` is no directory, `EACCES` if
+/// `name` is not a single component; what the file system says.
 pub(crate) fn lookup_positive(dir: &Dentry, name: &[u8]) -> Result<ARef<Dentry>> {
     check_dir(dir, None)?;
     let mut name = qstr(name);
-    // SAFETY: The directory is one, the name is valid for the call, and no lock is needed.
-    let ptr = unsafe { bindings::lookup_one_positive_unlocked(idmap(), &mut name, dir.as_ptr()) };
-    // SAFETY: The function returns a reference, or an error.
-    unsafe { owned(from_err_ptr(ptr)?) }
+    // SAFETY: The directory is one, the name is valid for the call, and the caller may sleep;
+    // whether it has the directory locked does not matter for memory.
+    let ptr =
+        unsafe { bindings::lookup_one_positive_unlocked(nop_idmap(), &mut name, dir.as_ptr()) };
+    let ptr = NonNull::new(from_err_ptr(ptr)?).ok_or(ENOENT)?;
+    // SAFETY: The function returns a reference to an entry of the directory, whose superblock is
+    // active.
+    Ok(unsafe { Dentry::from_owned(ptr) })
 }
 
 /// An entry that is about to be created. The directory is locked for as long as this lives.
 ///
 /// # Invariants
 ///
-/// `child` is a dentry that `start_creating` returned and that `end_dirop` has not been called
-/// for.
+/// `child` is an entry of `dir` that `start_creating` returned to this task, and for which
+/// `end_dirop` has not been called: a reference to it is held, and `dir` is locked. `dir` is a
+/// directory of the file system that `write` is for.
+#[must_use = "the directory is unlocked immediately when it is unused"]
 pub(crate) struct Creating<'a> {
+    // A pointer, so that this stays with its task, which has the lock.
     child: NonNull<bindings::dentry>,
     dir: &'a Dentry,
     write: &'a WriteAccess<'a>,
@@ -101,12 +142,20 @@ pub(crate) struct Creating<'a> {
 
 impl<'a> Creating<'a> {
     /// Starts to create `name` in `dir`. The entry may exist already: [`Self::child`] tells.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTDIR` if `dir` is no directory, `EXDEV` if it is of another file system than `write`,
+    /// `ENOENT` if it has been removed, `EACCES` if `name` is not a single component; what the file
+    /// system says.
     pub(crate) fn start(dir: &'a Dentry, name: &[u8], write: &'a WriteAccess<'a>) -> Result<Self> {
         check_dir(dir, Some(write))?;
         let mut name = qstr(name);
-        // SAFETY: The directory is one, and the name is valid for the call.
-        let child = unsafe { bindings::start_creating(idmap(), dir.as_ptr(), &mut name) };
-        // INVARIANT: The function returns such a dentry, or an error.
+        // SAFETY: The directory is one, the mount's mapping is valid, the name is valid for the
+        // call, and the caller may sleep.
+        let child =
+            unsafe { bindings::start_creating(write.mount().idmap(), dir.as_ptr(), &mut name) };
+        // INVARIANT: The function returns such a dentry, or an error. The directory was checked.
         Ok(Creating {
             child: NonNull::new(from_err_ptr(child)?).ok_or(ENOENT)?,
             dir,
@@ -114,9 +163,10 @@ impl<'a> Creating<'a> {
         })
     }
 
-    /// The entry.
+    /// The entry: negative if it does not exist, which stays so until this guard is dropped.
     pub(crate) fn child(&self) -> &Dentry {
-        // SAFETY: By the invariant the guard owns a reference.
+        // SAFETY: By the invariant a reference is held, and the mount that `write` is for has the
+        // superblock active.
         unsafe { Dentry::from_raw(self.child.as_ptr()) }
     }
 
@@ -125,18 +175,28 @@ impl<'a> Creating<'a> {
         ARef::from(self.child())
     }
 
-    /// Makes a directory.
+    /// Makes a directory with the permissions `mode`. What is returned may, with some file systems,
+    /// be negative or unhashed: then it has to be looked up.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if the entry exists; what the file system says.
     pub(crate) fn mkdir(self, mode: u16) -> Result<ARef<Dentry>> {
+        if !self.child().is_negative() {
+            return Err(EEXIST);
+        }
         let path = self.write.mount().path_of(self.dir);
-        // SAFETY: All are valid, and the directory is locked.
+        // SAFETY: By the invariant the path and the entry are valid, and the directory is locked;
+        // the entry is negative.
         to_result(unsafe { bindings::security_path_mkdir(&path, self.child.as_ptr(), mode) })?;
         let dir = inode_of(self.dir)?;
         // From here on the function below owns what `self` does.
         let this = ManuallyDrop::new(self);
-        // SAFETY: All are valid, and the directory is locked.
+        // SAFETY: The mount's mapping is valid. By the invariant the directory is locked, and the
+        // entry is in it. No delegation is waited for.
         let child = unsafe {
             bindings::vfs_mkdir(
-                idmap(),
+                this.write.mount().idmap(),
                 dir,
                 this.child.as_ptr(),
                 mode,
@@ -155,14 +215,20 @@ impl<'a> Creating<'a> {
     }
 
     /// Gives `file`, which may have no name yet, this name.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if the entry exists, `EXDEV` if the file is of another file system; what the file
+    /// system says.
     pub(crate) fn link(self, file: &File) -> Result {
-        // SAFETY: The file is valid, and its dentry is for as long.
-        let old = unsafe { (*file.as_ptr()).__bindgen_anon_1.f_path.dentry };
-        // SAFETY: All are valid, and the directory is locked.
+        // SAFETY: By the invariant the directory is locked, and the entry is in it. The file keeps
+        // its own, positive, dentry; the function checks that it is of this file system, and no
+        // directory, before it locks it. The mount's mapping is valid, and no delegation is waited
+        // for.
         to_result(unsafe {
             bindings::vfs_link(
-                old,
-                idmap(),
+                super::backing::dentry(file).as_ptr(),
+                self.write.mount().idmap(),
                 inode_of(self.dir)?,
                 self.child.as_ptr(),
                 core::ptr::null_mut(),
@@ -171,27 +237,42 @@ impl<'a> Creating<'a> {
     }
 
     /// Removes a file that has the name already.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if there is none, `EISDIR` if it is a directory; what the file system says.
     pub(crate) fn unlink(self) -> Result {
-        unlink(self.dir, self.child(), self.write)
+        // SAFETY: By the invariant the directory is locked, and the entry is in it.
+        unsafe { unlink(self.dir, self.child(), self.write) }
     }
 }
 
 impl Drop for Creating<'_> {
     fn drop(&mut self) {
-        // SAFETY: By the invariant it has not been called yet.
+        // SAFETY: By the invariant it has not been called yet, and this task has the lock.
         unsafe { bindings::end_dirop(self.child.as_ptr()) };
     }
 }
 
-/// Removes a file. The directory has to be locked.
-fn unlink(dir: &Dentry, victim: &Dentry, write: &WriteAccess<'_>) -> Result {
+/// Removes a file.
+///
+/// # Safety
+///
+/// The task must have locked `dir` for a change, `victim` must be an entry of it, and it must be of
+/// the file system that `write` is for.
+unsafe fn unlink(dir: &Dentry, victim: &Dentry, write: &WriteAccess<'_>) -> Result {
+    if victim.is_negative() {
+        return Err(ENOENT);
+    }
     let path = write.mount().path_of(dir);
-    // SAFETY: All are valid, and the directory is locked.
+    // SAFETY: The path and the entry are valid, the entry is positive, and the caller guarantees
+    // that the directory is locked.
     to_result(unsafe { bindings::security_path_unlink(&path, victim.as_ptr()) })?;
-    // SAFETY: All are valid, and the directory is locked.
+    // SAFETY: The caller guarantees that the directory is locked and the victim, which is positive,
+    // is in it. The mount's mapping is valid, and no delegation is waited for.
     to_result(unsafe {
         bindings::vfs_unlink(
-            idmap(),
+            write.mount().idmap(),
             inode_of(dir)?,
             victim.as_ptr(),
             core::ptr::null_mut(),
@@ -203,9 +284,12 @@ fn unlink(dir: &Dentry, victim: &Dentry, write: &WriteAccess<'_>) -> Result {
 ///
 /// # Invariants
 ///
-/// `child` is a positive dentry in `dir` that `start_removing` or `start_removing_dentry`
-/// returned and that `end_dirop` has not been called for.
+/// `child` is a positive entry of `dir` that `start_removing` or `start_removing_dentry` returned
+/// to this task, and for which `end_dirop` has not been called: a reference to it is held, and
+/// `dir` is locked. `dir` is a directory of the file system that `write` is for.
+#[must_use = "the directory is unlocked immediately when it is unused"]
 pub(crate) struct Removing<'a> {
+    // A pointer, so that this stays with its task, which has the lock.
     child: NonNull<bindings::dentry>,
     dir: &'a Dentry,
     write: &'a WriteAccess<'a>,
@@ -216,13 +300,17 @@ impl<'a> Removing<'a> {
     ///
     /// # Errors
     ///
-    /// `ENOENT` if there is nothing of that name.
+    /// `ENOENT` if there is nothing of that name, `ENOTDIR` if `dir` is no directory, `EXDEV` if it
+    /// is of another file system than `write`, `EACCES` if `name` is not a single component; what
+    /// the file system says.
     pub(crate) fn start(dir: &'a Dentry, name: &[u8], write: &'a WriteAccess<'a>) -> Result<Self> {
         check_dir(dir, Some(write))?;
         let mut name = qstr(name);
-        // SAFETY: The directory is one, and the name is valid for the call.
-        let child = unsafe { bindings::start_removing(idmap(), dir.as_ptr(), &mut name) };
-        // INVARIANT: The function returns such a dentry, or an error.
+        // SAFETY: The directory is one, the mount's mapping is valid, the name is valid for the
+        // call, and the caller may sleep.
+        let child =
+            unsafe { bindings::start_removing(write.mount().idmap(), dir.as_ptr(), &mut name) };
+        // INVARIANT: The function returns such a dentry, or an error. The directory was checked.
         Ok(Removing {
             child: NonNull::new(from_err_ptr(child)?).ok_or(ENOENT)?,
             dir,
@@ -234,16 +322,18 @@ impl<'a> Removing<'a> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it is not, or no longer, there.
+    /// `EINVAL` if it is not, or no longer, there, `ENOENT` if it is negative, `ENOTDIR` if `dir`
+    /// is no directory, `EXDEV` if it is of another file system than `write`.
     pub(crate) fn start_dentry(
         dir: &'a Dentry,
         child: &Dentry,
         write: &'a WriteAccess<'a>,
     ) -> Result<Self> {
         check_dir(dir, Some(write))?;
-        // SAFETY: The directory is one; that the child is in it is for the function to find out.
+        // SAFETY: The directory is one, the child is valid, and the caller may sleep; that the
+        // child is in the directory is for the function to find out.
         let child = unsafe { bindings::start_removing_dentry(dir.as_ptr(), child.as_ptr()) };
-        // INVARIANT: The function returns such a dentry, or an error.
+        // INVARIANT: The function returns such a dentry, or an error. The directory was checked.
         Ok(Removing {
             child: NonNull::new(from_err_ptr(child)?).ok_or(ENOENT)?,
             dir,
@@ -253,19 +343,25 @@ impl<'a> Removing<'a> {
 
     /// The entry.
     pub(crate) fn child(&self) -> &Dentry {
-        // SAFETY: By the invariant the guard owns a reference.
+        // SAFETY: By the invariant a reference is held, and the mount that `write` is for has the
+        // superblock active.
         unsafe { Dentry::from_raw(self.child.as_ptr()) }
     }
 
     /// Removes a file.
+    ///
+    /// # Errors
+    ///
+    /// `EISDIR` if it is a directory; what the file system says.
     pub(crate) fn unlink(self) -> Result {
-        unlink(self.dir, self.child(), self.write)
+        // SAFETY: By the invariant the directory is locked, and the entry is in it.
+        unsafe { unlink(self.dir, self.child(), self.write) }
     }
 }
 
 impl Drop for Removing<'_> {
     fn drop(&mut self) {
-        // SAFETY: By the invariant it has not been called yet.
+        // SAFETY: By the invariant it has not been called yet, and this task has the lock.
         unsafe { bindings::end_dirop(self.child.as_ptr()) };
     }
 }
@@ -274,15 +370,27 @@ impl Drop for Removing<'_> {
 ///
 /// # Invariants
 ///
-/// `start_renaming_dentry` filled `data`, and `end_renaming` has not been called for it.
+/// `start_renaming_dentry` filled `data` for this task, and `end_renaming` has not been called for
+/// it: references to its dentries are held, and both directories are locked. The dentries are of
+/// the file system that `write` is for. `new_parent` is borrowed for `'a`.
+#[must_use = "the directories are unlocked immediately when it is unused"]
 pub(crate) struct Renaming<'a> {
+    // Has pointers, so that this stays with its task, which has the locks.
     data: bindings::renamedata,
     write: &'a WriteAccess<'a>,
-    _dirs: PhantomData<&'a Dentry>,
+    _to: PhantomData<&'a Dentry>,
 }
 
 impl<'a> Renaming<'a> {
-    /// Starts to move `child` from `from` to `name` in `to`.
+    /// Starts to move `child`, which has to be in `from`, to `name` in `to`. The name may be taken:
+    /// [`Self::target`] tells.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `child` is not, or no longer, in `from`, or if `to` is in it; `ENOTEMPTY` if it
+    /// is in what has the name; `ENOENT` if it is negative; `ENOTDIR` if `from` or `to` is no
+    /// directory; `EXDEV` if one of the three is of another file system than `write`; `EACCES` if
+    /// `name` is not a single component; what the file system says.
     pub(crate) fn start(
         from: &'a Dentry,
         child: &'a Dentry,
@@ -292,18 +400,23 @@ impl<'a> Renaming<'a> {
     ) -> Result<Self> {
         check_dir(from, Some(write))?;
         check_dir(to, Some(write))?;
+        // The function locks the parent of the child before it finds out whether that is `from`.
+        if !write.mount().holds(child) {
+            return Err(EXDEV);
+        }
         if child.is_negative() {
             return Err(ENOENT);
         }
         let mut name = qstr(name);
         let mut data = bindings::renamedata {
-            mnt_idmap: idmap(),
+            mnt_idmap: write.mount().idmap(),
             old_parent: from.as_ptr(),
             new_parent: to.as_ptr(),
             ..Default::default()
         };
-        // SAFETY: The directories are such, the child is positive, and the name is valid for the
-        // call.
+        // SAFETY: The directories are such, the child is positive, all three are of one file
+        // system, the mount's mapping is valid, the name is valid for the call, and the caller may
+        // sleep.
         to_result(unsafe {
             bindings::start_renaming_dentry(&mut data, 0, child.as_ptr(), &mut name)
         })?;
@@ -311,33 +424,42 @@ impl<'a> Renaming<'a> {
         Ok(Renaming {
             data,
             write,
-            _dirs: PhantomData,
+            _to: PhantomData,
         })
     }
 
     /// What is to be moved.
     pub(crate) fn child(&self) -> &Dentry {
-        // SAFETY: By the invariant the guard owns a reference.
+        // SAFETY: By the invariant a reference is held, and the mount that `write` is for has the
+        // superblock active.
         unsafe { Dentry::from_raw(self.data.old_dentry) }
     }
 
-    /// What has the new name now: negative if nothing has.
+    /// What has the new name now: negative if nothing has, which stays so until this guard is
+    /// dropped.
     pub(crate) fn target(&self) -> &Dentry {
-        // SAFETY: By the invariant the guard owns a reference.
+        // SAFETY: As in `child`.
         unsafe { Dentry::from_raw(self.data.new_dentry) }
     }
 
-    /// Moves it.
+    /// Moves it, over what has the new name.
+    ///
+    /// # Errors
+    ///
+    /// `EISDIR` or `ENOTDIR` if only one of the two is a directory, `ENOTEMPTY` if it would go over
+    /// a directory that is not empty, `EBUSY` if something is mounted on one of them; what the file
+    /// system says.
     pub(crate) fn rename(mut self) -> Result {
         let mount = self.write.mount();
-        // SAFETY: By the invariant both directories are valid.
+        // SAFETY: By the invariant both directories are valid, and of the mount's file system.
         let (from, to) = unsafe {
             (
                 mount.path_of(Dentry::from_raw(self.data.old_parent)),
                 mount.path_of(Dentry::from_raw(self.data.new_parent)),
             )
         };
-        // SAFETY: All are valid, and the directories are locked.
+        // SAFETY: The paths are valid. By the invariant so are the entries, and the directories are
+        // locked.
         to_result(unsafe {
             bindings::security_path_rename(
                 &from,
@@ -347,14 +469,14 @@ impl<'a> Renaming<'a> {
                 0,
             )
         })?;
-        // SAFETY: All are valid, and the directories are locked.
+        // SAFETY: By the invariant the data is what `start_renaming_dentry` made of it.
         to_result(unsafe { bindings::vfs_rename(&mut self.data) })
     }
 }
 
 impl Drop for Renaming<'_> {
     fn drop(&mut self) {
-        // SAFETY: By the invariant it has not been called yet.
+        // SAFETY: By the invariant it has not been called yet, and this task has the locks.
         unsafe { bindings::end_renaming(&mut self.data) };
     }
 }
@@ -363,14 +485,15 @@ impl Drop for Renaming<'_> {
 ///
 /// # Errors
 ///
-/// What the security module says; `EOPNOTSUPP`, from file systems it knows nothing of, is not an
-/// error.
+/// `ENOTDIR` if it is negative; what the security module says, except that `EOPNOTSUPP`, from file
+/// systems it knows nothing of, is not an error.
 pub(crate) fn may_create_in(dir: &Dentry) -> Result {
     let inode = inode_of(dir)?;
-    // SAFETY: Both are valid.
+    // SAFETY: Both are valid, and the caller may sleep. A directory stands for the entry that is
+    // yet to be made.
     let mkdir = to_result(unsafe { bindings::security_inode_mkdir(inode, dir.as_ptr(), 0) });
     let create = mkdir.and_then(|()| {
-        // SAFETY: Both are valid.
+        // SAFETY: As above.
         to_result(unsafe { bindings::security_inode_create(inode, dir.as_ptr(), 0) })
     });
     match create {
@@ -511,6 +634,20 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_exist_cannot_be_removed() -> Result {
+        let dir = dir(b"unlink-none")?;
+        let write = dir.mount.want_write()?;
+        let entry = Creating::start(&dir.dentry, b"none", &write)?;
+        assert_eq!(entry.unlink(), Err(ENOENT));
+        let none = Creating::start(&dir.dentry, b"none", &write)?.keep();
+        let entry = Removing::start_dentry(&dir.dentry, &none, &write).err();
+        // Some file systems keep no negative entries.
+        assert!(entry == Some(ENOENT) || entry == Some(EINVAL));
+        assert!(!is_locked(&dir.dentry));
+        Ok(())
+    }
+
+    #[test]
     fn unlink_is_not_for_directories() -> Result {
         let dir = dir(b"unlink-dir")?;
         let write = dir.mount.want_write()?;
@@ -611,16 +748,18 @@ mod tests {
         assert_eq!(lookup_positive(leaf, b"x").err(), Some(ENOTDIR));
         let entry = Creating::start(leaf, b"x", &write);
         assert_eq!(entry.err(), Some(ENOTDIR));
-        let tmp = Path::lookup_dir(c"/tmp")?;
-        let entry = Creating::start(&tmp.dentry, b"x", &write);
+        let other = Path::lookup_dir(c"/")?;
+        let entry = Creating::start(&other.dentry, b"x", &write);
         assert_eq!(entry.err(), Some(EXDEV));
-        let entry = Removing::start(&tmp.dentry, b"x", &write);
+        let entry = Removing::start(&other.dentry, b"x", &write);
         assert_eq!(entry.err(), Some(EXDEV));
-        let entry = Removing::start_dentry(&tmp.dentry, leaf, &write);
+        let entry = Removing::start_dentry(&other.dentry, leaf, &write);
         assert_eq!(entry.err(), Some(EXDEV));
-        let entry = Renaming::start(&dir.dentry, leaf, &tmp.dentry, b"x", &write);
+        let entry = Renaming::start(&dir.dentry, leaf, &other.dentry, b"x", &write);
         assert_eq!(entry.err(), Some(EXDEV));
-        assert!(!is_locked(&dir.dentry) && !is_locked(&tmp.dentry));
+        let entry = Renaming::start(&dir.dentry, &other.dentry, &dir.dentry, b"x", &write);
+        assert_eq!(entry.err(), Some(EXDEV));
+        assert!(!is_locked(&dir.dentry) && !is_locked(&other.dentry));
         assert_eq!(may_create_in(&dir.dentry), Ok(()));
         Ok(())
     }

@@ -3,11 +3,37 @@
 //! Extended attributes.
 //!
 //! C header: [`include/linux/xattr.h`](srctree/include/linux/xattr.h)
+//!
+//! # Examples
+//!
+//! ```
+//! use kernel::{
+//!     fs::{
+//!         path::Path,
+//!         xattr, //
+//!     },
+//!     prelude::*, //
+//! };
+//!
+//! /// Counts how often this was called for a directory.
+//! fn count(dir: &Path) -> Result<u32> {
+//!     let mut buf = [0; 4];
+//!     let count = match xattr::get(&dir.dentry, c"user.count", &mut buf) {
+//!         Ok(4) => u32::from_le_bytes(buf).wrapping_add(1),
+//!         Ok(_) => return Err(EINVAL),
+//!         Err(e) if e == ENODATA => 1,
+//!         Err(e) => return Err(e),
+//!     };
+//!     let write = dir.mount.want_write()?;
+//!     xattr::set(&dir.dentry, c"user.count", &count.to_le_bytes(), &write)?;
+//!     Ok(count)
+//! }
+//! ```
 
 use super::{
     dentry::Dentry,
     path::{
-        idmap,
+        nop_idmap,
         WriteAccess, //
     }, //
 };
@@ -17,19 +43,36 @@ use kernel::{
     prelude::*, //
 };
 
-/// Reads an attribute into `buf` and returns its length in bytes.
+// CAST: Small constants.
+const NAME_MAX: usize = bindings::XATTR_NAME_MAX as usize;
+const SIZE_MAX: usize = bindings::XATTR_SIZE_MAX as usize;
+
+/// Checks a name as the system calls do: file systems rely on it.
+fn check_name(name: &CStr) -> Result {
+    match name.count_bytes() {
+        1..=NAME_MAX => Ok(()),
+        _ => Err(ERANGE),
+    }
+}
+
+/// Reads an attribute into `buf` and returns its length in bytes. May sleep. Permissions are those
+/// on a mount that does not map user ids.
 ///
 /// # Errors
 ///
-/// `ENODATA` if there is no such attribute, `ERANGE` if it is larger than `buf`.
+/// `ENODATA` if there is no such attribute, `ERANGE` if it is larger than `buf`, or if the name is
+/// empty or too long, `ENOENT` if the dentry is negative, `EOPNOTSUPP` if the file system has no
+/// attributes of this class; what the file system and the security module say.
 pub(crate) fn get(dentry: &Dentry, name: &CStr, buf: &mut [u8]) -> Result<usize> {
-    if dentry.is_negative() {
+    check_name(name)?;
+    if dentry.inode().is_none() {
         return Err(ENOENT);
     }
-    // SAFETY: The dentry is positive, the name is terminated, and the buffer is as long as said.
+    // SAFETY: The dentry is positive, the name is terminated, the buffer is as long as said, and
+    // the caller may sleep.
     let len = unsafe {
         bindings::vfs_getxattr(
-            idmap(),
+            nop_idmap(),
             dentry.as_ptr(),
             name.as_char_ptr(),
             buf.as_mut_ptr().cast(),
@@ -46,18 +89,31 @@ pub(crate) fn get(dentry: &Dentry, name: &CStr, buf: &mut [u8]) -> Result<usize>
     Ok(len)
 }
 
-/// Sets an attribute.
+/// Sets an attribute, which may exist already. May sleep, and takes the inode lock, so it must not
+/// be called for a directory that the task is about to [change](super::namei).
+///
+/// # Errors
+///
+/// `EXDEV` if the dentry is of another file system than `write`, `E2BIG` if the value is larger
+/// than any may be, `ERANGE` if the name is empty or too long, `ENOENT` if the dentry is negative,
+/// `EOPNOTSUPP` if the file system has no attributes of this class; what the file system and the
+/// security module say.
 pub(crate) fn set(dentry: &Dentry, name: &CStr, value: &[u8], write: &WriteAccess<'_>) -> Result {
-    if dentry.is_negative() {
+    check_name(name)?;
+    if value.len() > SIZE_MAX {
+        return Err(E2BIG);
+    }
+    if dentry.inode().is_none() {
         return Err(ENOENT);
     }
     if !write.mount().holds(dentry) {
         return Err(EXDEV);
     }
-    // SAFETY: The dentry is positive, the name is terminated, and the value is as long as said.
+    // SAFETY: The mount's mapping is valid, the dentry is positive, the name is terminated, the
+    // value is as long as said, and the caller may sleep.
     to_result(unsafe {
         bindings::vfs_setxattr(
-            idmap(),
+            write.mount().idmap(),
             dentry.as_ptr(),
             name.as_char_ptr(),
             value.as_ptr().cast(),
@@ -81,13 +137,17 @@ mod tests {
     const NAME: &CStr = c"user.kunit";
 
     fn dir() -> Result<Path> {
-        support::scratch_on_disk(b"kunit-xattr")
+        if cfg!(CONFIG_TMPFS_XATTR) {
+            support::scratch(b"kunit-xattr")
+        } else {
+            support::scratch_on_disk(b"kunit-xattr")
+        }
     }
 
     fn remove(dentry: &Dentry) -> Result {
         // SAFETY: The dentry is positive, and the name is terminated.
         to_result(unsafe {
-            bindings::vfs_removexattr(idmap(), dentry.as_ptr(), NAME.as_char_ptr())
+            bindings::vfs_removexattr(nop_idmap(), dentry.as_ptr(), NAME.as_char_ptr())
         })
     }
 
@@ -149,10 +209,26 @@ mod tests {
     #[test]
     fn write_access_has_to_be_to_the_same_file_system() -> Result {
         let dir = dir()?;
-        let other = Path::lookup_dir(c"/tmp")?;
-        let write = other.mount.want_write()?;
-        assert_eq!(set(&dir.dentry, NAME, b"x", &write), Err(EXDEV));
-        assert_eq!(get(&dir.dentry, NAME, &mut [0; 4]), Err(ENODATA));
+        let other = Path::lookup_dir(c"/")?;
+        let write = dir.mount.want_write()?;
+        assert_eq!(set(&other.dentry, NAME, b"x", &write), Err(EXDEV));
+        assert!(get(&other.dentry, NAME, &mut [0; 4]).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn sizes_are_limited() -> Result {
+        let dir = dir()?;
+        let write = dir.mount.want_write()?;
+        let large = KVec::from_elem(0u8, SIZE_MAX + 1, GFP_KERNEL)?;
+        assert_eq!(set(&dir.dentry, NAME, &large, &write), Err(E2BIG));
+        let mut name = [b'x'; NAME_MAX + 2];
+        name[NAME_MAX + 1] = 0;
+        let name = CStr::from_bytes_with_nul(&name).map_err(|_| EINVAL)?;
+        for name in [c"", name] {
+            assert_eq!(set(&dir.dentry, name, b"", &write), Err(ERANGE));
+            assert_eq!(get(&dir.dentry, name, &mut [0; 4]), Err(ERANGE));
+        }
         Ok(())
     }
 }
