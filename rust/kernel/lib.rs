@@ -19,4 +19,5 @@ pub(crate) mod netfs;
 pub(crate) mod sched;
 pub(crate) mod security;
 pub(crate) mod sync;
+pub(crate) mod tracepoint;
 pub(crate) mod workqueue;
