@@ -13,6 +13,8 @@
 #include <linux/pagemap.h>
 #include <linux/poll.h>
 #include <linux/statfs.h>
+#include <linux/tracepoint.h>
+#include <trace/events/cachefiles_ondemand.h>
 #include <trace/events/fscache.h>
 
 /* bindgen gets confused by casts in macros. */

@@ -17,6 +17,7 @@
 //! | [`io`] | reads | `io.c` |
 //! | [`ondemand`] | requests to the daemon | `ondemand.c` |
 //! | [`presence`] | which blocks hold data | (the file system's map of holes) |
+//! | [`trace`] | tracepoints | `trace/events/cachefiles.h` |
 //! | [`key`], [`xattr`] | what is on the disk | `key.c`, `xattr.c` |
 //!
 //! There is no `unsafe` in the driver: what needs it is in the abstractions in [`kernel_next`].
@@ -43,6 +44,7 @@ mod ondemand;
 mod presence;
 #[cfg(CONFIG_KUNIT = "y")]
 mod tests;
+mod trace;
 mod volume;
 mod xattr;
 

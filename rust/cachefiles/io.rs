@@ -23,7 +23,8 @@ use crate::{
     presence::{
         self,
         BLOCK_SIZE, //
-    }, //
+    },
+    trace, //
 };
 use core::ops::Range;
 use kernel::{
@@ -40,6 +41,14 @@ use kernel::{
         WorkItem, //
     }, //
 };
+
+/// Offset and length of blocks in bytes.
+fn bytes(blocks: &Range<u64>) -> (u64, u64) {
+    (
+        blocks.start * BLOCK_SIZE,
+        (blocks.end - blocks.start) * BLOCK_SIZE,
+    )
+}
 
 /// What is needed to read from an object. Does not keep it from being withdrawn; the operation that
 /// the read belongs to does.
@@ -79,6 +88,8 @@ impl Reader {
             (None, _) => self.submit(pos, read),
             // It has not written the first of the blocks: it cannot, or will not.
             (Some(gap), Some(asked)) if gap.start <= asked => {
+                let (off, len) = bytes(&gap);
+                trace::read_failed(&self.object, off, len, EIO);
                 drop(self);
                 read.fail(EIO);
             }
@@ -177,8 +188,7 @@ impl WorkItem for WaitingRead {
 impl WaitingRead {
     /// The bytes that the daemon is asked for: offset and length.
     pub(crate) fn wanted(&self) -> (u64, u64) {
-        let Range { start, end } = self.asked;
-        (start * BLOCK_SIZE, (end - start) * BLOCK_SIZE)
+        bytes(&self.asked)
     }
 
     pub(crate) fn object(&self) -> &Arc<Object> {
@@ -187,6 +197,8 @@ impl WaitingRead {
 
     /// The read has failed: nobody is going to answer it.
     pub(crate) fn fail(mut self: Pin<KBox<Self>>, error: Error) {
+        let (off, len) = self.wanted();
+        trace::read_failed(&self.object, off, len, error);
         let request = self.as_mut().project().request.take();
         drop(self);
         if let Some((reader, _, read)) = request {

@@ -40,7 +40,8 @@ use self::{
 use crate::{
     daemon::command::{
         Copen,
-        Options, //
+        Options,
+        Reply, //
     },
     io::WaitingRead,
     kernel_next::{
@@ -50,7 +51,8 @@ use crate::{
         },
         workqueue::OwnedQueue, //
     },
-    object::Object, //
+    object::Object,
+    trace, //
 };
 use kernel::{
     fs::file::{
@@ -161,10 +163,21 @@ impl Ondemand {
 
     /// Does something to the table, then wakes the daemon if there is something new for it.
     fn with<R>(&self, f: impl FnOnce(&mut Table<Requests>) -> R) -> R {
+        self.with_traced(f, |_| {})
+    }
+
+    /// As [`Self::with`], and traces what came of it: without the lock, but before the daemon is
+    /// woken, so that its answer comes later in the trace.
+    fn with_traced<R>(
+        &self,
+        f: impl FnOnce(&mut Table<Requests>) -> R,
+        trace: impl FnOnce(&R),
+    ) -> R {
         let mut table = self.table.lock();
         let ret = f(&mut table);
         let wake = table.take_wake();
         drop(table);
+        trace(&ret);
         if wake {
             self.poll.notify_all();
         }
@@ -181,6 +194,19 @@ impl Ondemand {
         if count > 0 && self.complained.xchg(1, Relaxed) == 0 {
             pr_warn!("{} requests timed out; is the daemon stuck?\n", count);
         }
+    }
+
+    /// As [`Self::with`], where the daemon may have to be told to close a file descriptor of `object`.
+    fn with_close<R>(&self, object: &Object, f: impl FnOnce(&mut Table<Requests>) -> R) -> R {
+        let (ret, _) = self.with_traced(
+            |table| (f(table), table.take_closed()),
+            |(_, closed)| {
+                if let Some((msg_id, object_id)) = *closed {
+                    trace::close(object, msg_id, object_id);
+                }
+            },
+        );
+        ret
     }
 
     /// Sees to it that there is room for so many more.
@@ -224,6 +250,16 @@ impl Ondemand {
     /// What the daemon says, `ETIMEDOUT` if it says nothing for too long; `EIO` if there is no
     /// daemon, or the cookie was given up meanwhile.
     pub(crate) fn open(
+        &self,
+        object: &Arc<Object>,
+        max: u64,
+        registered: impl FnOnce(ObjectKey),
+    ) -> Result<u64> {
+        self.ask_for_size(object, max, registered)
+            .inspect_err(|e| trace::open_failed(object, *e))
+    }
+
+    fn ask_for_size(
         &self,
         object: &Arc<Object>,
         max: u64,
@@ -299,7 +335,7 @@ impl Ondemand {
     /// for it, it is sent a CLOSE.
     pub(crate) fn close(&self, object: &Object) {
         if let Some(key) = object.key() {
-            let _object = self.with(|table| table.unregister(key));
+            let _object = self.with_close(object, |table| table.unregister(key));
             self.tell_doomed();
         }
     }
@@ -310,10 +346,11 @@ impl Ondemand {
         let Some(key) = read.object().key() else {
             return read.fail(EIO);
         };
+        let obj = read.object().debug_id();
         let mut read = read;
         loop {
-            // Under the lock, so that time does not go back from one to the next.
-            let result = self.with(|table| {
+            let queue = |table: &mut Table<Requests>| {
+                // Under the lock, so that time does not go back from one to the next.
                 let result = table.read(key, off, len, read, self.now());
                 // Under the lock, so that it is on the queue before the cache is killed, or not at
                 // all: whoever kills the cache waits for the queue.
@@ -321,7 +358,13 @@ impl Ondemand {
                     // If it is on the queue already, it has yet to run.
                     let _ = self.queue.enqueue(self.clone());
                 }
-                result
+                let queued = result.is_ok().then(|| table.last_read(key));
+                (result, queued)
+            };
+            let (result, _) = self.with_traced(queue, |(_, queued)| {
+                if let Some((msg_id, object_id)) = *queued {
+                    trace::read(obj, msg_id, object_id, off, len);
+                }
             });
             match result {
                 Ok(_) => return,
@@ -425,7 +468,7 @@ impl Ondemand {
         let handle = Handle::new(object.clone())?;
         let file = anon_fd::file(handle.clone())?;
         let object_id = loop {
-            match self.with(|table| table.issue(msg_id)) {
+            match self.with_close(&object, |table| table.issue(msg_id)) {
                 Ok(object_id) => break object_id,
                 Err(Refused::Gone) => return Ok(false),
                 Err(Refused::Full) => {
@@ -435,11 +478,12 @@ impl Ondemand {
             }
         };
         handle.set_object_id(object_id);
+        trace::open(&object, msg_id, object_id, fd.reserved_fd());
         let msg = Message::open(msg_id, object_id, fd.reserved_fd(), object.open_keys()?);
         out.put(&msg)?;
         step!("cookie {:x}: opened as {}\n", object.debug_id(), object_id);
         fd.fd_install(file);
-        self.with(|table| table.installed(object_id));
+        self.with_close(&object, |table| table.installed(object_id));
         Ok(true)
     }
 
@@ -462,7 +506,15 @@ impl Ondemand {
             return Err(EINVAL);
         }
         let Copen { msg_id, reply } = Copen::parse(args)?;
-        let (tell, answer) = self.with(|table| table.copen(msg_id, reply));
+        let copen = |table: &mut Table<Requests>| {
+            let obj = table.answerable(msg_id).map(|object| object.debug_id());
+            (table.copen(msg_id, reply), obj)
+        };
+        let ((tell, answer), _) = self.with_traced(copen, |((_, answer), obj)| {
+            if let (Ok(()), Some(obj), Ok(Reply::Size(size))) = (answer, *obj, reply) {
+                trace::copen(obj, msg_id, size);
+            }
+        });
         if let Some((waiter, outcome)) = tell {
             waiter.done(outcome.map_err(Error::from));
         }
@@ -474,19 +526,28 @@ impl Ondemand {
     /// The daemon says, through a file descriptor, that it has answered a READ.
     fn read_complete(&self, msg_id: u32, object_id: u32) -> Result {
         let read = self.with(|table| table.read_complete(msg_id, object_id))?;
+        trace::cread(read.object(), msg_id);
         // A work item that was just taken out of the table is not on a queue.
         self.queue.enqueue(read);
         Ok(())
     }
 
     /// The last copy of a file descriptor is gone.
-    fn released(&self, object_id: u32) {
-        self.with(|table| table.released(object_id));
+    fn released(&self, object: &Object, object_id: u32) {
+        self.with_traced(
+            |table| table.released(object_id),
+            |()| {
+                // Of one that was not issued nobody has heard.
+                if object_id != 0 {
+                    trace::fd_release(object, object_id);
+                }
+            },
+        );
         self.tell_doomed();
     }
 
     /// A new daemon has taken over.
     pub(crate) fn restore(&self) {
-        self.with(|table| table.restore());
+        self.with_traced(|table| table.restore(), |count| trace::restore(*count));
     }
 }

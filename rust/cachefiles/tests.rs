@@ -25,6 +25,9 @@ mod presence;
 mod queue;
 #[path = "tests/slots.rs"]
 mod slots;
+#[cfg(not(test))]
+#[path = "tests/trace.rs"]
+mod trace;
 #[path = "tests/xattr.rs"]
 mod xattr;
 

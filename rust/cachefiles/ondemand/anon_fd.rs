@@ -25,7 +25,8 @@ use crate::{
     presence::{
         self,
         BLOCK_SIZE, //
-    }, //
+    },
+    trace, //
 };
 use kernel::{
     bindings,
@@ -112,6 +113,7 @@ impl Handle {
         }
         let written = with_cred(&cred, || {
             space.check(0, len, For::Write)?;
+            trace::fd_write(&self.object, backing::inode(&file), pos, from.len());
             stats::count_write();
             backing::write(&file, pos, from)
         })?;
@@ -161,7 +163,9 @@ impl AnonFile for CacheFile {
     type OwnerModule = crate::LocalModule;
 
     fn release(handle: Arc<Handle>) {
-        handle.ondemand().released(handle.object_id());
+        handle
+            .ondemand()
+            .released(&handle.object, handle.object_id());
     }
 
     fn write_iter(mut iocb: Kiocb<'_, Arc<Handle>>, from: &mut IovIterSource<'_>) -> Result<usize> {

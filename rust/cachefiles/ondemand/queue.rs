@@ -275,6 +275,8 @@ pub(crate) struct Table<F: Family> {
     swept: usize,
     /// Set when something was queued, until [`Self::take_wake`].
     wake: bool,
+    /// The CLOSE that was queued last, until [`Self::take_closed`]: message and object id.
+    closed: Option<(u32, u32)>,
 }
 
 impl<F: Family> Table<F> {
@@ -295,6 +297,7 @@ impl<F: Family> Table<F> {
             dead: false,
             swept: 0,
             wake: false,
+            closed: None,
         }
     }
 
@@ -315,6 +318,11 @@ impl<F: Family> Table<F> {
     /// Whether something was queued since the last call: pollers have to be woken.
     pub(crate) fn take_wake(&mut self) -> bool {
         core::mem::take(&mut self.wake)
+    }
+
+    /// The CLOSE that was queued since the last call, if any: its message and object id.
+    pub(crate) fn take_closed(&mut self) -> Option<(u32, u32)> {
+        self.closed.take()
     }
 
     /// Whether `read()` would find a message.
@@ -508,6 +516,7 @@ impl<F: Family> Table<F> {
         let close = Request::new(None, Kind::Close { object_id });
         if let Ok(id) = self.requests.insert_reserved(close) {
             handle.close = Close::Queued(id);
+            self.closed = Some((id, object_id));
             self.set_phase(id, Phase::Ready);
         }
     }

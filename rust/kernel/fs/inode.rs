@@ -122,6 +122,13 @@ impl Inode {
         unsafe { (*self.as_ptr()).i_sb }
     }
 
+    /// The inode number.
+    #[inline]
+    pub(crate) fn ino(&self) -> u64 {
+        // SAFETY: The inode is valid, and its number does not change while it is referenced.
+        unsafe { (*self.as_ptr()).i_ino }
+    }
+
     /// The size in bytes, as of some moment.
     #[inline]
     pub(crate) fn size(&self) -> i64 {

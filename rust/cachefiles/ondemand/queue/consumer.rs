@@ -114,6 +114,13 @@ impl<F: Family> Table<F> {
         Ok(!core::mem::replace(&mut self.watched, true))
     }
 
+    /// The message id of the READ that was queued last, for the object `key`, and the object id of
+    /// the file descriptor to answer it through, 0 if there is none yet.
+    pub(crate) fn last_read(&self, key: ObjectKey) -> (u32, u32) {
+        let fd = self.objects.get(key.0).and_then(|entry| entry.fd);
+        (self.ages.tail.unwrap_or_default(), fd.unwrap_or_default())
+    }
+
     /// Whether there is still something to be watched over; if not, the watch has ended.
     pub(crate) fn keep_watching(&mut self) -> bool {
         self.watched = self.ages.head.is_some();

@@ -165,6 +165,22 @@ impl<F: Family> Table<F> {
         }
     }
 
+    /// The object of an OPEN that the daemon may answer with a size: it was issued, and its file
+    /// descriptor is open.
+    pub(crate) fn answerable(&self, msg_id: u32) -> Option<&F::Object> {
+        match self.requests.get(msg_id)? {
+            Request {
+                object: Some(key),
+                kind: Kind::Open { issued: true, .. },
+                ..
+            } => {
+                let entry = self.objects.get(key.0)?;
+                entry.fd.is_some().then_some(&entry.payload)
+            }
+            _ => None,
+        }
+    }
+
     /// The daemon's answer to an OPEN. Returns who to tell what, and what the daemon is told.
     ///
     /// # Errors
@@ -263,11 +279,15 @@ impl<F: Family> Table<F> {
     }
 
     /// A new daemon has taken over: what the old one had in hand is delivered again, oldest first.
-    pub(crate) fn restore(&mut self) {
+    /// Returns how much that is.
+    pub(crate) fn restore(&mut self) -> usize {
+        let mut count = 0;
         while let Some(id) = self.delivered.head {
             self.set_phase(id, Phase::Ready);
+            count += 1;
         }
         // Even a daemon that was owed nothing may want to know that it is in charge.
         self.wake = true;
+        count
     }
 }
