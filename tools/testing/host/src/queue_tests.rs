@@ -1341,6 +1341,49 @@ fn failures_that_are_not_yet_told_keep_their_room() {
 }
 
 #[test]
+fn what_is_traced_of_a_request_is_what_the_daemon_gets() {
+    let mut cache = Cache::new();
+    assert_eq!(cache.table.take_closed(), None);
+    let (key, open) = cache.lookup("a");
+    cache.read(key, "early", 0);
+    let (early, no_fd) = cache.table.last_read(key);
+    assert_eq!(no_fd, 0);
+    assert_eq!(cache.table.answerable(open), None);
+    let fd = cache.take_open(open);
+    assert_eq!(cache.table.answerable(open), Some(&"a"));
+    assert_eq!(cache.table.answerable(early), None);
+    assert_eq!(cache.table.restore(), 1);
+    // Another daemon gets it; the first one's file descriptor is to be closed.
+    let second = cache.take_open(open);
+    let (id, closed) = cache.table.take_closed().expect("a CLOSE was queued");
+    assert_eq!((cache.next(), closed), (Some(Msg::Close { id, fd }), fd));
+    assert!(cache.table.copen(open, Ok(Reply::Size(4096))).1.is_ok());
+    assert_eq!(cache.table.answerable(open), None);
+    assert_eq!(cache.take_read(second, 0), early);
+    cache.read(key, "late", 4096);
+    let (late, late_fd) = cache.table.last_read(key);
+    assert_eq!(late_fd, second);
+    assert_eq!(cache.take_read(second, 4096), late);
+    assert_eq!(cache.table.restore(), 2);
+
+    // Without its file descriptor an OPEN cannot be answered with a size.
+    let (b, open) = cache.lookup("b");
+    for id in [early, late] {
+        assert!(cache.table.read_complete(id, second).is_ok());
+    }
+    let fd = cache.take_open(open);
+    cache.table.released(fd);
+    assert_eq!(cache.table.answerable(open), None);
+    assert_eq!(cache.table.unregister(b), Some("b"));
+    assert_eq!(cache.table.take_closed(), None);
+    assert_eq!(cache.table.unregister(key), Some("a"));
+    assert!(cache
+        .table
+        .take_closed()
+        .is_some_and(|(_, fd)| fd == second));
+}
+
+#[test]
 fn the_first_of_the_reads_finds_somebody_to_watch() {
     let mut cache = Cache::new();
     let (key, fd) = cache.open("a");
