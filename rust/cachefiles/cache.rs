@@ -98,7 +98,7 @@ impl Cache {
             let ondemand = Ondemand::new(options, poll.clone())?;
             Self::new(config, &root, cred.clone(), ondemand, poll)
         })?;
-        let service = prepared.add(cache.clone())?;
+        let service = prepared.register(cache.clone())?;
         pr_info!("File cache on {} registered\n", tag);
         // Notes if there is little room left, so that the daemon starts to cull.
         let _ = with_cred(&cache.cred, || cache.space.check(0, 0, space::For::Check));

@@ -9,7 +9,7 @@
 //! | room | what is there | its counterpart in C |
 //! |---|---|---|
 //! | [`daemon`] | the device, its commands | `daemon.c` |
-//! | [`cache`] | a cache: bringing it into service, its space, taking it out | `cache.c`, `security.c` |
+//! | [`cache`] | a cache: into service and out, its space | `cache.c`, `security.c` |
 //! | [`interface`] | what fscache calls | `interface.c` |
 //! | [`volume`] | volumes | `volume.c` |
 //! | [`object`] | objects and their backing files | `interface.c`, `namei.c` |

@@ -3,8 +3,8 @@
 //! `/dev/cachefiles`: what a daemon can do with it.
 //!
 //! The device can be open once at a time. Opening it makes a cache to be; commands configure it,
-//! `bind` brings it into service, and closing the device takes it out again. Commands that configure
-//! exclude each other; `copen`, `restore`, `cull` and `inuse` wait for nobody.
+//! `bind` brings it into service, and closing the device takes it out again. Commands that
+//! configure exclude each other; `copen`, `restore`, `cull` and `inuse` wait for nobody.
 
 pub(crate) mod command;
 

@@ -5,8 +5,8 @@
 //! A read whose blocks are all present goes to the backing file at once: to its page cache first,
 //! where what the daemon has just written is, and past it otherwise. A read of blocks that are
 //! missing waits in the request table while the daemon is asked for them, one run of missing blocks
-//! after the other, and goes on on a work queue: never in the daemon's context, because whoever is
-//! told of the data may have a lot to do with it.
+//! after the other, and continues on a work queue: never in the daemon's context, because whoever
+//! is told of the data may have a lot to do with it.
 //!
 //! A block is read only if the map of what the daemon wrote says that it is there. That the daemon
 //! says it is done is not enough.

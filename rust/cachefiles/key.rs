@@ -10,8 +10,8 @@
 //!   if that is shorter than
 //! * `E` + number of padding bytes + base64 with an alphabet of its own.
 //!
-//! A key for which none of these fits a file name (C stops the machine at 253 bytes, or goes on with
-//! a name that no file system takes) is named by its hash: `H` + 64 hex digits.
+//! A key for which none of these fits a file name (C stops the machine at 253 bytes, or goes on
+//! with a name that no file system takes) is named by its hash: `H` + 64 hex digits.
 
 use super::errno::{Errno, Result};
 

@@ -196,7 +196,8 @@ impl Ondemand {
         }
     }
 
-    /// As [`Self::with`], where the daemon may have to be told to close a file descriptor of `object`.
+    /// As [`Self::with`], where the daemon may have to be told to close a file descriptor of
+    /// `object`.
     fn with_close<R>(&self, object: &Object, f: impl FnOnce(&mut Table<Requests>) -> R) -> R {
         let (ret, _) = self.with_traced(
             |table| (f(table), table.take_closed()),
@@ -301,8 +302,8 @@ impl Ondemand {
         }
     }
 
-    /// For how many milliseconds an OPEN that was queued at `since` may still go unanswered, if there
-    /// is a limit. Rather a millisecond too long: both times are cut to whole ones.
+    /// For how many milliseconds an OPEN that was queued at `since` may still go unanswered, if
+    /// there is a limit. Rather a millisecond too long: both times are cut to whole ones.
     fn time_left(&self, since: u64) -> Option<u64> {
         let age = self.now().saturating_sub(since);
         let limit = self.options.timeout?;
@@ -403,8 +404,8 @@ impl Ondemand {
     /// # Errors
     ///
     /// `EMSGSIZE` if the buffer is too small for the first, `EFAULT` if it cannot be written to,
-    /// `EMFILE` and the like if there is no file descriptor for an OPEN. The message is not lost: it
-    /// is delivered again.
+    /// `EMFILE` and the like if there is no file descriptor for an OPEN. The message is not lost:
+    /// it is delivered again.
     pub(crate) fn read(self: &Arc<Self>, buf: UserSliceWriter) -> Result<usize> {
         let most = if self.options.batch { BATCH } else { 1 };
         let mut out = Output { buf, len: 0 };

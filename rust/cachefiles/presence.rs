@@ -172,8 +172,8 @@ where
         (start < end).then(|| start..self.find(start, end, true))
     }
 
-    /// Writes down which blocks are present, as [`decode`] reads it, as far as it fits `buf`. Returns
-    /// how many bytes that is.
+    /// Writes down which blocks are present, as [`decode`] reads it, as far as it fits `buf`.
+    /// Returns how many bytes that is.
     pub(crate) fn encode(&self, buf: &mut [u8]) -> usize {
         let mut list = Encoder { buf, len: 0 };
         // A list that says too little only has more fetched again.

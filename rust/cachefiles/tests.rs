@@ -2,9 +2,8 @@
 
 //! Tests of the modules that depend on nothing but `core`.
 //!
-//! They are KUnit suites in a kernel that has KUnit, and the same source is compiled on the host, by
-//! `tools/testing/host`, which adds what takes a library. So nothing here uses more than `core` and
-//! [`support`], and `assert!` and `assert_eq!` have no message: KUnit's take none.
+//! Nothing here uses more than `core` and [`support`]; `assert!` and `assert_eq!` have no message,
+//! because KUnit's take none.
 
 #[path = "tests/command.rs"]
 mod command;
@@ -31,7 +30,7 @@ mod trace;
 #[path = "tests/xattr.rs"]
 mod xattr;
 
-/// What the host and the kernel have in different ways.
+/// What the tests need of where they run.
 mod support {
     use crate::ondemand::slots::Storage;
 

@@ -73,9 +73,9 @@ static void kunit_tmpfs_unmount(void *unused)
 
 /*
  * The tmpfs of the test that runs, which goes with it: one test runs at a time. It is not mounted
- * in any namespace, so that it is there at boot, too.
+ * in any namespace, so that it is there at boot, too. Not inline as the others are: it has state.
  */
-__rust_helper struct vfsmount *rust_helper_kunit_tmpfs(struct kunit *test)
+struct vfsmount *rust_helper_kunit_tmpfs(struct kunit *test)
 {
 	struct file_system_type *type;
 	struct vfsmount *mnt;

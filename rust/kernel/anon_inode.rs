@@ -82,8 +82,8 @@ pub(crate) trait AnonFile: Sized + 'static {
 
     /// Called for every kind of write, at an offset, too.
     ///
-    /// Returns the number of bytes that were taken from `from`, and moves the position of `iocb` by as
-    /// many.
+    /// Returns the number of bytes that were taken from `from`, and moves the position of `iocb` by
+    /// as many.
     fn write_iter(_iocb: Kiocb<'_, Self::Data>, _from: &mut IovIterSource<'_>) -> Result<usize> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }

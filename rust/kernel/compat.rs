@@ -39,8 +39,8 @@ mod linux_7_2 {
     const fn error(code: u32) -> Error {
         // CAST: Error numbers are small.
         match NonZeroI32::new(-(code as i32)) {
-            // SAFETY: An `Error` is a negative error number in a `NonZeroI32`, and nothing else. That
-            // crate has no constructor that could be used in a constant.
+            // SAFETY: An `Error` is a negative error number in a `NonZeroI32`, and nothing else.
+            // That crate has no constructor that could be used in a constant.
             Some(errno) => unsafe { core::mem::transmute::<NonZeroI32, Error>(errno) },
             None => panic!("0 is not an error number"),
         }

@@ -26,9 +26,9 @@ use kernel::{
 
 /// Runs `f` with the credentials `cred` in place of the current task's own.
 ///
-/// This is what `scoped_with_creds()` is in C. It is a function rather than a guard: a guard could be
-/// forgotten, which would leave the task with credentials that it holds no reference to. It may be
-/// called in any task, and nested; it does not sleep.
+/// This is what `scoped_with_creds()` is in C. It is a function rather than a guard: a guard could
+/// be forgotten, which would leave the task with credentials that it holds no reference to. It may
+/// be called in any task, and nested; it does not sleep.
 ///
 /// # Examples
 ///
@@ -241,10 +241,8 @@ mod tests {
         let copy = NewCredential::copy_of(&cred)?;
         assert!(core::ptr::eq(current(), before));
         // SAFETY: By the invariant nothing else uses them.
-        unsafe {
-            assert_eq!((*copy.0.as_ptr()).fsuid.val, 1000);
-            (*copy.0.as_ptr()).fsuid.val = 1001;
-        }
+        let fsuid_before = unsafe { core::mem::replace(&mut (*copy.0.as_ptr()).fsuid.val, 1001) };
+        assert_eq!(fsuid_before, 1000);
         let copy = copy.commit();
         assert_eq!(usage(copy.as_ptr()), 1);
         assert_eq!(with_cred(&copy, fsuid), 1001);

@@ -85,7 +85,7 @@
 //! }
 //!
 //! let prepared = PreparedCache::new(c"rust_doctest_empty")?;
-//! let cache = prepared.add::<Empty>(KBox::new(0, GFP_KERNEL)?)?;
+//! let cache = prepared.register::<Empty>(KBox::new(0, GFP_KERNEL)?)?;
 //! // Network file systems may use it from here on, and no longer from here:
 //! drop(cache);
 //! # Ok::<(), Error>(())

@@ -12,8 +12,8 @@ use kernel::{
 };
 
 /// A destination in kernel memory: a copy of a caller's iterator, which goes on where the caller's
-/// was. Unlike [`IovIterDest`] it can be kept when the call that it came with is over, and be filled
-/// by another task.
+/// was. Unlike [`IovIterDest`] it can be kept when the call that it came with is over, and be
+/// filled by another task.
 ///
 /// # Examples
 ///
@@ -74,6 +74,12 @@ impl KernelIter {
     #[inline]
     pub(crate) fn len(&mut self) -> usize {
         self.dest().len()
+    }
+
+    /// Whether no byte is left.
+    #[inline]
+    pub(crate) fn is_empty(&mut self) -> bool {
+        self.len() == 0
     }
 
     /// Returns what writes to it, where the last write ended.

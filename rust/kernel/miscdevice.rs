@@ -136,8 +136,8 @@ pub(crate) trait MiscDevice: Sized {
     ///
     /// This is for devices whose reads and writes are messages: it is called once for each buffer,
     /// that is, several times for a `readv()`, where `read_iter` is called once for all buffers. It
-    /// is not told a position. Returns the number of bytes that were written to `buf`, of which 0 is
-    /// the end of the file.
+    /// is not told a position. Returns the number of bytes that were written to `buf`, of which 0
+    /// is the end of the file.
     ///
     /// It is called in the context of the task that reads, and may sleep.
     ///
@@ -198,8 +198,8 @@ pub(crate) trait MiscDevice: Sized {
     /// Handler for `poll`, `select` and `epoll`.
     ///
     /// Registers `table` with what is notified when something changes, by
-    /// [`PollTable::register_wait`], and returns the `kernel::sync::poll::events` that are there now. If no
-    /// implementation is provided, then the file is always readable and writable.
+    /// [`PollTable::register_wait`], and returns the `kernel::sync::poll::events` that are there
+    /// now. If no implementation is provided, then the file is always readable and writable.
     ///
     /// It is called again after each notification, and may sleep.
     fn poll(

@@ -113,8 +113,8 @@ unsafe fn object<'a, B: Backend>(
 /// A request to read from the cache: where the data goes, and the promise to tell when it is there.
 ///
 /// The memory is the owner's again once that is told, so the two go together. May be kept, and
-/// ended, by any task; until then the cookie's object is not withdrawn. Dropping it ends the request
-/// with `EIO`.
+/// ended, by any task; until then the cookie's object is not withdrawn. Dropping it ends the
+/// request with `EIO`.
 #[must_use = "dropping it ends the request with an error"]
 pub(crate) struct CacheRead {
     // Not used any more once the owner is told: dropped before.
@@ -134,7 +134,7 @@ impl CacheRead {
     /// Whether there is nothing left to be read.
     #[inline]
     pub(crate) fn is_empty(&mut self) -> bool {
-        self.len() == 0
+        self.to.is_empty()
     }
 
     /// Takes what the page cache of `file` has at `pos`, in bytes, without waiting for a disk, and
@@ -197,9 +197,9 @@ pub(crate) trait CacheIo: Backend {
 ///
 /// # Safety
 ///
-/// `res` must be valid and nobody else's for the time of the call; its `cache_priv` must be a cookie
-/// of the backend `B`, to which an access is held until the operation ends and which is not being
-/// looked up, its `cache_priv2` null or what this function put there.
+/// `res` must be valid and nobody else's for the time of the call; its `cache_priv` must be a
+/// cookie of the backend `B`, to which an access is held until the operation ends and which is not
+/// being looked up, its `cache_priv2` null or what this function put there.
 pub(in crate::kernel_next) unsafe fn begin_operation<B: CacheIo>(
     res: *mut bindings::netfs_cache_resources,
     want: bindings::fscache_want_state,
@@ -232,8 +232,8 @@ impl<B: CacheIo> VTable<B> {
         // SAFETY: As the caller guarantees.
         let (cookie, file) = unsafe { ((*res).cache_priv, (*res).cache_priv2) };
         if !file.is_null() {
-            // SAFETY: `begin_operation` put a file there, and a reference to it, which the operation
-            // gives up here.
+            // SAFETY: `begin_operation` put a file there, and a reference to it, which the
+            // operation gives up here.
             unsafe { bindings::fput(file.cast()) };
         }
         // SAFETY: The operation has held an access to the cookie from its begin, and ends once.
@@ -250,8 +250,8 @@ impl<B: CacheIo> VTable<B> {
     /// - `res` must be of an operation that [`begin_operation::<B>`] began, and nobody else's for
     ///   the time of the call.
     /// - `func` must allow to be called with `data`, once, from any context.
-    /// - Until that, the operation must not end, and what `iter` refers to must be valid and be used
-    ///   by nobody else. `iter` itself must be valid for the call.
+    /// - Until that, the operation must not end, and what `iter` refers to must be valid and be
+    ///   used by nobody else. `iter` itself must be valid for the call.
     unsafe extern "C" fn read(
         res: *mut bindings::netfs_cache_resources,
         pos: i64,

@@ -4,9 +4,10 @@
 
 //! Logic for tracepoints.
 //!
-//! Tracepoints are defined in C; see `include/trace/events/`. [`declare_trace!`](crate::declare_trace)
-//! declares the Rust function that calls one. If a tracepoint takes nothing but numbers,
-//! [`declare_scalar_trace!`](crate::declare_scalar_trace) makes that a function that is safe to call.
+//! Tracepoints are defined in C; see `include/trace/events/`.
+//! [`declare_trace!`](crate::declare_trace) declares the Rust function that calls one. If a
+//! tracepoint takes nothing but numbers, [`declare_scalar_trace!`](crate::declare_scalar_trace)
+//! makes that a function that is safe to call.
 
 use kernel::prelude::*;
 
@@ -79,14 +80,14 @@ pub(crate) const fn assert_scalar<T: Scalar>() {}
 
 /// Declare the Rust entry point for a tracepoint that takes nothing but numbers.
 ///
-/// As [`declare_trace!`](crate::declare_trace), but the function is safe to call: its arguments have
-/// to be of types that are a [`Scalar`], and these have to be the types that the tracepoint has in C.
-/// Anything else does not compile.
+/// As [`declare_trace!`](crate::declare_trace), but the function is safe to call: its arguments
+/// have to be of types that are a [`Scalar`], and these have to be the types that the tracepoint
+/// has in C. Anything else does not compile.
 ///
 /// A tracepoint records its arguments, which are handed over by value. That an integer is not taken
 /// for anything but a number is what the tracepoint's header in C has to see to: `TP_fast_assign()`
-/// must neither make a pointer nor an index of an argument of this kind. Headers whose tracepoints are
-/// declared with this macro say so.
+/// must neither make a pointer nor an index of an argument of this kind. Headers whose tracepoints
+/// are declared with this macro say so.
 ///
 /// # Examples
 ///

@@ -104,7 +104,8 @@ impl OwnedQueue {
         unsafe { Queue::from_raw(self.0.as_ptr()) }.enqueue(work)
     }
 
-    /// Waits for the work that is on the queue now. Work on the queue that calls this waits for ever.
+    /// Waits for the work that is on the queue now. Work on the queue that calls this waits for
+    /// ever.
     #[inline]
     pub(crate) fn flush(&self) {
         // SAFETY: By the invariant it is valid.

@@ -2,8 +2,8 @@
 
 //! The file descriptor that comes with an OPEN: how the daemon fills an object.
 //!
-//! It is a handle, no more: when the object is withdrawn it leads nowhere, so that a daemon may keep
-//! it for as long as it likes.
+//! It is a handle, no more: when the object is withdrawn it leads nowhere, so that a daemon may
+//! keep it for as long as it likes.
 
 use super::Ondemand;
 use crate::{

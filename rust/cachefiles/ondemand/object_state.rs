@@ -4,13 +4,13 @@
 //!
 //! ```text
 //!             register          copen ok, fd open
-//!   (none) ──────────▶ Opening ───────────────────▶ Open
-//!                         │                          │ fd released
-//!                         │ copen error,             ▼
-//!                         │ fd released     ┌────▶ Closed
-//!                         ▼                 │        │ a READ is waiting
-//!                      (dropped)   failed,  │        ▼
-//!                                  READs    └─── Reopening ──▶ Open  (copen ok, same size)
+//!   (none) ----------> Opening -------------------> Open
+//!                         |                          | fd released
+//!                         | copen error,             v
+//!                         | fd released     +----> Closed
+//!                         v                 |        | a READ is waiting
+//!                      (dropped)   failed,  |        v
+//!                                  READs    +--- Reopening --> Open  (copen ok, same size)
 //!                                  get EIO
 //! ```
 //!

@@ -335,9 +335,9 @@ impl<F: Family> Table<F> {
         self.dead
     }
 
-    /// Gives a request another phase, and moves it to the end of that phase's list. This is the only
-    /// way on or off the lists, but for [`Self::put_first`]: so whatever becomes of a request, it is
-    /// on the list that it says it is on.
+    /// Gives a request another phase, and moves it to the end of that phase's list. This is the
+    /// only way on or off the lists, but for [`Self::put_first`]: so whatever becomes of a request,
+    /// it is on the list that it says it is on.
     fn set_phase(&mut self, id: u32, phase: Phase) {
         let Some(req) = self.requests.get_mut(id) else {
             return;
@@ -420,8 +420,8 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Takes the next of the doomed out of the table, for the caller to tell its owner. If the cache
-    /// is dead, all are doomed.
+    /// Takes the next of the doomed out of the table, for the caller to tell its owner. If the
+    /// cache is dead, all are doomed.
     pub(crate) fn pop_doomed(&mut self) -> Option<Failed<F>> {
         loop {
             let id = match self.doomed.head {

@@ -73,8 +73,8 @@ impl_has_work! {
     impl HasWork<Self> for Ondemand { self.watch }
 }
 
-/// Watches over READs: fails those that are over the time limit, and those whose cookie was given up,
-/// so that nobody who tidies up waits for the daemon.
+/// Watches over READs: fails those that are over the time limit, and those whose cookie was given
+/// up, so that nobody who tidies up waits for the daemon.
 ///
 /// fscache tells a backend that a cookie is given up only when nobody uses it any more; a READ
 /// that is not answered uses it. So somebody has to look: while there are READs, once a second.

@@ -2,7 +2,8 @@
 
 //! Names on disk.
 
-/// Keys and their names, as printed by `cachefiles_cook_key()` of Linux 7.3, compiled for user space.
+/// Keys and their names, as printed by `cachefiles_cook_key()` of Linux 7.3, compiled for user
+/// space.
 pub(crate) const NAMES: [(&[u8], &str); 22] = [
     (b"a", "Da"),
     (b"file.img", "Dfile.img"),

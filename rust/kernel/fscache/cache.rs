@@ -144,8 +144,8 @@ impl<B: Backend> Private<B> {
     /// The volume must be in a cache that the backend `B` brought into service, and that cache stay
     /// there for `'a`.
     unsafe fn of<'a>(volume: &Volume) -> &'a Self {
-        // SAFETY: A volume's cache is valid. `PreparedCache::add` has put this there, and it is
-        // freed after the cache goes out of service.
+        // SAFETY: A volume's cache is valid. `PreparedCache::register` has put this there, and it
+        // is freed after the cache goes out of service.
         unsafe { &*(*volume.cache()).cache_priv.cast() }
     }
 
@@ -297,8 +297,8 @@ impl<B: Backend> Private<B> {
 ///
 /// # Invariants
 ///
-/// The cache is valid, and this is what has to relinquish it. Until [`Self::add`] it is in the state
-/// "preparing".
+/// The cache is valid, and this is what has to relinquish it. Until [`Self::register`] it is in the
+/// state "preparing".
 #[must_use = "dropping it gives the name back"]
 pub(crate) struct PreparedCache(NonNull<bindings::fscache_cache>);
 
@@ -341,7 +341,7 @@ impl PreparedCache {
     /// # Errors
     ///
     /// `ENOMEM`; then `data` is dropped, and the name is given back.
-    pub(crate) fn add<B: CacheIo>(self, data: B::Cache) -> Result<Cache<B>> {
+    pub(crate) fn register<B: CacheIo>(self, data: B::Cache) -> Result<Cache<B>> {
         let private = Private::<B>::new(data)?;
         let private_ptr: *const Private<B> = &*private;
         // SAFETY: The cache is in the state "preparing". The operations live for ever, `private`

@@ -194,7 +194,7 @@ mod backend {
             counts: counts.clone(),
             _dropped: counts.cache_drops.on_drop(),
         };
-        let cache = PreparedCache::new(NAME)?.add::<Fake>(KBox::new(store, GFP_KERNEL)?)?;
+        let cache = PreparedCache::new(NAME)?.register::<Fake>(KBox::new(store, GFP_KERNEL)?)?;
         Ok((cache, counts))
     }
 

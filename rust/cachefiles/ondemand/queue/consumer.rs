@@ -20,9 +20,9 @@ use super::{
 };
 
 impl<F: Family> Table<F> {
-    /// Adds an object, which may have `max_size` bytes, and queues its OPEN, whose message will have
-    /// `open_size` bytes. Returns what names the object and the OPEN, or both payloads if the object
-    /// cannot be added.
+    /// Adds an object, which may have `max_size` bytes, and queues its OPEN, whose message will
+    /// have `open_size` bytes. Returns what names the object and the OPEN, or both payloads if the
+    /// object cannot be added.
     #[allow(clippy::type_complexity)]
     pub(crate) fn register(
         &mut self,
@@ -143,8 +143,8 @@ impl<F: Family> Table<F> {
         self.doom_reads(key);
     }
 
-    /// Looks for an object with READs in slot `from` or the next few. Returns it, if there is one, and
-    /// the slot to go on from; `None` after the last slot.
+    /// Looks for an object with READs in slot `from` or the next few. Returns it, if there is one,
+    /// and the slot to go on from; `None` after the last slot.
     #[allow(clippy::type_complexity)]
     pub(crate) fn next_reading(
         &self,

@@ -87,8 +87,8 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// A message did not reach the daemon: it is the `next` one again, or the last one, if it is not
-    /// for its own sake and others may fare better.
+    /// A message did not reach the daemon: it is the `next` one again, or the last one, if it is
+    /// not for its own sake and others may fare better.
     pub(crate) fn put_back(&mut self, msg_id: u32, next: bool) {
         let Some(req) = self.requests.get(msg_id) else {
             return;
@@ -104,10 +104,11 @@ impl<F: Family> Table<F> {
     }
 
     /// Gives a claimed OPEN an object id, which goes with the file descriptor into the message. It
-    /// takes the place of the one that the object has had, if any: the daemon is told to close that.
+    /// takes the place of the one that the object has had, if any: the daemon is told to close
+    /// that.
     ///
-    /// `Full` if the handles or the requests have to grow first, `Gone` if nobody waits for the OPEN
-    /// any more.
+    /// `Full` if the handles or the requests have to grow first, `Gone` if nobody waits for the
+    /// OPEN any more.
     pub(crate) fn issue(&mut self, msg_id: u32) -> core::result::Result<u32, Refused> {
         let Some(Request {
             object: Some(key),
@@ -187,7 +188,8 @@ impl<F: Family> Table<F> {
     ///
     /// - `EINVAL`, without a result for anybody, if `msg_id` is not an OPEN that was issued.
     /// - What `reply` is, if that is an error; the OPEN fails with the same.
-    /// - `EINVAL` if the size is more than the object may have, or not that of the first OPEN; the OPEN fails too.
+    /// - `EINVAL` if the size is more than the object may have, or not that of the first OPEN; the
+    ///   OPEN fails too.
     #[allow(clippy::type_complexity)]
     pub(crate) fn copen(
         &mut self,

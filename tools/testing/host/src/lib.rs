@@ -40,7 +40,7 @@ pub(crate) mod ondemand {
 #[cfg(test)]
 mod support;
 
-// What the kernel runs as KUnit suites.
+// What the kernel runs as KUnit suites. The modules here add to it what takes a library.
 #[cfg(test)]
 #[path = "../../../../rust/cachefiles/tests.rs"]
 mod tests;
