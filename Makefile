@@ -3,7 +3,7 @@
 # The commands of this repository; `make help` lists them. Kbuild says how the modules are built.
 
 # Nothing here is a file that make could find up to date: the scripts know what is.
-.PHONY: modules run test test-debug test-clients compare check shell modules_install clean help
+.PHONY: modules run test test-debug test-clients compare series series-check check shell modules_install clean help
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
@@ -27,6 +27,12 @@ compare:
 test-clients:
 	@scripts/test-clients
 
+series:
+	@scripts/series
+
+series-check:
+	@scripts/series-check
+
 check:
 	@scripts/check
 
@@ -48,6 +54,8 @@ help:
 	@echo 'make test-debug       KUnit suites and selftests on a kernel that checks itself (KASAN, ...)'
 	@echo 'make test-clients     nydusd, as it is, serves images: from a directory, a registry, killed'
 	@echo 'make compare          the selftests on the C implementation and on ours, and where they differ'
+	@echo 'make series           the patch series for the kernel, as mails; nothing is sent'
+	@echo 'make series-check     that every patch builds and the whole boots, on x86_64 and arm64 (hours)'
 	@echo 'make check            formatting, lints and the rules of the code'
 	@echo 'make shell            a shell in a virtual machine, with the modules'
 	@echo 'make modules_install  install the modules on this machine, for the kernel of KDIR'

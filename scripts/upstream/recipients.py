@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Writes into the head of each mail of a series who is to get it, as the tree's MAINTAINERS say.
+
+usage: recipients.py TREE DIRECTORY
+
+Maintainers of what a patch changes are in its To, reviewers and lists in its Cc. The cover letter goes
+to all lists, and to the maintainers of what the series is about.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+# Whose code it is, for the cover letter: CacheFiles, and Rust.
+OWNERS = re.compile(r'(supporter|maintainer):(CACHEFILES|FILESYSTEMS \[NETFS|RUST)')
+
+
+def recipients(tree, patch):
+    """Addresses with the role that get_maintainer.pl gives them."""
+    done = subprocess.run(
+        ['perl', 'scripts/get_maintainer.pl', '--no-git-fallback', '--no-git', '--no-keywords', str(patch)],
+        cwd=tree, capture_output=True, text=True, check=True)
+    found = []
+    for line in done.stdout.splitlines():
+        match = re.fullmatch(r'(.*\S) \((.*)\)', line)
+        if match:
+            found.append(match.groups())
+    return found
+
+
+def write(patch, to, cc):
+    text = patch.read_text(encoding='utf-8')
+    head, body = text.split('\n\n', 1)
+    for name, addresses in (('To', to), ('Cc', cc)):
+        if addresses:
+            head += f'\n{name}: ' + ',\n\t'.join(addresses)
+    patch.write_text(head + '\n\n' + body, encoding='utf-8')
+
+
+def main():
+    tree, directory = sys.argv[1:]
+    all_to, all_cc = {}, {}
+    cover = None
+    for patch in sorted(Path(directory).glob('*.patch')):
+        if re.match(r'(v\d+-)?0000-', patch.name):
+            cover = patch
+            continue
+        to, cc = {}, {}
+        for address, role in recipients(tree, patch):
+            is_list = 'list' in role
+            (cc if is_list or role.startswith('reviewer') else to)[address] = role
+            if is_list:
+                all_cc[address] = role
+            elif OWNERS.match(role):
+                all_to[address] = role
+        write(patch, to, cc)
+    if cover:
+        write(cover, all_to, all_cc)
+
+
+if __name__ == '__main__':
+    main()
