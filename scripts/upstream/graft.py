@@ -83,10 +83,7 @@ def rust(text, kernel_crate):
     """A Rust file of ours with the tree's paths; in the `kernel` crate if `kernel_crate`."""
     kernel = 'crate' if kernel_crate else 'kernel'
     lines = _rewrite_uses(text.splitlines(keepends=True), kernel_crate)
-    lines = _without_host(_without_own_crates(lines))
-    # The tree's #[vtable] says it.
-    lines = [l for l in lines if not re.match(r' +type OwnerModule = crate::LocalModule;', l)]
-    text = ''.join(lines)
+    text = _without_owner(''.join(_without_host(_without_own_crates(lines))))
     for pattern, replacement in _WORDS:
         text = re.sub(pattern, replacement, text)
 
@@ -103,6 +100,15 @@ def rust(text, kernel_crate):
             line = line.replace('pub(in crate::kernel_next) ', 'pub(crate) ')
         result.append(line)
     return ''.join(result)
+
+
+def _without_owner(text):
+    """Text without the module that a table of functions belongs to: the tree's #[vtable] adds it."""
+    text = re.sub(r'( +///.*\n)* +type OwnerModule(: ModuleMetadata| = crate::LocalModule);\n(\n(?= ))?', '', text)
+    if len(re.findall(r'\bModuleMetadata\b', text)) == 1:
+        text = re.sub(r'(?<=,)\n +ModuleMetadata,(?= //\n)|\n +ModuleMetadata,(?=\n)', '', text)
+        text = re.sub(r'^use crate::ModuleMetadata;\n', '', text, flags=re.M)
+    return text
 
 
 def _without_own_crates(lines):

@@ -158,6 +158,15 @@ def imported_name(path):
     return last.split(' as ')[-1]
 
 
+def _order(name):
+    """Where rustfmt puts a name: `self`, then snake_case, CamelCase and SCREAMING_CASE."""
+    if name.isupper() and len(name) > 1:
+        kind = 2
+    else:
+        kind = int(name[0].isupper())
+    return name != 'self', kind, name
+
+
 def format_use(paths, indent='', visibility=''):
     """`use` items for the paths, one for each crate, in the kernel's vertical style."""
     tree = {}
@@ -175,7 +184,7 @@ def format_use(paths, indent='', visibility=''):
         return name + ('::' + group(below, level) if below else '')
 
     def group(nodes, level):
-        names = sorted(nodes, key=lambda name: (name != 'self', name))
+        names = sorted(nodes, key=_order)
         if len(names) == 1 and names[0] != 'self':
             return name_of(names[0], nodes[names[0]], level)
         pad = indent + '    ' * (level + 1)
