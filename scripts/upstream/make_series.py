@@ -251,11 +251,12 @@ def rustfmt(text, path):
 
 def import_tree(source, git_dir):
     """The repository of a tree that has none: one commit, the same each time."""
+    date = f'@{int((Path(source) / "Makefile").stat().st_mtime)} +0000'
     repository = Git(source)
     repository.env.update(GIT_DIR=str(git_dir), GIT_WORK_TREE=str(source),
                           GIT_AUTHOR_NAME='base', GIT_AUTHOR_EMAIL='base@localhost',
                           GIT_COMMITTER_NAME='base', GIT_COMMITTER_EMAIL='base@localhost',
-                          GIT_AUTHOR_DATE='@0 +0000', GIT_COMMITTER_DATE='@0 +0000')
+                          GIT_AUTHOR_DATE=date, GIT_COMMITTER_DATE=date)
     subprocess.run(['git', 'init', '-q', '--bare', str(git_dir)], check=True)
     repository('config', 'core.bare', 'false')
     repository('config', 'gc.auto', '0')

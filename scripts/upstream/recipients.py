@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Writes into the head of each mail of a series who is to get it, as the tree's MAINTAINERS say.
+"""Writes into the head of each mail of a series who is to get it, as MAINTAINERS says.
 
-usage: recipients.py TREE DIRECTORY
+usage: recipients.py TREE MAINTAINERS SENDER DIRECTORY
+
+MAINTAINERS is that of the tree with the series: it knows the new files, too. SENDER, an address, need
+not be told.
 
 Maintainers of what a patch changes are in its To, reviewers and lists in its Cc. The cover letter goes
 to all lists, and to the maintainers of what the series is about.
@@ -17,14 +20,15 @@ from pathlib import Path
 OWNERS = re.compile(r'(supporter|maintainer):(CACHEFILES|FILESYSTEMS \[NETFS|RUST)')
 
 
-def recipients(tree, patch):
+def recipients(tree, maintainers, patch):
     """Addresses with the role that get_maintainer.pl gives them."""
     done = subprocess.run(
-        ['perl', 'scripts/get_maintainer.pl', '--no-git-fallback', '--no-git', '--no-keywords', str(patch)],
+        ['perl', 'scripts/get_maintainer.pl', '--no-git-fallback', '--no-git', '--no-keywords',
+         '--mpath', maintainers, str(patch)],
         cwd=tree, capture_output=True, text=True, check=True)
     found = []
     for line in done.stdout.splitlines():
-        match = re.fullmatch(r'(.*\S) \((.*)\)', line)
+        match = re.fullmatch(r'(.*?>|\S+) \((.*)\)', line)
         if match:
             found.append(match.groups())
     return found
@@ -40,7 +44,7 @@ def write(patch, to, cc):
 
 
 def main():
-    tree, directory = sys.argv[1:]
+    tree, maintainers, sender, directory = sys.argv[1:]
     all_to, all_cc = {}, {}
     cover = None
     for patch in sorted(Path(directory).glob('*.patch')):
@@ -48,7 +52,9 @@ def main():
             cover = patch
             continue
         to, cc = {}, {}
-        for address, role in recipients(tree, patch):
+        for address, role in recipients(tree, maintainers, patch):
+            if sender in address:
+                continue
             is_list = 'list' in role
             (cc if is_list or role.startswith('reviewer') else to)[address] = role
             if is_list:
