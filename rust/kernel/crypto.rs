@@ -43,10 +43,10 @@ mod tests {
 
     fn is(digest: [u8; 32], hex: &[u8; 64]) -> bool {
         let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
-        digest
-            .iter()
-            .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-            .eq(hex.iter().copied())
+        (0..32).all(|i| {
+            let byte = digest[i];
+            [digit(byte >> 4), digit(byte & 15)] == [hex[2 * i], hex[2 * i + 1]]
+        })
     }
 
     #[test]
