@@ -25,13 +25,12 @@ use kernel::{
         from_err_ptr,
         to_result, //
     },
-    new_condvar,
-    new_spinlock,
     prelude::*,
     rbtree::{
         RBTree,
         RBTreeNode, //
     },
+    static_lock_class,
     sync::{
         aref::ARef,
         CondVar,
@@ -126,14 +125,20 @@ fn address(cookie: &Cookie) -> usize {
     cookie.as_ptr().addr()
 }
 
+// What lockdep calls them. A lock's class is one for all backends, so its name has to be, too: what is
+// written at its use would have an address of its own in each crate that has a backend.
+static VOLUMES: &CStr = c"fscache::Cache::volumes";
+static DETACHED: &CStr = c"fscache::Cache::detached";
+static COOKIES: &CStr = c"fscache::Cache::cookies";
+
 impl<B: Backend> Private<B> {
     fn new(data: B::Cache) -> Result<Pin<KBox<Self>>> {
         KBox::pin_init(
             try_pin_init!(Self {
                 data: Lent::new(data),
-                volumes <- new_spinlock!(RBTree::new()),
-                detached <- new_condvar!(),
-                cookies <- new_spinlock!(RBTree::new()),
+                volumes <- SpinLock::new(RBTree::new(), VOLUMES, static_lock_class!()),
+                detached <- CondVar::new(DETACHED, static_lock_class!()),
+                cookies <- SpinLock::new(RBTree::new(), COOKIES, static_lock_class!()),
             }),
             GFP_KERNEL,
         )

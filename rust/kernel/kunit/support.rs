@@ -100,10 +100,16 @@ pub(in crate::kernel_next) fn scratch(name: &[u8]) -> Result<Path> {
 /// that a test does.
 pub(in crate::kernel_next) fn scratch_on_disk(name: &[u8]) -> Result<Path> {
     attach_fs()?;
-    match Path::lookup_dir(DISK) {
+    let root = match Path::lookup_dir(DISK) {
         Err(ENOENT) => skip(c"there is no /var/cache/fscache"),
-        root => subdir(root?, name),
+        root => root?,
+    };
+    // SAFETY: The mount is valid, and so is its superblock; which device that has does not change.
+    if unsafe { (*(*root.mount.as_ptr()).mnt_sb).s_bdev.is_null() } {
+        drop(root);
+        skip(c"there is no disk at /var/cache/fscache");
     }
+    subdir(root, name)
 }
 
 /// The directory `name` in `dir`, which may exist already.
