@@ -125,8 +125,8 @@ fn address(cookie: &Cookie) -> usize {
     cookie.as_ptr().addr()
 }
 
-// What lockdep calls them. A lock's class is one for all backends, so its name has to be, too: what is
-// written at its use would have an address of its own in each crate that has a backend.
+// What lockdep calls them. A lock's class is one for all backends, so its name has to be, too: what
+// is written at its use would have an address of its own in each crate that has a backend.
 static VOLUMES: &CStr = c"fscache::Cache::volumes";
 static DETACHED: &CStr = c"fscache::Cache::detached";
 static COOKIES: &CStr = c"fscache::Cache::cookies";
