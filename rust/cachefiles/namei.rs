@@ -53,18 +53,26 @@ const NEEDED: [Operation; 6] = [
 /// How often to try again when somebody keeps changing what is looked up.
 pub(crate) const RETRIES: usize = 8;
 
-fn look_up_or_make(space: &Space, dir: &Dentry, name: &[u8]) -> Result<(ARef<Dentry>, bool)> {
+/// Finds or makes a directory. Returns it, its mark, unless somebody else has that, and whether it
+/// is new.
+fn look_up_or_make(
+    space: &Space,
+    dir: &Dentry,
+    name: &[u8],
+) -> Result<(ARef<Dentry>, Option<InUse>, bool)> {
+    let mut is_new = false;
     for _ in 0..RETRIES {
         let write = space.mount().want_write()?;
         let creating = Creating::start(dir, name, &write)?;
-        if !creating.child().is_negative() {
-            return Ok((creating.keep(), false));
+        if let Some(inode) = creating.child().inode() {
+            // While `dir` is locked, so that it cannot be culled before it has the mark.
+            let mark = inode.mark_in_use();
+            return Ok((creating.keep(), mark, is_new));
         }
         space.check(1, 0, For::Create)?;
-        let made = creating.mkdir(0o700)?;
-        if !made.is_unhashed() && !made.is_negative() {
-            return Ok((made, true));
-        }
+        // `dir` is unlocked by this: it is marked when it is found again.
+        creating.mkdir(0o700)?;
+        is_new = true;
     }
     Err(EAGAIN)
 }
@@ -76,12 +84,12 @@ fn look_up_or_make(space: &Space, dir: &Dentry, name: &[u8]) -> Result<(ARef<Den
 ///
 /// `EBUSY` if it is in use, `EIO` if it is not a directory, `EPERM` if it lacks an operation.
 pub(crate) fn get_directory(space: &Space, dir: &Dentry, name: &[u8]) -> Result<(Directory, bool)> {
-    let (dentry, is_new) = look_up_or_make(space, dir, name)?;
-    let inode = dentry.inode().ok_or(EIO)?;
-    let Some(mark) = inode.mark_in_use() else {
+    let (dentry, mark, is_new) = look_up_or_make(space, dir, name)?;
+    let Some(mark) = mark else {
         step!("A directory of the cache is in use already\n");
         return Err(EBUSY);
     };
+    let inode = dentry.inode().ok_or(EIO)?;
     if !dentry.can_lookup() {
         return Err(EIO);
     }
