@@ -61,7 +61,9 @@ pub(crate) fn with_cred<R>(cred: &Credential, f: impl FnOnce() -> R) -> R {
 pub(crate) struct NewCredential(NonNull<bindings::cred>);
 
 impl NewCredential {
-    /// Prepares kernel credentials: those of a task that may do everything.
+    /// Prepares credentials for what the kernel does on behalf of the current task: a copy of that
+    /// task's own, without its keyrings. They give no permission that the task does not have; a
+    /// task of the kernel's has all.
     ///
     /// This may sleep.
     ///
