@@ -101,7 +101,8 @@ fn with_iter_ops(file: ARef<File>) -> Result<ARef<File>> {
 }
 
 /// Opens a regular file for reading and writing. What is done with the file later is done with
-/// `cred`; whether it may be opened is decided by the credentials of the task.
+/// `cred`. Neither the permissions of the file are looked at nor whether it is immutable: that is
+/// up to the caller. Only the security module is asked, about `cred`.
 ///
 /// # Errors
 ///
