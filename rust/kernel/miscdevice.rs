@@ -199,7 +199,8 @@ pub(crate) trait MiscDevice: Sized {
     ///
     /// Registers `table` with what is notified when something changes, by
     /// [`PollTable::register_wait`], and returns the `kernel::sync::poll::events` that are there
-    /// now. If no implementation is provided, then the file is always readable and writable.
+    /// now. If no implementation is provided, then the file is always readable and writable to
+    /// `poll` and `select`, and `epoll` refuses it.
     ///
     /// It is called again after each notification, and may sleep.
     fn poll(

@@ -16,8 +16,9 @@ use kernel::{
 
 /// A work queue that is destroyed with its owner.
 ///
-/// Dropping it waits for the work on it, and so may sleep. When a module has dropped its queues, no
-/// work of it runs any more.
+/// Dropping it waits for the work on it, and so may sleep. Work on the queue must not be what drops
+/// it: it would wait for itself. When a module has dropped its queues, no work on them runs any
+/// more.
 ///
 /// # Examples
 ///
