@@ -315,7 +315,7 @@ impl Path {
 
     /// Looks `name` up, which has to be a directory, from the task's working directory if it is
     /// relative; that is also what an empty name is. A symbolic link at the end of `name` is not
-    /// followed. May sleep.
+    /// followed, unless a slash comes after it. May sleep.
     ///
     /// # Errors
     ///
