@@ -279,20 +279,24 @@ impl<B: Backend> Private<B> {
         unsafe { bindings::fscache_uncount_object(cookie.volume().cache()) };
     }
 
-    /// The first cookie with an object whose address is `from` or larger.
-    fn next_cookie(&self, from: usize) -> Option<ARef<Cookie>> {
+    /// Starts to withdraw the first cookie with an object whose address is `from` or larger.
+    /// Returns where to go on.
+    fn withdraw_next(&self, from: usize) -> Option<usize> {
         let cookies = self.cookies.lock();
         let cursor = cookies.cursor_lower_bound(&from)?;
-        let (_, cookie) = cursor.current();
-        Some(cookie.clone())
+        let (address, cookie) = cursor.current();
+        // Under the lock, so that the cookie keeps its object until it is told: otherwise it would
+        // be the next object that is withdrawn, which another cache gave. This does not sleep, and
+        // drops no last reference: the list has one.
+        cookie.withdraw();
+        Some(address + 1)
     }
 
     /// Starts to withdraw all cookies that have an object. None gets one anew.
     fn withdraw_cookies(&self) {
         let mut from = 0;
-        while let Some(cookie) = self.next_cookie(from) {
-            from = address(&cookie) + 1;
-            cookie.withdraw();
+        while let Some(next) = self.withdraw_next(from) {
+            from = next;
         }
     }
 }

@@ -191,8 +191,9 @@ impl Cookie {
         self.test_flag(bindings::FSCACHE_COOKIE_RETIRED)
     }
 
-    /// Starts to withdraw the cookie's object, if it has one: it goes once nobody has an access to
-    /// the cookie. The cookie may be looked up again after that.
+    /// Starts to withdraw the cookie's object: it goes once nobody has an access to the cookie. The
+    /// cookie may be looked up again after that. If it has no object, or loses it at this moment,
+    /// the next one that it gets is withdrawn.
     ///
     /// Does not sleep. Must not be called from an interrupt.
     #[inline]
