@@ -29,7 +29,9 @@ use kernel::{
 /// unsafe fn keep(iter: *const bindings::iov_iter) -> Result<KernelIter> {
 ///     // SAFETY: As the caller guarantees.
 ///     let mut iter = unsafe { KernelIter::copy_of(iter) }?;
-///     iter.dest().copy_to_iter(b"it begins with this");
+///     if iter.is_empty() {
+///         return Err(EINVAL);
+///     }
 ///     Ok(iter)
 /// }
 /// ```
@@ -82,9 +84,10 @@ impl KernelIter {
         self.len() == 0
     }
 
-    /// Returns what writes to it, where the last write ended.
+    // What writes to it, where the last write ended. Not for others: who has two of them can swap
+    // them, and then an iterator outlives what it refers to.
     #[inline]
-    pub(crate) fn dest(&mut self) -> &mut IovIterDest<'_> {
+    fn dest(&mut self) -> &mut IovIterDest<'_> {
         // SAFETY: By the invariant it is a valid destination; the result borrows `self`.
         unsafe { IovIterDest::from_raw(&mut self.raw) }
     }
