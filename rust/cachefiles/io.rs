@@ -57,6 +57,8 @@ pub(crate) struct Reader {
     file: ARef<File>,
     /// The size of the object in bytes.
     size: u64,
+    /// How often data had been lost when this looked for what is there.
+    losses: u32,
     /// Whether what was lost has been asked for once more.
     again: bool,
 }
@@ -67,6 +69,7 @@ impl Reader {
             object: attachment.object().clone(),
             file: attachment.file().into(),
             size: attachment.size(),
+            losses: 0,
             again: false,
         }
     }
@@ -81,7 +84,13 @@ impl Reader {
     }
 
     /// Reads what is there, or asks for what is not. `asked` is what the daemon was asked for.
-    fn go_on(self, pos: u64, mut read: CacheRead, asked: Option<u64>) {
+    fn go_on(mut self, pos: u64, mut read: CacheRead, asked: Option<u64>) {
+        self.losses = self.object.losses();
+        // What was to be on the disk and is not must not be read as the hole it left. Before the
+        // map is asked: once that has forgotten what was lost, it is no error any more.
+        if self.object.check_errors(&self.file).is_err() {
+            return self.read_again(pos, read);
+        }
         // CAST: A length in memory.
         let blocks = presence::needed(pos, read.len() as u64, self.size);
         match (self.object.first_gap(blocks), asked) {
@@ -99,10 +108,6 @@ impl Reader {
 
     /// Reads. All blocks are present.
     fn submit(self, pos: u64, mut read: CacheRead) {
-        // What was to be on the disk and is not must not be read as the hole it left.
-        if self.object.check_errors(&self.file).is_err() {
-            return self.read_again(pos, read);
-        }
         // Positions are those of files, and fit.
         match read.read_cached(&self.file, pos as i64) {
             Err(e) => {
@@ -131,7 +136,7 @@ impl Reader {
     fn read_again(mut self, pos: u64, read: CacheRead) {
         let forgotten = match core::mem::replace(&mut self.again, true) {
             true => Err(EIO),
-            false => self.object.forget(&self.file, self.size),
+            false => self.object.forget(&self.file, self.size, self.losses),
         };
         match forgotten {
             Ok(()) => self.go_on(pos, read, None),

@@ -128,6 +128,8 @@ pub(crate) struct Object {
     /// Present while there is an attachment, or a lookup that may make one.
     #[pin]
     cookie: SpinLock<Option<ARef<Cookie>>>,
+    /// How often data was lost, and forgotten. Changes under the lock of `presence`.
+    losses: Atomic<u32>,
     /// Inner to no lock.
     #[pin]
     presence: SpinLock<Presence>,
@@ -163,6 +165,7 @@ impl Object {
                 retired: Atomic::new(0),
                 changed: Atomic::new(0),
                 errors: SetOnce::new(),
+                losses: Atomic::new(0),
                 backing <- new_spinlock!(None),
                 cookie <- new_spinlock!(Some(cookie.into())),
                 presence <- new_spinlock!(Presence::new(Parts::new(), 0)),
@@ -207,17 +210,31 @@ impl Object {
             .is_none_or(|cookie| cookie.is_given_up())
     }
 
-    /// Records that the daemon has written blocks.
-    pub(crate) fn mark_written(&self, blocks: Range<u64>) -> Result {
-        self.changed.store(1, Relaxed);
-        self.mark_present(blocks)
+    /// How often data was lost. Whoever writes, or wants to read what is there, notes this before.
+    pub(crate) fn losses(&self) -> u32 {
+        self.losses.load(Relaxed)
     }
 
-    fn mark_present(&self, blocks: Range<u64>) -> Result {
+    /// Records that the daemon has written blocks. `losses` is from before it did.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if data was lost since: it may have been this.
+    pub(crate) fn mark_written(&self, blocks: Range<u64>, losses: u32) -> Result {
+        self.changed.store(1, Relaxed);
+        self.mark_present(blocks, losses)
+    }
+
+    fn mark_present(&self, blocks: Range<u64>, losses: u32) -> Result {
         let mut left = Some(blocks);
         let mut spare = None;
         while let Some(blocks) = left {
-            left = self.presence.lock().mark(blocks, &mut spare);
+            let mut presence = self.presence.lock();
+            if self.losses() != losses {
+                return Err(EIO);
+            }
+            left = presence.mark(blocks, &mut spare);
+            drop(presence);
             if left.is_some() {
                 let mut leaf = KVec::with_capacity(presence::LEAF_WORDS, GFP_KERNEL)?;
                 leaf.resize(presence::LEAF_WORDS, 0, GFP_KERNEL)?;
@@ -227,7 +244,8 @@ impl Object {
         Ok(())
     }
 
-    /// Whether what was written to the file has been lost on its way to the disk.
+    /// Whether what was written to the file has been lost on its way to the disk. Comes before
+    /// [`Self::first_gap`]: what was forgotten is no error any more.
     pub(crate) fn check_errors(&self, file: &File) -> Result {
         self.errors
             .as_ref()
@@ -245,15 +263,23 @@ impl Object {
         !hole.is_ok_and(|hole| hole >= range.end as i64)
     }
 
-    /// Forgets what is present, so that the daemon is asked for it again.
-    pub(crate) fn forget(&self, file: &File, size: u64) -> Result {
+    /// Forgets what is present, so that the daemon is asked for it again; unless somebody did that
+    /// since `losses`.
+    pub(crate) fn forget(&self, file: &File, size: u64, losses: u32) -> Result {
         self.changed.store(1, Relaxed);
         let mut map = new_presence(presence::blocks(size))?;
-        // Errors from here on are of what is written from here on.
+        let mut presence = self.presence.lock();
+        if self.losses() != losses {
+            return Ok(());
+        }
+        self.losses.store(losses.wrapping_add(1), Relaxed);
+        // Errors from here on are of what is written from here on. Under the lock, so that nobody
+        // finds no error, and then what is forgotten only now.
         if let Some(errors) = self.errors.as_ref() {
             errors.advance(file);
         }
-        core::mem::swap(&mut *self.presence.lock(), &mut map);
+        core::mem::swap(&mut *presence, &mut map);
+        drop(presence);
         step!(
             "cookie {:x}: data was lost, and is asked for again\n",
             self.debug_id
@@ -464,7 +490,7 @@ impl Attachment {
             }
             // Offsets are not negative.
             let (first, last) = ((data as u64).div_ceil(BLOCK_SIZE), hole as u64 / BLOCK_SIZE);
-            object.mark_present(first..last.max(first))?;
+            object.mark_present(first..last.max(first), object.losses())?;
             at = hole;
         }
         Ok(())

@@ -92,7 +92,8 @@ impl Handle {
     /// # Errors
     ///
     /// `ENOBUFS` if there is no object, no room, or `pos` is not at the start of a page; `EFBIG`
-    /// beyond the end of the object, rounded up to whole blocks.
+    /// beyond the end of the object, rounded up to whole blocks; `EIO` if what was written may have
+    /// been lost already.
     fn write(&self, pos: i64, from: &mut IovIterSource<'_>) -> Result<usize> {
         let Backing {
             space,
@@ -111,6 +112,7 @@ impl Handle {
         if end > presence::blocks(size) * BLOCK_SIZE {
             return Err(EFBIG);
         }
+        let losses = self.object.losses();
         let written = with_cred(&cred, || {
             space.check(0, len, For::Write)?;
             trace::fd_write(&self.object, backing::inode(&file), pos, from.len());
@@ -118,7 +120,7 @@ impl Handle {
             backing::write(&file, pos, from)
         })?;
         self.object
-            .mark_written(presence::filled(off, written as u64, size))?;
+            .mark_written(presence::filled(off, written as u64, size), losses)?;
         Ok(written)
     }
 
