@@ -38,13 +38,13 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// `raw` is a valid destination that is not user memory, and stays valid for as long as this
-/// lives.
+/// `raw` is a valid destination that is not user memory, and stays valid, in every task, for as
+/// long as this lives.
 pub(crate) struct KernelIter {
     raw: bindings::iov_iter,
 }
 
-// SAFETY: By the invariant it does not refer to the memory of a task.
+// SAFETY: By the invariant it refers neither to the memory nor to a mapping of one task.
 unsafe impl Send for KernelIter {}
 
 impl KernelIter {
@@ -56,8 +56,9 @@ impl KernelIter {
     ///
     /// # Safety
     ///
-    /// `iter` must be a valid iterator, and what it refers to must stay valid, and nobody else may
-    /// touch it, for as long as the copy lives.
+    /// `iter` must be a valid iterator, and what it refers to must stay valid, in every task, and
+    /// nobody else may touch it, for as long as the copy lives. So it must not be mapped for one
+    /// task only, as by `kmap_local_page()`.
     pub(crate) unsafe fn copy_of(iter: *const bindings::iov_iter) -> Result<Self> {
         // SAFETY: The caller guarantees that it is valid.
         let raw = unsafe { iter.read() };

@@ -250,8 +250,8 @@ impl<B: CacheIo> VTable<B> {
     /// - `res` must be of an operation that [`begin_operation::<B>`] began, and nobody else's for
     ///   the time of the call.
     /// - `func` must allow to be called with `data`, once, from any context.
-    /// - Until that, the operation must not end, and what `iter` refers to must be valid and be
-    ///   used by nobody else. `iter` itself must be valid for the call.
+    /// - Until that, the operation must not end, and what `iter` refers to must be valid, in every
+    ///   task, and be used by nobody else. `iter` itself must be valid for the call.
     unsafe extern "C" fn read(
         res: *mut bindings::netfs_cache_resources,
         pos: i64,
