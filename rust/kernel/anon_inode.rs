@@ -211,8 +211,8 @@ impl<T: AnonFile> VTable<T> {
 ///
 /// # Errors
 ///
-/// [`ENFILE`] or [`ENOMEM`] if no file can be had; `data` is then dropped, without
-/// [`AnonFile::release`].
+/// [`ENFILE`] or [`ENOMEM`] if no file can be had, [`ENOENT`] if the module is being unloaded;
+/// `data` is then dropped, without [`AnonFile::release`].
 pub(crate) fn getfile<T: AnonFile>(
     name: &'static CStr,
     data: T::Data,
