@@ -86,6 +86,7 @@ def rust(text, kernel_crate):
     text = _without_owner(''.join(_without_host(_without_own_crates(lines))))
     for pattern, replacement in _WORDS:
         text = re.sub(pattern, replacement, text)
+    text = _with_option(text, kernel_crate)
 
     result = []
     for line in text.splitlines(keepends=True):
@@ -136,10 +137,19 @@ def _without_host(lines):
                 if level == 0 and end.endswith((';', '}')):
                     break
         elif text != '#[cfg(not(test))]' and not re.match(r'#\[path = "tests/\w+\.rs"\]', text):
-            result.append(re.sub(
-                r'cfg_attr\(CONFIG_KUNIT = "y", (kernel::prelude::kunit_tests\(\w+\))\)', r'\1', lines[i]))
+            result.append(lines[i])
         i += 1
-    return result
+    return re.sub(r'cfg_attr\(\s*CONFIG_KUNIT = "y",\s*(kernel::prelude::kunit_tests\(\w+\))\s*\)', r'\1',
+                  ''.join(result)).splitlines(keepends=True)
+
+
+def _with_option(text, kernel_crate):
+    """Text whose tests are there if the tree's own option for them is set."""
+    option = 'CONFIG_RUST_FS_KUNIT_TEST' if kernel_crate else 'CONFIG_CACHEFILES_RUST_KUNIT_TEST'
+    text = text.replace('#[cfg(CONFIG_KUNIT = "y")]', f'#[cfg({option})]')
+    if kernel_crate:
+        text = re.sub(r'^(?=#\[kunit_tests\()', f'#[cfg({option})]\n', text, flags=re.M)
+    return text
 
 
 def is_tests(item):
@@ -476,6 +486,12 @@ def after_line(text, line, new):
     if not match:
         raise ValueError(f'there is no line {line.pattern!r}')
     return text[:match.end()] + new + text[match.end():]
+
+
+def before_last_line(text, line, new):
+    """A file with something new before the last line that is this one."""
+    at = text.rindex(f'\n{line}') + 1
+    return text[:at] + new + text[at:]
 
 
 def cachefiles_kconfig(text, choice):

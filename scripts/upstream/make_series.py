@@ -36,7 +36,7 @@ CONDITIONS = {
     'rust/kernel/crypto.rs': 'CONFIG_CRYPTO_LIB_SHA256 = "y"',
     'rust/kernel/fscache.rs': 'all(CONFIG_NETFS_SUPPORT = "y", CONFIG_FSCACHE)',
     'rust/kernel/netfs.rs': 'all(CONFIG_NETFS_SUPPORT = "y", CONFIG_FSCACHE)',
-    'rust/kernel/kunit/support.rs': 'CONFIG_KUNIT = "y"',
+    'rust/kernel/kunit/support.rs': 'CONFIG_RUST_FS_KUNIT_TEST',
 }
 HELPER_CONDITIONS = {
     'fscache.c': 'IS_BUILTIN(CONFIG_NETFS_SUPPORT) && IS_ENABLED(CONFIG_FSCACHE)',
@@ -207,6 +207,11 @@ class Series:
                          if re.match(r'rust/cachefiles/(cachefiles_main\.rs|\w+\.c)$', p))
         self.edit(result, 'fs/cachefiles/Makefile',
                   lambda text: graft.cachefiles_makefile(text, objects))
+
+    def edit_kunit_option(self, result):
+        """rust/kernel/Kconfig.test: the option for the suites in the kernel crate."""
+        self.edit(result, 'rust/kernel/Kconfig.test', lambda text: graft.before_last_line(
+            text, 'endif', graft.read(HERE / 'Kconfig.kunit')))
 
     def edit_ondemandfs(self, result):
         """fs/Kconfig and fs/Makefile: one more file system."""

@@ -77,7 +77,10 @@ class Rust(unittest.TestCase):
             #[cfg(not(test))]
             fn kernel() {}
 
-            #[cfg_attr(CONFIG_KUNIT = "y", kernel::prelude::kunit_tests(suite))]
+            #[cfg_attr(
+                CONFIG_KUNIT = "y",
+                kernel::prelude::kunit_tests(suite)
+            )]
             mod tests {}
             ''')
         self.assertEqual(graft.rust(ours, False).strip(), text('''
@@ -86,6 +89,12 @@ class Rust(unittest.TestCase):
             #[kernel::prelude::kunit_tests(suite)]
             mod tests {}
             ''').strip())
+
+    def test_suites_have_an_option(self):
+        self.assertEqual(graft.rust('#[kunit_tests(x)]\nmod tests {}\n', True),
+                         '#[cfg(CONFIG_RUST_FS_KUNIT_TEST)]\n#[kunit_tests(x)]\nmod tests {}\n')
+        self.assertEqual(graft.rust('#[cfg(CONFIG_KUNIT = "y")]\nmod tests;\n', False),
+                         '#[cfg(CONFIG_CACHEFILES_RUST_KUNIT_TEST)]\nmod tests;\n')
 
     def test_own_crates_and_owners_go(self):
         ours = text('''
