@@ -92,7 +92,10 @@ class Series:
         done = subprocess.run(
             ['git', '-c', 'safe.directory=*', '-C', str(TOP), 'ls-files', '--cached', '--others',
              '--exclude-standard', '--deduplicate'], capture_output=True, text=True, check=True)
-        self.ours = [f for f in done.stdout.splitlines() if (TOP / f).is_file()]
+        stays = [line for line in graft.read(HERE / 'stays-here').splitlines()
+                 if line and not line.startswith('#')]
+        self.ours = [f for f in done.stdout.splitlines() if (TOP / f).is_file() and not any(
+            f == s or (s.endswith('/') and f.startswith(s)) for s in stays)]
 
     # What a patch says.
 
@@ -348,11 +351,9 @@ def main():
             os.unlink(index)
         git.env.pop('GIT_INDEX_FILE', None)
 
-    # Nothing of ours that belongs in the kernel may have been forgotten.
-    stays = [line.split('#')[0].strip() for line in graft.read(HERE / 'stays-here').splitlines()]
+    # Nothing that belongs in the kernel may have been forgotten.
     left = [f for f in series.ours
-            if any(f.startswith(ours) for ours, _ in PLACES) and f not in series.taken
-            and not any(f == s or (s.endswith('/') and f.startswith(s)) for s in stays if s)]
+            if any(f.startswith(ours) for ours, _ in PLACES) and f not in series.taken]
     if left:
         die(f'no patch takes {", ".join(left)}; add it to one, or to scripts/upstream/stays-here.')
     git('update-ref', f'refs/heads/{args.branch}', head)
