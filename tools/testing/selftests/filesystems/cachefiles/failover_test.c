@@ -85,10 +85,14 @@ struct shared {
 	atomic_bool serving, in_write, written;
 	atomic_int answered;
 	/*
-	 * Requests that were read and not answered yet.  They are noted down after they were read
-	 * and deleted before they are answered, so none is here that is not pending.
+	 * Requests that were read and not answered yet: NOTE()s, or 0.  They are noted down after
+	 * they were read and deleted before they are answered, so none is here that is not pending.
+	 * That would not hold for an OPEN that both a dying daemon and its successor have: the one
+	 * may answer it with its last breath when the other has just noted it down, or note it down
+	 * when the other has answered it.  READs are for an object that only one of them has.
 	 */
-	uint64_t held[HELD];	/* the message id + 1, or 0 */
+	atomic_ullong held[HELD];
+	atomic_bool alone;	/* nobody but the daemon of this turn is alive */
 	atomic_int redelivered;
 	atomic_int too_early;	/* messages for objects of the daemon that is dying */
 
@@ -269,35 +273,60 @@ static void die_at(struct shared *s, enum place place)
 		die();
 }
 
-static void hold(struct daemon *d, uint32_t msg_id)
+#define NOTE(turn, opcode, msg_id) \
+	((unsigned long long)(turn) << 40 | ((opcode) + 1ULL) << 32 | (msg_id))
+#define NOTE_TURN(note) ((int)((note) >> 40))
+#define NOTE_OPCODE(note) ((uint32_t)((note) >> 32 & 0xff) - 1)
+#define NOTE_MSG_ID(note) ((uint32_t)(note))
+
+static void hold(struct daemon *d, const struct cf_msg *m, bool alone)
 {
+	unsigned long long note = NOTE(d->turn, m->w.opcode, m->w.msg_id), old;
 	struct shared *s = d->s;
-	int i, place = -1;
+	int i;
 
 	if (s->turn != d->turn)
 		return;
 
 	for (i = 0; i < HELD; i++) {
-		if (s->held[i] == msg_id + 1ULL) {
+		if (s->held[i] && NOTE_MSG_ID(s->held[i]) == m->w.msg_id) {
 			s->redelivered++;
 			return;
 		}
-		if (!s->held[i] && place < 0)
-			place = i;
 	}
-	if (place < 0)
-		problem(s, "more than %d requests are pending", HELD);
-	else
-		s->held[place] = msg_id + 1ULL;
+	if (m->w.opcode == CF_OPEN && !alone)
+		return;
+	for (i = 0; i < HELD; i++) {
+		old = 0;
+		if (atomic_compare_exchange_strong(&s->held[i], &old, note))
+			return;
+	}
+	problem(s, "more than %d requests are pending", HELD);
 }
 
 static void let_go(struct shared *s, uint32_t msg_id)
 {
+	unsigned long long old;
 	int i;
 
-	for (i = 0; i < HELD; i++)
-		if (s->held[i] == msg_id + 1ULL)
-			s->held[i] = 0;
+	for (i = 0; i < HELD; i++) {
+		old = s->held[i];
+		if (old && NOTE_MSG_ID(old) == msg_id)
+			atomic_compare_exchange_strong(&s->held[i], &old, 0);
+	}
+}
+
+/* What a daemon has noted down of OPENs while its successor was at work says nothing. */
+static void forget_opens(struct shared *s, int turn)
+{
+	unsigned long long old;
+	int i;
+
+	for (i = 0; i < HELD; i++) {
+		old = s->held[i];
+		if (old && NOTE_TURN(old) == turn && NOTE_OPCODE(old) == CF_OPEN)
+			atomic_compare_exchange_strong(&s->held[i], &old, 0);
+	}
 }
 
 static int held(struct shared *s)
@@ -307,6 +336,15 @@ static int held(struct shared *s)
 	for (i = 0; i < HELD; i++)
 		n += !!s->held[i];
 	return n;
+}
+
+static unsigned long long first_held(struct shared *s)
+{
+	int i = 0;
+
+	while (i < HELD - 1 && !s->held[i])
+		i++;
+	return s->held[i];
 }
 
 static struct object *find_object(struct daemon *d, uint32_t id)
@@ -405,6 +443,7 @@ static int take(struct daemon *d, struct cf_msg *batch)
 
 	while (n < BATCH) {
 		struct cf_msg *m = &batch[n];
+		bool alone = s->alone;
 
 		err = cf_recv(d->dev, m, 0);
 		if (err)
@@ -414,7 +453,7 @@ static int take(struct daemon *d, struct cf_msg *batch)
 			continue;
 		}
 		if (m->w.opcode != CF_CLOSE)
-			hold(d, m->w.msg_id);
+			hold(d, m, alone);
 		if (m->w.opcode == CF_OPEN)
 			die_at(s, OPEN_TAKEN);
 		n++;
@@ -701,6 +740,7 @@ static int set_up(struct trial *t, enum keeper keeper)
 		return -errno;
 	t->s = s;
 	s->keeper = keeper;
+	s->alone = true;
 	s->e = t->e;
 	t->e.why = "starting the store or the readers";
 	if (keeper == STORE) {
@@ -816,6 +856,7 @@ static void end_turn(struct trial *t, bool early)
 	struct shared *s = t->s;
 
 	s->early = reaches_place(t) && early;
+	s->alone = !s->early;
 	kill(t->daemon, SIGKILL);
 	if (!s->early)
 		end_daemon(t);
@@ -906,8 +947,11 @@ TEST_F_TIMEOUT(kept, every_reader_gets_the_right_bytes, 600)
 		t->next = start_daemon(s, s->turn + 1);
 		end_turn(t, t->early && random() % 2);
 		begin_turn(t, t->kills == KILLS_KEPT);
-		if (t->daemon)
+		if (t->daemon) {
 			end_daemon(t);
+			forget_opens(s, s->turn - 1);
+			s->alone = true;
+		}
 		t->daemon = t->next;
 		t->next = 0;
 		ASSERT_NO_PROBLEM();
@@ -920,7 +964,12 @@ TEST_F_TIMEOUT(kept, every_reader_gets_the_right_bytes, 600)
 	report(t);
 	ASSERT_NO_PROBLEM();
 	/* Who was answered was asked for again. */
-	EXPECT_EQ(0, held(s));
+	EXPECT_EQ(0, held(s)) {
+		unsigned long long note = first_held(s);
+
+		TH_LOG("message %u (opcode %u) was read in turn %d and is not answered",
+		       NOTE_MSG_ID(note), NOTE_OPCODE(note), NOTE_TURN(note));
+	}
 	EXPECT_GT(s->redelivered, t->kills);
 	EXPECT_GT(t->hits, t->kills / 2);
 	EXPECT_GT(t->in_write, 0);
@@ -964,7 +1013,7 @@ TEST_F_TIMEOUT(lost, every_reader_gets_an_error_and_the_next_daemon_serves, 600)
 			ASSERT_DONE(cf_env_mount(&t->e));
 		set(&s->round, s->turn);
 		end_turn(t, false);
-		memset(s->held, 0, sizeof(s->held));
+		memset((void *)s->held, 0, sizeof(s->held));
 		ASSERT_TRUE(WAIT_FOR(all_parked(s) || s->problems)) {
 			TH_LOG("after %d kills, daemon dead %s: a reader gets no error", t->kills,
 			       places[s->place]);
