@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use crate::kernel_next::{
         fs::path::Path,
-        kunit::support, //
+        kunit::scratch, //
     };
 
     /// The credentials in force.
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn create_files_as_takes_the_directorys_owner() -> Result {
-        support::attach_fs()?;
+        scratch::attach_fs()?;
         let root = Path::lookup_dir(c"/")?;
         let mut new = NewCredential::kernel()?;
         // SAFETY: By the invariant nothing else uses them.

@@ -5,7 +5,6 @@
 //! C header: [`include/crypto/sha2.h`](srctree/include/crypto/sha2.h)
 
 use crate::bindings;
-use kernel::prelude::*;
 
 /// Returns the SHA-256 digest of `data`.
 ///
@@ -29,7 +28,7 @@ pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
     digest
 }
 
-#[kunit_tests(rust_sha256)]
+#[kernel::prelude::kunit_tests(rust_sha256)]
 mod tests {
     use super::*;
 

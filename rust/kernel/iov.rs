@@ -93,7 +93,9 @@ impl KernelIter {
         unsafe { IovIterDest::from_raw(&mut self.raw) }
     }
 
-    pub(super) fn as_raw(&mut self) -> *mut bindings::iov_iter {
+    /// Access this as a raw `struct iov_iter`.
+    #[inline]
+    pub(crate) fn as_raw(&mut self) -> *mut bindings::iov_iter {
         &mut self.raw
     }
 }

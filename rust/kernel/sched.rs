@@ -5,7 +5,6 @@
 //! C header: [`include/linux/sched/mm.h`](srctree/include/linux/sched/mm.h)
 
 use crate::bindings;
-use kernel::prelude::*;
 
 /// Runs `f` so that what it allocates does not enter a file system to get memory: that may wait for
 /// what `f` is doing.
@@ -35,7 +34,7 @@ pub(crate) fn nofs<R>(f: impl FnOnce() -> R) -> R {
     ret
 }
 
-#[kunit_tests(rust_sched)]
+#[kernel::prelude::kunit_tests(rust_sched)]
 mod tests {
     use super::*;
 

@@ -9,8 +9,6 @@
 //! tracepoint takes nothing but numbers, [`declare_scalar_trace!`](crate::declare_scalar_trace)
 //! makes that a function that is safe to call.
 
-use kernel::prelude::*;
-
 /// Declare the Rust entry point for a tracepoint.
 ///
 /// This macro generates an unsafe function that calls into C, and its safety requirements will be
@@ -135,10 +133,11 @@ macro_rules! declare_scalar_trace {
 
 pub(crate) use declare_scalar_trace;
 
-#[kunit_tests(rust_kernel_tracepoint)]
+#[kernel::prelude::kunit_tests(rust_kernel_tracepoint)]
 mod tests {
     use super::*;
     use crate::bindings;
+    use kernel::prelude::*;
 
     #[test]
     fn numbers_of_c_are_scalars() {

@@ -313,12 +313,11 @@ def _with_imports(body, tree, our_parts):
     return text
 
 
-def declare_module(parent, name, attribute=''):
+def declare_module(parent, name, attribute='', visibility='pub'):
     """A parent file with one more module, in alphabetical order."""
     lines = parent.splitlines(keepends=True)
     if any(re.match(rf'(pub(\(crate\))? )?mod {name};', line) for line in lines):
         return parent
-    visibility = 'pub(crate)' if name == 'support' else 'pub'
     new = (f'{attribute}\n' if attribute else '') + f'{visibility} mod {name};\n'
     if re.search(r'^(pub )?mod \w+;\npub use ', parent, re.M):
         # One by one with what is re-exported of each: those that come are a group of their own.

@@ -36,6 +36,7 @@ CONDITIONS = {
     'rust/kernel/crypto.rs': 'CONFIG_CRYPTO_LIB_SHA256 = "y"',
     'rust/kernel/fscache.rs': 'all(CONFIG_NETFS_SUPPORT = "y", CONFIG_FSCACHE)',
     'rust/kernel/netfs.rs': 'all(CONFIG_NETFS_SUPPORT = "y", CONFIG_FSCACHE)',
+    'rust/kernel/kunit/scratch.rs': 'CONFIG_RUST_FS_KUNIT_TEST',
     'rust/kernel/kunit/support.rs': 'CONFIG_RUST_FS_KUNIT_TEST',
 }
 HELPER_CONDITIONS = {
@@ -187,7 +188,9 @@ class Series:
             condition = CONDITIONS.get(path)
             result[target] = graft.declare_module(
                 result.get(target) or self.text_of(target), Path(path).stem,
-                f'#[cfg({condition})]' if condition else '')
+                f'#[cfg({condition})]' if condition else '',
+                # What tests share is for them alone.
+                'pub(crate)' if path.startswith('rust/kernel/kunit/') else 'pub')
 
     def declare_helpers(self, result):
         for path in sorted(self.taken):

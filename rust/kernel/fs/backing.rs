@@ -527,10 +527,12 @@ mod tests {
             },
             path::Path, //
         },
-        kunit::support::{
-            self,
-            Count,
-            Memory, //
+        kunit::{
+            scratch,
+            support::{
+                Count,
+                Memory, //
+            }, //
         },
         sync::completion::Completion, //
     };
@@ -539,7 +541,7 @@ mod tests {
     const BLOCK: usize = 4096;
 
     fn dir() -> Result<Path> {
-        support::scratch(b"kunit-backing")
+        scratch::dir(b"kunit-backing")
     }
 
     fn file() -> Result<ARef<File>> {
@@ -706,7 +708,7 @@ mod tests {
 
     #[test]
     fn direct_read_of_a_disk() -> Result {
-        let dir = support::scratch_on_disk(b"kunit-backing")?;
+        let dir = scratch::dir_on_disk(b"kunit-backing")?;
         let file = file_in(&dir)?;
         fill(&file, 0, BLOCK, b'a')?;
         fill(&file, 2 * BLOCK as i64, BLOCK, b'c')?;
@@ -746,7 +748,7 @@ mod tests {
     #[test]
     fn page_cache_gives_what_it_has() -> Result {
         // Files of a tmpfs cannot be read without waiting.
-        let dir = support::scratch_on_disk(b"kunit-backing")?;
+        let dir = scratch::dir_on_disk(b"kunit-backing")?;
         let file = file_in(&dir)?;
         fill(&file, 0, 100, b'a')?;
         let mut memory = Memory::new(BLOCK, b'?')?;

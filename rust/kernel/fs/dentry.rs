@@ -211,7 +211,10 @@ mod tests {
             },
             path::Path, //
         },
-        kunit::support, //
+        kunit::{
+            scratch,
+            support, //
+        }, //
     };
     use kernel::prelude::*;
 
@@ -222,7 +225,7 @@ mod tests {
 
     #[test]
     fn references_are_counted() -> Result {
-        let dir = support::scratch(b"kunit-dentry")?;
+        let dir = scratch::dir(b"kunit-dentry")?;
         let before = count(&dir.dentry);
         let one = dir.dentry.clone();
         let two: ARef<Dentry> = ARef::from(&*one);
@@ -235,7 +238,7 @@ mod tests {
 
     #[test]
     fn lookups_do_not_leak() -> Result {
-        let dir = support::scratch(b"kunit-dentry")?;
+        let dir = scratch::dir(b"kunit-dentry")?;
         let write = dir.mount.want_write()?;
         let child = Creating::start(&dir.dentry, b"lookups", &write)?;
         let child = match child.child().is_negative() {
@@ -259,7 +262,7 @@ mod tests {
 
     #[test]
     fn kinds_are_told_apart() -> Result {
-        let dir = support::scratch(b"kunit-dentry")?;
+        let dir = scratch::dir(b"kunit-dentry")?;
         assert!(dir.dentry.is_dir() && dir.dentry.can_lookup());
         assert!(!dir.dentry.is_regular() && !dir.dentry.is_negative());
         assert!(dir.dentry.inode().is_some());
@@ -273,7 +276,7 @@ mod tests {
 
     #[test]
     fn below_is_transitive_and_reflexive() -> Result {
-        let dir = support::scratch(b"kunit-dentry")?;
+        let dir = scratch::dir(b"kunit-dentry")?;
         let write = dir.mount.want_write()?;
         let entry = Creating::start(&dir.dentry, b"none", &write)?;
         assert!(entry.child().is_below(&dir.dentry));
@@ -284,11 +287,11 @@ mod tests {
 
     #[test]
     fn mount_points_are_told() -> Result {
-        support::attach_fs()?;
+        scratch::attach_fs()?;
         if Path::lookup_dir(c"/proc/fs").is_err() {
             support::skip(c"there is no /proc, as when the kernel boots");
         }
-        let dir = support::scratch(b"kunit-dentry")?;
+        let dir = scratch::dir(b"kunit-dentry")?;
         assert!(!dir.dentry.is_mountpoint());
         // What is mounted there hides the directory; the mount's own root is none.
         let root = Path::lookup_dir(c"/")?;

@@ -216,7 +216,10 @@ mod tests {
     use crate::kernel_next::{
         cred::NewCredential,
         fs::backing,
-        kunit::support, //
+        kunit::{
+            scratch,
+            support, //
+        }, //
     };
     use kernel::{
         fs::File,
@@ -234,7 +237,7 @@ mod tests {
     }
 
     fn file() -> Result<ARef<File>> {
-        let dir = support::scratch(b"kunit-inode")?;
+        let dir = scratch::dir(b"kunit-inode")?;
         let write = dir.mount.want_write()?;
         backing::tmpfile(&write, &dir.dentry, &NewCredential::kernel()?.commit())
     }
@@ -317,7 +320,7 @@ mod tests {
             Operation::Tmpfile,
             Operation::Unlink,
         ];
-        let dir = support::scratch(b"kunit-inode")?;
+        let dir = scratch::dir(b"kunit-inode")?;
         let inode = dir.dentry.inode().ok_or(ENOENT)?;
         assert!(inode.supports(&DIR));
         let file = file()?;
@@ -331,7 +334,7 @@ mod tests {
 
     #[test]
     fn operations_include_attributes() -> Result {
-        let dir = support::scratch_on_disk(b"kunit-inode")?;
+        let dir = scratch::dir_on_disk(b"kunit-inode")?;
         let inode = dir.dentry.inode().ok_or(ENOENT)?;
         assert!(inode.supports(&[Operation::Xattr]));
         // One that is wanting is enough.

@@ -511,7 +511,7 @@ mod tests {
             backing,
             path::Path, //
         },
-        kunit::support, //
+        kunit::scratch, //
     };
 
     fn is_locked(dir: &Dentry) -> bool {
@@ -521,7 +521,7 @@ mod tests {
 
     /// An empty directory in the scratch directory, which keeps the name.
     fn dir(name: &[u8]) -> Result<Path> {
-        let top = support::scratch(b"kunit-namei")?;
+        let top = scratch::dir(b"kunit-namei")?;
         let write = top.mount.want_write()?;
         let entry = Creating::start(&top.dentry, name, &write)?;
         let dentry = match entry.child().is_negative() {

@@ -358,15 +358,18 @@ impl Path {
 #[kunit_tests(rust_path)]
 mod tests {
     use super::*;
-    use crate::kernel_next::kunit::support;
+    use crate::kernel_next::kunit::{
+        scratch,
+        support, //
+    };
 
     fn scratch() -> Result<Path> {
-        support::scratch(b"kunit-path")
+        scratch::dir(b"kunit-path")
     }
 
     #[test]
     fn lookup_finds_directories_only() -> Result {
-        support::attach_fs()?;
+        scratch::attach_fs()?;
         assert!(Path::lookup_dir(c"/").is_ok());
         assert!(Path::lookup_dir(c"/./").is_ok());
         assert_eq!(Path::lookup_dir(c"/kunit-none").err(), Some(ENOENT));
@@ -386,7 +389,7 @@ mod tests {
 
     #[test]
     fn working_directory_is_where_relative_names_begin() -> Result {
-        support::attach_fs()?;
+        scratch::attach_fs()?;
         let pwd = Path::current_dir()?;
         // No name at all is a name, too.
         for name in [c".", c""] {
@@ -409,7 +412,7 @@ mod tests {
     #[test]
     fn room_makes_sense() -> Result {
         // A tmpfs may have no limits.
-        let dir = support::scratch_on_disk(b"kunit-path")?;
+        let dir = scratch::dir_on_disk(b"kunit-path")?;
         assert!(dir.mount.can_statfs_and_sync());
         let room = dir.mount.statfs()?;
         assert!(room.block_size >= 512 && room.blocks > 0 && room.files > 0);

@@ -131,16 +131,16 @@ mod tests {
             namei::Creating,
             path::Path, //
         },
-        kunit::support, //
+        kunit::scratch, //
     };
 
     const NAME: &CStr = c"user.kunit";
 
     fn dir() -> Result<Path> {
         if cfg!(CONFIG_TMPFS_XATTR) {
-            support::scratch(b"kunit-xattr")
+            scratch::dir(b"kunit-xattr")
         } else {
-            support::scratch_on_disk(b"kunit-xattr")
+            scratch::dir_on_disk(b"kunit-xattr")
         }
     }
 

@@ -21,11 +21,13 @@ mod backend {
                 Volume,
                 DATA_MAX, //
             },
-            kunit::support::{
-                self,
-                Count,
-                Memory,
-                OnDrop, //
+            kunit::{
+                scratch,
+                support::{
+                    Count,
+                    Memory,
+                    OnDrop, //
+                }, //
             },
             netfs::{
                 CacheIo,
@@ -165,7 +167,7 @@ mod backend {
 
     /// A file with a block of data.
     fn file() -> Result<ARef<File>> {
-        let dir = support::scratch(b"kunit-fscache")?;
+        let dir = scratch::dir(b"kunit-fscache")?;
         let write = dir.mount.want_write()?;
         let file = backing::tmpfile(&write, &dir.dentry, &NewCredential::kernel()?.commit())?;
         // Writing takes it, too.

@@ -4,23 +4,10 @@
 //!
 //! KUnit runs each test on a kernel thread of its own. A test that fails or is skipped ends that
 //! thread where it is, without running destructors.
-//!
-//! Tests that are built into the kernel run at boot, when there is no file system but the rootfs:
-//! [`scratch`] is for all tests that need files, [`scratch_on_disk`] for those that need a disk.
 
 use crate::{
     bindings,
-    kernel_next::{
-        compat::EOPNOTSUPP,
-        fs::{
-            dentry::Dentry,
-            namei::Creating,
-            path::{
-                Mount,
-                Path, //
-            }, //
-        }, //
-    }, //
+    kernel_next::compat::EOPNOTSUPP, //
 };
 use core::ptr::NonNull;
 use kernel::{
@@ -40,11 +27,8 @@ use kernel::{
     }, //
 };
 
-/// A directory on a file system that could hold a cache, if there is one.
-const DISK: &CStr = c"/var/cache/fscache";
-
 /// The test that the current task runs.
-fn current_test() -> *mut bindings::kunit {
+pub(in crate::kernel_next) fn current_test() -> *mut bindings::kunit {
     // SAFETY: No preconditions.
     let test = unsafe { bindings::kunit_get_current_test() };
     assert!(
@@ -64,67 +48,6 @@ pub(in crate::kernel_next) fn skip(reason: &CStr) -> ! {
     unsafe { bindings::kunit_mark_skipped(test, reason.as_char_ptr()) };
     // SAFETY: The task runs `test`, on a thread that KUnit made for it.
     unsafe { bindings::__kunit_abort(test) }
-}
-
-/// Gives the test's thread the first process's root directory: its own is empty.
-pub(in crate::kernel_next) fn attach_fs() -> Result {
-    // SAFETY: The task is a kernel thread that runs a test.
-    to_result(unsafe { bindings::kunit_attach_fs() })
-}
-
-/// An empty directory for a test's files, on a tmpfs that goes with the test.
-///
-/// All directories of a test are on the same mount. The test is skipped if the kernel has no tmpfs.
-pub(in crate::kernel_next) fn scratch(name: &[u8]) -> Result<Path> {
-    attach_fs()?;
-    // SAFETY: The task runs the test.
-    let mnt = match from_err_ptr(unsafe { bindings::kunit_tmpfs(current_test()) }) {
-        Err(EOPNOTSUPP) => skip(c"the kernel has no tmpfs"),
-        mnt => mnt?,
-    };
-    // SAFETY: The mount is valid until the test ends, and has a root. The cast is to a transparent
-    // wrapper.
-    let (mount, root) = unsafe { (&*mnt.cast::<Mount>(), Dentry::from_raw((*mnt).mnt_root)) };
-    subdir(
-        Path {
-            dentry: root.into(),
-            mount: mount.into(),
-        },
-        name,
-    )
-}
-
-/// A directory for a test's files, which stay, on a file system that could hold a cache.
-///
-/// The test is skipped if there is none, as when the kernel boots: this should be the first thing
-/// that a test does.
-pub(in crate::kernel_next) fn scratch_on_disk(name: &[u8]) -> Result<Path> {
-    attach_fs()?;
-    let root = match Path::lookup_dir(DISK) {
-        Err(ENOENT) => skip(c"there is no /var/cache/fscache"),
-        root => root?,
-    };
-    // SAFETY: The mount is valid, and so is its superblock; which device that has does not change.
-    if unsafe { (*(*root.mount.as_ptr()).mnt_sb).s_bdev.is_null() } {
-        drop(root);
-        skip(c"there is no disk at /var/cache/fscache");
-    }
-    subdir(root, name)
-}
-
-/// The directory `name` in `dir`, which may exist already.
-fn subdir(dir: Path, name: &[u8]) -> Result<Path> {
-    let write = dir.mount.want_write()?;
-    let entry = Creating::start(&dir.dentry, name, &write)?;
-    let dentry = match entry.child().is_negative() {
-        true => entry.mkdir(0o700)?,
-        false => entry.keep(),
-    };
-    drop(write);
-    Ok(Path {
-        dentry,
-        mount: dir.mount,
-    })
 }
 
 /// Opens the device that is called `name`, as a process would that finds it in `/dev`.
