@@ -31,11 +31,6 @@ __rust_helper struct mnt_idmap *rust_helper_mnt_idmap(const struct vfsmount *mnt
 	return mnt_idmap(mnt);
 }
 
-__rust_helper bool rust_helper_is_idmapped_mnt(const struct vfsmount *mnt)
-{
-	return is_idmapped_mnt(mnt);
-}
-
 __rust_helper bool rust_helper_sb_rdonly(const struct super_block *sb)
 {
 	return sb_rdonly(sb);

@@ -7,4 +7,5 @@ pub(crate) mod dentry;
 pub(crate) mod inode;
 pub(crate) mod namei;
 pub(crate) mod path;
+mod superblock;
 pub(crate) mod xattr;

@@ -318,7 +318,7 @@ def declare_module(parent, name, attribute='', visibility='pub'):
     lines = parent.splitlines(keepends=True)
     if any(re.match(rf'(pub(\(crate\))? )?mod {name};', line) for line in lines):
         return parent
-    new = (f'{attribute}\n' if attribute else '') + f'{visibility} mod {name};\n'
+    new = (f'{attribute}\n' if attribute else '') + f'{visibility} mod {name};\n'.lstrip()
     if re.search(r'^(pub )?mod \w+;\npub use ', parent, re.M):
         # One by one with what is re-exported of each: those that come are a group of their own.
         grouped = re.search(r'\n\n(?:(?:#\[.*\n)?pub mod \w+;\n)+$', parent)

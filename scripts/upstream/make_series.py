@@ -188,9 +188,14 @@ class Series:
             condition = CONDITIONS.get(path)
             result[target] = graft.declare_module(
                 result.get(target) or self.text_of(target), Path(path).stem,
-                f'#[cfg({condition})]' if condition else '',
-                # What tests share is for them alone.
-                'pub(crate)' if path.startswith('rust/kernel/kunit/') else 'pub')
+                f'#[cfg({condition})]' if condition else '', self.visibility(parent, Path(path).stem))
+
+    @staticmethod
+    def visibility(parent, name):
+        """Who sees a module of ours in the tree."""
+        text = graft.read(TOP / (parent / 'lib.rs' if parent.name == 'kernel' else f'{parent}.rs'))
+        declaration = re.search(rf'^(.*)mod {name};', graft.rust(text, True), re.M)
+        return declaration.group(1).strip()
 
     def declare_helpers(self, result):
         for path in sorted(self.taken):

@@ -23,7 +23,7 @@
 
 use super::{
     inode::Inode,
-    path::{
+    superblock::{
         activate,
         deactivate, //
     }, //

@@ -25,7 +25,7 @@
 //! }
 //! ```
 
-use super::path::{
+use super::superblock::{
     activate,
     deactivate, //
 };

@@ -31,15 +31,9 @@ use core::{
 use kernel::{
     error::to_result,
     prelude::*,
-    sync::{
-        aref::{
-            ARef,
-            AlwaysRefCounted, //
-        },
-        atomic::{
-            ordering::Relaxed,
-            Atomic, //
-        }, //
+    sync::aref::{
+        ARef,
+        AlwaysRefCounted, //
     },
     types::{
         NotThreadSafe,
@@ -50,30 +44,6 @@ use kernel::{
 /// The mapping of user ids of a mount that maps none, for what is done without a mount.
 pub(super) fn nop_idmap() -> *mut bindings::mnt_idmap {
     core::ptr::addr_of_mut!(bindings::nop_mnt_idmap)
-}
-
-/// Takes a reference that keeps a superblock active.
-///
-/// # Safety
-///
-/// `sb` must be valid and active.
-pub(super) unsafe fn activate(sb: *mut bindings::super_block) {
-    // SAFETY: The caller guarantees that it is valid. The counter is a C atomic type.
-    let active =
-        unsafe { Atomic::<i32>::from_ptr(core::ptr::addr_of_mut!((*sb).s_active.counter)) };
-    // As for any reference count: whoever takes another reference has one to start from.
-    active.add(1, Relaxed);
-}
-
-/// Gives up a reference that keeps a superblock active. Shuts the file system down if it was the
-/// last one; may sleep.
-///
-/// # Safety
-///
-/// The caller must own such a reference, which it gives up.
-pub(super) unsafe fn deactivate(sb: *mut bindings::super_block) {
-    // SAFETY: As the caller guarantees.
-    unsafe { bindings::deactivate_super(sb) };
 }
 
 /// A `struct vfsmount`.
@@ -138,7 +108,7 @@ impl Mount {
 
     /// Whether `dentry` is of the file system that is mounted.
     #[inline]
-    pub(super) fn holds(&self, dentry: &Dentry) -> bool {
+    pub(crate) fn holds(&self, dentry: &Dentry) -> bool {
         dentry.sb() == self.sb()
     }
 
@@ -158,8 +128,7 @@ impl Mount {
     /// Whether user ids are mapped.
     #[inline]
     pub(crate) fn is_idmapped(&self) -> bool {
-        // SAFETY: The mount is valid.
-        unsafe { bindings::is_idmapped_mnt(self.as_ptr()) }
+        self.idmap() != nop_idmap()
     }
 
     /// Whether the file system is read-only, as of some moment. The mount may be read-only when the
