@@ -13,23 +13,23 @@ mod tests {
         },
     };
 
-    /// The 32-bit numbers of a message.
-    fn numbers(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
-        let words = bytes.chunks_exact(4).map(<[u8; 4]>::try_from);
-        words.flatten().map(u32::from_ne_bytes)
+    /// Whether a message consists of these 32-bit numbers.
+    fn is(bytes: &[u8], numbers: &[u32]) -> bool {
+        let mut words = bytes.chunks(4).zip(numbers);
+        bytes.len() == 4 * numbers.len() && words.all(|(word, number)| word == number.to_ne_bytes())
     }
 
     #[test]
     fn close_is_a_header() {
         let msg = Message::close(7, 9);
-        assert!(numbers(msg.as_bytes()).eq([7, 1, 16, 9]));
+        assert!(is(msg.as_bytes(), &[7, 1, 16, 9]));
         assert_eq!(msg.as_bytes().len(), 16);
     }
 
     #[test]
     fn read_says_where_and_how_much() {
         let msg = Message::read(7, 9, 0x1122_3344_5566_7788, 4096);
-        assert!(numbers(&msg.as_bytes()[..16]).eq([7, 2, 32, 9]));
+        assert!(is(&msg.as_bytes()[..16], &[7, 2, 32, 9]));
         assert_eq!(
             msg.as_bytes()[16..24],
             0x1122_3344_5566_7788u64.to_ne_bytes()
@@ -43,7 +43,7 @@ mod tests {
         let msg = keys.map(|keys| Message::open(7, 9, 3, keys));
         let bytes = msg.as_ref().map(|msg| msg.as_bytes()).unwrap_or_default();
         assert_eq!(bytes.len(), 40);
-        assert!(numbers(&bytes[..32]).eq([7, 0, 40, 9, 4, 4, 3, 0]));
+        assert!(is(&bytes[..32], &[7, 0, 40, 9, 4, 4, 3, 0]));
         assert_eq!(&bytes[32..], b"vol\0key\0");
     }
 
