@@ -521,18 +521,7 @@ mod tests {
 
     /// An empty directory in the scratch directory, which keeps the name.
     fn dir(name: &[u8]) -> Result<Path> {
-        let top = scratch::dir(b"kunit-namei")?;
-        let write = top.mount.want_write()?;
-        let entry = Creating::start(&top.dentry, name, &write)?;
-        let dentry = match entry.child().is_negative() {
-            true => entry.mkdir(0o700)?,
-            false => entry.keep(),
-        };
-        drop(write);
-        Ok(Path {
-            dentry,
-            mount: top.mount,
-        })
+        scratch::subdir(scratch::dir(b"kunit-namei")?, name)
     }
 
     fn file(dir: &Path, write: &WriteAccess<'_>) -> Result<ARef<File>> {

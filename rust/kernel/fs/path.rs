@@ -332,7 +332,7 @@ mod tests {
         support, //
     };
 
-    fn scratch() -> Result<Path> {
+    fn dir() -> Result<Path> {
         scratch::dir(b"kunit-path")
     }
 
@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn mounts_tell_their_file_systems_apart() -> Result {
-        let dir = scratch()?;
+        let dir = dir()?;
         let other = Path::lookup_dir(c"/")?;
         assert!(dir.mount.holds(&dir.dentry) && other.mount.holds(&other.dentry));
         assert!(!dir.mount.holds(&other.dentry) && !other.mount.holds(&dir.dentry));
@@ -395,7 +395,7 @@ mod tests {
 
     #[test]
     fn write_access_ends_with_the_guard() -> Result {
-        let dir = scratch()?;
+        let dir = dir()?;
         for _ in 0..3 {
             let write = dir.mount.want_write()?;
             assert!(core::ptr::eq(write.mount(), &*dir.mount));

@@ -81,7 +81,7 @@ pub(in crate::kernel_next) fn dir_on_disk(name: &[u8]) -> Result<Path> {
 }
 
 /// The directory `name` in `dir`, which may exist already.
-fn subdir(dir: Path, name: &[u8]) -> Result<Path> {
+pub(in crate::kernel_next) fn subdir(dir: Path, name: &[u8]) -> Result<Path> {
     let write = dir.mount.want_write()?;
     let entry = Creating::start(&dir.dentry, name, &write)?;
     let dentry = match entry.child().is_negative() {
