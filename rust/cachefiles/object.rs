@@ -42,7 +42,8 @@ use crate::{
         fscache::{
             Cookie,
             Lookup, //
-        }, //
+        },
+        sync::Completion, //
     },
     key::{
         cook_key,
@@ -87,7 +88,8 @@ use kernel::{
         Arc,
         SetOnce,
         SpinLock, //
-    }, //
+    },
+    time::Jiffies, //
 };
 
 /// The largest object, in bytes: as large as a file of ext4. Keeps maps of present blocks small.
@@ -125,6 +127,9 @@ pub(crate) struct Object {
     /// Present while there is an attachment that has been published.
     #[pin]
     backing: SpinLock<Option<Backing>>,
+    /// Completed when the lookup is over: there is `backing`, or there never will be.
+    #[pin]
+    looked_up: Completion,
     /// Present while there is an attachment, or a lookup that may make one.
     #[pin]
     cookie: SpinLock<Option<ARef<Cookie>>>,
@@ -167,6 +172,7 @@ impl Object {
                 errors: SetOnce::new(),
                 losses: Atomic::new(0),
                 backing <- new_spinlock!(None),
+                looked_up <- Completion::new(),
                 cookie <- new_spinlock!(Some(cookie.into())),
                 presence <- new_spinlock!(Presence::new(Parts::new(), 0)),
             }),
@@ -195,6 +201,18 @@ impl Object {
     /// What is needed to fill it; `None` before it is looked up and after it is withdrawn.
     pub(crate) fn backing(&self) -> Option<Backing> {
         self.backing.lock().clone()
+    }
+
+    /// Waits until the lookup is over, whether there is [`Self::backing`] then or not. Only for those
+    /// who know that it does not wait for the daemon any more: they may be the daemon.
+    ///
+    /// # Errors
+    ///
+    /// `ERESTARTSYS` if the task is killed.
+    pub(crate) fn wait_for_lookup(&self) -> Result {
+        self.looked_up
+            .wait_for_completion_killable_timeout(Jiffies::MAX)?;
+        Ok(())
     }
 
     /// Has the data thrown away when the object is withdrawn.
@@ -303,6 +321,7 @@ impl Object {
     fn detach(&self) -> Presence {
         // Both are let go without the lock.
         let _backing = self.backing.lock().take();
+        self.looked_up.complete_all();
         let _cookie = self.cookie.lock().take();
         core::mem::replace(&mut *self.presence.lock(), Presence::new(Parts::new(), 0))
     }
@@ -368,6 +387,7 @@ impl Attachment {
                 file: attachment.file.file.clone(),
                 size,
             });
+            object.looked_up.complete_all();
             Ok(attachment)
         });
         attached.inspect_err(|_| {

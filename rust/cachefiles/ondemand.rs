@@ -524,6 +524,12 @@ impl Ondemand {
         Ok(answer?)
     }
 
+    /// Whether the object of a file descriptor has its size, so that no daemon has to do anything
+    /// for its lookup to end.
+    fn has_size(&self, object_id: u32) -> bool {
+        self.table.lock().has_size(object_id)
+    }
+
     /// The daemon says, through a file descriptor, that it has answered a READ.
     fn read_complete(&self, msg_id: u32, object_id: u32) -> Result {
         let read = self.with(|table| table.read_complete(msg_id, object_id))?;

@@ -83,7 +83,20 @@ impl Handle {
         self.object.ondemand()
     }
 
+    /// The file to fill. If the daemon has answered the OPEN, but the lookup has not found or made
+    /// the file yet, waits for that: the daemon has done its part, and need not try again.
+    ///
+    /// # Errors
+    ///
+    /// `ENOBUFS` if there is no file: the OPEN is not answered, or the object is given up;
+    /// `ERESTARTSYS` if the task is killed while it waits.
     fn backing(&self) -> Result<Backing> {
+        if let Some(backing) = self.object.backing() {
+            return Ok(backing);
+        }
+        if self.ondemand().has_size(self.object_id()) {
+            self.object.wait_for_lookup()?;
+        }
         self.object.backing().ok_or(ENOBUFS)
     }
 
@@ -91,9 +104,9 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// `ENOBUFS` if there is no object, no room, or `pos` is not at the start of a page; `EFBIG`
-    /// beyond the end of the object, rounded up to whole blocks; `EIO` if what was written may have
-    /// been lost already.
+    /// Those of [`Self::backing`]; `ENOBUFS` if there is no room, or `pos` is not at the start of a
+    /// page; `EFBIG` beyond the end of the object, rounded up to whole blocks; `EIO` if what was
+    /// written may have been lost already.
     fn write(&self, pos: i64, from: &mut IovIterSource<'_>) -> Result<usize> {
         let Backing {
             space,

@@ -119,6 +119,29 @@ mod tests {
     }
 
     #[test]
+    fn an_object_has_a_size_from_its_first_good_answer_on() {
+        let mut table = table();
+        let found = lookup(&mut table);
+        assert!(found.is_some());
+        let Some((key, _)) = found else { return };
+        let (msg_id, fd) = read_open(&mut table).unwrap_or_default();
+        assert!(!table.has_size(fd));
+        let told = table.copen(msg_id, Ok(Reply::Size(8192)));
+        assert_eq!(told, (Some(("lookup", Ok(8192))), Ok(())));
+        assert!(table.has_size(fd) && !table.has_size(fd + 1));
+        assert_eq!(table.unregister(key), Some("object"));
+        assert!(!table.has_size(fd));
+        table.released(fd);
+
+        let found = lookup(&mut table);
+        let (msg_id, fd) = read_open(&mut table).unwrap_or_default();
+        assert!(found.is_some() && fd != 0);
+        let told = table.copen(msg_id, Ok(Reply::Failed(Errno(5))));
+        assert_eq!(told, (Some(("lookup", Err(Errno(5)))), Ok(())));
+        assert!(!table.has_size(fd));
+    }
+
+    #[test]
     fn a_message_that_does_not_fit_stays() {
         let mut table = table();
         assert!(lookup(&mut table).is_some());

@@ -233,6 +233,13 @@ impl<F: Family> Table<F> {
         (waiter.map(|waiter| (waiter, outcome)), answer)
     }
 
+    /// Whether an OPEN of the object that a file descriptor is for was answered with its size.
+    pub(crate) fn has_size(&self, object_id: u32) -> bool {
+        let handle = self.handles.get(object_id);
+        let entry = handle.and_then(|handle| self.objects.get(handle.object?.0));
+        entry.is_some_and(|entry| entry.size.is_some())
+    }
+
     /// The daemon says that it has answered a READ, through the file descriptor `object_id`.
     /// Returns the read, which looks for itself whether that is so.
     ///

@@ -332,4 +332,29 @@ TEST_F_TIMEOUT(space, new_file_without_space, 30)
 	EXPECT_EQ(0, cf_blob_open(&self->e, &b, "other", 4096));
 }
 
+static long find_data(struct cf_op *op)
+{
+	return lseek(op->fd, 0, SEEK_DATA) < 0 ? -errno : 0;
+}
+
+/* After copen they wait for the lookup: for its end, whichever it is. */
+TEST_F_TIMEOUT(space, seek_during_a_lookup_that_fails_is_ENOBUFS, 30)
+{
+	struct cf_op *op, *seek;
+	struct cf_msg m;
+
+	if (!cf_intended("asked-without-space"))
+		SKIP(return, "this implementation looks for space before it asks");
+	ASSERT_EQ(0, cf_take_space(&self->e, "filler", 55));
+	op = cf_open_and_recv(&self->e, "other", &m);
+	ASSERT_NE(NULL, op);
+	ASSERT_EQ(0, cf_freeze(&self->e));
+	EXPECT_EQ(0, cf_copen(self->e.dev, m.w.msg_id, 4096));
+	seek = cf_start(find_data, "", m.w.open.fd, 0, 0);
+	cf_wait(seek, CF_NEVER);
+	EXPECT_EQ(0, cf_thaw(&self->e));
+	EXPECT_EQ(-ENOBUFS, cf_finish(seek));
+	EXPECT_EQ(-ENOBUFS, cf_answer_opens(&self->e, op, 4096));
+}
+
 TEST_HARNESS_MAIN

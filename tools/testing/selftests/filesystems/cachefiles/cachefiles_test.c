@@ -20,6 +20,7 @@
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
+#include <linux/fs.h>
 
 #include "cachefiles_test.h"
 
@@ -480,6 +481,15 @@ static void rm_stale(void)
 	globfree(&g);
 }
 
+static int fs_ioctl(const char *path, unsigned long cmd)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int err = fd < 0 || ioctl(fd, cmd, 0) ? -errno : 0;
+
+	close(fd);
+	return err;
+}
+
 int cf_env_init(struct cf_env *e)
 {
 	memset(e, 0, sizeof(*e));
@@ -501,6 +511,8 @@ int cf_env_init(struct cf_env *e)
 	e->why = "modprobe cachefiles";
 	if (access(CF_DEVICE, F_OK) && (cf_modprobe("cachefiles") || access(CF_DEVICE, F_OK)))
 		return -ENODEV;
+	/* A test that froze it may have been killed. */
+	fs_ioctl(CF_ROOT, FITHAW);
 	rm_stale();
 	e->why = "creating a directory below " CF_ROOT;
 	if (mkdir(e->base, 0755) || mkdir(e->dir, 0755) || mkdir(e->mnt, 0755) ||
@@ -645,6 +657,7 @@ void cf_env_end(struct cf_env *e)
 	close_anon_fds();
 	if (chdir("/"))
 		return;
+	cf_thaw(e);
 	umount2(e->erofs, MNT_DETACH);
 	umount2(e->mnt, MNT_DETACH);
 	umount2(e->dir, MNT_DETACH);
@@ -673,6 +686,16 @@ int cf_give_space(struct cf_env *e, const char *name)
 
 	snprintf(path, sizeof(path), "%s/%s", e->base, name);
 	return unlink(path) ? -errno : 0;
+}
+
+int cf_freeze(struct cf_env *e)
+{
+	return fs_ioctl(e->base, FIFREEZE);
+}
+
+int cf_thaw(struct cf_env *e)
+{
+	return fs_ioctl(e->base, FITHAW);
 }
 
 static uint32_t rol32(uint32_t v, int n)

@@ -162,6 +162,10 @@ struct cf_env {
 int cf_take_space(struct cf_env *e, const char *name, int percent);
 int cf_give_space(struct cf_env *e, const char *name);
 
+/* Freeze the file system of the cache, or thaw it: 0 or -errno. */
+int cf_freeze(struct cf_env *e);
+int cf_thaw(struct cf_env *e);
+
 /* For a fixture or test that has its cf_env in self->e. */
 #define ASSERT_SETUP(expr) do {						\
 	int __err = (expr);						\

@@ -511,28 +511,70 @@ TEST_F_TIMEOUT(bug, u28_cookie_key_may_have_200_bytes_that_cannot_be_in_names, 6
 
 /* ---------------------------------------------------------------- anon fds */
 
-TEST_F_TIMEOUT(bug, u23_write_right_after_copen_is_taken_soon, 60)
+/* The file is looked for after the answer, on which it depends. */
+TEST_F_TIMEOUT(bug, u23_write_right_after_copen_is_taken, 60)
 {
+	long too_early = cf_intended("write-before-the-file");
 	struct cf_op *op;
 	struct cf_msg m;
 	char name[16];
-	int i, err, early = 0;
+	int i, err;
 
 	for (i = 0; i < 20; i++) {
 		snprintf(name, sizeof(name), "w%d", i);
-		op = cf_start_open(self->e.mnt, name);
-		ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+		op = cf_open_and_recv(&self->e, name, &m);
+		ASSERT_NE(NULL, op);
 		ASSERT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4096));
-		/* The file is looked for after the answer, of which it depends. */
 		err = cf_fill(m.w.open.fd, name, 0, 4096, 4096);
-		if (err) {
-			ASSERT_EQ(-ENOBUFS, err);
-			early++;
-		}
+		if (err)
+			ASSERT_EQ(too_early, err);
 		ASSERT_GE(cf_finish(op), 0);
 		ASSERT_EQ(0, cf_fill(m.w.open.fd, name, 0, 4096, 4096));
 	}
-	TH_LOG("too early: %d of %d", early, i);
+}
+
+static long find_hole(struct cf_op *op)
+{
+	off_t hole = lseek(op->fd, 0, SEEK_HOLE);
+
+	return hole < 0 ? -errno : hole;
+}
+
+static long fill_block(struct cf_op *op)
+{
+	return cf_fill(op->fd, op->path, 0, 4096, 4096);
+}
+
+TEST_F_TIMEOUT(bug, u23_fd_waits_for_the_lookup_after_copen, 60)
+{
+	long too_early = cf_intended("write-before-the-file");
+	long patience = too_early ? CF_SOON : CF_NEVER;
+	struct cf_op *op, *seek, *fill;
+	struct cf_msg m;
+	pid_t pid;
+
+	op = cf_open_and_recv(&self->e, "slow", &m);
+	ASSERT_NE(NULL, op);
+	/* Making the file takes until it is thawed. */
+	ASSERT_EQ(0, cf_freeze(&self->e));
+	EXPECT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4096));
+	pid = cf_fork();
+	if (pid == 0)
+		_exit(lseek(m.w.open.fd, 0, SEEK_HOLE) < 0 ? errno : 0);
+	seek = cf_start(find_hole, "", m.w.open.fd, 0, 0);
+	EXPECT_EQ(too_early ?: -ETIMEDOUT, cf_wait(seek, patience));
+	fill = cf_start(fill_block, "slow", m.w.open.fd, 0, 0);
+	EXPECT_EQ(too_early ?: -ETIMEDOUT, cf_wait(fill, patience));
+	EXPECT_EQ(too_early ? -too_early : -ETIMEDOUT, cf_reap(pid, patience));
+	if (!too_early) {
+		kill(pid, SIGKILL);
+		EXPECT_EQ(128 + SIGKILL, cf_reap(pid, CF_SOON));
+	}
+	EXPECT_EQ(0, cf_thaw(&self->e));
+	/* The seek came first, but need not have been woken first. */
+	EXPECT_LE(too_early, cf_finish(seek));
+	EXPECT_EQ(too_early, cf_finish(fill));
+	EXPECT_GE(cf_finish(op), 0);
 }
 
 TEST_F_TIMEOUT(bug, u40_daemon_may_be_a_32_bit_program, 60)
