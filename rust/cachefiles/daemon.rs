@@ -183,7 +183,7 @@ impl Daemon {
                     step!("Empty or second security context specified\n");
                     return Err(EINVAL);
                 }
-                config.secid = Some(SecurityId::from_context(args)?);
+                config.secid = Some(SecurityId::from_context(Text::new(args)?.as_c_str()?)?);
                 Ok(())
             }
             Command::Debug(args) => {

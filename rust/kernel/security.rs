@@ -21,8 +21,12 @@ use kernel::{
 /// use kernel::security::SecurityId;
 ///
 /// // Where there is no such context, or no security module, that is an error.
-/// let _ = SecurityId::from_context(b"system_u:system_r:cachefiles_kernel_t:s0");
+/// let _ = SecurityId::from_context(c"system_u:system_r:cachefiles_kernel_t:s0");
 /// ```
+///
+/// # Invariants
+///
+/// Not 0, which stands for no context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SecurityId(u32);
 
@@ -32,14 +36,20 @@ impl SecurityId {
     /// # Errors
     ///
     /// `EOPNOTSUPP` if there is no security module that could know it; [`EINVAL`] if the name is
-    /// longer than any can be; what the security module says otherwise.
-    pub(crate) fn from_context(context: &[u8]) -> Result<Self> {
+    /// longer than any can be; [`ENOENT`] if it is none, or what the security module says.
+    pub(crate) fn from_context(context: &CStr) -> Result<Self> {
         let mut secid = 0;
-        let len = u32::try_from(context.len()).map_err(|_| EINVAL)?;
-        // SAFETY: The context is valid for reading `len` bytes, and `secid` for writing.
+        let len = u32::try_from(context.to_bytes().len()).map_err(|_| EINVAL)?;
+        // SAFETY: The context is valid for reading `len` bytes, and terminated: some modules go by
+        // that. `secid` is valid for writing.
         to_result(unsafe {
-            bindings::security_secctx_to_secid(context.as_ptr().cast(), len, &mut secid)
+            bindings::security_secctx_to_secid(context.as_char_ptr(), len, &mut secid)
         })?;
+        // Not all modules have an error for what they do not know.
+        if secid == 0 {
+            return Err(ENOENT);
+        }
+        // INVARIANT: Just checked.
         Ok(Self(secid))
     }
 
@@ -58,7 +68,7 @@ mod tests {
 
     #[test]
     fn security_contexts_need_a_security_module() {
-        let secid = SecurityId::from_context(b"system_u:object_r:tmp_t:s0");
+        let secid = SecurityId::from_context(c"system_u:object_r:tmp_t:s0");
         assert_eq!(secid.err(), Some(EOPNOTSUPP));
     }
 }
