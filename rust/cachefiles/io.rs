@@ -77,8 +77,7 @@ impl Reader {
     /// Reads from an object (`cachefiles_read()`).
     pub(crate) fn read(self, pos: i64, read: CacheRead) {
         match u64::try_from(pos) {
-            // Memory that is needed here must not be had by waiting for what is being read.
-            Ok(pos) => nofs(|| self.go_on(pos, read, None)),
+            Ok(pos) => self.go_on(pos, read, None),
             Err(_) => read.fail(EINVAL),
         }
     }
@@ -218,6 +217,7 @@ impl WaitingRead {
         let request = self.as_mut().project().request.take();
         drop(self);
         if let Some((reader, pos, read)) = request {
+            // Memory that is needed here must not be had by waiting for what is being read.
             nofs(|| reader.go_on(pos, read, Some(asked)));
         }
     }

@@ -110,6 +110,8 @@ pub(crate) use self::{
     volume::Volume, //
 };
 
+pub(in crate::kernel_next) use self::cache::Counted;
+
 use kernel::{
     fs::File,
     prelude::*,

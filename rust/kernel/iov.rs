@@ -38,8 +38,8 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// `raw` is a valid destination that is not user memory, and stays valid, in every task, for as
-/// long as this lives.
+/// `raw` is a valid destination that is not user memory, and is valid, in every task, until it is
+/// last used.
 pub(crate) struct KernelIter {
     raw: bindings::iov_iter,
 }
@@ -57,8 +57,8 @@ impl KernelIter {
     /// # Safety
     ///
     /// `iter` must be a valid iterator, and what it refers to must stay valid, in every task, and
-    /// nobody else may touch it, for as long as the copy lives. So it must not be mapped for one
-    /// task only, as by `kmap_local_page()`.
+    /// nobody else may touch it, until the copy is last used. So it must not be mapped for one task
+    /// only, as by `kmap_local_page()`.
     pub(crate) unsafe fn copy_of(iter: *const bindings::iov_iter) -> Result<Self> {
         // SAFETY: The caller guarantees that it is valid.
         let raw = unsafe { iter.read() };

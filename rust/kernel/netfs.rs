@@ -7,9 +7,6 @@
 //! This is what an on-demand cache needs, which is asked for all data, and to which no network file
 //! system writes: those writes are refused.
 //!
-//! The layout of `struct netfs_cache_ops` differs between kernel versions, so the table is built
-//! here and nowhere else, by field name.
-//!
 //! # Examples
 //!
 //! How a backend may read from a file that holds all of the data.
@@ -41,9 +38,11 @@ use crate::{
         fscache::{
             stats,
             Backend,
-            Cookie, //
+            Cookie,
+            Counted, //
         },
-        iov::KernelIter, //
+        iov::KernelIter,
+        sched::nofs, //
     }, //
 };
 use core::{
@@ -68,15 +67,37 @@ use kernel::{
 struct Termination {
     func: unsafe extern "C" fn(*mut c_void, isize),
     data: *mut c_void,
+    // `func` may end the operation, which is then not waited for, and return to the module.
+    _until_told: Counted,
 }
 
 // SAFETY: A request may be ended by any task.
 unsafe impl Send for Termination {}
 
 impl Termination {
+    /// # Safety
+    ///
+    /// `res` must be of an operation that is under way; `func` must allow to be called with `data`,
+    /// once, from any context.
+    unsafe fn new(
+        res: *const bindings::netfs_cache_resources,
+        func: unsafe extern "C" fn(*mut c_void, isize),
+        data: *mut c_void,
+    ) -> Self {
+        // SAFETY: As the caller guarantees; the operation has an access to the cookie, and so keeps
+        // the cache in service.
+        let counted = unsafe { Counted::new(Cookie::from_raw((*res).cache_priv.cast())) };
+        // INVARIANT: As the caller guarantees.
+        Termination {
+            func,
+            data,
+            _until_told: counted,
+        }
+    }
+
     /// Ends the request: so many bytes were transferred, or the error.
     fn done(self, result: Result<usize>) {
-        let this = ManuallyDrop::new(self);
+        let mut this = ManuallyDrop::new(self);
         let ret = match result {
             // CAST: No more than `isize::MAX` bytes can be read at once.
             Ok(len) => len as isize,
@@ -84,6 +105,8 @@ impl Termination {
         };
         // SAFETY: By the invariant; this was the one call.
         unsafe { (this.func)(this.data, ret) };
+        // SAFETY: `this` is not dropped, and not used any more.
+        unsafe { core::ptr::drop_in_place(&mut this._until_told) };
     }
 }
 
@@ -100,7 +123,8 @@ impl Drop for Termination {
 /// # Safety
 ///
 /// `res` must be valid, with a cookie of the backend `B` as its `cache_priv`, to which an access is
-/// held for `'a` and which is not being looked up.
+/// held for `'a` and which is not being looked up: nothing here says of a cookie that is that it
+/// has no data (`fscache_cookie_lookup_negative()`), so fscache begins no operation on it.
 unsafe fn object<'a, B: Backend>(
     res: *const bindings::netfs_cache_resources,
 ) -> Option<<B::Object as ForeignOwnable>::Borrowed<'a>> {
@@ -186,10 +210,8 @@ pub(crate) trait CacheIo: Backend {
     fn reader(object: <Self::Object as ForeignOwnable>::Borrowed<'_>) -> Self::Reader;
 
     /// Reads data at `pos`, in bytes, which may be negative if the owner of the request errs. May
-    /// sleep.
-    ///
-    /// When this is called memory may be short, and the pages that it goes to are locked: what is
-    /// allocated must be had without waiting for a network file system.
+    /// sleep. What it allocates is had without waiting for a file system (see [`nofs`]): memory may
+    /// be short, and the pages that the data goes to are locked.
     fn read(reader: Self::Reader, pos: i64, read: CacheRead);
 }
 
@@ -264,9 +286,9 @@ impl<B: CacheIo> VTable<B> {
         let Some(func) = func else {
             return EINVAL.to_errno();
         };
-        // INVARIANT: As the caller guarantees.
-        let done = Termination { func, data };
         // SAFETY: As the caller guarantees, the operation is under way.
+        let done = unsafe { Termination::new(res, func, data) };
+        // SAFETY: As above.
         let ready = unsafe {
             bindings::fscache_wait_for_operation(
                 res,
@@ -278,7 +300,8 @@ impl<B: CacheIo> VTable<B> {
             return ENOBUFS.to_errno();
         }
         stats::count_read();
-        // SAFETY: As the caller guarantees; the copy is dropped before `func` is called.
+        // SAFETY: As the caller guarantees. `func` is called when nobody uses the copy any more:
+        // `finish` and `fail` give it up before, and a direct read is done with it then.
         let to = match unsafe { KernelIter::copy_of(iter) } {
             Ok(to) => to,
             Err(e) => {
@@ -293,11 +316,11 @@ impl<B: CacheIo> VTable<B> {
         };
         // SAFETY: As the caller guarantees; the cookie is active, as was waited for. Not used any
         // more once the request can end.
-        let reader = unsafe { object::<B>(res) }.map(B::reader);
-        match reader {
+        let object = unsafe { object::<B>(res) };
+        nofs(|| match object.map(B::reader) {
             Some(reader) => B::read(reader, pos, read),
             None => read.fail(ENOBUFS),
-        }
+        });
         // CAST: An error number. The caller learns from `func` how it ended.
         -(bindings::EIOCBQUEUED as c_int)
     }
@@ -315,17 +338,18 @@ impl<B: CacheIo> VTable<B> {
 
     /// # Safety
     ///
-    /// `func` must be none or allow to be called with `data`.
+    /// `res` must be of an operation that [`begin_operation::<B>`] began; `func` must be none or
+    /// allow to be called with `data`.
     unsafe extern "C" fn write(
-        _res: *mut bindings::netfs_cache_resources,
+        res: *mut bindings::netfs_cache_resources,
         _pos: i64,
         _iter: *mut bindings::iov_iter,
         func: bindings::netfs_io_terminated_t,
         data: *mut c_void,
     ) -> c_int {
         if let Some(func) = func {
-            // INVARIANT: As the caller guarantees.
-            Termination { func, data }.done(Err(ENOBUFS));
+            // SAFETY: As the caller guarantees.
+            unsafe { Termination::new(res, func, data) }.done(Err(ENOBUFS));
         }
         ENOBUFS.to_errno()
     }

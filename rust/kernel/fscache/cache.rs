@@ -33,6 +33,13 @@ use kernel::{
     static_lock_class,
     sync::{
         aref::ARef,
+        atomic::{
+            ordering::{
+                Acquire,
+                Release, //
+            },
+            Atomic, //
+        },
         CondVar,
         SpinLock, //
     },
@@ -121,6 +128,17 @@ struct Private<B: Backend> {
     cookies: SpinLock<RBTree<usize, ARef<Cookie>>>,
 }
 
+/// A volume's `cache_priv`. C reads it without a lock, to see whether it is null.
+///
+/// # Safety
+///
+/// The volume must be in a cache that is in service.
+unsafe fn representation(volume: &Volume) -> &Atomic<*mut c_void> {
+    // SAFETY: The volume is valid, and the member the backend's: only the functions here write to
+    // it, in this way.
+    unsafe { Atomic::from_ptr(core::ptr::addr_of_mut!((*volume.as_ptr()).cache_priv)) }
+}
+
 fn address(cookie: &Cookie) -> usize {
     cookie.as_ptr().addr()
 }
@@ -159,15 +177,16 @@ impl<B: Backend> Private<B> {
     /// # Safety
     ///
     /// The volume must have none and be in this cache, to which an access must be held; nobody else
-    /// may look for a representation meanwhile.
+    /// may get one for it meanwhile.
     unsafe fn acquire_volume(&self, volume: &Volume) -> Result {
         // INVARIANT: The thunk `free_volume` takes it off before the volume is freed.
         let node = RBTreeNode::new(Attached::key(volume), true, GFP_KERNEL)?;
         let data = B::acquire_volume(self.data.borrow(), volume)?;
         // The access that is counted here is given up by `drain_volumes`.
         volume.pin();
+        // A lookup in the volume that finds this does not wait for the end of this function.
         // SAFETY: The member is the backend's to fill, as the caller guarantees.
-        unsafe { (*volume.as_ptr()).cache_priv = data.into_foreign() };
+        unsafe { representation(volume) }.store(data.into_foreign(), Release);
         let _none = self.volumes.lock().insert(node);
         Ok(())
     }
@@ -178,14 +197,10 @@ impl<B: Backend> Private<B> {
     ///
     /// The volume must have one, which nobody else takes, and nobody may use it.
     unsafe fn free_volume(volume: &Volume) {
+        // SAFETY: The member is the backend's.
+        let data = unsafe { representation(volume) }.xchg(core::ptr::null_mut(), Acquire);
         // SAFETY: As the caller guarantees, it is there, and this function's to take.
-        let data = unsafe {
-            B::Volume::from_foreign(core::mem::replace(
-                &mut (*volume.as_ptr()).cache_priv,
-                core::ptr::null_mut(),
-            ))
-        };
-        B::free_volume(data, volume);
+        B::free_volume(unsafe { B::Volume::from_foreign(data) }, volume);
     }
 
     /// Gives up the access that pins a volume to the caller, if there is one left.
@@ -242,9 +257,11 @@ impl<B: Backend> Private<B> {
     /// an access is held.
     unsafe fn look_up_cookie(&self, cookie: &Lookup<'_>) -> Result {
         let node = RBTreeNode::new(address(cookie), ARef::from(&**cookie), GFP_KERNEL)?;
+        // SAFETY: The member is the backend's.
+        let volume = unsafe { representation(cookie.volume()) }.load(Acquire);
         // SAFETY: The volume has a representation, which is not taken away while somebody has an
         // access to the volume.
-        let volume = unsafe { B::Volume::borrow((*cookie.volume().as_ptr()).cache_priv) };
+        let volume = unsafe { B::Volume::borrow(volume) };
         let object = B::lookup_cookie(volume, cookie)?;
         let _none = self.cookies.lock().insert(node);
         // SAFETY: The cache is valid. It cannot go out of service before this is counted, because
@@ -298,6 +315,37 @@ impl<B: Backend> Private<B> {
         while let Some(next) = self.withdraw_next(from) {
             from = next;
         }
+    }
+}
+
+/// Something that a cache waits for before it goes out of service.
+///
+/// # Invariants
+///
+/// The cache is valid, and counts this as it counts objects.
+pub(in crate::kernel_next) struct Counted(NonNull<bindings::fscache_cache>);
+
+// SAFETY: A cache may be used by any task.
+unsafe impl Send for Counted {}
+
+impl Counted {
+    /// # Safety
+    ///
+    /// The cookie's cache must be in service, and stay there during the call.
+    pub(in crate::kernel_next) unsafe fn new(cookie: &Cookie) -> Self {
+        let cache = cookie.volume().cache();
+        // SAFETY: As the caller guarantees.
+        unsafe { bindings::fscache_count_object(cache) };
+        // INVARIANT: Just done. SAFETY: A volume that is in a cache has one.
+        Counted(unsafe { NonNull::new_unchecked(cache) })
+    }
+}
+
+impl Drop for Counted {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: By the invariant.
+        unsafe { bindings::fscache_uncount_object(self.0.as_ptr()) };
     }
 }
 
@@ -384,7 +432,9 @@ impl Drop for PreparedCache {
 ///
 /// Dropping it takes it out of service, as [`Self::withdraw`] does, and gives the name back.
 /// fscache does not hold the backend's module: whatever owns this value has to, as an open file
-/// does, or the value has to be dropped when the module exits.
+/// does, or the value has to be dropped when the module exits. As with backends in C, what is left
+/// to be done then by those who were waited for is to return, through a few instructions of the
+/// module.
 ///
 /// # Invariants
 ///
