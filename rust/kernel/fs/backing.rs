@@ -104,6 +104,8 @@ fn with_iter_ops(file: ARef<File>) -> Result<ARef<File>> {
 /// `cred`. Neither the permissions of the file are looked at nor whether it is immutable: that is
 /// up to the caller. Only the security module is asked, about `cred`.
 ///
+/// The file does not count as open, so it is not one to be installed as a file descriptor.
+///
 /// # Errors
 ///
 /// `EINVAL` if `dentry` is no regular file or not of the file system of `mount`, or if the file
@@ -123,6 +125,8 @@ pub(crate) fn open(mount: &Mount, dentry: &Dentry, cred: &Credential) -> Result<
 /// Creates a regular file without a name on the file system of `dir`, and opens it for reading and
 /// writing. What is done with the file later is done with `cred`; whether it may be created is
 /// decided by the credentials of the task.
+///
+/// The file does not count as open, so it is not one to be installed as a file descriptor.
 ///
 /// # Errors
 ///

@@ -158,18 +158,20 @@ impl Inode {
         })
     }
 
+    fn flags(&self) -> u32 {
+        // SAFETY: The inode is valid. Others may set flags meanwhile.
+        unsafe { core::ptr::addr_of!((*self.as_ptr()).i_flags).read_volatile() }
+    }
+
     /// Sets or clears the mark that the kernel uses the inode; returns whether it was set.
     fn assign_kernel_file(&self, value: bool) -> bool {
         let flag = bindings::S_KERNEL_FILE;
         // SAFETY: The inode is valid, and the caller may sleep.
         unsafe { bindings::inode_lock(self.as_ptr()) };
-        // SAFETY: The inode is valid.
-        let flags = unsafe { core::ptr::addr_of_mut!((*self.as_ptr()).i_flags) };
-        // SAFETY: The inode is valid, and the lock keeps out whoever else writes.
-        let old = unsafe { flags.read_volatile() };
-        let new = if value { old | flag } else { old & !flag };
-        // SAFETY: As above. Those who read do not have the lock, and see the old or the new flags.
-        unsafe { flags.write_volatile(new) };
+        // Under the lock nobody else sets or clears this flag.
+        let old = self.flags();
+        // SAFETY: The inode is valid. The function is atomic: not all who set others have the lock.
+        unsafe { bindings::inode_set_flags(self.as_ptr(), if value { flag } else { 0 }, flag) };
         // SAFETY: Locked above, by this task.
         unsafe { bindings::inode_unlock(self.as_ptr()) };
         old & flag != 0
@@ -180,7 +182,7 @@ impl Inode {
     /// already.
     ///
     /// Takes the inode lock, so it may sleep, and must not be called for a directory that the task
-    /// is about to [change](super::namei).
+    /// has locked to change it.
     pub(crate) fn mark_in_use(&self) -> Option<InUse> {
         // INVARIANT: The mark was not there, so it is ours.
         (!self.assign_kernel_file(true)).then(|| InUse(self.into()))
@@ -188,9 +190,7 @@ impl Inode {
 
     /// Whether [`Self::mark_in_use`] would fail, as of some moment.
     pub(crate) fn is_in_use(&self) -> bool {
-        // SAFETY: The inode is valid. Others may set flags meanwhile.
-        let flags = unsafe { core::ptr::addr_of!((*self.as_ptr()).i_flags).read_volatile() };
-        flags & bindings::S_KERNEL_FILE != 0
+        self.flags() & bindings::S_KERNEL_FILE != 0
     }
 }
 

@@ -442,7 +442,7 @@ impl<'a> Renaming<'a> {
         unsafe { Dentry::from_raw(self.data.new_dentry) }
     }
 
-    /// Moves it, over what has the new name.
+    /// Moves it, over what has the new name. Nothing happens if both names are of one inode.
     ///
     /// # Errors
     ///

@@ -59,7 +59,7 @@ impl Completion {
     ///
     /// Returns the time that was left, which is at least one jiffy, or [`None`] if the completion
     /// was not done in time. [`MAX_SCHEDULE_TIMEOUT`], or more, is for ever. This method may sleep,
-    /// if `timeout` is not 0.
+    /// and is only for where that is allowed, also with a `timeout` of 0.
     ///
     /// See also [`Completion::complete_all`].
     ///
