@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Error numbers for the modules that are also compiled on the host.
+//! Error numbers for the pure modules.
 //!
-//! The pure modules cannot use `kernel::error::Error`; this is the same number without the kernel.
+//! Those depend on nothing but `core`, so that they can be tested anywhere, and have no
+//! `kernel::error::Error`; this is the same number without the kernel.
 
 /// A positive error number, as in `errno(3)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

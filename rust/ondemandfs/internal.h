@@ -67,11 +67,6 @@
 /* The cache prefixes one character to make this a directory's name. */
 #define ODFS_VOLUME_KEY_MAX	(NAME_MAX - 1)
 
-/* Spelled out because only the caches that do on-demand mode know it. */
-#ifndef FSCACHE_ADV_WANT_CACHE_SIZE
-#define FSCACHE_ADV_WANT_CACHE_SIZE	0x04
-#endif
-
 struct odfs_sb_info {
 	char			*domain;
 	char			*cache;		/* NULL: any cache */

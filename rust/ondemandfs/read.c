@@ -103,15 +103,15 @@ static void odfs_io_terminated(void *priv, ssize_t result)
 }
 
 /*
- * Have the cache read. A cache of our making asks its daemon for what is missing
- * on its own, without keeping us; that of Linux 7.2 wants to be asked first, piece
- * by piece, and keeps us meanwhile.
+ * Have the cache read. It asks its daemon for what is missing on its own, without
+ * keeping us.
  */
 static void odfs_cache_read(struct odfs_io *io)
 {
 	struct netfs_cache_resources *cres = &io->cres;
 
 #if LINUX_VERSION_MAJOR == 7 && LINUX_VERSION_PATCHLEVEL < 3
+	/* That in C wants to be asked first, piece by piece, and keeps us meanwhile. */
 	size_t done, len;
 
 	for (done = 0; cres->ops->prepare_ondemand_read && done < io->len; done += len) {

@@ -136,7 +136,7 @@ def _without_host(lines):
                 end = code(lines[i]).rstrip()
                 if level == 0 and end.endswith((';', '}')):
                     break
-        elif text != '#[cfg(not(test))]' and not re.match(r'#\[path = "tests/\w+\.rs"\]', text):
+        elif text != '#[cfg(not(test))]' and not re.match(r'#\[path = "[\w/]+\.rs"\]', text):
             result.append(lines[i])
         i += 1
     return re.sub(r'cfg_attr\(\s*CONFIG_KUNIT = "y",\s*(kernel::prelude::kunit_tests\(\w+\))\s*\)', r'\1',
@@ -148,7 +148,7 @@ def _with_option(text, kernel_crate):
     option = 'CONFIG_RUST_FS_KUNIT_TEST' if kernel_crate else 'CONFIG_CACHEFILES_RUST_KUNIT_TEST'
     text = text.replace('#[cfg(CONFIG_KUNIT = "y")]', f'#[cfg({option})]')
     if kernel_crate:
-        text = re.sub(r'^(?=#\[kunit_tests\()', f'#[cfg({option})]\n', text, flags=re.M)
+        text = re.sub(r'^(?=#\[(\w+::)*kunit_tests\()', f'#[cfg({option})]\n', text, flags=re.M)
     return text
 
 
@@ -485,6 +485,12 @@ def after_line(text, line, new):
     if not match:
         raise ValueError(f'there is no line {line.pattern!r}')
     return text[:match.end()] + new + text[match.end():]
+
+
+def before_line(text, line, new):
+    """A file with something new before a line that it must have."""
+    at = text.index(f'\n{line}\n') + 1
+    return text[:at] + new + text[at:]
 
 
 def before_last_line(text, line, new):

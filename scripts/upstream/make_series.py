@@ -224,6 +224,16 @@ class Series:
         self.edit(result, 'rust/kernel/Kconfig.test', lambda text: graft.before_last_line(
             text, 'endif', graft.read(HERE / 'Kconfig.kunit')))
 
+    def edit_sha256_option(self, result):
+        """lib/crypto/Kconfig: who needs the abstraction needs the library built in."""
+        self.edit(result, 'lib/crypto/Kconfig', lambda text: graft.before_line(
+            text, 'config CRYPTO_LIB_SHA512', graft.read(HERE / 'Kconfig.sha256')))
+
+    def edit_netfs_option(self, result):
+        """fs/netfs/Kconfig: likewise."""
+        self.edit(result, 'fs/netfs/Kconfig', lambda text: graft.before_line(
+            text, 'config NETFS_STATS', graft.read(HERE / 'Kconfig.netfs')))
+
     def edit_ondemandfs(self, result):
         """fs/Kconfig and fs/Makefile: one more file system."""
         self.edit(result, 'fs/Kconfig', lambda text: graft.after_line(
@@ -251,10 +261,12 @@ class Series:
                     f.startswith(parent + '/') for f in self.base_files):
                 path, parent = parent + '/', str(Path(parent).parent)
             files.add(path)
+        patterns = set()
+        for file in files:
+            file = re.sub(r'^(Documentation/filesystems/caching/cachefiles-rust).*', r'\1*', file)
+            patterns.add(re.sub(r'^(fs/cachefiles/)\w+\.rs$', r'\1*.rs', file))
         self.edit(result, 'MAINTAINERS', lambda text: graft.maintainers(
-            text, graft.read(TOP / 'MAINTAINERS'), self.identity,
-            {re.sub(r'^(Documentation/filesystems/caching/cachefiles-rust|fs/cachefiles/).*',
-                    lambda m: m.group(1) + ('' if m.group(1).endswith('/') else '*'), f) for f in files}))
+            text, graft.read(TOP / 'MAINTAINERS'), self.identity, patterns))
 
 
 def rustfmt(text, path):

@@ -16,21 +16,41 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Whose code it is, for the cover letter: CacheFiles, and Rust.
-OWNERS = re.compile(r'(supporter|maintainer):(CACHEFILES|FILESYSTEMS \[NETFS|RUST)')
+# Whose code it is, for the cover letter.
+OWNERS = re.compile(r'(supporter|maintainer):(CACHEFILES|EROFS|FILESYSTEMS (\[NETFS|\(VFS)|RUST)')
+
+# New files that concern those who look after others, whatever MAINTAINERS says of the directory.
+CONCERNS = [
+    (r'rust/(kernel|helpers)/(fscache|netfs)', ['fs/cachefiles/main.c', 'fs/netfs/main.c']),
+    (r'include/(uapi/linux|trace/events)/cachefiles', ['fs/cachefiles/main.c', 'fs/erofs/super.c']),
+    (r'fs/ondemandfs/', ['fs/netfs/main.c', 'fs/erofs/super.c', 'fs/super.c']),
+    (r'tools/testing/selftests/filesystems/cachefiles/', ['fs/cachefiles/main.c', 'fs/erofs/super.c']),
+    (r'MAINTAINERS$', ['fs/cachefiles/main.c', 'fs/super.c']),
+]
 
 
-def recipients(tree, maintainers, patch):
+def get_maintainer(tree, maintainers, *args):
     """Addresses with the role that get_maintainer.pl gives them."""
     done = subprocess.run(
         ['perl', 'scripts/get_maintainer.pl', '--no-git-fallback', '--no-git', '--no-keywords',
-         '--mpath', maintainers, str(patch)],
+         '--mpath', maintainers, *args],
         cwd=tree, capture_output=True, text=True, check=True)
     found = []
     for line in done.stdout.splitlines():
         match = re.fullmatch(r'(.*?>|\S+) \((.*)\)', line)
         if match:
             found.append(match.groups())
+    return found
+
+
+def recipients(tree, maintainers, patch):
+    """Those of the files that a patch changes, and of those that it concerns."""
+    changed = re.findall(r'^diff --git a/(\S+) ', patch.read_text(encoding='utf-8'), re.M)
+    files = sorted({file for pattern, files in CONCERNS
+                    if any(re.match(pattern, path) for path in changed) for file in files})
+    found = get_maintainer(tree, maintainers, str(patch))
+    if files:
+        found += get_maintainer(tree, maintainers, '-f', *files)
     return found
 
 

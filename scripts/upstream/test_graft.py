@@ -93,6 +93,8 @@ class Rust(unittest.TestCase):
     def test_suites_have_an_option(self):
         self.assertEqual(graft.rust('#[kunit_tests(x)]\nmod tests {}\n', True),
                          '#[cfg(CONFIG_RUST_FS_KUNIT_TEST)]\n#[kunit_tests(x)]\nmod tests {}\n')
+        self.assertEqual(graft.rust('#[kernel::prelude::kunit_tests(x)]\nmod tests {}\n', True),
+                         '#[cfg(CONFIG_RUST_FS_KUNIT_TEST)]\n#[crate::prelude::kunit_tests(x)]\nmod tests {}\n')
         self.assertEqual(graft.rust('#[cfg(CONFIG_KUNIT = "y")]\nmod tests;\n', False),
                          '#[cfg(CONFIG_CACHEFILES_RUST_KUNIT_TEST)]\nmod tests;\n')
 

@@ -10,7 +10,7 @@
 
 use core::ops::DerefMut;
 
-/// Where buffers come from: `KVVec` in the kernel, `Vec` on the host.
+/// Where buffers come from: `KVVec` in the driver, whatever tests have elsewhere.
 pub(crate) trait Storage {
     type Buf<T>: DerefMut<Target = [T]> + Default;
 }
