@@ -203,8 +203,8 @@ impl Object {
         self.backing.lock().clone()
     }
 
-    /// Waits until the lookup is over, whether there is [`Self::backing`] then or not. Only for those
-    /// who know that it does not wait for the daemon any more: they may be the daemon.
+    /// Waits until the lookup is over, whether there is [`Self::backing`] then or not. Only for
+    /// those who know that it does not wait for the daemon any more: they may be the daemon.
     ///
     /// # Errors
     ///
