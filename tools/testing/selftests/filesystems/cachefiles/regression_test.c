@@ -509,6 +509,61 @@ TEST_F_TIMEOUT(bug, u28_cookie_key_may_have_200_bytes_that_cannot_be_in_names, 6
 	EXPECT_EQ(cf_intended("long-binary-key"), open_once(&self->e, self->e.mnt, name));
 }
 
+/* ---------------------------------------------- other users of fscache */
+
+/* How many messages of the kernel's log that @kmsg has not read yet tell of sizes. */
+static int complaints(int kmsg)
+{
+	char text[1024];
+	int count = 0;
+	ssize_t n;
+
+	while ((n = read(kmsg, text, sizeof(text) - 1)) > 0 || (n < 0 && errno == EPIPE)) {
+		text[n < 0 ? 0 : n] = 0;
+		count += strstr(text, "WANT_CACHE_SIZE") ||
+			 strstr(text, "does not ask the cache for sizes");
+	}
+	return count;
+}
+
+TEST_F_TIMEOUT(bug, u55_cookies_without_a_size_are_refused_without_much_ado, 60)
+{
+	bool each = cf_intended("each-cookie-without-size-logged");
+	int kmsg, logged;
+	char params[64];
+
+	if (!have_fscache_user())
+		SKIP(return, "there is no fscache_user.ko beside this program: KDIR= builds it");
+	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	ASSERT_GE(kmsg, 0);
+	ASSERT_GE(lseek(kmsg, 0, SEEK_END), 0);
+	snprintf(params, sizeof(params), "cache=%s volume=any count=5", self->e.tag);
+	EXPECT_EQ(-ENOBUFS, cf_finish(start_fscache_user(params)));
+	EXPECT_FALSE(cf_readable(self->dev, 0));
+	/* once is enough for all time */
+	logged = complaints(kmsg);
+	EXPECT_LE(each ? 5 : 0, logged);
+	EXPECT_GE(each ? 5 : 1, logged);
+	close(kmsg);
+}
+
+TEST_F_TIMEOUT(bug, u27_volume_key_may_be_empty, 60)
+{
+	struct cf_op *user;
+	struct cf_msg m;
+	char params[64];
+
+	if (!have_fscache_user())
+		SKIP(return, "there is no fscache_user.ko beside this program: KDIR= builds it");
+	snprintf(params, sizeof(params), "cache=%s size=1", self->e.tag);
+	user = start_fscache_user(params);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
+	EXPECT_EQ(1, m.w.open.volume_key_size);
+	EXPECT_EQ(0, m.w.open.data[0]);
+	EXPECT_EQ(0, cf_copen(self->dev, m.w.msg_id, 4096));
+	EXPECT_EQ(-EALREADY, cf_finish(user));
+}
+
 /* ---------------------------------------------------------------- anon fds */
 
 /* The file is looked for after the answer, on which it depends. */

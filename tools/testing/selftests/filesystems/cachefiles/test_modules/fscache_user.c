@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A network file system, as far as fscache sees one: it looks cookies up, and
+ * does not stay.  Loading it fails with EALREADY if all of them are cached, and
+ * otherwise with what fscache said.
+ */
+#include <linux/fscache.h>
+#include <linux/module.h>
+
+static char *cache = "";
+module_param(cache, charp, 0);
+MODULE_PARM_DESC(cache, "Name of the cache (default: any)");
+
+static char *volume = "";
+module_param(volume, charp, 0);
+MODULE_PARM_DESC(volume, "Key of the volume, which may be empty");
+
+static int count = 1;
+module_param(count, int, 0);
+MODULE_PARM_DESC(count, "Number of cookies");
+
+static bool size;
+module_param(size, bool, 0);
+MODULE_PARM_DESC(size, "Whether to ask the cache for sizes");
+
+static int look_up(struct fscache_volume *vol, int index)
+{
+	struct netfs_cache_resources res = {};
+	struct fscache_cookie *cookie;
+	int err;
+
+	cookie = fscache_acquire_cookie(vol, size ? FSCACHE_ADV_WANT_CACHE_SIZE : 0,
+					&index, sizeof(index), NULL, 0, 0);
+	if (!cookie)
+		return -ENOMEM;
+	fscache_use_cookie(cookie, false);
+	/* waits for the lookup */
+	err = fscache_begin_read_operation(&res, cookie);
+	if (!err)
+		fscache_end_operation(&res);
+	fscache_unuse_cookie(cookie, NULL, NULL);
+	fscache_relinquish_cookie(cookie, false);
+	return err;
+}
+
+static int __init fscache_user_init(void)
+{
+	struct fscache_volume *vol;
+	int i, err, ret = -EALREADY;
+
+	vol = fscache_acquire_volume(volume, *cache ? cache : NULL, NULL, 0);
+	if (IS_ERR_OR_NULL(vol))
+		return vol ? PTR_ERR(vol) : -ENOMEM;
+	for (i = 0; i < count; i++) {
+		err = look_up(vol, i);
+		if (err)
+			ret = err;
+	}
+	fscache_relinquish_volume(vol, NULL, false);
+	return ret;
+}
+module_init(fscache_user_init);
+
+MODULE_DESCRIPTION("Looks cookies of fscache up, for the selftests of CacheFiles");
+MODULE_LICENSE("GPL");
