@@ -126,6 +126,12 @@ check_compilers() {
 		"remove $root and run again to make it from today's packages, or give another tree with KDIR=."
 }
 
+# is_kernel DIR: a kernel is all in this directory of the cache, and was made there. Kbuild remembers the
+# place, so that no module can be built for one that was moved.
+is_kernel() {
+	[[ -e $1/.complete ]] && grep -qxF "export KBUILD_OUTPUT = $1/kdir" "$1/kdir/Makefile"
+}
+
 # build_dir: where this checkout's products are, apart from those of other clones.
 build_dir() {
 	printf '%s\n' "$CACHE/build/$(printf '%s\n' "$TOP" | digest)"
