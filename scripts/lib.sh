@@ -108,6 +108,18 @@ make_options() {
 	esac
 }
 
+# module_options CONFIG: the same for modules of a kernel that is there. Its compiler goes by the name
+# that it was configured with, or kbuild would see another one.
+module_options() {
+	local cc
+	cc=$(version_text "$1" CC_VERSION_TEXT)
+	if [[ $cc == *clang* ]]; then
+		make_options "$(config_arch "$1")" clang
+	else
+		echo "CC=${cc%% *}"
+	fi
+}
+
 # check_compilers CONFIG KERNEL: Rust modules need the very compilers that the kernel was built with.
 check_compilers() {
 	local root have want cc
