@@ -33,6 +33,18 @@ static uint64_t round_block(uint64_t n)
 
 /* ---- time ---- */
 
+const char *cf_beside(const char *name, char path[PATH_MAX])
+{
+	ssize_t n = readlink("/proc/self/exe", path, PATH_MAX);
+
+	while (n > 0 && path[n - 1] != '/')
+		n--;
+	if (n < 0 || n + strlen(name) >= PATH_MAX)
+		n = 0;
+	strcpy(path + n, name);
+	return path;
+}
+
 long cf_now_ms(void)
 {
 	struct timespec ts;

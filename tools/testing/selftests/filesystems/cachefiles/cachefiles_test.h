@@ -75,6 +75,9 @@ struct cf_msg {
 /* The cookie key of an OPEN, as a C string. */
 const char *cf_msg_name(const struct cf_msg *m, char buf[256]);
 
+/* The path of a file that is beside the program; the test may be anywhere.  Returns @path. */
+const char *cf_beside(const char *name, char path[PATH_MAX]);
+
 /* ---- time ---- */
 long cf_now_ms(void);
 void cf_sleep_ms(long ms);

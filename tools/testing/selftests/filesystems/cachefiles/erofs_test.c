@@ -5,7 +5,6 @@
  * The images are next to the program, where its Makefile puts them; the
  * environment variable CACHEFILES_TEST_IMAGES names another directory.
  */
-#include <libgen.h>
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -25,15 +24,9 @@ static char images[PATH_MAX];
 static bool find_images(void)
 {
 	const char *env = getenv("CACHEFILES_TEST_IMAGES");
-	char path[PATH_MAX] = "";
+	char path[PATH_MAX];
 
-	if (env) {
-		snprintf(images, sizeof(images), "%s", env);
-	} else {
-		if (readlink("/proc/self/exe", path, sizeof(path) - 1) < 0)
-			return false;
-		snprintf(images, sizeof(images), "%s", dirname(path));
-	}
+	snprintf(images, sizeof(images), "%s", env ?: cf_beside(".", path));
 	snprintf(path, sizeof(path), "%s/" FLAT, images);
 	if (access(path, R_OK))
 		return false;

@@ -4,7 +4,6 @@
  * The program is next to this one, where the Makefile puts it.
  */
 #include <dirent.h>
-#include <libgen.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
@@ -58,12 +57,10 @@ static int make_source(const char *dir, const char *name, size_t size)
 
 static pid_t start_daemon(const char *cache, const char *tag, const char *src)
 {
-	char self[PATH_MAX] = "", path[PATH_MAX + 16];
+	char path[PATH_MAX];
 	pid_t pid;
 
-	if (readlink("/proc/self/exe", self, sizeof(self) - 1) < 0)
-		return -errno;
-	snprintf(path, sizeof(path), "%s/example_daemon", dirname(self));
+	cf_beside("example_daemon", path);
 	pid = cf_fork();
 	if (pid == 0) {
 		execl(path, path, cache, tag, src, NULL);

@@ -13,20 +13,6 @@
 
 #define INTENDED_FILE	"intended-differences.txt"
 
-/* It is beside the program; the test may be anywhere. */
-static FILE *open_file(void)
-{
-	char path[PATH_MAX + sizeof(INTENDED_FILE)];
-	ssize_t n = readlink("/proc/self/exe", path, PATH_MAX);
-
-	while (n > 0 && path[n - 1] != '/')
-		n--;
-	if (n <= 0)
-		return NULL;
-	strcpy(path + n, INTENDED_FILE);
-	return fopen(path, "r");
-}
-
 bool cf_is_c(void)
 {
 	const char *implementation = getenv("CACHEFILES_IMPLEMENTATION");
@@ -87,7 +73,8 @@ static char *field(char **rest)
 
 long cf_intended(const char *id)
 {
-	FILE *f = open_file();
+	char path[PATH_MAX];
+	FILE *f = fopen(cf_beside(INTENDED_FILE, path), "r");
 	char line[1024];
 	long value;
 

@@ -4,7 +4,6 @@
  * "bind ondemand batch".  Without either nothing changes; the other tests see to
  * that.
  */
-#include <libgen.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -436,7 +435,7 @@ TEST_F_TIMEOUT(timeout, lets_ondemandfs_be_unmounted, 60)
 }
 
 /* The image that erofs_test mounts, too. */
-static char image[PATH_MAX + 32];
+static char image[PATH_MAX];
 
 static long long image_size(struct cf_daemon *d, const char *name)
 {
@@ -470,15 +469,12 @@ static long do_mount_erofs(struct cf_op *op)
 /* EROFS waits, unkillably, for the pages that are being read. */
 TEST_F_TIMEOUT(timeout, lets_erofs_be_unmounted, 120)
 {
-	char path[PATH_MAX] = "";
+	char path[PATH_MAX];
 	struct cf_op *op;
 	int fd, before;
 	long start;
 
-	if (readlink("/proc/self/exe", path, sizeof(path) - 1) < 0)
-		path[0] = 0;
-	snprintf(image, sizeof(image), "%s/erofs_flat.img", dirname(path));
-	if (access(image, R_OK))
+	if (access(cf_beside("erofs_flat.img", image), R_OK))
 		SKIP(return, "no erofs_flat.img beside the program: rebuild with mkfs.erofs");
 	if (cf_run("modprobe", "erofs", NULL))
 		TH_LOG("modprobe erofs failed; perhaps it is built in");

@@ -15,35 +15,13 @@
 
 /* ---- other users of fscache ---- */
 
-static int open_fscache_user(void)
-{
-	char path[PATH_MAX];
-	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 32);
-
-	if (n < 0)
-		return -errno;
-	path[n] = 0;
-	strcpy(strrchr(path, '/') + 1, "fscache_user.ko");
-	n = open(path, O_RDONLY | O_CLOEXEC);
-	return n < 0 ? -errno : n;
-}
-
-bool have_fscache_user(void)
-{
-	int fd = open_fscache_user();
-
-	return fd >= 0 && !close(fd);
-}
-
 static long load_fscache_user(struct cf_op *op)
 {
-	int fd = open_fscache_user();
-	long err = fd;
+	char path[PATH_MAX];
+	int fd = open(cf_beside("fscache_user.ko", path), O_RDONLY | O_CLOEXEC);
+	long err = fd < 0 || syscall(SYS_finit_module, fd, op->path, 0) ? -errno : 0;
 
-	if (fd >= 0) {
-		err = syscall(SYS_finit_module, fd, op->path, 0) ? -errno : 0;
-		close(fd);
-	}
+	close(fd);
 	return err;
 }
 

@@ -511,7 +511,9 @@ TEST_F_TIMEOUT(bug, u28_cookie_key_may_have_200_bytes_that_cannot_be_in_names, 6
 
 /* ---------------------------------------------- other users of fscache */
 
-/* How many messages of the kernel's log that @kmsg has not read yet tell of sizes. */
+#define NO_FSCACHE_USER	"there is no fscache_user.ko beside this program: KDIR= builds it"
+
+/* How many messages of the driver there are in the kernel's log that @kmsg has not read yet. */
 static int complaints(int kmsg)
 {
 	char text[1024];
@@ -520,8 +522,7 @@ static int complaints(int kmsg)
 
 	while ((n = read(kmsg, text, sizeof(text) - 1)) > 0 || (n < 0 && errno == EPIPE)) {
 		text[n < 0 ? 0 : n] = 0;
-		count += strstr(text, "WANT_CACHE_SIZE") ||
-			 strstr(text, "does not ask the cache for sizes");
+		count += !!strcasestr(text, "cachefiles: ");
 	}
 	return count;
 }
@@ -529,11 +530,11 @@ static int complaints(int kmsg)
 TEST_F_TIMEOUT(bug, u55_cookies_without_a_size_are_refused_without_much_ado, 60)
 {
 	bool each = cf_intended("each-cookie-without-size-logged");
+	char path[PATH_MAX], params[64];
 	int kmsg, logged;
-	char params[64];
 
-	if (!have_fscache_user())
-		SKIP(return, "there is no fscache_user.ko beside this program: KDIR= builds it");
+	if (access(cf_beside("fscache_user.ko", path), R_OK))
+		SKIP(return, NO_FSCACHE_USER);
 	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	ASSERT_GE(kmsg, 0);
 	ASSERT_GE(lseek(kmsg, 0, SEEK_END), 0);
@@ -549,12 +550,12 @@ TEST_F_TIMEOUT(bug, u55_cookies_without_a_size_are_refused_without_much_ado, 60)
 
 TEST_F_TIMEOUT(bug, u27_volume_key_may_be_empty, 60)
 {
+	char path[PATH_MAX], params[64];
 	struct cf_op *user;
 	struct cf_msg m;
-	char params[64];
 
-	if (!have_fscache_user())
-		SKIP(return, "there is no fscache_user.ko beside this program: KDIR= builds it");
+	if (access(cf_beside("fscache_user.ko", path), R_OK))
+		SKIP(return, NO_FSCACHE_USER);
 	snprintf(params, sizeof(params), "cache=%s size=1", self->e.tag);
 	user = start_fscache_user(params);
 	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
@@ -639,13 +640,9 @@ TEST_F_TIMEOUT(bug, u40_daemon_may_be_a_32_bit_program, 60)
 	struct cf_blob b;
 	struct cf_op *op;
 	struct cf_msg m;
-	ssize_t n = readlink("/proc/self/exe", helper, sizeof(helper) - 16);
 	long err;
 
-	ASSERT_GT(n, 0);
-	helper[n] = 0;
-	strcpy(strrchr(helper, '/') + 1, "ioctl32");
-	if (access(helper, X_OK))
+	if (access(cf_beside("ioctl32", helper), X_OK))
 		SKIP(return, "there is no ioctl32 beside this program: not built for x86-64");
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "thirty-two", 4096));
 	op = cf_start_pread(b.fd, 0, 4096);
