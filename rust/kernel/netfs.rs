@@ -56,23 +56,51 @@ use kernel::{
     types::ForeignOwnable, //
 };
 
-/// The promise to tell the owner of a request, once, how it ended.
-///
-/// The owner may be told in any context. Until then it keeps the memory of the request, and an
-/// access to the cookie, so that the cookie's object cannot be withdrawn.
+/// The function that tells the owner of a request how it ended.
 ///
 /// # Invariants
 ///
 /// `func` may be called with `data`, and has not been called for this request.
-struct Termination {
+struct Callback {
     func: unsafe extern "C" fn(*mut c_void, isize),
     data: *mut c_void,
-    // `func` may end the operation, which is then not waited for, and return to the module.
-    _until_told: Counted,
 }
 
 // SAFETY: A request may be ended by any task.
-unsafe impl Send for Termination {}
+unsafe impl Send for Callback {}
+
+impl Callback {
+    /// Tells that so many bytes were transferred, or the error.
+    fn call(self, result: Result<usize>) {
+        let this = ManuallyDrop::new(self);
+        let ret = match result {
+            // CAST: No more than `isize::MAX` bytes can be read at once.
+            Ok(len) => len as isize,
+            Err(e) => e.to_errno() as isize,
+        };
+        // SAFETY: By the invariant; this was the one call.
+        unsafe { (this.func)(this.data, ret) };
+    }
+}
+
+impl Drop for Callback {
+    fn drop(&mut self) {
+        // Whoever lost the request did not do it.
+        // SAFETY: By the invariant; this is the one call. CAST: An error number.
+        unsafe { (self.func)(self.data, -(bindings::EIO as isize)) };
+    }
+}
+
+/// The promise to tell the owner of a request, once, how it ended.
+///
+/// The owner may be told in any context. Until then it keeps the memory of the request, and an
+/// access to the cookie, so that the cookie's object cannot be withdrawn.
+struct Termination {
+    // The order of these members matters: the owner may end the operation, which is then not waited
+    // for, before it returns to the module.
+    callback: Callback,
+    _until_told: Counted,
+}
 
 impl Termination {
     /// # Safety
@@ -87,34 +115,20 @@ impl Termination {
         // SAFETY: As the caller guarantees; the operation has an access to the cookie, and so keeps
         // the cache in service.
         let counted = unsafe { Counted::new(Cookie::from_raw((*res).cache_priv.cast())) };
-        // INVARIANT: As the caller guarantees.
         Termination {
-            func,
-            data,
+            // INVARIANT: As the caller guarantees.
+            callback: Callback { func, data },
             _until_told: counted,
         }
     }
 
     /// Ends the request: so many bytes were transferred, or the error.
     fn done(self, result: Result<usize>) {
-        let mut this = ManuallyDrop::new(self);
-        let ret = match result {
-            // CAST: No more than `isize::MAX` bytes can be read at once.
-            Ok(len) => len as isize,
-            Err(e) => e.to_errno() as isize,
-        };
-        // SAFETY: By the invariant; this was the one call.
-        unsafe { (this.func)(this.data, ret) };
-        // SAFETY: `this` is not dropped, and not used any more.
-        unsafe { core::ptr::drop_in_place(&mut this._until_told) };
-    }
-}
-
-impl Drop for Termination {
-    fn drop(&mut self) {
-        // Whoever lost the request did not do it.
-        // SAFETY: By the invariant; this is the one call. CAST: An error number.
-        unsafe { (self.func)(self.data, -(bindings::EIO as isize)) };
+        let Termination {
+            callback,
+            _until_told,
+        } = self;
+        callback.call(result);
     }
 }
 
