@@ -125,7 +125,14 @@ struct Private<B: Backend> {
     detached: CondVar,
     /// The cookies that have a `cache_priv`, by their addresses.
     #[pin]
-    cookies: SpinLock<RBTree<usize, ARef<Cookie>>>,
+    cookies: SpinLock<RBTree<usize, Represented>>,
+}
+
+/// A cookie that has a `cache_priv`.
+struct Represented {
+    // The order of these members matters: the cache may go with the last thing that it counts.
+    cookie: ARef<Cookie>,
+    _counted: Counted,
 }
 
 /// A volume's `cache_priv`. C reads it without a lock, to see whether it is null.
@@ -256,7 +263,12 @@ impl<B: Backend> Private<B> {
     /// The cookie must have none and be in this cache, in a volume that is represented and to which
     /// an access is held.
     unsafe fn look_up_cookie(&self, cookie: &Lookup<'_>) -> Result {
-        let node = RBTreeNode::new(address(cookie), ARef::from(&**cookie), GFP_KERNEL)?;
+        let represented = Represented {
+            cookie: ARef::from(&**cookie),
+            // SAFETY: The cache stays in service while an access to the volume is held.
+            _counted: unsafe { Counted::new(cookie) },
+        };
+        let node = RBTreeNode::new(address(cookie), represented, GFP_KERNEL)?;
         // SAFETY: The member is the backend's.
         let volume = unsafe { representation(cookie.volume()) }.load(Acquire);
         // SAFETY: The volume has a representation, which is not taken away while somebody has an
@@ -264,16 +276,13 @@ impl<B: Backend> Private<B> {
         let volume = unsafe { B::Volume::borrow(volume) };
         let object = B::lookup_cookie(volume, cookie)?;
         let _none = self.cookies.lock().insert(node);
-        // SAFETY: The cache is valid. It cannot go out of service before this is counted, because
-        // an access to the volume is held.
-        unsafe { bindings::fscache_count_object(cookie.volume().cache()) };
         // SAFETY: The member is the backend's to fill during the lookup.
         unsafe { (*cookie.as_ptr()).cache_priv = object.into_foreign() };
         Ok(())
     }
 
-    /// Gives a cookie's object back to the backend. The cache, and with it `self`, may go as soon
-    /// as this is counted; that comes last.
+    /// Gives a cookie's object back to the backend. The cache, and with it `this`, may go as soon
+    /// as the cookie is off the list and not counted any more; that comes last.
     ///
     /// # Safety
     ///
@@ -292,8 +301,6 @@ impl<B: Backend> Private<B> {
         let node = unsafe { (*this).cookies.lock().remove_node(&address(cookie)) };
         // Not under the lock: dropping a reference may sleep.
         drop(node);
-        // SAFETY: The cache is valid, and has counted this object.
-        unsafe { bindings::fscache_uncount_object(cookie.volume().cache()) };
     }
 
     /// Starts to withdraw the first cookie with an object whose address is `from` or larger.
@@ -301,7 +308,7 @@ impl<B: Backend> Private<B> {
     fn withdraw_next(&self, from: usize) -> Option<usize> {
         let cookies = self.cookies.lock();
         let cursor = cookies.cursor_lower_bound(&from)?;
-        let (address, cookie) = cursor.current();
+        let (address, Represented { cookie, .. }) = cursor.current();
         // Under the lock, so that the cookie keeps its object until it is told: otherwise it would
         // be the next object that is withdrawn, which another cache gave. This does not sleep, and
         // drops no last reference: the list has one.
