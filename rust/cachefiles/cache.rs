@@ -19,8 +19,8 @@ use crate::{
             NewCredential, //
         },
         fs::{
-            backing,
             inode::Operation,
+            kernel_file::KernelFile,
             namei::may_create_in,
             path::{
                 Mount,
@@ -158,7 +158,7 @@ impl Cache {
         let file = self
             .mount()
             .want_write()
-            .and_then(|write| backing::tmpfile(&write, &self.store, &self.cred));
+            .and_then(|write| KernelFile::tmpfile(&write, &self.store, &self.cred));
         if file.is_err_and(is_fatal) {
             pr_err!("The cache's file system takes no more files: {:?}\n", error);
             self.ondemand.kill();

@@ -7,6 +7,7 @@ use crate::{
     io::Reader,
     kernel_next::{
         cred::with_cred,
+        fs::kernel_file::KernelFile,
         fscache::{
             Backend,
             Cookie,
@@ -22,10 +23,8 @@ use crate::{
     volume::Volume, //
 };
 use kernel::{
-    fs::File,
     prelude::*,
     sync::{
-        aref::ARef,
         Arc,
         ArcBorrow, //
     }, //
@@ -84,8 +83,8 @@ impl Backend for CacheFilesBackend {
         false
     }
 
-    fn begin_operation(object: &Attachment) -> Option<ARef<File>> {
-        Some(object.file().into())
+    fn begin_operation(object: &Attachment) -> Option<KernelFile> {
+        Some(object.file().clone())
     }
 }
 

@@ -13,6 +13,7 @@
 
 use crate::{
     kernel_next::{
+        fs::kernel_file::KernelFile,
         netfs::CacheRead,
         sched::nofs, //
     },
@@ -28,14 +29,10 @@ use crate::{
 };
 use core::ops::Range;
 use kernel::{
-    fs::File,
     impl_has_work,
     new_work,
     prelude::*,
-    sync::{
-        aref::ARef,
-        Arc, //
-    },
+    sync::Arc,
     workqueue::{
         Work,
         WorkItem, //
@@ -54,7 +51,7 @@ fn bytes(blocks: &Range<u64>) -> (u64, u64) {
 /// the read belongs to does.
 pub(crate) struct Reader {
     object: Arc<Object>,
-    file: ARef<File>,
+    file: KernelFile,
     /// The size of the object in bytes.
     size: u64,
     /// How often data had been lost when this looked for what is there.
@@ -67,7 +64,7 @@ impl Reader {
     pub(crate) fn new(attachment: &Attachment) -> Self {
         Reader {
             object: attachment.object().clone(),
-            file: attachment.file().into(),
+            file: attachment.file().clone(),
             size: attachment.size(),
             losses: 0,
             again: false,
@@ -87,7 +84,7 @@ impl Reader {
         self.losses = self.object.losses();
         // What was to be on the disk and is not must not be read as the hole it left. Before the
         // map is asked: once that has forgotten what was lost, it is no error any more.
-        if self.object.check_errors(&self.file).is_err() {
+        if self.file.check_write_errors().is_err() {
             return self.read_again(pos, read);
         }
         // CAST: A length in memory.

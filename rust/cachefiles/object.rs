@@ -25,13 +25,12 @@ use crate::{
         cred::with_cred,
         crypto::sha256,
         fs::{
-            backing::{
-                self,
-                Seek,
-                WriteErrors, //
-            },
             dentry::Dentry,
             inode::InUse,
+            kernel_file::{
+                KernelFile,
+                Seek, //
+            },
             namei::{
                 lookup_positive,
                 Creating, //
@@ -76,7 +75,6 @@ use crate::{
 use core::ops::Range;
 use kernel::{
     cred::Credential,
-    fs::File,
     new_spinlock,
     prelude::*,
     sync::{
@@ -103,7 +101,7 @@ type Presence = presence::Presence<Parts, KVec<u64>>;
 pub(crate) struct Backing {
     pub(crate) space: Arc<Space>,
     pub(crate) cred: ARef<Credential>,
-    pub(crate) file: ARef<File>,
+    pub(crate) file: KernelFile,
     /// The size of the object in bytes.
     pub(crate) size: u64,
 }
@@ -122,8 +120,6 @@ pub(crate) struct Object {
     retired: Atomic<i32>,
     /// Whether blocks became present, or were lost, since the object was looked up.
     changed: Atomic<i32>,
-    /// Errors in writing the file back.
-    errors: SetOnce<WriteErrors>,
     /// Present while there is an attachment that has been published.
     #[pin]
     backing: SpinLock<Option<Backing>>,
@@ -169,7 +165,6 @@ impl Object {
                 cookie_key,
                 retired: Atomic::new(0),
                 changed: Atomic::new(0),
-                errors: SetOnce::new(),
                 losses: Atomic::new(0),
                 backing <- new_spinlock!(None),
                 looked_up <- Completion::new(),
@@ -262,28 +257,20 @@ impl Object {
         Ok(())
     }
 
-    /// Whether what was written to the file has been lost on its way to the disk. Comes before
-    /// [`Self::first_gap`]: what was forgotten is no error any more.
-    pub(crate) fn check_errors(&self, file: &File) -> Result {
-        self.errors
-            .as_ref()
-            .map_or(Ok(()), |errors| errors.check(file))
-    }
-
     /// Whether the file system has a hole in `range`, in bytes, where the daemon wrote: not every
     /// file system tells of every page that it could not write back.
-    pub(crate) fn was_lost(&self, file: &File, range: Range<u64>) -> bool {
+    pub(crate) fn was_lost(&self, file: &KernelFile, range: Range<u64>) -> bool {
         if self.changed.load(Relaxed) == 0 || range.is_empty() {
             return false;
         }
         // Positions are those of files, and fit.
-        let hole = backing::seek(file, range.start as i64, Seek::Hole);
+        let hole = file.seek(range.start as i64, Seek::Hole);
         !hole.is_ok_and(|hole| hole >= range.end as i64)
     }
 
     /// Forgets what is present, so that the daemon is asked for it again; unless somebody did that
     /// since `losses`.
-    pub(crate) fn forget(&self, file: &File, size: u64, losses: u32) -> Result {
+    pub(crate) fn forget(&self, file: &KernelFile, size: u64, losses: u32) -> Result {
         self.changed.store(1, Relaxed);
         let mut map = new_presence(presence::blocks(size))?;
         let mut presence = self.presence.lock();
@@ -293,9 +280,7 @@ impl Object {
         self.losses.store(losses.wrapping_add(1), Relaxed);
         // Errors from here on are of what is written from here on. Under the lock, so that nobody
         // finds no error, and then what is forgotten only now.
-        if let Some(errors) = self.errors.as_ref() {
-            errors.advance(file);
-        }
+        file.forget_write_errors();
         core::mem::swap(&mut *presence, &mut map);
         drop(presence);
         step!(
@@ -331,7 +316,7 @@ impl Object {
 struct InUseFile {
     // The mark is taken away before the file is let go.
     _mark: InUse,
-    file: ARef<File>,
+    file: KernelFile,
 }
 
 /// See the [module's description](self).
@@ -378,9 +363,6 @@ impl Attachment {
                 },
                 GFP_KERNEL,
             )?;
-            object
-                .errors
-                .populate(WriteErrors::sample(attachment.file()));
             *object.backing.lock() = Some(Backing {
                 space: cache.space().clone(),
                 cred: cache.cred().into(),
@@ -424,10 +406,10 @@ impl Attachment {
         }
         cache.space().check(1, 0, For::Create)?;
         let write = cache.mount().want_write()?;
-        let file = backing::tmpfile(&write, fan, cache.cred())?;
+        let file = KernelFile::tmpfile(&write, fan, cache.cred())?;
         drop(write);
         // It is new: nobody else can have marked it.
-        let mark = backing::inode(&file).mark_in_use().ok_or(EBUSY)?;
+        let mark = file.inode().mark_in_use().ok_or(EBUSY)?;
         let file = InUseFile { _mark: mark, file };
         if blocks > 0 {
             set_size(&file.file, blocks)?;
@@ -448,13 +430,13 @@ impl Attachment {
             return Err(EBUSY);
         };
         let file = InUseFile {
-            file: backing::open(cache.mount(), dentry, cache.cred())?,
+            file: KernelFile::open(cache.mount(), dentry, cache.cred())?,
             _mark: mark,
         };
         // It may have been culled before it was marked; and a file of another size is not one that
         // was left whole.
         let bytes = presence::blocks(size) * BLOCK_SIZE;
-        if dentry.is_unhashed() || backing::inode(&file.file).size().unsigned_abs() != bytes {
+        if dentry.is_unhashed() || file.file.inode().size().unsigned_abs() != bytes {
             return Ok(None);
         }
         let (mut aux, mut buf) = ([0; AUX_MAX], [0; 512]);
@@ -469,16 +451,16 @@ impl Attachment {
             Err(e) if e == ERANGE || e == ENODATA => return Ok(None),
             Err(e) => return Err(e),
         }
-        backing::touch_atime(&file.file);
+        file.file.touch_atime();
         Ok(Some(file))
     }
 
     /// Takes over what a file holds: what both its list and the file system know of.
-    fn adopt(object: &Object, file: &File, size: u64) -> Result {
+    fn adopt(object: &Object, file: &KernelFile, size: u64) -> Result {
         let blocks = presence::blocks(size);
         let mut buf = KVec::with_capacity(LIST_MAX, GFP_KERNEL)?;
         buf.resize(LIST_MAX, 0, GFP_KERNEL)?;
-        match xattr::get(backing::dentry(file), PRESENT_NAME, &mut buf) {
+        match xattr::get(file.dentry(), PRESENT_NAME, &mut buf) {
             Ok(len) => presence::decode(buf.get(..len).unwrap_or_default())
                 .take_while(|run| run.end <= blocks)
                 .try_for_each(|run| Self::adopt_run(object, file, run)),
@@ -491,20 +473,20 @@ impl Attachment {
         }
     }
 
-    fn adopt_run(object: &Object, file: &File, run: Range<u64>) -> Result {
+    fn adopt_run(object: &Object, file: &KernelFile, run: Range<u64>) -> Result {
         // Sizes are those of files, and fit.
         let (mut at, end) = (
             (run.start * BLOCK_SIZE) as i64,
             (run.end * BLOCK_SIZE) as i64,
         );
         while at < end {
-            let data = match backing::seek(file, at, Seek::Data) {
+            let data = match file.seek(at, Seek::Data) {
                 Ok(data) if data < end => data,
                 Ok(_) => break,
                 Err(e) if e == ENXIO => break,
                 Err(e) => return Err(e),
             };
-            let hole = backing::seek(file, data, Seek::Hole)?.min(end);
+            let hole = file.seek(data, Seek::Hole)?.min(end);
             if hole <= data {
                 return Err(EIO);
             }
@@ -520,7 +502,7 @@ impl Attachment {
         &self.object
     }
 
-    pub(crate) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &KernelFile {
         &self.file.file
     }
 
@@ -560,7 +542,7 @@ impl Attachment {
             return Ok(());
         }
         let fan = self.volume.fanout(cookie.key_hash())?;
-        bury(self.volume.cache(), fan, backing::dentry(self.file()))
+        bury(self.volume.cache(), fan, self.file().dentry())
     }
 
     /// Writes down what the file holds, and gives it its name if it is new
@@ -570,13 +552,13 @@ impl Attachment {
             return Ok(());
         }
         // After a crash nothing must be found on the disk that has not been written to it.
-        backing::write_and_wait(self.file())?;
-        self.object.check_errors(self.file())?;
+        self.file().write_and_wait()?;
+        self.file().check_write_errors()?;
 
         let mut list = KVec::with_capacity(LIST_MAX, GFP_KERNEL)?;
         list.resize(LIST_MAX, 0, GFP_KERNEL)?;
         let len = map.encode(&mut list);
-        let dentry = backing::dentry(self.file());
+        let dentry = self.file().dentry();
         let write = self.volume.cache().mount().want_write()?;
         xattr::set(
             dentry,
@@ -596,12 +578,7 @@ impl Attachment {
         let aux = cookie.aux(&mut aux);
         let value = Value::object(self.size, Content::NoData, aux);
         let fan = self.volume.fanout(cookie.key_hash())?;
-        xattr::set(
-            backing::dentry(self.file()),
-            XATTR_NAME,
-            value.as_bytes(),
-            write,
-        )?;
+        xattr::set(self.file().dentry(), XATTR_NAME, value.as_bytes(), write)?;
         for _ in 0..RETRIES {
             let creating = Creating::start(fan, self.name.as_bytes(), write)?;
             if creating.child().is_negative() {
@@ -616,7 +593,7 @@ impl Attachment {
 
 /// Makes a file so many blocks long: reads are in whole blocks, so that no part of one may be
 /// missing.
-fn set_size(file: &File, blocks: u64) -> Result {
+fn set_size(file: &KernelFile, blocks: u64) -> Result {
     let bytes = blocks.checked_mul(BLOCK_SIZE).ok_or(EFBIG)?;
-    backing::truncate(file, i64::try_from(bytes).map_err(|_| EFBIG)?)
+    file.truncate(i64::try_from(bytes).map_err(|_| EFBIG)?)
 }

@@ -2,9 +2,9 @@
 
 //! File systems, seen from a user of one.
 
-pub(crate) mod backing;
 pub(crate) mod dentry;
 pub(crate) mod inode;
+pub(crate) mod kernel_file;
 pub(crate) mod namei;
 pub(crate) mod path;
 mod superblock;

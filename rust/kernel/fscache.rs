@@ -25,7 +25,7 @@
 //!
 //! ```
 //! use kernel::{
-//!     fs::File,
+//!     fs::kernel_file::KernelFile,
 //!     fscache::{
 //!         Backend,
 //!         Cookie,
@@ -37,8 +37,7 @@
 //!         CacheIo,
 //!         CacheRead, //
 //!     },
-//!     prelude::*,
-//!     sync::aref::ARef, //
+//!     prelude::*, //
 //! };
 //!
 //! struct Empty;
@@ -69,7 +68,7 @@
 //!         false
 //!     }
 //!
-//!     fn begin_operation(_object: &u32) -> Option<ARef<File>> {
+//!     fn begin_operation(_object: &u32) -> Option<KernelFile> {
 //!         None
 //!     }
 //! }
@@ -112,10 +111,9 @@ pub(crate) use self::{
 
 pub(in crate::kernel_next) use self::cache::Counted;
 
+use crate::kernel_next::fs::kernel_file::KernelFile;
 use kernel::{
-    fs::File,
     prelude::*,
-    sync::aref::ARef,
     types::ForeignOwnable, //
 };
 
@@ -175,7 +173,7 @@ pub(crate) trait Backend: Sized + 'static {
     /// operation ends. Without one, nothing can be read.
     fn begin_operation(
         object: <Self::Object as ForeignOwnable>::Borrowed<'_>,
-    ) -> Option<ARef<File>>;
+    ) -> Option<KernelFile>;
 }
 
 /// Copies data that C code may be changing: then the result is some mixture, as it is for C code

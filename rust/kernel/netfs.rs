@@ -13,13 +13,12 @@
 //!
 //! ```
 //! use kernel::{
-//!     fs::File,
+//!     fs::kernel_file::KernelFile,
 //!     netfs::CacheRead,
-//!     prelude::*,
-//!     sync::aref::ARef, //
+//!     prelude::*, //
 //! };
 //!
-//! fn read(file: ARef<File>, pos: i64, mut read: CacheRead) {
+//! fn read(file: KernelFile, pos: i64, mut read: CacheRead) {
 //!     // What is in memory first.
 //!     match read.read_cached(&file, pos) {
 //!         Err(e) => read.fail(e),
@@ -34,7 +33,7 @@ use crate::{
     bindings,
     kernel_next::{
         compat::ENOBUFS,
-        fs::backing,
+        fs::kernel_file::KernelFile,
         fscache::{
             stats,
             Backend,
@@ -50,9 +49,7 @@ use core::{
     mem::ManuallyDrop, //
 };
 use kernel::{
-    fs::File,
     prelude::*,
-    sync::aref::ARef,
     types::ForeignOwnable, //
 };
 
@@ -181,18 +178,18 @@ impl CacheRead {
     /// # Errors
     ///
     /// `EIO` if the file system says one thing and does another.
-    pub(crate) fn read_cached(&mut self, file: &File, pos: i64) -> Result<usize> {
-        let len = backing::read_cached(file, pos, &mut self.to)?;
+    pub(crate) fn read_cached(&mut self, file: &KernelFile, pos: i64) -> Result<usize> {
+        let len = file.read_cached(pos, &mut self.to)?;
         self.before += len;
         Ok(len)
     }
 
     /// Reads the rest from `file` at `pos`, in bytes, past the page cache if it can, and ends the
     /// request. May sleep, and may return before the request has ended.
-    pub(crate) fn read_direct(self, file: ARef<File>, pos: i64) {
+    pub(crate) fn read_direct(self, file: KernelFile, pos: i64) {
         let CacheRead { to, before, done } = self;
         let end = move |ret: Result<usize>| done.done(ret.map(|len| before + len));
-        if let Err((e, end)) = backing::read_direct(file, pos, to, end) {
+        if let Err((e, end)) = file.read_direct(pos, to, end) {
             end(Err(e));
         }
     }
@@ -252,7 +249,7 @@ pub(in crate::kernel_next) unsafe fn begin_operation<B: CacheIo>(
     unsafe {
         (*res).ops = &VTable::<B>::VTABLE;
         if let Some(file) = file {
-            (*res).cache_priv2 = ARef::into_raw(file).as_ptr().cast();
+            (*res).cache_priv2 = file.to_raw().as_ptr().cast();
         }
     }
     has_file || want == bindings::fscache_want_state_FSCACHE_WANT_PARAMS

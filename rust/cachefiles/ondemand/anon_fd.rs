@@ -15,7 +15,6 @@ use crate::{
         },
         compat::ENOBUFS,
         cred::with_cred,
-        fs::backing,
         fscache::stats, //
     },
     object::{
@@ -128,9 +127,9 @@ impl Handle {
         let losses = self.object.losses();
         let written = with_cred(&cred, || {
             space.check(0, len, For::Write)?;
-            trace::fd_write(&self.object, backing::inode(&file), pos, from.len());
+            trace::fd_write(&self.object, file.inode(), pos, from.len());
             stats::count_write();
-            backing::write(&file, pos, from)
+            file.write(pos, from)
         })?;
         self.object
             .mark_written(presence::filled(off, written as u64, size), losses)?;

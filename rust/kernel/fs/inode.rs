@@ -215,16 +215,13 @@ mod tests {
     use super::*;
     use crate::kernel_next::{
         cred::NewCredential,
-        fs::backing,
+        fs::kernel_file::KernelFile,
         kunit::{
             scratch,
             support, //
         }, //
     };
-    use kernel::{
-        fs::File,
-        prelude::*, //
-    };
+    use kernel::prelude::*;
 
     fn count(inode: &Inode) -> i32 {
         // SAFETY: The inode is valid.
@@ -236,16 +233,16 @@ mod tests {
         unsafe { bindings::kunit_inode_is_locked(inode.as_ptr()) }
     }
 
-    fn file() -> Result<ARef<File>> {
+    fn file() -> Result<KernelFile> {
         let dir = scratch::dir(b"kunit-inode")?;
         let write = dir.mount.want_write()?;
-        backing::tmpfile(&write, &dir.dentry, &NewCredential::kernel()?.commit())
+        KernelFile::tmpfile(&write, &dir.dentry, &NewCredential::kernel()?.commit())
     }
 
     #[test]
     fn mark_is_exclusive_and_goes_with_the_guard() -> Result {
         let file = file()?;
-        let inode = backing::inode(&file);
+        let inode = file.inode();
         assert!(!inode.is_in_use());
         let mark = inode.mark_in_use();
         assert!(mark.is_some());
@@ -266,7 +263,7 @@ mod tests {
     #[test]
     fn mark_keeps_other_flags() -> Result {
         let file = file()?;
-        let inode = backing::inode(&file);
+        let inode = file.inode();
         // SAFETY: The inode is valid, and nobody else knows of it.
         let flags = || unsafe { (*inode.as_ptr()).i_flags };
         // SAFETY: As above.
@@ -282,7 +279,7 @@ mod tests {
     #[test]
     fn mark_outlives_the_file() -> Result {
         let file = file()?;
-        let inode = ARef::from(backing::inode(&file));
+        let inode = ARef::from(file.inode());
         let alone = count(&inode);
         let mark = inode.mark_in_use().ok_or(EBUSY)?;
         assert_eq!(count(&inode), alone + 1);
@@ -299,7 +296,7 @@ mod tests {
     #[test]
     fn references_are_counted() -> Result {
         let file = file()?;
-        let inode = backing::inode(&file);
+        let inode = file.inode();
         let before = count(inode);
         let one = ARef::from(inode);
         let two = one.clone();
@@ -324,7 +321,7 @@ mod tests {
         let inode = dir.dentry.inode().ok_or(ENOENT)?;
         assert!(inode.supports(&DIR));
         let file = file()?;
-        let inode = backing::inode(&file);
+        let inode = file.inode();
         for operation in DIR {
             assert!(!inode.supports(&[operation]));
         }
@@ -338,12 +335,12 @@ mod tests {
         let inode = dir.dentry.inode().ok_or(ENOENT)?;
         assert!(inode.supports(&[Operation::Xattr]));
         // One that is wanting is enough.
-        let file = backing::tmpfile(
+        let file = KernelFile::tmpfile(
             &dir.mount.want_write()?,
             &dir.dentry,
             &NewCredential::kernel()?.commit(),
         )?;
-        let inode = backing::inode(&file);
+        let inode = file.inode();
         assert!(inode.supports(&[Operation::Xattr]));
         assert!(!inode.supports(&[Operation::Xattr, Operation::Mkdir]));
         Ok(())
@@ -353,7 +350,7 @@ mod tests {
     fn reference_keeps_the_superblock() -> Result {
         let inode = {
             let file = file()?;
-            ARef::from(backing::inode(&file))
+            ARef::from(file.inode())
         };
         support::close_files();
         // SAFETY: The inode is valid, and so is its superblock.

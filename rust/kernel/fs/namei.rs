@@ -54,6 +54,7 @@
 
 use super::{
     dentry::Dentry,
+    kernel_file::KernelFile,
     path::{
         nop_idmap,
         WriteAccess, //
@@ -73,7 +74,6 @@ use kernel::{
         from_err_ptr,
         to_result, //
     },
-    fs::File,
     prelude::*,
     sync::aref::ARef, //
 };
@@ -220,14 +220,14 @@ impl<'a> Creating<'a> {
     ///
     /// `EEXIST` if the entry exists, `EXDEV` if the file is of another file system; what the file
     /// system says.
-    pub(crate) fn link(self, file: &File) -> Result {
+    pub(crate) fn link(self, file: &KernelFile) -> Result {
         // SAFETY: By the invariant the directory is locked, and the entry is in it. The file keeps
         // its own, positive, dentry; the function checks that it is of this file system, and no
         // directory, before it locks it. The mount's mapping is valid, and no delegation is waited
         // for.
         to_result(unsafe {
             bindings::vfs_link(
-                super::backing::dentry(file).as_ptr(),
+                file.dentry().as_ptr(),
                 self.write.mount().idmap(),
                 inode_of(self.dir)?,
                 self.child.as_ptr(),
@@ -507,10 +507,7 @@ mod tests {
     use super::*;
     use crate::kernel_next::{
         cred::NewCredential,
-        fs::{
-            backing,
-            path::Path, //
-        },
+        fs::path::Path,
         kunit::scratch, //
     };
 
@@ -524,12 +521,12 @@ mod tests {
         scratch::subdir(scratch::dir(b"kunit-namei")?, name)
     }
 
-    fn file(dir: &Path, write: &WriteAccess<'_>) -> Result<ARef<File>> {
-        backing::tmpfile(write, &dir.dentry, &NewCredential::kernel()?.commit())
+    fn file(dir: &Path, write: &WriteAccess<'_>) -> Result<KernelFile> {
+        KernelFile::tmpfile(write, &dir.dentry, &NewCredential::kernel()?.commit())
     }
 
     /// Gives a new file a name, which is free.
-    fn create(dir: &Path, name: &[u8], write: &WriteAccess<'_>) -> Result<ARef<File>> {
+    fn create(dir: &Path, name: &[u8], write: &WriteAccess<'_>) -> Result<KernelFile> {
         let file = file(dir, write)?;
         Creating::start(&dir.dentry, name, write)?.link(&file)?;
         Ok(file)
@@ -593,7 +590,7 @@ mod tests {
         Creating::start(&dir.dentry, b"one", &write)?.link(&file)?;
         let one = lookup_positive(&dir.dentry, b"one")?;
         assert!(one.is_regular());
-        let (named, opened) = (one.inode().ok_or(ENOENT)?, backing::inode(&file));
+        let (named, opened) = (one.inode().ok_or(ENOENT)?, file.inode());
         assert!(core::ptr::eq(named, opened));
         let again = Creating::start(&dir.dentry, b"one", &write)?;
         assert_eq!(again.link(&file).err(), Some(EEXIST));
@@ -618,7 +615,7 @@ mod tests {
         assert_eq!(gone, Some(ENOENT));
         drop(write);
         // The file is still there for whoever has it open.
-        assert_eq!(backing::truncate(&file, 1), Ok(()));
+        assert_eq!(file.truncate(1), Ok(()));
         Ok(())
     }
 
@@ -733,7 +730,7 @@ mod tests {
         let dir = dir(b"checks")?;
         let write = dir.mount.want_write()?;
         let file = file(&dir, &write)?;
-        let leaf = backing::dentry(&file);
+        let leaf = file.dentry();
         assert_eq!(lookup_positive(leaf, b"x").err(), Some(ENOTDIR));
         let entry = Creating::start(leaf, b"x", &write);
         assert_eq!(entry.err(), Some(ENOTDIR));

@@ -11,7 +11,7 @@ mod backend {
         bindings,
         kernel_next::{
             cred::NewCredential,
-            fs::backing,
+            fs::kernel_file::KernelFile,
             fscache::{
                 Backend,
                 Cache,
@@ -42,7 +42,6 @@ mod backend {
             from_err_ptr,
             to_result, //
         },
-        fs::File,
         iov::IovIterSource,
         sync::{
             aref::ARef,
@@ -79,19 +78,19 @@ mod backend {
     }
 
     struct Store {
-        file: ARef<File>,
+        file: KernelFile,
         counts: Counts,
         _dropped: OnDrop,
     }
 
     struct StoreVolume {
-        file: ARef<File>,
+        file: KernelFile,
         counts: Counts,
         _dropped: OnDrop,
     }
 
     struct Object {
-        file: ARef<File>,
+        file: KernelFile,
         counts: Counts,
         _dropped: OnDrop,
     }
@@ -144,19 +143,19 @@ mod backend {
             false
         }
 
-        fn begin_operation(object: &Object) -> Option<ARef<File>> {
+        fn begin_operation(object: &Object) -> Option<KernelFile> {
             Some(object.file.clone())
         }
     }
 
     impl CacheIo for Fake {
-        type Reader = ARef<File>;
+        type Reader = KernelFile;
 
-        fn reader(object: &Object) -> ARef<File> {
+        fn reader(object: &Object) -> KernelFile {
             object.file.clone()
         }
 
-        fn read(file: ARef<File>, pos: i64, read: CacheRead) {
+        fn read(file: KernelFile, pos: i64, read: CacheRead) {
             match pos {
                 FORGET => drop(read),
                 FAIL => read.fail(ENOSPC),
@@ -166,17 +165,17 @@ mod backend {
     }
 
     /// A file with a block of data.
-    fn file() -> Result<ARef<File>> {
+    fn file() -> Result<KernelFile> {
         let dir = scratch::dir(b"kunit-fscache")?;
         let write = dir.mount.want_write()?;
-        let file = backing::tmpfile(&write, &dir.dentry, &NewCredential::kernel()?.commit())?;
+        let file = KernelFile::tmpfile(&write, &dir.dentry, &NewCredential::kernel()?.commit())?;
         // Writing takes it, too.
         drop(write);
         let mut memory = Memory::new(BLOCK, b'c')?;
         let mut iter = memory.iter(bindings::ITER_SOURCE);
         // SAFETY: The iterator is a source, and valid for the call.
-        backing::write(&file, 0, unsafe { IovIterSource::from_raw(&mut iter) })?;
-        backing::write_and_wait(&file)?;
+        file.write(0, unsafe { IovIterSource::from_raw(&mut iter) })?;
+        file.write_and_wait()?;
         Ok(file)
     }
 

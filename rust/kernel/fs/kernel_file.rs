@@ -1,0 +1,880 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Files that the kernel opens for itself: opening, reading, writing, asking.
+//!
+//! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h),
+//! [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h)
+//!
+//! Everything here may sleep where nothing else is said. "What opening says" and the like below
+//! stands for errors of the file system and of the security module, and for a lack of permissions.
+//!
+//! # Examples
+//!
+//! ```
+//! use kernel::{
+//!     cred::Credential,
+//!     fs::{
+//!         kernel_file::{
+//!             KernelFile,
+//!             Seek, //
+//!         },
+//!         path::Path, //
+//!     },
+//!     prelude::*, //
+//! };
+//!
+//! /// Makes a file without a name, so many bytes long, on the file system of `dir`.
+//! fn anonymous(dir: &Path, size: i64, cred: &Credential) -> Result<KernelFile> {
+//!     let write = dir.mount.want_write()?;
+//!     let file = KernelFile::tmpfile(&write, &dir.dentry, cred)?;
+//!     // Truncating gets write access itself.
+//!     drop(write);
+//!     file.truncate(size)?;
+//!     Ok(file)
+//! }
+//!
+//! /// Whether a file holds no data.
+//! fn is_hole(file: &KernelFile) -> Result<bool> {
+//!     match file.seek(0, Seek::Data) {
+//!         Ok(_) => Ok(false),
+//!         Err(e) if e == ENXIO => Ok(true),
+//!         Err(e) => Err(e),
+//!     }
+//! }
+//! ```
+
+use super::{
+    dentry::Dentry,
+    inode::Inode,
+    path::{
+        Mount,
+        WriteAccess, //
+    }, //
+};
+use crate::{
+    bindings,
+    kernel_next::iov::KernelIter, //
+};
+use core::ptr::NonNull;
+use kernel::{
+    cred::Credential,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
+    fs::File,
+    iov::IovIterSource,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
+        Arc,
+        Refcount, //
+    },
+    types::NotThreadSafe, //
+};
+
+/// Reading and writing, with 64-bit offsets. Not `O_DIRECT`: that is decided for each request.
+// CAST: Flags fit.
+const OPEN_FLAGS: c_int = (bindings::O_RDWR | bindings::O_LARGEFILE) as c_int;
+
+/// What [`KernelFile::seek`] is to look for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seek {
+    /// Data, which also what is not known to be a hole is taken for.
+    Data,
+    /// A hole, of which there is always one behind the end of the file.
+    Hole,
+}
+
+/// A regular file that the kernel has opened for itself.
+///
+/// It does not count as open, and the security module was asked about the credentials that it was
+/// opened with, not about a task's. So it is no [`File`]: nobody can install it as a file
+/// descriptor.
+///
+/// A clone is the same open file.
+#[derive(Clone)]
+pub(crate) struct KernelFile(Arc<Opened>);
+
+/// # Invariants
+///
+/// The file is a regular one that was opened for the kernel, for reading and writing, and has
+/// operations for both that take iterators.
+struct Opened {
+    file: ARef<File>,
+    /// A moment in the history of errors in writing the file back. The file has one itself, which
+    /// moves on when the file system writes for a caller, and so may tell one of another's error.
+    errors_since: Atomic<bindings::errseq_t>,
+}
+
+impl KernelFile {
+    /// # Errors
+    ///
+    /// `ENOENT` if `ptr` is null, `EINVAL` if the file system cannot do kernel I/O; `ENOMEM`.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must be null or a regular file that was just opened for the kernel with
+    /// [`OPEN_FLAGS`], to which the caller owns a reference, which it gives up.
+    unsafe fn just_opened(ptr: *mut bindings::file) -> Result<Self> {
+        let ptr = NonNull::new(ptr).ok_or(ENOENT)?;
+        // SAFETY: As the caller guarantees; nobody can have begun to use the position of a file
+        // that was just opened. `File` is a transparent wrapper.
+        let file: ARef<File> = unsafe { ARef::from_raw(ptr.cast()) };
+        // SAFETY: The file is valid. Its operations are not null, and are a constant of the code
+        // that it keeps.
+        let op = unsafe { &*(*file.as_ptr()).f_op };
+        if op.read_iter.is_none() || op.write_iter.is_none() {
+            return Err(EINVAL);
+        }
+        // SAFETY: The file is valid, and keeps its mapping.
+        let now = unsafe { bindings::filemap_sample_wb_err((*file.as_ptr()).f_mapping) };
+        // INVARIANT: As the caller guarantees, and as was just seen.
+        let opened = Opened {
+            file,
+            errors_since: Atomic::new(now),
+        };
+        Ok(KernelFile(Arc::new(opened, GFP_KERNEL)?))
+    }
+
+    /// Opens a regular file for reading and writing. What is done with the file later is done with
+    /// `cred`. Neither the permissions of the file are looked at nor whether it is immutable: that
+    /// is up to the caller. Only the security module is asked, about `cred`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `dentry` is no regular file or not of the file system of `mount`, or if the file
+    /// system cannot do kernel I/O; `EROFS` if the mount is read-only; what opening says.
+    pub(crate) fn open(mount: &Mount, dentry: &Dentry, cred: &Credential) -> Result<Self> {
+        if !dentry.is_regular() || !mount.holds(dentry) {
+            return Err(EINVAL);
+        }
+        let path = mount.path_of(dentry);
+        // SAFETY: The path is valid, its dentry is positive, the credentials are valid, and the
+        // caller may sleep.
+        let file = unsafe { bindings::kernel_file_open(&path, OPEN_FLAGS, cred.as_ptr()) };
+        // SAFETY: The function returns a reference to a file that it opened, or an error. It is
+        // what the dentry is, which does not change: a regular file.
+        unsafe { Self::just_opened(from_err_ptr(file)?) }
+    }
+
+    /// Creates a regular file without a name on the file system of `dir`, and opens it for reading
+    /// and writing. What is done with the file later is done with `cred`; whether it may be created
+    /// is decided by the credentials of the task.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTDIR` if `dir` is no directory or not of the file system that `write` is for;
+    /// `EOPNOTSUPP` if the file system has no such files; `EINVAL` if it cannot do kernel I/O; what
+    /// creating says.
+    pub(crate) fn tmpfile(
+        write: &WriteAccess<'_>,
+        dir: &Dentry,
+        cred: &Credential,
+    ) -> Result<Self> {
+        if !dir.can_lookup() || !write.mount().holds(dir) {
+            return Err(ENOTDIR);
+        }
+        let path = write.mount().path_of(dir);
+        // CAST: A mode fits.
+        let mode = (bindings::S_IFREG | 0o600) as bindings::umode_t;
+        // SAFETY: The mount's mapping and the credentials are valid, the path is valid and a
+        // directory, write access is held, and the caller may sleep.
+        let file = unsafe {
+            bindings::kernel_tmpfile_open(
+                write.mount().idmap(),
+                &path,
+                mode,
+                OPEN_FLAGS,
+                cred.as_ptr(),
+            )
+        };
+        // SAFETY: The function returns a reference to a file that it opened, or an error.
+        unsafe { Self::just_opened(from_err_ptr(file)?) }
+    }
+
+    fn as_ptr(&self) -> *mut bindings::file {
+        self.0.file.as_ptr()
+    }
+
+    /// A reference to the file, to be put with `fput()`.
+    pub(in crate::kernel_next) fn to_raw(&self) -> NonNull<bindings::file> {
+        ARef::into_raw(self.0.file.clone()).cast()
+    }
+
+    /// The file's inode. Does not sleep.
+    #[inline]
+    pub(crate) fn inode(&self) -> &Inode {
+        // SAFETY: The file is valid, and keeps its inode and the mount, which has the superblock
+        // active.
+        unsafe { Inode::from_raw(bindings::file_inode(self.as_ptr())) }
+    }
+
+    /// The file's dentry. Does not sleep.
+    #[inline]
+    pub(crate) fn dentry(&self) -> &Dentry {
+        // SAFETY: The file is valid, and keeps its path, whose mount has the superblock active.
+        unsafe { Dentry::from_raw((*self.as_ptr()).__bindgen_anon_1.f_path.dentry) }
+    }
+
+    /// Writes the file's data out and waits for that. What describes the file, as its size, may yet
+    /// have to be written.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` or `ENOSPC` if data was lost.
+    pub(crate) fn write_and_wait(&self) -> Result {
+        // SAFETY: The file is valid, and keeps its mapping. The caller may sleep.
+        to_result(unsafe {
+            bindings::filemap_write_and_wait_range((*self.as_ptr()).f_mapping, 0, i64::MAX)
+        })
+    }
+
+    /// Checks that nothing that was written to the page cache was lost on its way to the disk since
+    /// the file was opened, or [`Self::forget_write_errors`] was called last. An error that nobody
+    /// had taken note of when the file was opened counts, too. Does not sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` or `ENOSPC` if something was.
+    pub(crate) fn check_write_errors(&self) -> Result {
+        let since = self.0.errors_since.load(Relaxed);
+        // SAFETY: The file is valid, and keeps its mapping.
+        to_result(unsafe { bindings::filemap_check_wb_err((*self.as_ptr()).f_mapping, since) })
+    }
+
+    /// Takes note of all errors until now, for all clones. Does not sleep.
+    pub(crate) fn forget_write_errors(&self) {
+        let mut since = self.0.errors_since.load(Relaxed);
+        // An error that nobody took note of would be seen by the next who opens the file, too; this
+        // marks it.
+        // SAFETY: The file is valid, and keeps its mapping. The function is atomic.
+        unsafe {
+            bindings::errseq_check_and_advance(
+                core::ptr::addr_of_mut!((*(*self.as_ptr()).f_mapping).wb_err),
+                &mut since,
+            )
+        };
+        self.0.errors_since.store(since, Relaxed);
+    }
+
+    /// Sets the size in bytes, as `truncate(2)`: what is new is a hole. Gets write access to the
+    /// mount, so the task must not have it. The task's credentials decide, not those of the file.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the size is negative, `EFBIG` if the file may not be so large; what truncating
+    /// says.
+    pub(crate) fn truncate(&self, size: i64) -> Result {
+        // SAFETY: The file is valid, and keeps its path.
+        let path = unsafe { core::ptr::addr_of!((*self.as_ptr()).__bindgen_anon_1.f_path) };
+        if size < 0 {
+            return Err(EINVAL);
+        }
+        // SAFETY: The path is valid, its dentry is positive, and the caller may sleep.
+        to_result(unsafe { bindings::vfs_truncate(path, size) })
+    }
+
+    /// Notes that the file is used, for those who go by the time of the last access.
+    pub(crate) fn touch_atime(&self) {
+        // SAFETY: The file is valid, and keeps its path.
+        unsafe {
+            bindings::touch_atime(core::ptr::addr_of!(
+                (*self.as_ptr()).__bindgen_anon_1.f_path
+            ))
+        };
+    }
+
+    /// The offset, in bytes, of the next data or hole at `from` or after it. Also moves the file's
+    /// position there.
+    ///
+    /// # Errors
+    ///
+    /// `ENXIO` if there is none, or if `from` is negative or behind the end; `EINVAL` if the file
+    /// system cannot tell; `ESPIPE` if the file has no positions.
+    pub(crate) fn seek(&self, from: i64, what: Seek) -> Result<i64> {
+        let whence = match what {
+            Seek::Data => bindings::SEEK_DATA,
+            Seek::Hole => bindings::SEEK_HOLE,
+        };
+        let _lock = PositionLock::new(self);
+        // SAFETY: The file is valid, the lock of its position is held, and the caller may sleep.
+        // CAST: 3 or 4.
+        let ret = unsafe { bindings::vfs_llseek(self.as_ptr(), from, whence as c_int) };
+        // CAST: Negative values are error numbers, which fit.
+        to_result(ret.min(0) as c_int)?;
+        Ok(ret)
+    }
+
+    /// Writes what `from` has to the offset `pos`, in bytes, through the page cache. Returns how
+    /// many bytes were written, which may be less. Gets write access to the mount, so the task must
+    /// not have it.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `pos` is negative; what writing says.
+    pub(crate) fn write(&self, mut pos: i64, from: &mut IovIterSource<'_>) -> Result<usize> {
+        // SAFETY: The file is valid and by its invariant can be written to; the iterator is a valid
+        // source, `pos` may be written to, and the caller may sleep.
+        let ret = unsafe { bindings::vfs_iter_write(self.as_ptr(), from.as_raw(), &mut pos, 0) };
+        // CAST: Negative values are error numbers, which fit.
+        to_result(ret.min(0) as c_int)?;
+        Ok(ret.unsigned_abs())
+    }
+
+    fn mode_has(&self, mode: bindings::fmode_t) -> bool {
+        // SAFETY: The file is valid, and its mode does not change.
+        unsafe { (*self.as_ptr()).f_mode & mode != 0 }
+    }
+
+    /// Reads what the page cache has of the file from the offset `pos`, in bytes, without waiting
+    /// for a disk. Returns how many bytes that was; `to` goes on after them. An error of the file
+    /// is nothing read. Does not sleep for longer than it takes to lock what is in memory.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if `to` went on otherwise.
+    pub(crate) fn read_cached(&self, pos: i64, to: &mut KernelIter) -> Result<usize> {
+        if !self.mode_has(bindings::FMODE_NOWAIT) {
+            return Ok(0);
+        }
+        let before = to.len();
+        let mut iocb = bindings::kiocb {
+            ki_filp: self.as_ptr(),
+            ki_pos: pos,
+            // CAST: Flags fit.
+            ki_flags: bindings::IOCB_NOWAIT | bindings::IOCB_NOIO as c_int,
+            ..Default::default()
+        };
+        // SAFETY: The file, the request and the iterator, a destination, are valid. Without a
+        // completion function the request is done when the function returns. By its invariant the
+        // file can be read from; the function checks the position.
+        let ret = unsafe { bindings::vfs_iocb_iter_read(self.as_ptr(), &mut iocb, to.as_raw()) };
+        // An error, like EAGAIN, is as good as nothing: whoever goes on will see it again.
+        let read = usize::try_from(ret).unwrap_or(0);
+        if before - to.len() == read {
+            Ok(read)
+        } else {
+            Err(EIO)
+        }
+    }
+
+    /// Reads from the offset `pos`, in bytes, without going through the page cache where the file
+    /// system can do that. What is left of the destination behind the end of the file may have been
+    /// overwritten.
+    ///
+    /// `done` is called exactly once, with the number of bytes that were read or the error. That
+    /// may be before this function returns, and in any context, also in an interrupt: neither
+    /// `done` nor the drop of what it owns may sleep. It is called when the kernel is done with the
+    /// memory of `to`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, without `done` having been called; it is given back. All others go to `done`.
+    pub(crate) fn read_direct<F>(
+        self,
+        pos: i64,
+        to: KernelIter,
+        done: F,
+    ) -> core::result::Result<(), (Error, F)>
+    where
+        F: FnOnce(Result<usize>) + Send + 'static,
+    {
+        let mut flags = 0;
+        if self.mode_has(bindings::FMODE_CAN_ODIRECT) {
+            // CAST: Flags fit.
+            flags |= bindings::IOCB_DIRECT as c_int;
+        }
+        let Ok(this) = KBox::<DirectRead<F>>::new_uninit(GFP_KERNEL) else {
+            return Err((ENOMEM, done));
+        };
+        let raw = self.as_ptr();
+        let this = KBox::into_raw(KBox::write(
+            this,
+            DirectRead {
+                iocb: bindings::kiocb {
+                    ki_filp: raw,
+                    ki_pos: pos,
+                    ki_complete: Some(DirectRead::<F>::complete),
+                    ki_flags: flags,
+                    // SAFETY: No preconditions.
+                    ki_ioprio: unsafe { bindings::get_current_ioprio() },
+                    ..Default::default()
+                },
+                refs: Refcount::new(2),
+                _file: self,
+                to,
+                done: Some(done),
+            },
+        ));
+        // SAFETY: The request owns a reference to the file and the iterator, a destination that is
+        // not user memory; they and the request live until its last reference is put: the
+        // submitter's is, below. The caller may sleep. By its invariant the file can be read from;
+        // the function checks the position.
+        let ret = unsafe {
+            bindings::vfs_iocb_iter_read(
+                raw,
+                core::ptr::addr_of_mut!((*this).iocb),
+                (*this).to.as_raw(),
+            )
+        };
+        // CAST: An error number.
+        if ret != -(bindings::EIOCBQUEUED as isize) {
+            // SAFETY: It was not queued, so this is the only completion, and has its reference.
+            unsafe { DirectRead::finish(this, ret) };
+        }
+        // SAFETY: The submitter's reference.
+        unsafe { DirectRead::put(this) };
+        Ok(())
+    }
+}
+
+/// Keeps others from using a file's position.
+///
+/// # Invariants
+///
+/// The task has the lock of the position, if the file has one.
+struct PositionLock<'a> {
+    file: &'a KernelFile,
+    _task: NotThreadSafe,
+}
+
+impl<'a> PositionLock<'a> {
+    fn new(file: &'a KernelFile) -> Self {
+        if let Some(lock) = Self::lock(file) {
+            // A system call that uses this file may have the lock of its own file, which lock
+            // checking takes for the same: hence the subclass.
+            // SAFETY: The lock is valid for as long as the file, and the caller may sleep.
+            unsafe { bindings::mutex_lock_nested(lock, 1) };
+        }
+        // INVARIANT: Just locked.
+        PositionLock {
+            file,
+            _task: NotThreadSafe,
+        }
+    }
+
+    /// The lock; only regular files and directories have one.
+    fn lock(file: &KernelFile) -> Option<*mut bindings::mutex> {
+        // SAFETY: The file is valid; this is not a read.
+        file.mode_has(bindings::FMODE_ATOMIC_POS).then(|| unsafe {
+            core::ptr::addr_of_mut!((*file.as_ptr()).__bindgen_anon_2.f_pos_lock)
+        })
+    }
+}
+
+impl Drop for PositionLock<'_> {
+    fn drop(&mut self) {
+        if let Some(lock) = Self::lock(self.file) {
+            // SAFETY: By the invariant this task locked it.
+            unsafe { bindings::mutex_unlock(lock) };
+        }
+    }
+}
+
+/// A read under way. It is only handled by pointers: the kernel has one to `iocb`.
+///
+/// # Invariants
+///
+/// - `iocb` is the first member, so that a pointer to it is one to the whole.
+/// - `refs` counts those who may use this: it is freed with the last of them.
+/// - `done` is only touched by the completion, `to` by nobody but the kernel.
+#[repr(C)]
+struct DirectRead<F> {
+    iocb: bindings::kiocb,
+    /// One for whoever submits, one for the completion: what is submitted may be complete, and
+    /// freed, before the function that submitted it returns.
+    refs: Refcount,
+    /// Keeps the file that `iocb` is for.
+    _file: KernelFile,
+    to: KernelIter,
+    done: Option<F>,
+}
+
+impl<F: FnOnce(Result<usize>) + Send> DirectRead<F> {
+    /// # Safety
+    ///
+    /// `this` must come from [`KernelFile::read_direct`], and the caller must own one of its two
+    /// references, which it gives up.
+    unsafe fn put(this: *mut Self) {
+        // SAFETY: The caller's reference keeps it valid.
+        if unsafe { (*this).refs.dec_and_test() } {
+            // SAFETY: It came from `KBox::into_raw`, and as this was the last reference nobody uses
+            // it any more.
+            drop(unsafe { KBox::from_raw(this) });
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::put`]; and only once, by whoever completes the request.
+    unsafe fn finish(this: *mut Self, ret: isize) {
+        // Nobody can restart the system call: other parts of it may be under way.
+        let restart = [
+            ERESTARTSYS,
+            ERESTARTNOINTR,
+            ERESTARTNOHAND,
+            ERESTART_RESTARTBLOCK,
+        ];
+        let ret = match restart.iter().any(|e| e.to_errno() as isize == ret) {
+            true => EINTR.to_errno() as isize,
+            false => ret,
+        };
+        // SAFETY: The reference keeps it valid, and only the completion, which happens once,
+        // touches this member.
+        let done = unsafe { (*this).done.take() };
+        // CAST: Negative values are error numbers, which fit.
+        let result = to_result(ret.min(0) as c_int).map(|()| ret.unsigned_abs());
+        // SAFETY: As the caller guarantees.
+        unsafe { Self::put(this) };
+        if let Some(done) = done {
+            done(result);
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `iocb` must be a request that [`KernelFile::read_direct`] submitted, and this its only
+    /// completion.
+    unsafe extern "C" fn complete(iocb: *mut bindings::kiocb, ret: c_long) {
+        // SAFETY: By the invariant of the type it is also a pointer to the whole, which comes from
+        // `KernelFile::read_direct`. The completion, which this is, owns a reference.
+        unsafe { Self::finish(iocb.cast(), ret) };
+    }
+}
+
+#[kunit_tests(rust_kernel_file)]
+mod tests {
+    use super::*;
+    use crate::kernel_next::{
+        cred::NewCredential,
+        fs::{
+            namei::{
+                lookup_positive,
+                Creating,
+                Removing, //
+            },
+            path::Path, //
+        },
+        kunit::{
+            scratch,
+            support::{
+                Count,
+                Memory, //
+            }, //
+        },
+        sync::completion::Completion, //
+    };
+
+    const BLOCK: usize = 4096;
+
+    fn dir() -> Result<Path> {
+        scratch::dir(b"kunit-kernel-file")
+    }
+
+    fn file() -> Result<KernelFile> {
+        file_in(&dir()?)
+    }
+
+    fn file_in(dir: &Path) -> Result<KernelFile> {
+        let write = dir.mount.want_write()?;
+        KernelFile::tmpfile(&write, &dir.dentry, &NewCredential::kernel()?.commit())
+    }
+
+    fn fill(file: &KernelFile, pos: i64, len: usize, byte: u8) -> Result<usize> {
+        let mut memory = Memory::new(len, byte)?;
+        let mut raw = memory.iter(bindings::ITER_SOURCE);
+        // SAFETY: The iterator is a source, and valid for the call.
+        file.write(pos, unsafe { IovIterSource::from_raw(&mut raw) })
+    }
+
+    fn dest(memory: &mut Memory) -> Result<KernelIter> {
+        let raw = memory.iter(bindings::ITER_DEST);
+        // SAFETY: The tests keep the memory, and let it be, until the copy is gone.
+        unsafe { KernelIter::copy_of(&raw) }
+    }
+
+    #[pin_data]
+    struct Outcome {
+        #[pin]
+        over: Completion,
+        /// How often it was told.
+        told: Count,
+        ret: Atomic<i64>,
+    }
+
+    /// Reads directly; returns what was told, or an error if that was not once.
+    fn direct(file: &KernelFile, pos: i64, memory: &mut Memory) -> Result<i64> {
+        let told = Count::new()?;
+        let dropped = Count::new()?;
+        let counted = told.clone();
+        let new = pin_init!(Outcome {
+            over <- Completion::new(),
+            told: counted,
+            ret: Atomic::new(0),
+        });
+        let outcome = Arc::pin_init(new, GFP_KERNEL)?;
+        let to = dest(memory)?;
+        let theirs = (outcome.clone(), dropped.on_drop());
+        let done = move |ret: Result<usize>| {
+            let (outcome, _dropped) = &theirs;
+            let ret = ret.map_or_else(|e| i64::from(e.to_errno()), |len| len as i64);
+            outcome.ret.store(ret, Relaxed);
+            outcome.told.add();
+            outcome.over.complete_all();
+        };
+        file.clone()
+            .read_direct(pos, to, done)
+            .map_err(|(e, _)| e)?;
+        // The memory is in use until then.
+        let timeout = kernel::time::msecs_to_jiffies(60_000);
+        if outcome
+            .over
+            .wait_for_completion_killable_timeout(timeout)?
+            .is_none()
+        {
+            return Err(ETIMEDOUT);
+        }
+        if told.get() != 1 {
+            return Err(EINVAL);
+        }
+        // What the closure owns goes once, perhaps just after it told.
+        for _ in 0..1000 {
+            if dropped.get() == 1 {
+                return Ok(outcome.ret.load(Relaxed));
+            }
+            kernel::time::delay::fsleep(kernel::time::Delta::from_millis(1));
+        }
+        Err(ETIMEDOUT)
+    }
+
+    #[test]
+    fn tmpfile_is_an_empty_file_without_a_name() -> Result {
+        let file = file()?;
+        assert_eq!(file.inode().size(), 0);
+        assert!(file.dentry().is_regular());
+        assert_eq!(file.seek(0, Seek::Data), Err(ENXIO));
+        assert_eq!(file.seek(0, Seek::Hole), Err(ENXIO));
+        Ok(())
+    }
+
+    #[test]
+    fn tmpfile_needs_a_directory_of_the_mount() -> Result {
+        let dir = dir()?;
+        let other = Path::lookup_dir(c"/")?;
+        let write = dir.mount.want_write()?;
+        let cred = NewCredential::kernel()?.commit();
+        let made = KernelFile::tmpfile(&write, &other.dentry, &cred);
+        assert_eq!(made.err(), Some(ENOTDIR));
+        let leaf = KernelFile::tmpfile(&write, &dir.dentry, &cred)?;
+        let made = KernelFile::tmpfile(&write, leaf.dentry(), &cred);
+        assert_eq!(made.err(), Some(ENOTDIR));
+        Ok(())
+    }
+
+    #[test]
+    fn open_is_for_regular_files_of_the_mount() -> Result {
+        let dir = dir()?;
+        let other = Path::lookup_dir(c"/")?;
+        let cred = NewCredential::kernel()?.commit();
+        assert_eq!(
+            KernelFile::open(&dir.mount, &dir.dentry, &cred).err(),
+            Some(EINVAL)
+        );
+        let made = file()?;
+        fill(&made, 0, 5, b'x')?;
+        let write = dir.mount.want_write()?;
+        Creating::start(&dir.dentry, b"open", &write)?.link(&made)?;
+        let named = lookup_positive(&dir.dentry, b"open")?;
+        let opened = KernelFile::open(&dir.mount, &named, &cred)?;
+        assert!(core::ptr::eq(opened.inode(), made.inode()));
+        assert_eq!(opened.inode().size(), 5);
+        assert!(core::ptr::eq(opened.0.file.cred().as_ptr(), cred.as_ptr()));
+        assert_eq!(
+            KernelFile::open(&other.mount, &named, &cred).err(),
+            Some(EINVAL)
+        );
+        Removing::start(&dir.dentry, b"open", &write)?.unlink()?;
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() -> Result {
+        let file = file()?;
+        assert_eq!(fill(&file, 0, BLOCK, b'a'), Ok(BLOCK));
+        // A hole, then data.
+        assert_eq!(fill(&file, 2 * BLOCK as i64, BLOCK, b'c'), Ok(BLOCK));
+        assert_eq!(file.inode().size(), 3 * BLOCK as i64);
+        file.write_and_wait()?;
+        let mut memory = Memory::new(4 * BLOCK, b'?')?;
+        assert_eq!(direct(&file, 0, &mut memory), Ok(3 * BLOCK as i64));
+        let is = |at: usize, expected: u8| {
+            let block = &memory.bytes()[at * BLOCK..][..BLOCK];
+            block.iter().all(|byte| *byte == expected)
+        };
+        assert!(is(0, b'a'));
+        assert!(is(1, 0));
+        assert!(is(2, b'c'));
+        Ok(())
+    }
+
+    #[test]
+    fn direct_read_at_the_end_is_empty() -> Result {
+        let file = file()?;
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        assert_eq!(direct(&file, 0, &mut memory), Ok(0));
+        fill(&file, 0, BLOCK, b'a')?;
+        file.write_and_wait()?;
+        assert_eq!(direct(&file, BLOCK as i64, &mut memory), Ok(0));
+        assert!(memory.bytes().iter().all(|byte| *byte == b'?'));
+        Ok(())
+    }
+
+    #[test]
+    fn direct_read_from_before_the_start_tells_the_error() -> Result {
+        let file = file()?;
+        fill(&file, 0, BLOCK, b'a')?;
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        assert_eq!(
+            direct(&file, -1, &mut memory),
+            Ok(i64::from(EINVAL.to_errno()))
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn direct_read_of_a_disk() -> Result {
+        let dir = scratch::dir_on_disk(b"kunit-kernel-file")?;
+        let file = file_in(&dir)?;
+        fill(&file, 0, BLOCK, b'a')?;
+        fill(&file, 2 * BLOCK as i64, BLOCK, b'c')?;
+        file.write_and_wait()?;
+        let mut memory = Memory::new(4 * BLOCK, b'?')?;
+        assert_eq!(direct(&file, 0, &mut memory), Ok(3 * BLOCK as i64));
+        assert!(memory.bytes()[..BLOCK].iter().all(|byte| *byte == b'a'));
+        assert!(memory.bytes()[2 * BLOCK..3 * BLOCK]
+            .iter()
+            .all(|byte| *byte == b'c'));
+        Ok(())
+    }
+
+    #[test]
+    fn direct_read_keeps_the_file() -> Result {
+        let file = file()?;
+        fill(&file, 0, BLOCK, b'a')?;
+        file.write_and_wait()?;
+        let told = Count::new()?;
+        let theirs = told.clone();
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        let done = move |_: Result<usize>| theirs.add();
+        let to = dest(&mut memory)?;
+        // The only reference goes with the read.
+        file.read_direct(0, to, done).map_err(|(e, _)| e)?;
+        for _ in 0..20_000 {
+            if told.get() != 0 {
+                break;
+            }
+            kernel::time::delay::fsleep(kernel::time::Delta::from_millis(1));
+        }
+        assert_eq!(told.get(), 1);
+        assert!(memory.bytes().iter().all(|byte| *byte == b'a'));
+        Ok(())
+    }
+
+    #[test]
+    fn page_cache_gives_what_it_has() -> Result {
+        // Files of a tmpfs cannot be read without waiting.
+        let dir = scratch::dir_on_disk(b"kunit-kernel-file")?;
+        let file = file_in(&dir)?;
+        fill(&file, 0, 100, b'a')?;
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        let mut to = dest(&mut memory)?;
+        assert_eq!(file.read_cached(0, &mut to), Ok(100));
+        assert_eq!(to.len(), BLOCK - 100);
+        assert_eq!(file.read_cached(100, &mut to), Ok(0));
+        assert!(memory.bytes()[..100].iter().all(|byte| *byte == b'a'));
+        assert!(memory.bytes()[100..].iter().all(|byte| *byte == b'?'));
+        Ok(())
+    }
+
+    #[test]
+    fn page_cache_does_not_go_to_the_disk() -> Result {
+        let file = file()?;
+        // Nothing was ever read or written there.
+        file.truncate(4 * BLOCK as i64)?;
+        assert_eq!(file.inode().size(), 4 * BLOCK as i64);
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        let mut to = dest(&mut memory)?;
+        assert_eq!(file.read_cached(0, &mut to), Ok(0));
+        assert_eq!(to.len(), BLOCK);
+        assert!(memory.bytes().iter().all(|byte| *byte == b'?'));
+        Ok(())
+    }
+
+    #[test]
+    fn seek_tells_data_from_holes() -> Result {
+        let file = file()?;
+        file.truncate(8 * BLOCK as i64)?;
+        fill(&file, 4 * BLOCK as i64, BLOCK, b'd')?;
+        file.write_and_wait()?;
+        let block = BLOCK as i64;
+        assert_eq!(file.seek(0, Seek::Data), Ok(4 * block));
+        assert_eq!(file.seek(0, Seek::Hole), Ok(0));
+        assert_eq!(file.seek(4 * block, Seek::Hole), Ok(5 * block));
+        assert_eq!(file.seek(5 * block, Seek::Data), Err(ENXIO));
+        assert_eq!(file.seek(8 * block, Seek::Hole), Err(ENXIO));
+        Ok(())
+    }
+
+    #[test]
+    fn truncate_cuts_and_extends() -> Result {
+        let file = file()?;
+        fill(&file, 0, 2 * BLOCK, b'a')?;
+        file.truncate(1)?;
+        assert_eq!(file.inode().size(), 1);
+        file.truncate(BLOCK as i64)?;
+        file.write_and_wait()?;
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        assert_eq!(direct(&file, 0, &mut memory), Ok(BLOCK as i64));
+        assert_eq!(memory.bytes()[0], b'a');
+        assert!(memory.bytes()[1..].iter().all(|byte| *byte == 0));
+        assert_eq!(file.truncate(-1), Err(EINVAL));
+        Ok(())
+    }
+
+    #[test]
+    fn write_errors_since_a_moment_are_told() -> Result {
+        let file = file()?;
+        let again = || {
+            let mount = dir()?.mount;
+            KernelFile::open(&mount, file.dentry(), &NewCredential::kernel()?.commit())
+        };
+        assert_eq!(file.check_write_errors(), Ok(()));
+        // SAFETY: The file is valid, and keeps its mapping.
+        let fail = || unsafe {
+            bindings::__filemap_set_wb_err((*file.as_ptr()).f_mapping, EIO.to_errno());
+        };
+        for _ in 0..2 {
+            fail();
+            assert_eq!(file.check_write_errors(), Err(EIO));
+            // Until it is taken note of, which a clone may do.
+            assert_eq!(file.check_write_errors(), Err(EIO));
+            file.clone().forget_write_errors();
+            assert_eq!(file.check_write_errors(), Ok(()));
+        }
+        // What is known to nobody is not lost to those who come later.
+        fail();
+        let late = again()?;
+        assert_eq!(late.check_write_errors(), Err(EIO));
+        late.forget_write_errors();
+        assert_eq!(late.check_write_errors(), Ok(()));
+        assert_eq!(again()?.check_write_errors(), Ok(()));
+        // Each takes note for himself.
+        assert_eq!(file.check_write_errors(), Err(EIO));
+        Ok(())
+    }
+}
