@@ -52,8 +52,7 @@
 #include <linux/refcount.h>
 #include <linux/spinlock.h>
 
-/* "odfs" */
-#define ODFS_SUPER_MAGIC	0x6f646673
+#define ODFS_SUPER_MAGIC	0x6f646673	/* "odfs" */
 
 /*
  * A cache file is extended to a multiple of this and EROFS reads whole blocks,
