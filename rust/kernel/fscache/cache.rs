@@ -299,8 +299,8 @@ impl<B: Backend> Private<B> {
         B::withdraw_cookie(object, cookie);
         // SAFETY: The object is still counted.
         let node = unsafe { (*this).cookies.lock().remove_node(&address(cookie)) };
-        // Not under the lock: dropping a reference may sleep.
-        drop(node);
+        // Not under the lock: dropping a reference may sleep. First the node, then what was in it.
+        drop(node.map(RBTreeNode::to_key_value));
     }
 
     /// Starts to withdraw the first cookie with an object whose address is `from` or larger.
@@ -330,6 +330,7 @@ impl<B: Backend> Private<B> {
 /// # Invariants
 ///
 /// The cache is valid, and counts this as it counts objects.
+#[must_use = "the cache does not wait for what is dropped"]
 pub(in crate::kernel_next) struct Counted(NonNull<bindings::fscache_cache>);
 
 // SAFETY: A cache may be used by any task.
