@@ -13,7 +13,7 @@
 
 use crate::{
     kernel_next::{
-        fs::kernel_file::KernelFile,
+        fs::kernel_file::FileRead,
         netfs::CacheRead,
         sched::nofs, //
     },
@@ -51,7 +51,7 @@ fn bytes(blocks: &Range<u64>) -> (u64, u64) {
 /// the read belongs to does.
 pub(crate) struct Reader {
     object: Arc<Object>,
-    file: KernelFile,
+    file: FileRead,
     /// The size of the object in bytes.
     size: u64,
     /// How often data had been lost when this looked for what is there.
@@ -64,7 +64,7 @@ impl Reader {
     pub(crate) fn new(attachment: &Attachment) -> Self {
         Reader {
             object: attachment.object().clone(),
-            file: attachment.file().clone(),
+            file: attachment.file().clone().begin_read(),
             size: attachment.size(),
             losses: 0,
             again: false,
@@ -82,9 +82,10 @@ impl Reader {
     /// Reads what is there, or asks for what is not. `asked` is what the daemon was asked for.
     fn go_on(mut self, pos: u64, mut read: CacheRead, asked: Option<u64>) {
         self.losses = self.object.losses();
-        // What was to be on the disk and is not must not be read as the hole it left. Before the
-        // map is asked: once that has forgotten what was lost, it is no error any more.
-        if self.file.check_write_errors().is_err() {
+        // What was to be on the disk and is not must not be read as the hole it left. Begins before
+        // the map is asked: once that has forgotten what was lost, it is no error any more.
+        self.file.begin_again();
+        if self.file.check().is_err() {
             return self.read_again(pos, read);
         }
         // CAST: A length in memory.
@@ -120,7 +121,7 @@ impl Reader {
 
     fn submit_direct(self, pos: u64, mut read: CacheRead) {
         let end = (pos + read.len() as u64).min(presence::blocks(self.size) * BLOCK_SIZE);
-        if self.object.was_lost(&self.file, pos..end) {
+        if self.object.was_lost(self.file.file(), pos..end) {
             return self.read_again(pos, read);
         }
         let Reader { object, file, .. } = self;
@@ -132,7 +133,7 @@ impl Reader {
     fn read_again(mut self, pos: u64, read: CacheRead) {
         let forgotten = match core::mem::replace(&mut self.again, true) {
             true => Err(EIO),
-            false => self.object.forget(&self.file, self.size, self.losses),
+            false => self.object.forget(self.file.file(), self.size, self.losses),
         };
         match forgotten {
             Ok(()) => self.go_on(pos, read, None),

@@ -12,6 +12,7 @@
 #include <linux/fs_struct.h>
 #include <linux/mman.h>
 #include <linux/mount.h>
+#include <linux/pagemap.h>
 #include <linux/pid.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
@@ -147,6 +148,11 @@ __rust_helper int rust_helper_kunit_i_count(const struct inode *inode)
 __rust_helper bool rust_helper_kunit_inode_is_locked(struct inode *inode)
 {
 	return inode_is_locked(inode);
+}
+
+__rust_helper void rust_helper_kunit_mapping_set_error(struct address_space *mapping, int error)
+{
+	mapping_set_error(mapping, error);
 }
 
 __rust_helper long rust_helper_kunit_cred_usage(const struct cred *cred)

@@ -13,12 +13,12 @@
 //!
 //! ```
 //! use kernel::{
-//!     fs::kernel_file::KernelFile,
+//!     fs::kernel_file::FileRead,
 //!     netfs::CacheRead,
 //!     prelude::*, //
 //! };
 //!
-//! fn read(file: KernelFile, pos: i64, mut read: CacheRead) {
+//! fn read(file: FileRead, pos: i64, mut read: CacheRead) {
 //!     // What is in memory first.
 //!     match read.read_cached(&file, pos) {
 //!         Err(e) => read.fail(e),
@@ -33,7 +33,7 @@ use crate::{
     bindings,
     kernel_next::{
         compat::ENOBUFS,
-        fs::kernel_file::KernelFile,
+        fs::kernel_file::FileRead,
         fscache::{
             stats,
             Backend,
@@ -172,21 +172,21 @@ impl CacheRead {
         self.to.is_empty()
     }
 
-    /// Takes what the page cache of `file` has at `pos`, in bytes, without waiting for a disk, and
-    /// returns how many bytes that was.
+    /// Takes what the page cache has of the file at `pos`, in bytes, without waiting for a disk,
+    /// and returns how many bytes that was.
     ///
     /// # Errors
     ///
-    /// `EIO` if the file system says one thing and does another.
-    pub(crate) fn read_cached(&mut self, file: &KernelFile, pos: i64) -> Result<usize> {
+    /// Those of [`FileRead::read_cached`].
+    pub(crate) fn read_cached(&mut self, file: &FileRead, pos: i64) -> Result<usize> {
         let len = file.read_cached(pos, &mut self.to)?;
         self.before += len;
         Ok(len)
     }
 
-    /// Reads the rest from `file` at `pos`, in bytes, past the page cache if it can, and ends the
+    /// Reads the rest from the file at `pos`, in bytes, past the page cache if it can, and ends the
     /// request. May sleep, and may return before the request has ended.
-    pub(crate) fn read_direct(self, file: KernelFile, pos: i64) {
+    pub(crate) fn read_direct(self, file: FileRead, pos: i64) {
         let CacheRead { to, before, done } = self;
         let end = move |ret: Result<usize>| done.done(ret.map(|len| before + len));
         if let Err((e, end)) = file.read_direct(pos, to, end) {

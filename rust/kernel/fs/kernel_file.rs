@@ -68,7 +68,11 @@ use kernel::{
     sync::{
         aref::ARef,
         atomic::{
-            ordering::Relaxed,
+            ordering::{
+                Acquire,
+                Relaxed,
+                Release, //
+            },
             Atomic, //
         },
         Arc,
@@ -96,7 +100,7 @@ pub(crate) enum Seek {
 /// opened with, not about a task's. So it is no [`File`]: nobody can install it as a file
 /// descriptor.
 ///
-/// A clone is the same open file.
+/// A clone is the same open file. Neither cloning nor dropping one sleeps.
 #[derive(Clone)]
 pub(crate) struct KernelFile(Arc<Opened>);
 
@@ -106,8 +110,8 @@ pub(crate) struct KernelFile(Arc<Opened>);
 /// operations for both that take iterators.
 struct Opened {
     file: ARef<File>,
-    /// A moment in the history of errors in writing the file back. The file has one itself, which
-    /// moves on when the file system writes for a caller, and so may tell one of another's error.
+    /// A moment in the history of errors in writing the file back. The file has one itself, but
+    /// that moves on when a write syncs the file, and only this one's writer is told then.
     errors_since: Atomic<bindings::errseq_t>,
 }
 
@@ -193,7 +197,8 @@ impl KernelFile {
                 cred.as_ptr(),
             )
         };
-        // SAFETY: The function returns a reference to a file that it opened, or an error.
+        // SAFETY: The function returns a reference to a file that it opened with these flags, a
+        // regular one by `mode`, or an error.
         unsafe { Self::just_opened(from_err_ptr(file)?) }
     }
 
@@ -202,6 +207,7 @@ impl KernelFile {
     }
 
     /// A reference to the file, to be put with `fput()`.
+    #[must_use = "the reference has to be put"]
     pub(in crate::kernel_next) fn to_raw(&self) -> NonNull<bindings::file> {
         ARef::into_raw(self.0.file.clone()).cast()
     }
@@ -226,7 +232,7 @@ impl KernelFile {
     ///
     /// # Errors
     ///
-    /// `EIO` or `ENOSPC` if data was lost.
+    /// `EIO` or `ENOSPC` if data was lost, now or since somebody was told of that last.
     pub(crate) fn write_and_wait(&self) -> Result {
         // SAFETY: The file is valid, and keeps its mapping. The caller may sleep.
         to_result(unsafe {
@@ -242,12 +248,18 @@ impl KernelFile {
     ///
     /// `EIO` or `ENOSPC` if something was.
     pub(crate) fn check_write_errors(&self) -> Result {
-        let since = self.0.errors_since.load(Relaxed);
+        self.check_write_errors_since(self.0.errors_since.load(Acquire))
+    }
+
+    fn check_write_errors_since(&self, since: bindings::errseq_t) -> Result {
         // SAFETY: The file is valid, and keeps its mapping.
         to_result(unsafe { bindings::filemap_check_wb_err((*self.as_ptr()).f_mapping, since) })
     }
 
-    /// Takes note of all errors until now, for all clones. Does not sleep.
+    /// Takes note of all errors until now, for all clones and for reads that begin later. Whoever
+    /// does not see the errors any more sees what the caller did before. Does not sleep.
+    ///
+    /// Of two callers at once, the one may have the other's errors reported again.
     pub(crate) fn forget_write_errors(&self) {
         let mut since = self.0.errors_since.load(Relaxed);
         // An error that nobody took note of would be seen by the next who opens the file, too; this
@@ -259,7 +271,7 @@ impl KernelFile {
                 &mut since,
             )
         };
-        self.0.errors_since.store(since, Relaxed);
+        self.0.errors_since.store(since, Release);
     }
 
     /// Sets the size in bytes, as `truncate(2)`: what is new is a hole. Gets write access to the
@@ -331,20 +343,63 @@ impl KernelFile {
         unsafe { (*self.as_ptr()).f_mode & mode != 0 }
     }
 
+    /// Begins a read. Comes before it is found out what there is to be read. Does not sleep.
+    pub(crate) fn begin_read(self) -> FileRead {
+        FileRead {
+            errors_since: self.0.errors_since.load(Acquire),
+            file: self,
+        }
+    }
+}
+
+/// A read of a file. What it finds is what was written to the page cache, whatever comes of writing
+/// that back while the read is under way.
+#[must_use]
+pub(crate) struct FileRead {
+    file: KernelFile,
+    /// That of the file when the read began: others may take note of an error that this one has to
+    /// know of.
+    errors_since: bindings::errseq_t,
+}
+
+impl FileRead {
+    /// What is read.
+    #[inline]
+    pub(crate) fn file(&self) -> &KernelFile {
+        &self.file
+    }
+
+    /// Begins anew: comes before it is found out once more what there is to be read. Does not
+    /// sleep.
+    pub(crate) fn begin_again(&mut self) {
+        self.errors_since = self.file.0.errors_since.load(Acquire);
+    }
+
+    /// As [`KernelFile::check_write_errors`], but an error that was taken note of after the read
+    /// began is one still. Does not sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` or `ENOSPC` if something was lost.
+    pub(crate) fn check(&self) -> Result {
+        self.file.check_write_errors_since(self.errors_since)
+    }
+
     /// Reads what the page cache has of the file from the offset `pos`, in bytes, without waiting
     /// for a disk. Returns how many bytes that was; `to` goes on after them. An error of the file
     /// is nothing read. Does not sleep for longer than it takes to lock what is in memory.
     ///
     /// # Errors
     ///
-    /// `EIO` if `to` went on otherwise.
+    /// `EIO` if `to` went on otherwise, or if [`Self::check`] fails after it was read.
     pub(crate) fn read_cached(&self, pos: i64, to: &mut KernelIter) -> Result<usize> {
-        if !self.mode_has(bindings::FMODE_NOWAIT) {
+        let file = &self.file;
+        if !file.mode_has(bindings::FMODE_NOWAIT) {
             return Ok(0);
         }
         let before = to.len();
         let mut iocb = bindings::kiocb {
-            ki_filp: self.as_ptr(),
+            ki_filp: file.as_ptr(),
             ki_pos: pos,
             // CAST: Flags fit.
             ki_flags: bindings::IOCB_NOWAIT | bindings::IOCB_NOIO as c_int,
@@ -353,14 +408,35 @@ impl KernelFile {
         // SAFETY: The file, the request and the iterator, a destination, are valid. Without a
         // completion function the request is done when the function returns. By its invariant the
         // file can be read from; the function checks the position.
-        let ret = unsafe { bindings::vfs_iocb_iter_read(self.as_ptr(), &mut iocb, to.as_raw()) };
+        let ret = unsafe { bindings::vfs_iocb_iter_read(file.as_ptr(), &mut iocb, to.as_raw()) };
         // An error, like EAGAIN, is as good as nothing: whoever goes on will see it again.
         let read = usize::try_from(ret).unwrap_or(0);
+        // What could not be written may have been read from the disk again.
+        self.check().map_err(|_| EIO)?;
         if before - to.len() == read {
             Ok(read)
         } else {
             Err(EIO)
         }
+    }
+
+    /// What is to be told of a direct read that completed with `ret`.
+    fn result(&self, ret: isize) -> Result<usize> {
+        // Nobody can restart the system call: other parts of it may be under way.
+        let restart = [
+            ERESTARTSYS,
+            ERESTARTNOINTR,
+            ERESTARTNOHAND,
+            ERESTART_RESTARTBLOCK,
+        ];
+        if restart.iter().any(|e| e.to_errno() as isize == ret) {
+            return Err(EINTR);
+        }
+        // CAST: Negative values are error numbers, which fit.
+        to_result(ret.min(0) as c_int)?;
+        // What was to be written to the disk and was not is not what was read.
+        self.check().map_err(|_| EIO)?;
+        Ok(ret.unsigned_abs())
     }
 
     /// Reads from the offset `pos`, in bytes, without going through the page cache where the file
@@ -374,7 +450,8 @@ impl KernelFile {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, without `done` having been called; it is given back. All others go to `done`.
+    /// `ENOMEM`, without `done` having been called; it is given back. All others go to `done`, also
+    /// `EIO` if what is on the disk is not all that was written to the page cache.
     pub(crate) fn read_direct<F>(
         self,
         pos: i64,
@@ -385,14 +462,14 @@ impl KernelFile {
         F: FnOnce(Result<usize>) + Send + 'static,
     {
         let mut flags = 0;
-        if self.mode_has(bindings::FMODE_CAN_ODIRECT) {
+        if self.file.mode_has(bindings::FMODE_CAN_ODIRECT) {
             // CAST: Flags fit.
             flags |= bindings::IOCB_DIRECT as c_int;
         }
         let Ok(this) = KBox::<DirectRead<F>>::new_uninit(GFP_KERNEL) else {
             return Err((ENOMEM, done));
         };
-        let raw = self.as_ptr();
+        let raw = self.file.as_ptr();
         let this = KBox::into_raw(KBox::write(
             this,
             DirectRead {
@@ -406,7 +483,7 @@ impl KernelFile {
                     ..Default::default()
                 },
                 refs: Refcount::new(2),
-                _file: self,
+                read: self,
                 to,
                 done: Some(done),
             },
@@ -423,12 +500,20 @@ impl KernelFile {
             )
         };
         // CAST: An error number.
-        if ret != -(bindings::EIOCBQUEUED as isize) {
-            // SAFETY: It was not queued, so this is the only completion, and has its reference.
-            unsafe { DirectRead::finish(this, ret) };
+        if ret == -(bindings::EIOCBQUEUED as isize) {
+            // SAFETY: The submitter's reference.
+            unsafe { DirectRead::put(this) };
+        } else {
+            // SAFETY: It came from `KBox::into_raw`. It was not queued, so it is not used any more.
+            let mut this = unsafe { KBox::from_raw(this) };
+            let done = this.done.take();
+            let result = this.read.result(ret);
+            // Whoever is told may let go of the module's last object.
+            drop(this);
+            if let Some(done) = done {
+                done(result);
+            }
         }
-        // SAFETY: The submitter's reference.
-        unsafe { DirectRead::put(this) };
         Ok(())
     }
 }
@@ -490,7 +575,7 @@ struct DirectRead<F> {
     /// freed, before the function that submitted it returns.
     refs: Refcount,
     /// Keeps the file that `iocb` is for.
-    _file: KernelFile,
+    read: FileRead,
     to: KernelIter,
     done: Option<F>,
 }
@@ -498,7 +583,7 @@ struct DirectRead<F> {
 impl<F: FnOnce(Result<usize>) + Send> DirectRead<F> {
     /// # Safety
     ///
-    /// `this` must come from [`KernelFile::read_direct`], and the caller must own one of its two
+    /// `this` must come from [`FileRead::read_direct`], and the caller must own one of its two
     /// references, which it gives up.
     unsafe fn put(this: *mut Self) {
         // SAFETY: The caller's reference keeps it valid.
@@ -511,39 +596,21 @@ impl<F: FnOnce(Result<usize>) + Send> DirectRead<F> {
 
     /// # Safety
     ///
-    /// As for [`Self::put`]; and only once, by whoever completes the request.
-    unsafe fn finish(this: *mut Self, ret: isize) {
-        // Nobody can restart the system call: other parts of it may be under way.
-        let restart = [
-            ERESTARTSYS,
-            ERESTARTNOINTR,
-            ERESTARTNOHAND,
-            ERESTART_RESTARTBLOCK,
-        ];
-        let ret = match restart.iter().any(|e| e.to_errno() as isize == ret) {
-            true => EINTR.to_errno() as isize,
-            false => ret,
-        };
-        // SAFETY: The reference keeps it valid, and only the completion, which happens once,
-        // touches this member.
+    /// `iocb` must be a request that [`FileRead::read_direct`] submitted, and this its only
+    /// completion.
+    unsafe extern "C" fn complete(iocb: *mut bindings::kiocb, ret: c_long) {
+        let this: *mut Self = iocb.cast();
+        // SAFETY: By the invariant of the type this is a pointer to the whole, and the completion,
+        // which happens once, owns a reference, which keeps it valid. The member does not change.
+        let result = unsafe { (*this).read.result(ret) };
+        // SAFETY: As above; nobody but the completion touches this member.
         let done = unsafe { (*this).done.take() };
-        // CAST: Negative values are error numbers, which fit.
-        let result = to_result(ret.min(0) as c_int).map(|()| ret.unsigned_abs());
-        // SAFETY: As the caller guarantees.
+        // SAFETY: As above; the whole comes from `FileRead::read_direct`. This gives the reference
+        // up.
         unsafe { Self::put(this) };
         if let Some(done) = done {
             done(result);
         }
-    }
-
-    /// # Safety
-    ///
-    /// `iocb` must be a request that [`KernelFile::read_direct`] submitted, and this its only
-    /// completion.
-    unsafe extern "C" fn complete(iocb: *mut bindings::kiocb, ret: c_long) {
-        // SAFETY: By the invariant of the type it is also a pointer to the whole, which comes from
-        // `KernelFile::read_direct`. The completion, which this is, owns a reference.
-        unsafe { Self::finish(iocb.cast(), ret) };
     }
 }
 
@@ -609,6 +676,10 @@ mod tests {
 
     /// Reads directly; returns what was told, or an error if that was not once.
     fn direct(file: &KernelFile, pos: i64, memory: &mut Memory) -> Result<i64> {
+        finish_direct(file.clone().begin_read(), pos, memory)
+    }
+
+    fn finish_direct(read: FileRead, pos: i64, memory: &mut Memory) -> Result<i64> {
         let told = Count::new()?;
         let dropped = Count::new()?;
         let counted = told.clone();
@@ -627,9 +698,7 @@ mod tests {
             outcome.told.add();
             outcome.over.complete_all();
         };
-        file.clone()
-            .read_direct(pos, to, done)
-            .map_err(|(e, _)| e)?;
+        read.read_direct(pos, to, done).map_err(|(e, _)| e)?;
         // The memory is in use until then.
         let timeout = kernel::time::msecs_to_jiffies(60_000);
         if outcome
@@ -773,7 +842,8 @@ mod tests {
         let done = move |_: Result<usize>| theirs.add();
         let to = dest(&mut memory)?;
         // The only reference goes with the read.
-        file.read_direct(0, to, done).map_err(|(e, _)| e)?;
+        let read = file.begin_read();
+        read.read_direct(0, to, done).map_err(|(e, _)| e)?;
         for _ in 0..20_000 {
             if told.get() != 0 {
                 break;
@@ -793,9 +863,9 @@ mod tests {
         fill(&file, 0, 100, b'a')?;
         let mut memory = Memory::new(BLOCK, b'?')?;
         let mut to = dest(&mut memory)?;
-        assert_eq!(file.read_cached(0, &mut to), Ok(100));
+        assert_eq!(file.clone().begin_read().read_cached(0, &mut to), Ok(100));
         assert_eq!(to.len(), BLOCK - 100);
-        assert_eq!(file.read_cached(100, &mut to), Ok(0));
+        assert_eq!(file.clone().begin_read().read_cached(100, &mut to), Ok(0));
         assert!(memory.bytes()[..100].iter().all(|byte| *byte == b'a'));
         assert!(memory.bytes()[100..].iter().all(|byte| *byte == b'?'));
         Ok(())
@@ -809,7 +879,7 @@ mod tests {
         assert_eq!(file.inode().size(), 4 * BLOCK as i64);
         let mut memory = Memory::new(BLOCK, b'?')?;
         let mut to = dest(&mut memory)?;
-        assert_eq!(file.read_cached(0, &mut to), Ok(0));
+        assert_eq!(file.clone().begin_read().read_cached(0, &mut to), Ok(0));
         assert_eq!(to.len(), BLOCK);
         assert!(memory.bytes().iter().all(|byte| *byte == b'?'));
         Ok(())
@@ -866,6 +936,14 @@ mod tests {
             file.clone().forget_write_errors();
             assert_eq!(file.check_write_errors(), Ok(()));
         }
+        // A read that began before knows it still.
+        let mut read = file.clone().begin_read();
+        fail();
+        file.forget_write_errors();
+        assert_eq!(file.check_write_errors(), Ok(()));
+        assert_eq!(read.check(), Err(EIO));
+        read.begin_again();
+        assert_eq!(read.check(), Ok(()));
         // What is known to nobody is not lost to those who come later.
         fail();
         let late = again()?;
@@ -875,6 +953,34 @@ mod tests {
         assert_eq!(again()?.check_write_errors(), Ok(()));
         // Each takes note for himself.
         assert_eq!(file.check_write_errors(), Err(EIO));
+        Ok(())
+    }
+
+    /// What a failure to write `file` back leaves behind, all of it.
+    fn set_error(file: &KernelFile) {
+        // SAFETY: The file is valid, and keeps its mapping.
+        unsafe {
+            bindings::kunit_mapping_set_error((*file.as_ptr()).f_mapping, EIO.to_errno());
+        }
+    }
+
+    #[test]
+    fn reads_fail_that_began_before_data_was_lost() -> Result {
+        let dir = scratch::dir_on_disk(b"kunit-kernel-file")?;
+        let file = file_in(&dir)?;
+        fill(&file, 0, BLOCK, b'a')?;
+        file.write_and_wait()?;
+        let (first, second) = (file.clone().begin_read(), file.clone().begin_read());
+        set_error(&file);
+        // Somebody else is told of the error, and has all fetched anew.
+        file.forget_write_errors();
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        assert_eq!(
+            finish_direct(first, 0, &mut memory),
+            Ok(i64::from(EIO.to_errno()))
+        );
+        let mut to = dest(&mut memory)?;
+        assert_eq!(second.read_cached(0, &mut to), Err(EIO));
         Ok(())
     }
 }

@@ -159,7 +159,7 @@ mod backend {
             match pos {
                 FORGET => drop(read),
                 FAIL => read.fail(ENOSPC),
-                _ => read.read_direct(file, pos),
+                _ => read.read_direct(file.begin_read(), pos),
             }
         }
     }
