@@ -271,6 +271,11 @@ impl KernelFile {
                 &mut since,
             )
         };
+        // The mapping has flags besides, which the next who waits for the data to be written takes
+        // for errors of his own: this clears them. An error that comes in between is not forgotten,
+        // because `since` is from before.
+        // SAFETY: The file is valid, and keeps its mapping.
+        let _known = unsafe { bindings::file_check_and_advance_wb_err(self.as_ptr()) };
         self.0.errors_since.store(since, Release);
     }
 
@@ -965,6 +970,22 @@ mod tests {
     }
 
     #[test]
+    fn write_errors_that_are_forgotten_fail_nothing_more() -> Result {
+        let dir = scratch::dir_on_disk(b"kunit-kernel-file")?;
+        let file = file_in(&dir)?;
+        fill(&file, 0, BLOCK, b'a')?;
+        file.write_and_wait()?;
+        set_error(&file);
+        file.forget_write_errors();
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        assert_eq!(direct(&file, 0, &mut memory), Ok(BLOCK as i64));
+        set_error(&file);
+        file.forget_write_errors();
+        assert_eq!(file.write_and_wait(), Ok(()));
+        Ok(())
+    }
+
+    #[test]
     fn reads_fail_that_began_before_data_was_lost() -> Result {
         let dir = scratch::dir_on_disk(b"kunit-kernel-file")?;
         let file = file_in(&dir)?;
@@ -981,6 +1002,7 @@ mod tests {
         );
         let mut to = dest(&mut memory)?;
         assert_eq!(second.read_cached(0, &mut to), Err(EIO));
+        assert_eq!(direct(&file, 0, &mut memory), Ok(BLOCK as i64));
         Ok(())
     }
 }
