@@ -80,7 +80,11 @@ use kernel::{
     sync::{
         aref::ARef,
         atomic::{
-            ordering::Relaxed,
+            ordering::{
+                Acquire,
+                Relaxed,
+                Release, //
+            },
             Atomic, //
         },
         Arc,
@@ -225,7 +229,7 @@ impl Object {
 
     /// How often data was lost. Whoever writes, or wants to read what is there, notes this before.
     pub(crate) fn losses(&self) -> u32 {
-        self.losses.load(Relaxed)
+        self.losses.load(Acquire)
     }
 
     /// Records that the daemon has written blocks. `losses` is from before it did.
@@ -277,11 +281,12 @@ impl Object {
         if self.losses() != losses {
             return Ok(());
         }
-        self.losses.store(losses.wrapping_add(1), Relaxed);
         // Errors from here on are of what is written from here on. Under the lock, so that nobody
         // finds no error, and then what is forgotten only now.
         file.forget_write_errors();
         core::mem::swap(&mut *presence, &mut map);
+        // Comes last: whoever writes after this must not have his errors forgotten.
+        self.losses.store(losses.wrapping_add(1), Release);
         drop(presence);
         step!(
             "cookie {:x}: data was lost, and is asked for again\n",
@@ -548,7 +553,9 @@ impl Attachment {
     /// Writes down what the file holds, and gives it its name if it is new
     /// (`cachefiles_commit_object()`).
     fn keep(&self, cookie: &Cookie, map: &Presence) -> Result {
-        if self.linked && self.object.changed.load(Relaxed) == 0 {
+        // An error that nobody was told of may be one of what the file's list says is there.
+        let is_sound = self.file().check_write_errors().is_ok();
+        if self.linked && self.object.changed.load(Relaxed) == 0 && is_sound {
             return Ok(());
         }
         // After a crash nothing must be found on the disk that has not been written to it.
