@@ -175,10 +175,18 @@ kernel_log_result() {
 	echo "@end $1 0"
 }
 
+# by_itself ARG...: unless this script is run as a part of a test, count its results and fail if there
+# are bad ones.
+by_itself() {
+	[[ -z ${CACHEFILES_RS_PART-} ]] || return 0
+	CACHEFILES_RS_PART=1 "$0" "$@" | "$TOP/scripts/ktap-total"
+	exit
+}
+
 # part NAME [ARG]...: run scripts/NAME for scripts/ktap-total. A part that cannot run has failed; its
 # error is on the terminal.
 part() {
 	local rc=0
-	"$TOP/scripts/$1" "${@:2}" || rc=$?
+	CACHEFILES_RS_PART=1 "$TOP/scripts/$1" "${@:2}" || rc=$?
 	((rc == 0)) || printf '@begin %s\n1..1\nnot ok 1 %s could not run, see above\n@end %s 1\n' "$1" "$1" "$1"
 }
