@@ -52,7 +52,8 @@
 #include <linux/refcount.h>
 #include <linux/spinlock.h>
 
-#define ODFS_SUPER_MAGIC	0x6f646673	/* "odfs" */
+/* "odfs" */
+#define ODFS_SUPER_MAGIC	0x6f646673
 
 /*
  * A cache file is extended to a multiple of this and EROFS reads whole blocks,

@@ -493,13 +493,6 @@ def before_line(text, line, new):
     return text[:at] + new + text[at:]
 
 
-def move_magic(ours, tree):
-    """A header of ours without the number of its file system, and linux/magic.h with it."""
-    define = re.search(r'#define \w+_SUPER_MAGIC\s.*\n', ours).group()
-    ours = sorted_line(ours.replace(define + '\n', ''), '#include <linux/magic.h>\n', '#include <linux/')
-    return ours, re.sub(r'(?=\n#endif.*\s*\Z)', define, tree)
-
-
 def before_last_line(text, line, new):
     """A file with something new before the last line that is this one."""
     at = text.rindex(f'\n{line}') + 1

@@ -235,14 +235,12 @@ class Series:
             text, 'config NETFS_STATS', graft.read(HERE / 'Kconfig.netfs')))
 
     def edit_ondemandfs(self, result):
-        """fs/Kconfig, fs/Makefile and magic.h: one more file system."""
+        """fs/Kconfig and fs/Makefile: one more file system."""
         self.edit(result, 'fs/Kconfig', lambda text: graft.after_line(
             text, 'source "fs/cachefiles/Kconfig"\n', 'source "fs/ondemandfs/Kconfig"\n'))
         self.edit(result, 'fs/Makefile', lambda text: graft.after_line(
             text, re.compile(r'obj-\$\(CONFIG_CACHEFILES\)\s.*\n'),
             'obj-$(CONFIG_ONDEMANDFS)\t+= ondemandfs/\n'))
-        ours, magic = 'fs/ondemandfs/internal.h', 'include/uapi/linux/magic.h'
-        result[ours], result[magic] = graft.move_magic(result[ours], self.text_of(magic))
 
     def edit_selftests(self, result):
         self.edit(result, 'tools/testing/selftests/Makefile', lambda text: graft.sorted_line(

@@ -222,13 +222,6 @@ class C(unittest.TestCase):
         self.assertEqual(merged.count('rust_helper_y('), 1)
         self.assertLess(merged.index('a.h'), merged.index('b.h'))
 
-    def test_magic_goes_where_all_are(self):
-        ours = '#include <linux/fs.h>\n#include <linux/sched.h>\n\n#define X_SUPER_MAGIC\t0x1\n\nint y;\n'
-        tree = '#ifndef M\n#define OTHER 2\n\n#endif /* M */\n'
-        self.assertEqual(graft.move_magic(ours, tree), (
-            '#include <linux/fs.h>\n#include <linux/magic.h>\n#include <linux/sched.h>\n\nint y;\n',
-            '#ifndef M\n#define OTHER 2\n#define X_SUPER_MAGIC\t0x1\n\n#endif /* M */\n'))
-
     def test_headers_go_into_the_list(self):
         tree = '#include <first.h>\n\n#include <linux/a.h>\n#include <linux/c.h>\n\nconst int X = 1;\n\n#if Z\nconst int Z = 1;\n#endif\n'
         ours = '#include <linux/b.h>\n#include <linux/none.h>\nconst int Y = 1;\n'
