@@ -206,9 +206,9 @@ impl KernelFile {
         self.0.file.as_ptr()
     }
 
-    /// A reference to the file, to be put with `fput()`.
+    /// A reference to the file for C code, which puts it with `fput()`. Does not sleep.
     #[must_use = "the reference has to be put"]
-    pub(in crate::kernel_next) fn to_raw(&self) -> NonNull<bindings::file> {
+    pub(crate) fn to_raw(&self) -> NonNull<bindings::file> {
         ARef::into_raw(self.0.file.clone()).cast()
     }
 
