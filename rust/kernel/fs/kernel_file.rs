@@ -548,7 +548,7 @@ impl<'a> PositionLock<'a> {
         }
     }
 
-    /// The lock; only regular files and directories have one.
+    /// The lock. A file system may have opened a file as one without a position.
     fn lock(file: &KernelFile) -> Option<*mut bindings::mutex> {
         // SAFETY: The file is valid; this is not a read.
         file.mode_has(bindings::FMODE_ATOMIC_POS).then(|| unsafe {
@@ -571,7 +571,8 @@ impl Drop for PositionLock<'_> {
 /// # Invariants
 ///
 /// - `iocb` is the first member, so that a pointer to it is one to the whole.
-/// - `refs` counts those who may use this: it is freed with the last of them.
+/// - `refs` counts those who may use this: it is freed with the last of them. What was not queued
+///   has no completion, and is freed by whoever submitted it.
 /// - `done` is only touched by the completion, `to` by nobody but the kernel.
 #[repr(C)]
 struct DirectRead<F> {
