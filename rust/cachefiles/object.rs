@@ -55,7 +55,8 @@ use crate::{
     ondemand::{
         msg::OpenKeys,
         queue::ObjectKey,
-        Ondemand, //
+        Ondemand,
+        Version, //
     },
     presence::{
         self,
@@ -69,6 +70,7 @@ use crate::{
         Value,
         AUX_MAX,
         PRESENT_NAME,
+        VALUE_MAX,
         XATTR_NAME, //
     }, //
 };
@@ -324,11 +326,27 @@ struct InUseFile {
     file: KernelFile,
 }
 
+/// What the daemon says of an object.
+struct Answer {
+    /// Its size in bytes.
+    size: u64,
+    version: Option<Version>,
+}
+
+impl Answer {
+    fn version(&self) -> &[u8] {
+        self.version
+            .as_ref()
+            .map(Version::as_bytes)
+            .unwrap_or_default()
+    }
+}
+
 /// See the [module's description](self).
 pub(crate) struct Attachment {
     object: Arc<Object>,
     file: InUseFile,
-    size: u64,
+    answer: Answer,
     name: Name,
     /// Whether the file has its name already.
     linked: bool,
@@ -348,20 +366,22 @@ impl Attachment {
         let opened = cache.ondemand().open(&object, max, |key| {
             object.key.populate(key);
         });
-        let found = opened.and_then(|size| {
+        let found = opened.and_then(|(size, version)| {
             cookie.set_object_size(size)?;
+            let answer = Answer { size, version };
             with_cred(cache.cred(), || {
-                Self::find_file(&volume, cookie, &object, &name, size)
+                Self::find_file(&volume, cookie, &object, &name, &answer)
                     .inspect_err(|e| cache.doubt(*e))
             })
-            .map(|(file, linked)| (size, file, linked))
+            .map(|(file, linked)| (answer, file, linked))
         });
-        let attached = found.and_then(|(size, file, linked)| {
+        let attached = found.and_then(|(answer, file, linked)| {
+            let size = answer.size;
             let attachment = KBox::new(
                 Attachment {
                     object: object.clone(),
                     file,
-                    size,
+                    answer,
                     name,
                     linked,
                     volume,
@@ -389,18 +409,18 @@ impl Attachment {
         cookie: &Cookie,
         object: &Object,
         name: &Name,
-        size: u64,
+        answer: &Answer,
     ) -> Result<(InUseFile, bool)> {
         let cache = volume.cache();
         let fan = volume.fanout(cookie.key_hash())?;
-        let blocks = presence::blocks(size);
+        let blocks = presence::blocks(answer.size);
         let mut map = new_presence(blocks)?;
         core::mem::swap(&mut *object.presence.lock(), &mut map);
 
         match lookup_positive(fan, name.as_bytes()) {
             Ok(dentry) if dentry.is_regular() => {
-                if let Some(file) = Self::open_file(cache, cookie, &dentry, size)? {
-                    Self::adopt(object, &file.file, size)?;
+                if let Some(file) = Self::open_file(cache, cookie, &dentry, answer)? {
+                    Self::adopt(object, &file.file, answer.size)?;
                     return Ok((file, true));
                 }
             }
@@ -428,7 +448,7 @@ impl Attachment {
         cache: &Cache,
         cookie: &Cookie,
         dentry: &Dentry,
-        size: u64,
+        answer: &Answer,
     ) -> Result<Option<InUseFile>> {
         let Some(mark) = dentry.inode().ok_or(ENOENT)?.mark_in_use() else {
             step!("cookie {:x}: its file is in use\n", cookie.debug_id());
@@ -440,16 +460,16 @@ impl Attachment {
         };
         // It may have been culled before it was marked; and a file of another size is not one that
         // was left whole.
-        let bytes = presence::blocks(size) * BLOCK_SIZE;
+        let bytes = presence::blocks(answer.size) * BLOCK_SIZE;
         if dentry.is_unhashed() || file.file.inode().size().unsigned_abs() != bytes {
             return Ok(None);
         }
-        let (mut aux, mut buf) = ([0; AUX_MAX], [0; 512]);
+        let (mut aux, mut buf) = ([0; AUX_MAX], [0; VALUE_MAX]);
         let aux = cookie.aux(&mut aux);
         match xattr::get(dentry, XATTR_NAME, &mut buf) {
             Ok(len) => {
                 let found = buf.get(..len).unwrap_or_default();
-                if check_object(found, size, aux).is_err() {
+                if check_object(found, answer.size, aux, answer.version()).is_err() {
                     return Ok(None);
                 }
             }
@@ -513,7 +533,7 @@ impl Attachment {
 
     /// The size of the object in bytes.
     pub(crate) fn size(&self) -> u64 {
-        self.size
+        self.answer.size
     }
 
     /// Gives the file its name, or removes it, and lets go of it (`cachefiles_withdraw_cookie()`).
@@ -583,7 +603,12 @@ impl Attachment {
     fn commit(&self, cookie: &Cookie, write: &WriteAccess<'_>) -> Result {
         let mut aux = [0; AUX_MAX];
         let aux = cookie.aux(&mut aux);
-        let value = Value::object(self.size, Content::NoData, aux);
+        let value = Value::object(
+            self.answer.size,
+            Content::NoData,
+            aux,
+            self.answer.version(),
+        );
         let fan = self.volume.fanout(cookie.key_hash())?;
         xattr::set(self.file().dentry(), XATTR_NAME, value.as_bytes(), write)?;
         for _ in 0..RETRIES {

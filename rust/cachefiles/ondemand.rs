@@ -85,6 +85,28 @@ const PATIENCE: u32 = 1000;
 /// How many messages one `read()` delivers at most, so that it does not take long.
 const BATCH: usize = 1024;
 
+/// Which version of an object the daemon serves: an opaque string that it gave with the size.
+#[derive(Clone)]
+pub(crate) struct Version(Arc<KVec<u8>>);
+
+impl Version {
+    fn new(bytes: &[u8]) -> Result<Self> {
+        let mut version = KVec::with_capacity(bytes.len(), GFP_KERNEL)?;
+        version.extend_from_slice(bytes, GFP_KERNEL)?;
+        Ok(Version(Arc::new(version, GFP_KERNEL)?))
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl PartialEq for Version {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
 /// What the request table holds in the kernel.
 pub(crate) struct Requests;
 
@@ -96,6 +118,7 @@ impl Family for Requests {
     type Object = Arc<Object>;
     type Waiter = Arc<OpenWait>;
     type Read = Pin<KBox<WaitingRead>>;
+    type Version = Version;
 }
 
 /// The buffer of a `read()`.
@@ -234,7 +257,7 @@ impl Ondemand {
     fn tell_doomed(&self) {
         while let Some(failed) = self.with(|table| table.pop_doomed()) {
             match failed {
-                Failed::Waiter(waiter) => waiter.done(Err(EIO)),
+                Failed::Waiter(waiter) => waiter.done(Err(EIO), None),
                 Failed::Read(read) => read.fail(EIO),
             }
         }
@@ -242,8 +265,8 @@ impl Ondemand {
 
     // For lookups, reads and withdrawals.
 
-    /// Asks the daemon for an object and waits for the answer: its size in bytes, at most `max`.
-    /// `registered` is told what it is called in the table; it has to be taken off with
+    /// Asks the daemon for an object and waits for the answer: its size in bytes, at most `max`,
+    /// and its version, if the daemon tells. `registered` is told what it is called in the table; it has to be taken off with
     /// [`Self::close`], whatever comes of this.
     ///
     /// # Errors
@@ -255,7 +278,7 @@ impl Ondemand {
         object: &Arc<Object>,
         max: u64,
         registered: impl FnOnce(ObjectKey),
-    ) -> Result<u64> {
+    ) -> Result<(u64, Option<Version>)> {
         self.ask_for_size(object, max, registered)
             .inspect_err(|e| trace::open_failed(object, *e))
     }
@@ -265,7 +288,7 @@ impl Ondemand {
         object: &Arc<Object>,
         max: u64,
         registered: impl FnOnce(ObjectKey),
-    ) -> Result<u64> {
+    ) -> Result<(u64, Option<Version>)> {
         let waiter = OpenWait::new()?;
         let size = object.open_keys()?.size();
         let (key, msg_id) = loop {
@@ -336,7 +359,10 @@ impl Ondemand {
     /// for it, it is sent a CLOSE.
     pub(crate) fn close(&self, object: &Object) {
         if let Some(key) = object.key() {
-            let _object = self.with_close(object, |table| table.unregister(key));
+            // The version is kept until the table has dropped its own.
+            let unregister =
+                |table: &mut Table<Requests>| (table.version(key), table.unregister(key));
+            let _dropped = self.with_close(object, unregister);
             self.tell_doomed();
         }
     }
@@ -506,10 +532,15 @@ impl Ondemand {
         if args.is_empty() {
             return Err(EINVAL);
         }
-        let Copen { msg_id, reply } = Copen::parse(args)?;
+        let Copen {
+            msg_id,
+            reply,
+            version,
+        } = Copen::parse(args)?;
+        let version = version.map(Version::new).transpose()?;
         let copen = |table: &mut Table<Requests>| {
             let obj = table.answerable(msg_id).map(|object| object.debug_id());
-            (table.copen(msg_id, reply), obj)
+            (table.copen(msg_id, reply, version.clone()), obj)
         };
         let ((tell, answer), _) = self.with_traced(copen, |((_, answer), obj)| {
             if let (Ok(()), Some(obj), Ok(Reply::Size(size))) = (answer, *obj, reply) {
@@ -517,7 +548,7 @@ impl Ondemand {
             }
         });
         if let Some((waiter, outcome)) = tell {
-            waiter.done(outcome.map_err(Error::from));
+            waiter.done(outcome.map_err(Error::from), version);
         }
         // READs that waited for this fail with it.
         self.tell_doomed();

@@ -3,7 +3,11 @@
 //! The coherency data kept with backing files and volume directories, in `user.CacheFiles.cache`.
 //!
 //! Layout of a file's: big endian object size, big endian "zero point" (0), type, content, the
-//! netfs's auxiliary data. Of a directory's: four zero bytes, the netfs's coherency data.
+//! netfs's auxiliary data, the version that the daemon gave the object, if it did. Of a directory's:
+//! four zero bytes, the netfs's coherency data.
+//!
+//! The C implementation, which knows of no version, takes a file that has one for one of other
+//! auxiliary data, and does not use it.
 
 use crate::errno::{
     Errno,
@@ -25,6 +29,12 @@ const TYPE_DATA: u8 = 1;
 /// Auxiliary data has at most this many bytes.
 pub(crate) const AUX_MAX: usize = 255;
 
+/// The version of an object has at most this many bytes.
+pub(crate) const VERSION_MAX: usize = 128;
+
+/// The largest value of a file, in bytes.
+pub(crate) const VALUE_MAX: usize = OBJECT_HEADER + AUX_MAX + VERSION_MAX;
+
 /// What the file holds (`enum cachefiles_content`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -37,14 +47,14 @@ pub(crate) enum Content {
 
 /// An attribute value, on its way to or from the disk.
 pub(crate) struct Value {
-    buf: [u8; OBJECT_HEADER + AUX_MAX],
+    buf: [u8; VALUE_MAX],
     len: usize,
 }
 
 impl Value {
     fn new(parts: &[&[u8]]) -> Self {
         let mut value = Value {
-            buf: [0; OBJECT_HEADER + AUX_MAX],
+            buf: [0; VALUE_MAX],
             len: 0,
         };
         for byte in parts.iter().copied().flatten() {
@@ -56,13 +66,14 @@ impl Value {
         value
     }
 
-    /// A file's value.
-    pub(crate) fn object(size: u64, content: Content, aux: &[u8]) -> Self {
+    /// A file's value. `version` is empty if the daemon gave none.
+    pub(crate) fn object(size: u64, content: Content, aux: &[u8], version: &[u8]) -> Self {
         Value::new(&[
             &size.to_be_bytes(),
             &0u64.to_be_bytes(),
             &[TYPE_DATA, content as u8],
             aux,
+            version,
         ])
     }
 
@@ -80,10 +91,10 @@ impl Value {
 ///
 /// # Errors
 ///
-/// `ESTALE` if the file's content is not that of an object of `size` bytes with `aux`, or is not
-/// to be trusted.
-pub(crate) fn check_object(found: &[u8], size: u64, aux: &[u8]) -> Result {
-    let expected = Value::object(size, Content::NoData, aux);
+/// `ESTALE` if the file's content is not that of an object of `size` bytes with `aux` and
+/// `version`, or is not to be trusted.
+pub(crate) fn check_object(found: &[u8], size: u64, aux: &[u8], version: &[u8]) -> Result {
+    let expected = Value::object(size, Content::NoData, aux, version);
     // Byte 17 says what the file holds; anything but "dirty" is looked up in the file system.
     let matches = found.len() == expected.len
         && found

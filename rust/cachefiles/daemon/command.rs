@@ -4,9 +4,12 @@
 //!
 //! Parsing has no side effects; acting on the parsed command is `daemon.rs`'s part.
 
-use crate::errno::{
-    Errno,
-    Result, //
+use crate::{
+    errno::{
+        Errno,
+        Result, //
+    },
+    xattr::VERSION_MAX, //
 };
 
 /// Which limit a `brun`, `bcull`, ... command sets.
@@ -245,6 +248,17 @@ fn parse_timeout(text: &[u8]) -> Result<u64> {
     }
 }
 
+/// What is before the first comma, and what follows it, if there is one.
+fn split_at_comma(text: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match text.iter().position(|b| *b == b',') {
+        Some(at) => {
+            let (before, rest) = text.split_at(at);
+            (before, rest.get(1..))
+        }
+        None => (text, None),
+    }
+}
+
 /// A daemon's answer to an OPEN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
@@ -254,32 +268,44 @@ pub(crate) enum Reply {
     Failed(Errno),
 }
 
-/// `copen <msg_id>,<size>`.
+/// `copen <msg_id>,<size>[,<version>]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Copen {
+pub(crate) struct Copen<'a> {
     pub(crate) msg_id: u32,
     /// What the daemon said, or the error that both it and the opener get for having said
     /// something else.
     pub(crate) reply: Result<Reply>,
+    /// Which version of the object the daemon serves, if it says so: 1 to [`VERSION_MAX`] bytes.
+    pub(crate) version: Option<&'a [u8]>,
 }
 
-impl Copen {
+impl<'a> Copen<'a> {
     /// Parses the arguments of `copen`.
     ///
-    /// A bad size is part of the result rather than an error: the OPEN it answers is known, and
-    /// fails.
+    /// A bad size or version is part of the result rather than an error: the OPEN it answers is
+    /// known, and fails.
     ///
     /// # Errors
     ///
     /// `EINVAL` or `ERANGE` if it cannot be told which OPEN is meant; no request is touched then.
-    pub(crate) fn parse(args: &[u8]) -> Result<Self> {
-        let comma = args.iter().position(|b| *b == b',');
-        let (id, size) = args.split_at(comma.ok_or(Errno::EINVAL)?);
+    pub(crate) fn parse(args: &'a [u8]) -> Result<Self> {
+        let (id, answer) = split_at_comma(args);
+        let answer = answer.ok_or(Errno::EINVAL)?;
         let id = parse_unsigned(id)?;
+        let (size, version) = split_at_comma(answer);
+        let reply = parse_signed(size).and_then(Self::reply);
         Ok(Copen {
             // A number that cannot be a message id names no request: EINVAL, as in C.
             msg_id: u32::try_from(id).map_err(|_| Errno::EINVAL)?,
-            reply: parse_signed(size.get(1..).unwrap_or_default()).and_then(Self::reply),
+            reply: match (reply, version) {
+                (Ok(Reply::Size(_)), Some(v)) if !(1..=VERSION_MAX).contains(&v.len()) => {
+                    Err(Errno::EINVAL)
+                }
+                // What cannot be served has no version.
+                (Ok(Reply::Failed(_)), Some(_)) => Err(Errno::EINVAL),
+                (reply, _) => reply,
+            },
+            version,
         })
     }
 

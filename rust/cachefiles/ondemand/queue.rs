@@ -45,6 +45,9 @@ pub(crate) trait Family: Storage {
     type Waiter;
     /// A read that waits for data.
     type Read;
+    /// Which version of an object the daemon serves. Dropped under the lock only if there is
+    /// another clone.
+    type Version: Clone + PartialEq;
 }
 
 /// Names an object in the table.
@@ -199,8 +202,9 @@ pub(crate) struct Entry<F: Family> {
     fd: Option<u32>,
     /// The message id of the OPEN under way.
     open: Option<u32>,
-    /// The size of the first OPEN's answer. No later one may differ.
+    /// The size and the version of the first OPEN's answer. No later one may differ.
     size: Option<u64>,
+    version: Option<F::Version>,
     /// The largest size that can be cached.
     max_size: u64,
     /// The READs that are not doomed, oldest first.

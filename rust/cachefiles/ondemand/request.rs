@@ -4,6 +4,7 @@
 
 use super::{
     Ondemand,
+    Version,
     PATIENCE, //
 };
 use crate::kernel_next::sync::Completion;
@@ -15,7 +16,8 @@ use kernel::{
             ordering::Relaxed,
             Atomic, //
         },
-        Arc, //
+        Arc,
+        SetOnce, //
     },
     time::{
         msecs_to_jiffies,
@@ -31,6 +33,8 @@ pub(crate) struct OpenWait {
     answered: Completion,
     /// The size, or the negative error number. Written before `answered` is completed.
     answer: Atomic<i64>,
+    /// The version, if the daemon gave one. Written before `answered` is completed.
+    version: SetOnce<Version>,
 }
 
 impl OpenWait {
@@ -39,13 +43,17 @@ impl OpenWait {
             pin_init!(Self {
                 answered <- Completion::new(),
                 answer: Atomic::new(0),
+                version: SetOnce::new(),
             }),
             GFP_KERNEL,
         )
     }
 
     /// Gives the answer. Called once, by whoever took this out of the table.
-    pub(super) fn done(&self, answer: Result<u64>) {
+    pub(super) fn done(&self, answer: Result<u64>, version: Option<Version>) {
+        if let Some(version) = version {
+            self.version.populate(version);
+        }
         let answer = answer.and_then(|size| i64::try_from(size).map_err(|_| EINVAL));
         // Completing orders this before what the waiter does next.
         self.answer
@@ -62,10 +70,11 @@ impl OpenWait {
     }
 
     /// The answer, once there is one.
-    pub(super) fn result(&self) -> Result<u64> {
+    pub(super) fn result(&self) -> Result<(u64, Option<Version>)> {
         let answer = self.answer.load(Relaxed);
         // CAST: Negative values are error numbers, which fit.
-        u64::try_from(answer).map_err(|_| Error::from_errno(answer as i32))
+        let size = u64::try_from(answer).map_err(|_| Error::from_errno(answer as i32))?;
+        Ok((size, self.version.as_ref().cloned()))
     }
 }
 

@@ -34,6 +34,7 @@ mod tests {
         type Object = &'static str;
         type Waiter = &'static str;
         type Read = &'static str;
+        type Version = &'static str;
     }
 
     const ROOM: usize = 1024;
@@ -74,7 +75,7 @@ mod tests {
     fn open(table: &mut Table<Names>) -> Option<(ObjectKey, u32)> {
         let (key, _) = lookup(table)?;
         let (msg_id, fd) = read_open(table)?;
-        let told = table.copen(msg_id, Ok(Reply::Size(8192)));
+        let told = table.copen(msg_id, Ok(Reply::Size(8192)), None);
         (told == (Some(("lookup", Ok(8192))), Ok(()))).then_some((key, fd))
     }
 
@@ -112,9 +113,9 @@ mod tests {
         assert!(lookup(&mut table).is_some());
         let (msg_id, _) = read_open(&mut table).unwrap_or_default();
         let failed = Ok(Reply::Failed(Errno(5)));
-        let told = table.copen(msg_id, failed);
+        let told = table.copen(msg_id, failed, None);
         assert_eq!(told, (Some(("lookup", Err(Errno(5)))), Ok(())));
-        let again = table.copen(msg_id, Ok(Reply::Size(1)));
+        let again = table.copen(msg_id, Ok(Reply::Size(1)), None);
         assert_eq!(again, (None, Err(Errno::EINVAL)));
     }
 
@@ -126,7 +127,7 @@ mod tests {
         let Some((key, _)) = found else { return };
         let (msg_id, fd) = read_open(&mut table).unwrap_or_default();
         assert!(!table.has_size(fd));
-        let told = table.copen(msg_id, Ok(Reply::Size(8192)));
+        let told = table.copen(msg_id, Ok(Reply::Size(8192)), None);
         assert_eq!(told, (Some(("lookup", Ok(8192))), Ok(())));
         assert!(table.has_size(fd) && !table.has_size(fd + 1));
         assert_eq!(table.unregister(key), Some("object"));
@@ -136,7 +137,7 @@ mod tests {
         let found = lookup(&mut table);
         let (msg_id, fd) = read_open(&mut table).unwrap_or_default();
         assert!(found.is_some() && fd != 0);
-        let told = table.copen(msg_id, Ok(Reply::Failed(Errno(5))));
+        let told = table.copen(msg_id, Ok(Reply::Failed(Errno(5))), None);
         assert_eq!(told, (Some(("lookup", Err(Errno(5)))), Ok(())));
         assert!(!table.has_size(fd));
     }
@@ -164,7 +165,10 @@ mod tests {
         assert!(new != 0 && new != fd);
         // Not before the answer.
         assert!(!table.is_ready());
-        assert_eq!(table.copen(open, Ok(Reply::Size(8192))), (None, Ok(())));
+        assert_eq!(
+            table.copen(open, Ok(Reply::Size(8192)), None),
+            (None, Ok(()))
+        );
         assert_eq!(read_other(&mut table), Some((first.0, 2, new)));
         assert_eq!(table.read_complete(first.0, new), Ok("read"));
     }

@@ -16,28 +16,44 @@ mod tests {
 
     #[test]
     fn layout_is_that_of_the_c_code() {
-        let value = Value::object(0x0102_0304_0506_0708, Content::NoData, b"aux");
+        let value = Value::object(0x0102_0304_0506_0708, Content::NoData, b"aux", b"");
         let expected = [
             1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, b'a', b'u', b'x',
         ];
         assert_eq!(value.as_bytes(), expected);
         assert_eq!(Value::volume(&[9, 8]).as_bytes(), [0, 0, 0, 0, 9, 8]);
-        let full = Value::object(1, Content::Dirty, &[0xaa; 255]);
-        assert_eq!(full.as_bytes().len(), 18 + 255);
+        let full = Value::object(1, Content::Dirty, &[0xaa; 255], &[0xbb; 128]);
+        assert_eq!(full.as_bytes().len(), 18 + 255 + 128);
+    }
+
+    #[test]
+    fn another_version_is_stale() {
+        let stale = Err(Errno::ESTALE);
+        for version in [&b"v1"[..], b"v2", b"v", b"v11", b""] {
+            let found = Value::object(4096, Content::NoData, b"aux", version);
+            for wanted in [&b"v1"[..], b"v2", b""] {
+                let expected = if wanted == version { Ok(()) } else { stale };
+                let checked = check_object(found.as_bytes(), 4096, b"aux", wanted);
+                assert_eq!(checked, expected);
+            }
+        }
     }
 
     #[test]
     fn what_differs_is_stale() {
-        let good = Value::object(4096, Content::NoData, b"aux");
-        assert_eq!(check_object(good.as_bytes(), 4096, b"aux"), Ok(()));
+        let good = Value::object(4096, Content::NoData, b"aux", b"");
+        assert_eq!(check_object(good.as_bytes(), 4096, b"aux", b""), Ok(()));
         let stale = Err(Errno::ESTALE);
-        assert_eq!(check_object(good.as_bytes(), 4097, b"aux"), stale);
-        assert_eq!(check_object(good.as_bytes(), 4096, b"auy"), stale);
-        assert_eq!(check_object(good.as_bytes(), 4096, b"au"), stale);
-        assert_eq!(check_object(&good.as_bytes()[..20], 4096, b"aux"), stale);
-        assert_eq!(check_object(b"", 4096, b"aux"), stale);
-        let dirty = Value::object(4096, Content::Dirty, b"aux");
-        assert_eq!(check_object(dirty.as_bytes(), 4096, b"aux"), stale);
+        assert_eq!(check_object(good.as_bytes(), 4097, b"aux", b""), stale);
+        assert_eq!(check_object(good.as_bytes(), 4096, b"auy", b""), stale);
+        assert_eq!(check_object(good.as_bytes(), 4096, b"au", b""), stale);
+        assert_eq!(
+            check_object(&good.as_bytes()[..20], 4096, b"aux", b""),
+            stale
+        );
+        assert_eq!(check_object(b"", 4096, b"aux", b""), stale);
+        let dirty = Value::object(4096, Content::Dirty, b"aux", b"");
+        assert_eq!(check_object(dirty.as_bytes(), 4096, b"aux", b""), stale);
         assert_eq!(check_volume(Value::volume(b"x").as_bytes(), b"x"), Ok(()));
         assert_eq!(check_volume(Value::volume(b"x").as_bytes(), b"y"), stale);
     }

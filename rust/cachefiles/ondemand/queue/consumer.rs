@@ -44,6 +44,7 @@ impl<F: Family> Table<F> {
             fd: None,
             open: None,
             size: None,
+            version: None,
             max_size,
             reads: List::default(),
             open_size,
@@ -169,6 +170,11 @@ impl<F: Family> Table<F> {
     pub(crate) fn next_object(&self, from: usize) -> Option<(F::Object, usize)> {
         let (key, next) = self.objects.next_used(from)?;
         Some((self.objects.get(key)?.payload.clone(), next))
+    }
+
+    /// The version of an object that the daemon gave with its size, if it did.
+    pub(crate) fn version(&self, key: ObjectKey) -> Option<F::Version> {
+        self.objects.get(key.0)?.version.clone()
     }
 
     /// Removes an object. What was queued for it fails; if a daemon holds a file descriptor for

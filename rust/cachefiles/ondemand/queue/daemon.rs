@@ -188,13 +188,14 @@ impl<F: Family> Table<F> {
     ///
     /// - `EINVAL`, without a result for anybody, if `msg_id` is not an OPEN that was issued.
     /// - What `reply` is, if that is an error; the OPEN fails with the same.
-    /// - `EINVAL` if the size is more than the object may have, or not that of the first OPEN; the
-    ///   OPEN fails too.
+    /// - `EINVAL` if the size is more than the object may have, or size and version are not those
+    ///   of the first OPEN; the OPEN fails too.
     #[allow(clippy::type_complexity)]
     pub(crate) fn copen(
         &mut self,
         msg_id: u32,
         reply: Result<Reply>,
+        version: Option<F::Version>,
     ) -> (Option<(F::Waiter, Result<u64>)>, Result) {
         let key = match self.requests.get(msg_id) {
             Some(Request {
@@ -214,12 +215,18 @@ impl<F: Family> Table<F> {
             Ok(Reply::Failed(errno)) => (Err(errno), Ok(())),
             Ok(Reply::Size(_)) if entry.fd.is_none() => (Err(Errno::EBADFD), Ok(())),
             Ok(Reply::Size(size))
-                if size > entry.max_size || entry.size.is_some_and(|old| old != size) =>
+                if size > entry.max_size
+                    || entry
+                        .size
+                        .is_some_and(|old| old != size || entry.version != version) =>
             {
                 (Err(Errno::EINVAL), Err(Errno::EINVAL))
             }
             Ok(Reply::Size(size)) => {
-                entry.size = Some(size);
+                if entry.size.is_none() {
+                    entry.size = Some(size);
+                    entry.version = version;
+                }
                 (Ok(size), Ok(()))
             }
         };

@@ -37,6 +37,7 @@ impl Family for Host {
     type Object = Rc<u32>;
     type Waiter = Payload;
     type Read = Payload;
+    type Version = u32;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,7 @@ struct Object {
     fd: Option<u32>,
     open: Option<u32>,
     size: Option<u64>,
+    version: Option<u32>,
     max: u64,
     reads: Vec<u32>,
     open_size: usize,
@@ -180,6 +182,7 @@ enum Answer {
     /// What the daemon said before, or `.0` times 4096.
     Size(u64),
     SameSize,
+    OtherVersion,
     TooLarge,
     Failed,
     Garbage,
@@ -515,6 +518,7 @@ impl Run {
                         fd: None,
                         open: Some(open),
                         size: None,
+                        version: None,
                         max,
                         reads: Vec::new(),
                         open_size,
@@ -780,15 +784,25 @@ impl Run {
     fn copen(&mut self, id: u32, answer: Answer) {
         let object = self.requests.get(&id).and_then(|req| req.object);
         let object = object.and_then(|object| self.objects.get(&object));
-        let (max, size) = object.map_or((0, None), |object| (object.max, object.size));
+        let (max, size, old) = object.map_or((0, None, None), |object| {
+            (object.max, object.size, object.version)
+        });
         let reply: Result<Reply> = match answer {
             Answer::Size(size) => Ok(Reply::Size(size * 4096)),
-            Answer::SameSize => Ok(Reply::Size(size.unwrap_or(max.min(8192)))),
+            Answer::SameSize | Answer::OtherVersion => {
+                Ok(Reply::Size(size.unwrap_or(max.min(8192))))
+            }
             Answer::TooLarge => Ok(Reply::Size(max + 1)),
             Answer::Failed => Ok(Reply::Failed(Errno(2))),
             Answer::Garbage => Err(Errno::ERANGE),
         };
-        let (told, answer) = self.table.copen(id, reply);
+        // Every other object is of a daemon that knows no versions.
+        let version = match answer {
+            Answer::OtherVersion => Some(old.unwrap_or_default() + 1),
+            _ if size.is_some() => old,
+            _ => (id % 2 == 0).then_some(id),
+        };
+        let (told, answer) = self.table.copen(id, reply, version);
         match self.requests.get(&id) {
             Some(Request {
                 kind: Kind::Open { issued: true, .. },
@@ -816,10 +830,12 @@ impl Run {
             Ok(Reply::Failed(errno)) => (Err(errno), Ok(())),
             Ok(Reply::Size(_)) if object.fd.is_none() => (Err(Errno::EBADFD), Ok(())),
             Ok(Reply::Size(new)) => {
-                if new > max || size.is_some_and(|size| size != new) {
+                let differs = |size| (size, old) != (new, version);
+                if new > max || size.is_some_and(differs) {
                     (Err(Errno::EINVAL), Err(Errno::EINVAL))
                 } else {
                     object.size = Some(new);
+                    object.version = version;
                     (Ok(new), Ok(()))
                 }
             }
@@ -1163,6 +1179,7 @@ fn owner(request: &Request) -> Option<(bool, u32)> {
 fn answers() -> BoxedStrategy<Answer> {
     prop_oneof![
         10 => Just(Answer::SameSize),
+        1 => Just(Answer::OtherVersion),
         2 => (0u64..4).prop_map(Answer::Size),
         1 => Just(Answer::TooLarge),
         2 => Just(Answer::Failed),

@@ -24,6 +24,7 @@ impl Family for Names {
     type Object = &'static str;
     type Waiter = &'static str;
     type Read = &'static str;
+    type Version = &'static str;
 }
 
 /// What a daemon reads.
@@ -172,12 +173,12 @@ impl Cache {
 
     #[allow(clippy::type_complexity)]
     fn answer(&mut self, id: u32) -> (Option<(&'static str, Result<u64>)>, Result) {
-        self.table.copen(id, Ok(Reply::Size(4096)))
+        self.table.copen(id, Ok(Reply::Size(4096)), None)
     }
 
     #[allow(clippy::type_complexity)]
     fn refuse(&mut self, id: u32, errno: i32) -> (Option<(&'static str, Result<u64>)>, Result) {
-        self.table.copen(id, Ok(Reply::Failed(Errno(errno))))
+        self.table.copen(id, Ok(Reply::Failed(Errno(errno))), None)
     }
 
     /// Who is told of a failure.
@@ -308,7 +309,7 @@ fn an_answer_that_is_no_size_fails_the_open_with_its_error() {
         let mut cache = Cache::new();
         let (key, open) = cache.lookup("a");
         let fd = cache.take_open(open);
-        let told = cache.table.copen(open, Err(errno));
+        let told = cache.table.copen(open, Err(errno), None);
         assert_eq!(told, (Some(("a", Err(errno))), Err(errno)));
         // It was consumed.
         assert_eq!(cache.answer(open), (None, EINVAL));
@@ -336,7 +337,7 @@ fn a_size_of_zero_and_the_largest_size_are_sizes() {
         let mut cache = Cache::new();
         let (_, open) = cache.lookup("a");
         cache.take_open(open);
-        let told = cache.table.copen(open, Ok(Reply::Size(size)));
+        let told = cache.table.copen(open, Ok(Reply::Size(size)), None);
         assert_eq!(told, (Some(("a", Ok(size))), Ok(())));
     }
 }
@@ -347,8 +348,39 @@ fn a_size_that_the_object_cannot_have_is_invalid() {
     let mut cache = Cache::new();
     let (_, open) = cache.lookup("a");
     cache.take_open(open);
-    let told = cache.table.copen(open, Ok(Reply::Size(SIZE + 1)));
+    let told = cache.table.copen(open, Ok(Reply::Size(SIZE + 1)), None);
     assert_eq!(told, (Some(("a", Err(Errno::EINVAL))), EINVAL));
+}
+
+#[test]
+fn the_version_of_an_object_is_that_of_its_first_answer() {
+    for (first, later, ok) in [
+        (Some("v1"), Some("v1"), true),
+        (Some("v1"), Some("v2"), false),
+        (Some("v1"), None, false),
+        (None, Some("v1"), false),
+        (None, None, true),
+    ] {
+        let mut cache = Cache::new();
+        let (key, open) = cache.lookup("a");
+        let fd = cache.take_open(open);
+        let told = cache.table.copen(open, Ok(Reply::Size(4096)), first);
+        assert_eq!(told, (Some(("a", Ok(4096))), Ok(())));
+        assert_eq!(cache.table.version(key), first);
+        cache.read(key, "waits", 0);
+        cache.table.released(fd);
+        let (reopen, fd) = cache.take_any_open();
+        let (told, answer) = cache.table.copen(reopen, Ok(Reply::Size(4096)), later);
+        assert_eq!((told, answer.is_ok()), (None, ok), "{first:?} {later:?}");
+        // Whoever waits gets bytes of the first version, or none.
+        match ok {
+            true => {
+                cache.take_read(fd, 0);
+            }
+            false => assert_eq!(cache.failed(), ["waits"]),
+        }
+        assert_eq!(cache.table.version(key), first);
+    }
 }
 
 #[test]
@@ -539,7 +571,7 @@ fn only_an_open_is_answered_with_a_size() {
     for id in [read, close, 12345, u32::MAX] {
         assert_eq!(cache.answer(id), (None, EINVAL), "{id}");
         assert_eq!(cache.refuse(id, 5), (None, EINVAL), "{id}");
-        let told = cache.table.copen(id, Err(Errno::ERANGE));
+        let told = cache.table.copen(id, Err(Errno::ERANGE), None);
         assert_eq!(told, (None, EINVAL), "{id}");
     }
     assert_eq!(cache.failed(), [""; 0]);
@@ -855,7 +887,7 @@ fn a_reopen_with_another_size_fails() {
     cache.table.released(fd);
     cache.read(key, "r", 0);
     let (open, _) = cache.take_any_open();
-    let told = cache.table.copen(open, Ok(Reply::Size(8192)));
+    let told = cache.table.copen(open, Ok(Reply::Size(8192)), None);
     assert_eq!(told, (None, EINVAL));
     assert_eq!(cache.failed(), ["r"]);
 }
@@ -1357,7 +1389,11 @@ fn what_is_traced_of_a_request_is_what_the_daemon_gets() {
     let second = cache.take_open(open);
     let (id, closed) = cache.table.take_closed().expect("a CLOSE was queued");
     assert_eq!((cache.next(), closed), (Some(Msg::Close { id, fd }), fd));
-    assert!(cache.table.copen(open, Ok(Reply::Size(4096))).1.is_ok());
+    assert!(cache
+        .table
+        .copen(open, Ok(Reply::Size(4096)), None)
+        .1
+        .is_ok());
     assert_eq!(cache.table.answerable(open), None);
     assert_eq!(cache.take_read(second, 0), early);
     cache.read(key, "late", 4096);

@@ -16,7 +16,7 @@ fn the_attribute_has_the_name_that_c_uses() {
 
 #[test]
 fn an_objects_value_is_laid_out_as_in_c() {
-    let value = Value::object(0x0102_0304_0506_0708, Content::NoData, b"aux");
+    let value = Value::object(0x0102_0304_0506_0708, Content::NoData, b"aux", b"");
     assert_eq!(
         value.as_bytes(),
         [
@@ -27,7 +27,7 @@ fn an_objects_value_is_laid_out_as_in_c() {
             b'a', b'u', b'x',
         ]
     );
-    let dirty = Value::object(u64::MAX, Content::Dirty, b"");
+    let dirty = Value::object(u64::MAX, Content::Dirty, b"", b"");
     assert_eq!(
         dirty.as_bytes(),
         [255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0, 1, 4]
@@ -44,7 +44,7 @@ fn a_volumes_value_is_laid_out_as_in_c() {
 fn the_longest_auxiliary_data_fits() {
     assert_eq!(AUX_MAX, 255);
     let aux: Vec<u8> = (0..=254).collect();
-    let object = Value::object(1, Content::NoData, &aux);
+    let object = Value::object(1, Content::NoData, &aux, b"");
     assert_eq!(object.as_bytes().len(), 18 + 255);
     assert_eq!(&object.as_bytes()[18..], aux);
     let volume = Value::volume(&aux);
@@ -63,15 +63,15 @@ fn c_accepts(found: &[u8], size: u64, aux: &[u8]) -> bool {
 #[test]
 fn every_byte_that_differs_makes_an_object_stale() {
     let aux = [0x11, 0x22, 0x33, 0x44, 0x55];
-    let good = Value::object(0x1234_5678, Content::NoData, &aux);
+    let good = Value::object(0x1234_5678, Content::NoData, &aux, b"");
     let good = good.as_bytes();
-    assert_eq!(check_object(good, 0x1234_5678, &aux), Ok(()));
+    assert_eq!(check_object(good, 0x1234_5678, &aux, b""), Ok(()));
     for at in (0..good.len()).filter(|at| *at != 17) {
         for bit in 0..8 {
             let mut found = good.to_vec();
             found[at] ^= 1 << bit;
             assert_eq!(
-                check_object(&found, 0x1234_5678, &aux),
+                check_object(&found, 0x1234_5678, &aux, b""),
                 Err(Errno::ESTALE),
                 "byte {at} bit {bit}"
             );
@@ -82,46 +82,56 @@ fn every_byte_that_differs_makes_an_object_stale() {
 #[test]
 fn any_content_but_dirty_is_accepted() {
     for content in 0..=255 {
-        let mut found = Value::object(7, Content::NoData, b"x").as_bytes().to_vec();
+        let mut found = Value::object(7, Content::NoData, b"x", b"")
+            .as_bytes()
+            .to_vec();
         found[17] = content;
         let expected = if content == 4 {
             Err(Errno::ESTALE)
         } else {
             Ok(())
         };
-        assert_eq!(check_object(&found, 7, b"x"), expected, "content {content}");
+        assert_eq!(
+            check_object(&found, 7, b"x", b""),
+            expected,
+            "content {content}"
+        );
     }
 }
 
 #[test]
 fn an_object_of_another_length_is_stale() {
     let aux = [1, 2, 3, 4];
-    let good = Value::object(99, Content::NoData, &aux);
+    let good = Value::object(99, Content::NoData, &aux, b"");
     for len in 0..good.as_bytes().len() {
         let found = &good.as_bytes()[..len];
-        assert_eq!(check_object(found, 99, &aux), Err(Errno::ESTALE), "{len}");
+        assert_eq!(
+            check_object(found, 99, &aux, b""),
+            Err(Errno::ESTALE),
+            "{len}"
+        );
     }
     let mut long = good.as_bytes().to_vec();
     long.push(0);
-    assert_eq!(check_object(&long, 99, &aux), Err(Errno::ESTALE));
+    assert_eq!(check_object(&long, 99, &aux, b""), Err(Errno::ESTALE));
     // Trailing auxiliary data of zeros is still auxiliary data.
     assert_eq!(
-        check_object(good.as_bytes(), 99, &[1, 2, 3]),
+        check_object(good.as_bytes(), 99, &[1, 2, 3], b""),
         Err(Errno::ESTALE)
     );
 }
 
 #[test]
 fn an_object_of_another_size_is_stale() {
-    let good = Value::object(4096, Content::NoData, b"");
+    let good = Value::object(4096, Content::NoData, b"", b"");
     for size in [0, 1, 4095, 4097, 4096 << 8, u64::MAX] {
         assert_eq!(
-            check_object(good.as_bytes(), size, b""),
+            check_object(good.as_bytes(), size, b"", b""),
             Err(Errno::ESTALE),
             "{size}"
         );
     }
-    assert_eq!(check_object(good.as_bytes(), 4096, b""), Ok(()));
+    assert_eq!(check_object(good.as_bytes(), 4096, b"", b""), Ok(()));
 }
 
 #[test]
@@ -158,17 +168,17 @@ fn what_was_written_is_accepted_and_what_c_refuses_is_not() {
     let mutation = (any::<usize>(), any::<u8>());
     let values = (any::<u64>(), vec(any::<u8>(), 0..=255), vec(mutation, 0..3));
     check(2000, values, |(size, aux, mutations)| {
-        let mut found = Value::object(size, Content::NoData, &aux)
+        let mut found = Value::object(size, Content::NoData, &aux, b"")
             .as_bytes()
             .to_vec();
-        assert_eq!(check_object(&found, size, &aux), Ok(()));
+        assert_eq!(check_object(&found, size, &aux, b""), Ok(()));
         for (at, byte) in mutations {
             let at = at % found.len();
             found[at] = byte;
         }
         // zero_point is not looked at by C, but nothing ever wrote it.
         if found[8..16] == [0; 8] {
-            let accepted = check_object(&found, size, &aux).is_ok();
+            let accepted = check_object(&found, size, &aux, b"").is_ok();
             assert_eq!(accepted, c_accepts(&found, size, &aux));
         }
     });
