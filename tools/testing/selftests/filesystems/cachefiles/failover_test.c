@@ -370,7 +370,9 @@ static void answer_open(struct daemon *d, const struct cf_msg *m)
 	o->fd = m->w.open.fd;
 	snprintf(o->name, sizeof(o->name), "%s", name);
 	let_go(d->s, m->w.msg_id);
-	err = cf_copen(d->dev, m->w.msg_id, file_size(name));
+	/* Each daemon has to name the version that the first one did. */
+	err = cf_cmd(d->dev, "copen %u,%lld%s", m->w.msg_id, (long long)file_size(name),
+		     cf_is_c() ? "" : ",v1");
 	/* The predecessor may have answered it with its last breath. */
 	if (err && !(err == -EINVAL && d->s->early))
 		problem(d->s, "copen of %s: %s", name, strerror(-err));
