@@ -82,14 +82,21 @@ static bool odfs_cache_is_live(struct fscache_volume *volume)
 	return smp_load_acquire(&volume->cache->state) == FSCACHE_CACHE_IS_ACTIVE;
 }
 
-static struct odfs_blob *odfs_find_blob(struct odfs_sb_info *sbi, const struct qstr *name)
+static bool odfs_same_name(const struct odfs_blob *blob, unsigned int hash, const void *name,
+			   size_t len)
 {
-	struct odfs_blob *blob;
+	return blob->hash == hash && blob->len == len && !memcmp(blob->name, name, len);
+}
 
-	hash_for_each_possible(sbi->blobs, blob, node, name->hash)
-		if (blob->hash == name->hash && blob->len == name->len &&
-		    !memcmp(blob->name, name->name, name->len))
-			return blob;
+/* Another blob of the name of @blob that has a cookie. */
+static struct odfs_blob *odfs_find_namesake(struct odfs_sb_info *sbi, struct odfs_blob *blob)
+{
+	struct odfs_blob *other;
+
+	hash_for_each_possible(sbi->blobs, other, node, blob->hash)
+		if (other != blob && other->cookie &&
+		    odfs_same_name(other, blob->hash, blob->name, blob->len))
+			return other;
 	return NULL;
 }
 
@@ -99,7 +106,7 @@ static bool odfs_unhash_blob(struct odfs_blob *blob)
 	if (!hash_hashed(&blob->node))
 		return false;
 	hash_del(&blob->node);
-	list_del_init(&blob->dying);
+	list_del_init(&blob->list);
 	return true;
 }
 
@@ -117,8 +124,8 @@ void odfs_reap_blobs(struct odfs_sb_info *sbi)
 
 	for (;;) {
 		spin_lock(&sbi->lock);
-		blob = list_first_entry_or_null(&sbi->dying, struct odfs_blob, dying);
-		if (!blob || !odfs_cookie_dropped(blob->cookie)) {
+		blob = list_first_entry_or_null(&sbi->dying, struct odfs_blob, list);
+		if (!blob || (blob->cookie && !odfs_cookie_dropped(blob->cookie))) {
 			spin_unlock(&sbi->lock);
 			return;
 		}
@@ -128,89 +135,139 @@ void odfs_reap_blobs(struct odfs_sb_info *sbi)
 	}
 }
 
-/* Wait until fscache has forgotten an earlier cookie of this name. */
-static int odfs_wait_for_namesake(struct odfs_sb_info *sbi, const struct qstr *name)
+/*
+ * Wait until fscache has forgotten the earlier cookie of this name. Its inode has
+ * been evicted or is being, so it is relinquished or about to be.
+ */
+static int odfs_wait_for_namesake(struct odfs_sb_info *sbi, struct odfs_blob *blob)
 {
-	struct odfs_blob *blob;
+	struct odfs_blob *other;
 	bool unhashed;
 	long ret;
 
 	for (;;) {
 		spin_lock(&sbi->lock);
-		blob = odfs_find_blob(sbi, name);
-		if (blob)
-			refcount_inc(&blob->ref);
+		other = odfs_find_namesake(sbi, blob);
+		if (other)
+			refcount_inc(&other->ref);
 		spin_unlock(&sbi->lock);
-		if (!blob)
+		if (!other)
 			return 0;
 
-		ret = odfs_wait_cookie(blob->cookie, odfs_cookie_dropped, MAX_SCHEDULE_TIMEOUT);
+		ret = odfs_wait_cookie(other->cookie, odfs_cookie_dropped, MAX_SCHEDULE_TIMEOUT);
 		if (ret > 0) {
 			spin_lock(&sbi->lock);
-			unhashed = odfs_unhash_blob(blob);
+			unhashed = odfs_unhash_blob(other);
 			spin_unlock(&sbi->lock);
 			if (unhashed)
-				odfs_put_blob(blob);
+				odfs_put_blob(other);
 		}
-		odfs_put_blob(blob);
+		odfs_put_blob(other);
 		if (ret < 0)
 			return ret;
 	}
 }
 
-/**
- * odfs_acquire_blob - Acquire the cookie of a name
- * @sbi: The superblock to acquire it in
- * @name: The name; its bytes are the cookie's key
- *
- * The caller must have excluded other lookups of @name, as ->lookup() is called.
- * Nothing is asked of the cache yet. Sleeps killably while an earlier cookie of
- * the same name is coming to its end.
- *
- * Return: the blob, with a reference for the inode, or an error pointer.
+/*
+ * Acquire the cookie of a name, once: the lock of the inode excludes others.
+ * Sleeps killably while an earlier cookie of the same name is coming to its end.
+ * Nothing is asked of the cache yet.
  */
-struct odfs_blob *odfs_acquire_blob(struct odfs_sb_info *sbi, const struct qstr *name)
+static int odfs_acquire_cookie(struct odfs_sb_info *sbi, struct odfs_blob *blob)
 {
-	struct odfs_blob *blob;
+	struct fscache_cookie *cookie;
 	int err;
 
-	odfs_reap_blobs(sbi);
-	err = odfs_wait_for_namesake(sbi, name);
+	if (blob->cookie)
+		return 0;
+	err = odfs_wait_for_namesake(sbi, blob);
 	if (err)
-		return ERR_PTR(err);
+		return err;
+	cookie = fscache_acquire_cookie(sbi->volume, FSCACHE_ADV_WANT_CACHE_SIZE,
+					blob->name, blob->len, NULL, 0, 0);
+	if (!cookie)
+		return -ENOMEM;
+	fscache_get_cookie(cookie, fscache_cookie_get_attach_object);
+	spin_lock(&sbi->lock);
+	blob->cookie = cookie;
+	spin_unlock(&sbi->lock);
+	return 0;
+}
+
+/**
+ * odfs_new_blob - Make a blob for a name
+ * @name: The name; its bytes are the cookie's key
+ *
+ * Return: the blob, in no table and without a cookie, or NULL without memory.
+ */
+struct odfs_blob *odfs_new_blob(const struct qstr *name)
+{
+	struct odfs_blob *blob;
 
 	blob = kzalloc_flex(*blob, name, name->len, GFP_KERNEL_ACCOUNT);
 	if (!blob)
-		return ERR_PTR(-ENOMEM);
-	refcount_set(&blob->ref, 2);
-	INIT_LIST_HEAD(&blob->dying);
+		return NULL;
+	refcount_set(&blob->ref, 1);
+	INIT_LIST_HEAD(&blob->list);
 	blob->hash = name->hash;
 	blob->len = name->len;
 	memcpy(blob->name, name->name, name->len);
-
-	blob->cookie = fscache_acquire_cookie(sbi->volume, FSCACHE_ADV_WANT_CACHE_SIZE,
-					      blob->name, blob->len, NULL, 0, 0);
-	if (!blob->cookie) {
-		kfree(blob);
-		return ERR_PTR(-ENOMEM);
-	}
-	fscache_get_cookie(blob->cookie, fscache_cookie_get_attach_object);
-
-	spin_lock(&sbi->lock);
-	hash_add(sbi->blobs, &blob->node, blob->hash);
-	spin_unlock(&sbi->lock);
 	return blob;
 }
 
 /**
+ * odfs_hash_blob - Make the inode of a name known
+ * @sbi: The superblock
+ * @blob: The blob; the inode takes over the caller's reference
+ * @inode: The inode
+ *
+ * The caller must have excluded other lookups of the name, as ->lookup() is called.
+ */
+void odfs_hash_blob(struct odfs_sb_info *sbi, struct odfs_blob *blob, struct inode *inode)
+{
+	refcount_inc(&blob->ref);
+	ODFS_I(inode)->blob = blob;
+	spin_lock(&sbi->lock);
+	blob->inode = inode;
+	hash_add(sbi->blobs, &blob->node, blob->hash);
+	list_add_tail(&blob->list, &sbi->live);
+	spin_unlock(&sbi->lock);
+}
+
+/**
+ * odfs_find_inode - Find the inode that a name has
+ * @sbi: The superblock
+ * @name: The name
+ *
+ * Return: the inode, with a reference, or NULL if the name has none or one that is
+ * being evicted.
+ */
+struct inode *odfs_find_inode(struct odfs_sb_info *sbi, const struct qstr *name)
+{
+	struct inode *inode = NULL;
+	struct odfs_blob *blob;
+
+	spin_lock(&sbi->lock);
+	hash_for_each_possible(sbi->blobs, blob, node, name->hash) {
+		if (blob->inode && odfs_same_name(blob, name->hash, name->name, name->len))
+			inode = igrab(blob->inode);
+		if (inode)
+			break;
+	}
+	spin_unlock(&sbi->lock);
+	return inode;
+}
+
+/**
  * odfs_put_blob - Drop a reference to a blob
- * @blob: The blob, whose cookie must be relinquished
+ * @blob: The blob, whose cookie must be relinquished if it has one
  */
 void odfs_put_blob(struct odfs_blob *blob)
 {
 	if (!refcount_dec_and_test(&blob->ref))
 		return;
-	fscache_put_cookie(blob->cookie, fscache_cookie_put_object);
+	if (blob->cookie)
+		fscache_put_cookie(blob->cookie, fscache_cookie_put_object);
 	kfree(blob);
 }
 
@@ -225,15 +282,29 @@ void odfs_put_blob(struct odfs_blob *blob)
  */
 void odfs_relinquish_blob(struct odfs_sb_info *sbi, struct odfs_blob *blob)
 {
-	bool first;
+	struct fscache_cookie *cookie = NULL;
 
 	spin_lock(&sbi->lock);
-	first = list_empty(&blob->dying) && hash_hashed(&blob->node);
-	if (first)
-		list_add_tail(&blob->dying, &sbi->dying);
+	if (!blob->relinquished) {
+		blob->relinquished = true;
+		list_move_tail(&blob->list, &sbi->dying);
+		cookie = blob->cookie;
+	}
 	spin_unlock(&sbi->lock);
-	if (first)
-		fscache_relinquish_cookie(blob->cookie, false);
+	if (cookie)
+		fscache_relinquish_cookie(cookie, false);
+}
+
+/**
+ * odfs_forget_inode - Have a blob's inode found no more
+ * @sbi: The superblock of the blob
+ * @blob: The blob of an inode that is being evicted
+ */
+void odfs_forget_inode(struct odfs_sb_info *sbi, struct odfs_blob *blob)
+{
+	spin_lock(&sbi->lock);
+	blob->inode = NULL;
+	spin_unlock(&sbi->lock);
 }
 
 /**
@@ -246,12 +317,22 @@ void odfs_relinquish_blob(struct odfs_sb_info *sbi, struct odfs_blob *blob)
 void odfs_relinquish_blobs(struct odfs_sb_info *sbi)
 {
 	struct odfs_blob *blob;
-	struct hlist_node *next;
-	int bucket;
 
-	/* Nobody adds or removes: there is neither lookup nor reclaim any more. */
-	hash_for_each_safe(sbi->blobs, bucket, next, blob, node)
+	/*
+	 * Inodes that somebody held without a dentry may be evicted meanwhile, and
+	 * their blobs go.
+	 */
+	for (;;) {
+		spin_lock(&sbi->lock);
+		blob = list_first_entry_or_null(&sbi->live, struct odfs_blob, list);
+		if (blob)
+			refcount_inc(&blob->ref);
+		spin_unlock(&sbi->lock);
+		if (!blob)
+			return;
 		odfs_relinquish_blob(sbi, blob);
+		odfs_put_blob(blob);
+	}
 }
 
 /**
@@ -270,8 +351,9 @@ void odfs_disable_blobs(struct odfs_sb_info *sbi, bool disable)
 
 	spin_lock(&sbi->lock);
 	hash_for_each(sbi->blobs, bucket, blob, node)
-		assign_bit(FSCACHE_COOKIE_DISABLED, &blob->cookie->flags,
-			   disable && atomic_read(&blob->cookie->n_active));
+		if (blob->cookie)
+			assign_bit(FSCACHE_COOKIE_DISABLED, &blob->cookie->flags,
+				   disable && atomic_read(&blob->cookie->n_active));
 	spin_unlock(&sbi->lock);
 }
 
@@ -335,10 +417,15 @@ static int odfs_set_size(struct inode *inode, struct fscache_cookie *cookie)
 
 static int odfs_use_cookie_locked(struct inode *inode)
 {
-	struct fscache_cookie *cookie = ODFS_I(inode)->blob->cookie;
+	struct odfs_blob *blob = ODFS_I(inode)->blob;
+	struct fscache_cookie *cookie;
 	int err, attempts = 2;
 	long ret;
 
+	err = odfs_acquire_cookie(ODFS_SB(inode->i_sb), blob);
+	if (err)
+		return err;
+	cookie = blob->cookie;
 	do {
 		ret = odfs_wait_cookie(cookie, odfs_cookie_usable, ODFS_FAILED_TIMEOUT);
 		if (ret < 0)

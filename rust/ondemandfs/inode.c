@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Names and inodes. Every name exists; a file is made when it is looked up and
- * the cache is asked about it when it is opened or its size is wanted.
+ * the cache is asked about it when it is opened or its size is wanted, by whoever
+ * does that. Looking up waits for nobody: it is done under locks of the root.
  */
 #include <linux/pagemap.h>
 #include <linux/slab.h>
 #include <linux/stat.h>
 #include "internal.h"
+
+#define ODFS_ROOT_INO	1
 
 static struct kmem_cache *odfs_inode_cachep;
 
@@ -68,8 +71,10 @@ static void odfs_evict_inode(struct inode *inode)
 	struct odfs_sb_info *sbi = ODFS_SB(inode->i_sb);
 	struct odfs_blob *blob = ODFS_I(inode)->blob;
 
-	if (blob)
+	if (blob) {
+		odfs_forget_inode(sbi, blob);
 		odfs_relinquish_blob(sbi, blob);
+	}
 	truncate_inode_pages_final(&inode->i_data);
 	clear_inode(inode);
 	if (blob) {
@@ -122,41 +127,63 @@ static const struct inode_operations odfs_file_iops = {
 	.getattr	= odfs_getattr,
 };
 
-static struct inode *odfs_new_inode(struct super_block *sb, umode_t mode)
+/*
+ * Nobody says when a file was made, so its times are always the same: the inode
+ * may be evicted and come back.
+ */
+static struct inode *odfs_new_inode(struct super_block *sb, u64 ino, umode_t mode)
 {
 	struct inode *inode = new_inode(sb);
 
 	if (!inode)
 		return NULL;
-	inode->i_ino = get_next_ino();
+	inode->i_ino = ino;
 	inode->i_mode = mode;
-	simple_inode_init_ts(inode);
+	inode_set_atime(inode, 0, 0);
+	inode_set_mtime(inode, 0, 0);
+	inode_set_ctime(inode, 0, 0);
+	return inode;
+}
+
+static struct inode *odfs_new_file(struct super_block *sb, const struct qstr *name)
+{
+	struct odfs_sb_info *sbi = ODFS_SB(sb);
+	/* The same for a name whenever and wherever it is mounted. */
+	u64 ino = siphash(name->name, name->len, &sbi->ino_key);
+	struct odfs_blob *blob;
+	struct inode *inode;
+
+	inode = odfs_new_inode(sb, max_t(u64, ino, ODFS_ROOT_INO + 1), S_IFREG | 0444);
+	if (!inode)
+		return NULL;
+	inode->i_op = &odfs_file_iops;
+	inode->i_fop = &odfs_file_fops;
+	inode->i_mapping->a_ops = &odfs_aops;
+	mapping_set_large_folios(inode->i_mapping);
+
+	blob = odfs_new_blob(name);
+	if (!blob) {
+		iput(inode);
+		return NULL;
+	}
+	odfs_hash_blob(sbi, blob, inode);
 	return inode;
 }
 
 static struct dentry *odfs_lookup(struct inode *dir, struct dentry *dentry, unsigned int flags)
 {
 	struct odfs_sb_info *sbi = ODFS_SB(dir->i_sb);
-	struct odfs_blob *blob;
 	struct inode *inode;
 
 	if (dentry->d_name.len > NAME_MAX)
 		return ERR_PTR(-ENAMETOOLONG);
 
-	inode = odfs_new_inode(dir->i_sb, S_IFREG | 0444);
+	odfs_reap_blobs(sbi);
+	inode = odfs_find_inode(sbi, &dentry->d_name);
+	if (!inode)
+		inode = odfs_new_file(dir->i_sb, &dentry->d_name);
 	if (!inode)
 		return ERR_PTR(-ENOMEM);
-	inode->i_op = &odfs_file_iops;
-	inode->i_fop = &odfs_file_fops;
-	inode->i_mapping->a_ops = &odfs_aops;
-	mapping_set_large_folios(inode->i_mapping);
-
-	blob = odfs_acquire_blob(sbi, &dentry->d_name);
-	if (IS_ERR(blob)) {
-		iput(inode);
-		return ERR_CAST(blob);
-	}
-	ODFS_I(inode)->blob = blob;
 	return d_splice_alias(inode, dentry);
 }
 
@@ -176,7 +203,7 @@ static const struct inode_operations odfs_root_iops = {
  */
 struct inode *odfs_new_root(struct super_block *sb)
 {
-	struct inode *inode = odfs_new_inode(sb, S_IFDIR | 0555);
+	struct inode *inode = odfs_new_inode(sb, ODFS_ROOT_INO, S_IFDIR | 0555);
 
 	if (!inode)
 		return NULL;

@@ -12,20 +12,26 @@
  * volume   Acquired when a superblock is made and relinquished when it dies, in
  *	    put_super: before SB_DEAD lets a mounter that waits for the same
  *	    domain go on, or fscache would call the two volumes duplicates.
- * blob	    A name and its fscache cookie. The table of the superblock has a
- *	    reference and so has the inode. It is born in lookup and outlives its
- *	    inode until fscache has DROPPED the cookie: a lookup of the same name
- *	    finds it and waits for that killably, where fscache_acquire_cookie()
- *	    would wait uninterruptibly or complain about a duplicate.
+ * blob	    A name, and its fscache cookie once somebody has opened the file. The
+ *	    table of the superblock has a reference and so has the inode. It is
+ *	    born in lookup, which neither asks the cache nor waits for anything.
+ *	    It outlives its inode until fscache has DROPPED the cookie: whoever
+ *	    opens a file of the same name finds it and waits for that killably,
+ *	    where fscache_acquire_cookie() would wait uninterruptibly or complain
+ *	    about a duplicate. Of the blobs of one name at most one has a cookie
+ *	    that is not DROPPED, and at most one has an inode that is not being
+ *	    evicted.
  * cookie   The blob has two references: the one that relinquishing gives up, and
  *	    one more. Accesses (n_accesses) are no references; the second one is
  *	    what keeps the cookie's memory while reads that were in flight at
  *	    eviction end theirs. For that, a read ends its access *before* it
  *	    unlocks its folios or completes its kiocb: the folios hold eviction up
  *	    in truncate_inode_pages_final(), the kiocb holds the file.
- * inode    Not hashed, so it dies with its dentry. Dentries are not pinned: they
- *	    stay on the LRU until memory is short, which bounds what an
- *	    unprivileged user can make us hold by looking names up.
+ * inode    Found by its blob, not by VFS's hash of inodes. It can outlive its
+ *	    dentry: inotify, fanotify and Landlock hold inodes only. The next
+ *	    lookup of the name takes what is there. Dentries are not pinned: they
+ *	    stay on the LRU until memory is short, which bounds what a user can
+ *	    make us hold by looking names up.
  * use	    Every open file has one use (n_active) of the cookie, which keeps it
  *	    off fscache's LRU. stat(2) and the healing of a read take one for a
  *	    moment, under the lock of the inode.
@@ -37,7 +43,10 @@
  *	i_rwsem of the root, mmap_lock, folio locks, whatever a reader holds
  *	  odfs_inode::lock	(mutex; only ever taken killably)
  *	    fscache's locks
- *	odfs_sb_info::lock	(spinlock, innermost; also taken in reclaim)
+ *	odfs_sb_info::lock	(spinlock; also taken in reclaim)
+ *	  inode::i_lock
+ *
+ * Nothing waits for the cache or its daemon under i_rwsem of the root.
  *
  * A file's own folio locks are taken under odfs_inode::lock only while nobody
  * has the file open (odfs_set_size()), when no reader can be waiting for it.
@@ -50,6 +59,7 @@
 #include <linux/hashtable.h>
 #include <linux/mutex.h>
 #include <linux/refcount.h>
+#include <linux/siphash.h>
 #include <linux/spinlock.h>
 
 /* "odfs" */
@@ -72,16 +82,21 @@ struct odfs_sb_info {
 	char			*cache;		/* NULL: any cache */
 	struct fscache_volume	*volume;
 
-	spinlock_t		lock;		/* of the two below */
+	spinlock_t		lock;		/* of the three below */
 	DECLARE_HASHTABLE(blobs, 10);		/* by name */
-	struct list_head	dying;		/* relinquished, oldest first */
+	struct list_head	live;		/* the blobs that are not relinquished */
+	struct list_head	dying;		/* those that are, oldest first */
+
+	siphash_key_t		ino_key;	/* for numbers of inodes */
 };
 
 struct odfs_blob {
 	struct hlist_node	node;		/* in odfs_sb_info::blobs */
-	struct list_head	dying;		/* in odfs_sb_info::dying */
+	struct list_head	list;		/* in odfs_sb_info::live or ::dying */
 	refcount_t		ref;
-	struct fscache_cookie	*cookie;
+	struct inode		*inode;		/* NULL: evicted */
+	struct fscache_cookie	*cookie;	/* NULL: not acquired */
+	bool			relinquished;	/* ... its cookie, if it has one */
 	unsigned int		hash;
 	unsigned char		len;
 	char			name[];
@@ -105,8 +120,11 @@ static inline struct odfs_sb_info *ODFS_SB(struct super_block *sb)
 }
 
 /* cookie.c */
-struct odfs_blob *odfs_acquire_blob(struct odfs_sb_info *sbi, const struct qstr *name);
+struct odfs_blob *odfs_new_blob(const struct qstr *name);
+void odfs_hash_blob(struct odfs_sb_info *sbi, struct odfs_blob *blob, struct inode *inode);
+struct inode *odfs_find_inode(struct odfs_sb_info *sbi, const struct qstr *name);
 void odfs_relinquish_blob(struct odfs_sb_info *sbi, struct odfs_blob *blob);
+void odfs_forget_inode(struct odfs_sb_info *sbi, struct odfs_blob *blob);
 void odfs_relinquish_blobs(struct odfs_sb_info *sbi);
 void odfs_disable_blobs(struct odfs_sb_info *sbi, bool disable);
 void odfs_reap_blobs(struct odfs_sb_info *sbi);

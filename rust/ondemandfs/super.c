@@ -198,7 +198,10 @@ static int odfs_get_tree(struct fs_context *fc)
 	swap(sbi->cache, opts->cache);
 	spin_lock_init(&sbi->lock);
 	hash_init(sbi->blobs);
+	INIT_LIST_HEAD(&sbi->live);
 	INIT_LIST_HEAD(&sbi->dying);
+	sbi->ino_key.key[0] = ODFS_SUPER_MAGIC;
+	sbi->ino_key.key[1] = siphash(sbi->domain, strlen(sbi->domain), &sbi->ino_key);
 	fc->s_fs_info = sbi;
 
 	/* fscache has no second volume of one key: further mounts share. */
