@@ -61,7 +61,7 @@ impl Backend for CacheFilesBackend {
     fn lookup_cookie(
         volume: ArcBorrow<'_, Volume>,
         cookie: &Lookup<'_>,
-    ) -> Result<KBox<Attachment>> {
+    ) -> Result<Option<KBox<Attachment>>> {
         if !cookie.wants_cache_size() {
             kernel::do_once_lite! {
                 pr_warn!("A file system that does not ask the cache for sizes cannot use an \

@@ -55,8 +55,8 @@ use crate::{
     ondemand::{
         msg::OpenKeys,
         queue::ObjectKey,
-        Ondemand,
-        Version, //
+        Answer,
+        Ondemand, //
     },
     presence::{
         self,
@@ -221,12 +221,17 @@ impl Object {
         self.retired.store(1, Relaxed);
     }
 
-    /// Whether nobody wants the data any more.
-    pub(crate) fn is_given_up(&self) -> bool {
+    /// Names the object in the request table. Takes no lock.
+    pub(crate) fn set_key(&self, key: ObjectKey) {
+        self.key.populate(key);
+    }
+
+    /// Whether nobody waits for the data any more: who does has a use of the cookie.
+    pub(crate) fn is_unwanted(&self) -> bool {
         self.cookie
             .lock()
             .as_ref()
-            .is_none_or(|cookie| cookie.is_given_up())
+            .is_none_or(|cookie| cookie.is_given_up() || !cookie.is_in_use())
     }
 
     /// How often data was lost. Whoever writes, or wants to read what is there, notes this before.
@@ -309,9 +314,14 @@ impl Object {
         map.find(from, map.blocks(), present)
     }
 
-    /// Ends what the attachment was needed for. Returns what is present.
-    fn detach(&self) -> Presence {
-        // Both are let go without the lock.
+    /// Ends what the attachment was needed for, or a lookup that does not come to one.
+    pub(crate) fn detach(&self) {
+        // All are let go without the lock.
+        let _map = self.detach_map();
+    }
+
+    /// As [`Self::detach`], and returns what is present.
+    fn detach_map(&self) -> Presence {
         let _backing = self.backing.lock().take();
         self.looked_up.complete_all();
         let _cookie = self.cookie.lock().take();
@@ -326,22 +336,6 @@ struct InUseFile {
     file: KernelFile,
 }
 
-/// What the daemon says of an object.
-struct Answer {
-    /// Its size in bytes.
-    size: u64,
-    version: Option<Version>,
-}
-
-impl Answer {
-    fn version(&self) -> &[u8] {
-        self.version
-            .as_ref()
-            .map(Version::as_bytes)
-            .unwrap_or_default()
-    }
-}
-
 /// See the [module's description](self).
 pub(crate) struct Attachment {
     object: Arc<Object>,
@@ -354,53 +348,66 @@ pub(crate) struct Attachment {
 }
 
 impl Attachment {
-    /// Asks the daemon for an object, then finds or makes its file.
-    pub(crate) fn look_up(volume: Arc<Volume>, cookie: &Lookup<'_>) -> Result<KBox<Self>> {
+    /// Asks the daemon for an object, then finds or makes its file. `None` if the lookup was put
+    /// off, or nobody wants the object any more.
+    pub(crate) fn look_up(volume: Arc<Volume>, cookie: &Lookup<'_>) -> Result<Option<KBox<Self>>> {
         let name = cook_key(cookie.key(), sha256)?;
         let cache = volume.cache().clone();
-        let object = Object::new(cache.ondemand().clone(), cookie)?;
         let max = cache.mount().max_file_size().unsigned_abs().min(MAX_SIZE);
         // A size is rounded up to whole blocks.
         let max = max - max % BLOCK_SIZE;
+        let new_object = || Object::new(cache.ondemand().clone(), cookie);
 
-        let opened = cache.ondemand().open(&object, max, |key| {
-            object.key.populate(key);
+        let Some((object, answer)) = cache.ondemand().open(cookie, new_object, max)? else {
+            return Ok(None);
+        };
+        let attached = Self::attach(volume, cookie, &object, name, answer);
+        // If nobody uses the cookie by now, fscache would never take the object away again.
+        let attached = attached.map(|attached| cookie.is_in_use().then_some(attached));
+        match &attached {
+            Ok(Some(attachment)) => attachment.publish(),
+            _ => {
+                object.detach();
+                cache.ondemand().close(&object);
+            }
+        }
+        attached
+    }
+
+    fn attach(
+        volume: Arc<Volume>,
+        cookie: &Lookup<'_>,
+        object: &Arc<Object>,
+        name: Name,
+        answer: Answer,
+    ) -> Result<KBox<Self>> {
+        cookie.set_object_size(answer.size)?;
+        let cache = volume.cache();
+        let (file, linked) = with_cred(cache.cred(), || {
+            Self::find_file(&volume, cookie, object, &name, &answer)
+                .inspect_err(|e| cache.doubt(*e))
+        })?;
+        let attachment = Attachment {
+            object: object.clone(),
+            file,
+            answer,
+            name,
+            linked,
+            volume,
+        };
+        Ok(KBox::new(attachment, GFP_KERNEL)?)
+    }
+
+    /// Lets file descriptors fill the object.
+    fn publish(&self) {
+        let cache = self.volume.cache();
+        *self.object.backing.lock() = Some(Backing {
+            space: cache.space().clone(),
+            cred: cache.cred().into(),
+            file: self.file().clone(),
+            size: self.size(),
         });
-        let found = opened.and_then(|(size, version)| {
-            cookie.set_object_size(size)?;
-            let answer = Answer { size, version };
-            with_cred(cache.cred(), || {
-                Self::find_file(&volume, cookie, &object, &name, &answer)
-                    .inspect_err(|e| cache.doubt(*e))
-            })
-            .map(|(file, linked)| (answer, file, linked))
-        });
-        let attached = found.and_then(|(answer, file, linked)| {
-            let size = answer.size;
-            let attachment = KBox::new(
-                Attachment {
-                    object: object.clone(),
-                    file,
-                    answer,
-                    name,
-                    linked,
-                    volume,
-                },
-                GFP_KERNEL,
-            )?;
-            *object.backing.lock() = Some(Backing {
-                space: cache.space().clone(),
-                cred: cache.cred().into(),
-                file: attachment.file.file.clone(),
-                size,
-            });
-            object.looked_up.complete_all();
-            Ok(attachment)
-        });
-        attached.inspect_err(|_| {
-            let _map = object.detach();
-            cache.ondemand().close(&object);
-        })
+        self.object.looked_up.complete_all();
     }
 
     /// Finds the file of an object, or makes one (`cachefiles_look_up_object()`).
@@ -540,7 +547,7 @@ impl Attachment {
     pub(crate) fn withdraw(self, cookie: &Cookie) {
         let cache = self.volume.cache().clone();
         cache.ondemand().close(&self.object);
-        let map = self.object.detach();
+        let map = self.object.detach_map();
         with_cred(cache.cred(), || {
             let retired = cookie.is_retired() || self.object.retired.load(Relaxed) != 0;
             let kept = match retired {

@@ -12,25 +12,31 @@
 //! under it, and no other lock is taken; what comes out of the table is dealt with afterwards.
 
 mod anon_fd;
+mod lookup;
 pub(crate) mod msg;
 pub(crate) mod object_state;
 pub(crate) mod queue;
 mod request;
 pub(crate) mod slots;
 
+pub(crate) use self::lookup::Answer;
+
 use self::{
     anon_fd::Handle,
+    lookup::{
+        Found,
+        Open,
+        Opens, //
+    },
     msg::Message,
     queue::{
         Buf,
         Delivery,
         Failed,
         Family,
-        ObjectKey,
         Refused,
         Table, //
     },
-    request::OpenWait,
     slots::{
         Slot,
         Slots,
@@ -45,6 +51,7 @@ use crate::{
     },
     io::WaitingRead,
     kernel_next::{
+        fscache::Lookup,
         sync::{
             poll::events,
             Completion, //
@@ -79,7 +86,8 @@ use kernel::{
     workqueue::Work, //
 };
 
-/// How often those who wait look whether anybody still waits for them, in milliseconds.
+/// Interval in milliseconds at which requests are checked for a time limit, and for whether
+/// anybody still uses their cookie.
 const PATIENCE: u32 = 1000;
 
 /// How many messages one `read()` delivers at most, so that it does not take long.
@@ -116,7 +124,7 @@ impl Storage for Requests {
 
 impl Family for Requests {
     type Object = Arc<Object>;
-    type Waiter = Arc<OpenWait>;
+    type Waiter = Arc<Open>;
     type Read = Pin<KBox<WaitingRead>>;
     type Version = Version;
 }
@@ -151,6 +159,9 @@ impl Output {
 pub(crate) struct Ondemand {
     #[pin]
     table: SpinLock<Table<Requests>>,
+    /// The OPENs of lookups that are under way.
+    #[pin]
+    opens: Opens,
     /// Completed when the cache is dead.
     #[pin]
     killed: Completion,
@@ -171,6 +182,7 @@ impl Ondemand {
         let queue = OwnedQueue::new_unbound(c"cachefiles")?;
         Arc::pin_init(
             pin_init!(Self {
+                opens <- Opens::new(),
                 table <- new_spinlock!(Table::new()),
                 killed <- Completion::new(),
                 poll,
@@ -257,7 +269,7 @@ impl Ondemand {
     fn tell_doomed(&self) {
         while let Some(failed) = self.with(|table| table.pop_doomed()) {
             match failed {
-                Failed::Waiter(waiter) => waiter.done(Err(EIO), None),
+                Failed::Waiter(open) => self.answered(&open, Err(EIO)),
                 Failed::Read(read) => read.fail(EIO),
             }
         }
@@ -265,81 +277,121 @@ impl Ondemand {
 
     // For lookups, reads and withdrawals.
 
-    /// Asks the daemon for an object and waits for the answer: its size in bytes, at most `max`,
-    /// and its version, if the daemon tells. `registered` is told what it is called in the table; it has to be taken off with
-    /// [`Self::close`], whatever comes of this.
+    /// Asks the daemon for an object of at most `max` bytes: the first call for a cookie queues an
+    /// OPEN for `object` and puts the lookup off, one that comes after the answer returns both.
+    ///
+    /// The object is on the table then, and to be taken off it with [`Self::close`].
     ///
     /// # Errors
     ///
-    /// What the daemon says, `ETIMEDOUT` if it says nothing for too long; `EIO` if there is no
-    /// daemon, or the cookie was given up meanwhile.
+    /// `EIO` if there is no daemon, `EBUSY` if there are too many requests. What the daemon answers
+    /// if not a size, or `ETIMEDOUT` if it says nothing for too long, is not returned here: the
+    /// cookie is told.
     pub(crate) fn open(
-        &self,
-        object: &Arc<Object>,
+        self: &Arc<Self>,
+        cookie: &Lookup<'_>,
+        object: impl FnOnce() -> Result<Arc<Object>>,
         max: u64,
-        registered: impl FnOnce(ObjectKey),
-    ) -> Result<(u64, Option<Version>)> {
-        self.ask_for_size(object, max, registered)
-            .inspect_err(|e| trace::open_failed(object, *e))
+    ) -> Result<Option<(Arc<Object>, Answer)>> {
+        match self.opens.find(cookie) {
+            Found::Answered(open) => {
+                let answer = open.answer().cloned();
+                Ok(answer.map(|answer| (open.object().clone(), answer)))
+            }
+            Found::Queued => Ok(None),
+            Found::Nothing => {
+                let open = Open::new(cookie, object()?, self.now())?;
+                self.opens.add(cookie, open.clone())?;
+                self.queue_open(&open, max).map(|()| None).inspect_err(|e| {
+                    trace::open_failed(open.object(), *e);
+                    self.opens.remove(&open);
+                    open.object().detach();
+                })
+            }
+        }
     }
 
-    fn ask_for_size(
-        &self,
-        object: &Arc<Object>,
-        max: u64,
-        registered: impl FnOnce(ObjectKey),
-    ) -> Result<(u64, Option<Version>)> {
-        let waiter = OpenWait::new()?;
+    fn queue_open(self: &Arc<Self>, open: &Arc<Open>, max: u64) -> Result {
+        let object = open.object();
         let size = object.open_keys()?.size();
-        let (key, msg_id) = loop {
-            let done = self.with(|table| table.register(object.clone(), size, max, waiter.clone()));
-            match done {
-                Ok(done) => break done,
-                Err((Refused::Gone, ..)) => return Err(EIO),
-                Err((Refused::Full, ..)) => {
+        loop {
+            let register = |table: &mut Table<Requests>| {
+                let (key, msg_id) = table
+                    .register(object.clone(), size, max, open.clone())
+                    .map_err(|(refused, ..)| refused)?;
+                // Under the lock, so that they are known before there can be an answer.
+                object.set_key(key);
+                open.set_msg_id(msg_id);
+                if table.watch() {
+                    // As for READs: before the cache is killed, or not at all.
+                    let _ = self.queue.enqueue(self.clone());
+                }
+                Ok(())
+            };
+            match self.with(register) {
+                Ok(()) => return Ok(()),
+                Err(Refused::Gone) => return Err(EIO),
+                Err(Refused::Full) => {
                     self.make_room(1, Table::objects)?;
                     self.make_room(2, Table::requests)?;
                 }
             }
+        }
+    }
+
+    /// An OPEN that was taken off the table has been answered, or failed.
+    fn answered(&self, open: &Arc<Open>, answer: Result<Answer>) {
+        if let Err(e) = &answer {
+            trace::open_failed(open.object(), *e);
+        }
+        if !self.opens.answer(open, answer) {
+            self.drop_open(open);
+        }
+    }
+
+    /// Drops the object of an OPEN that no lookup is going to claim.
+    fn drop_open(&self, open: &Arc<Open>) {
+        open.object().detach();
+        self.unregister(open.object());
+    }
+
+    /// Ends the OPENs that nobody wants any more, and those that are over the time limit.
+    fn end_opens(&self) {
+        let now = self.now();
+        let timed_out = |open: &Open| {
+            // More than, so that it is never too early: both times are cut to whole milliseconds.
+            let age = now.saturating_sub(open.since());
+            open.answer().is_none() && self.options.timeout.is_some_and(|limit| age > limit)
         };
-        let since = self.now();
-        registered(key);
-        loop {
-            // Lookups run in kernel threads, which nobody kills; what ends this is an answer, the
-            // end of the daemon or of the cache, the time limit, or that the cookie is given up.
-            if waiter.wait(self.patience(since))? {
-                return waiter.result();
+        let (mut from, mut count) = (0, 0);
+        while let Some((open, next)) = self
+            .opens
+            .next(from, |open| open.is_unwanted() || timed_out(open))
+        {
+            if let Some(open) = open {
+                let error = if timed_out(&open) { ETIMEDOUT } else { EIO };
+                if self.end_open(&open, error) {
+                    count += usize::from(error == ETIMEDOUT);
+                }
             }
-            let error = if object.is_given_up() {
-                EIO
-            } else if self.time_left(since) == Some(0) {
-                ETIMEDOUT
-            } else {
-                continue;
-            };
-            // If it is not there any more, somebody is about to tell what became of it.
-            if self.with(|table| table.cancel_open(msg_id)).is_some() {
-                self.complain(usize::from(error == ETIMEDOUT));
-                return Err(error);
-            }
+            from = next;
         }
+        self.tell_doomed();
+        self.complain(count);
     }
 
-    /// For how many milliseconds an OPEN that was queued at `since` may still go unanswered, if
-    /// there is a limit. Rather a millisecond too long: both times are cut to whole ones.
-    fn time_left(&self, since: u64) -> Option<u64> {
-        let age = self.now().saturating_sub(since);
-        let limit = self.options.timeout?;
-        Some((limit + 1).saturating_sub(age))
-    }
-
-    /// For how many milliseconds to wait before looking whether to wait on.
-    fn patience(&self, since: u64) -> u32 {
-        match self.time_left(since) {
-            // CAST: No more than PATIENCE.
-            Some(left @ 1..) => left.min(PATIENCE.into()) as u32,
-            _ => PATIENCE,
+    /// Ends an OPEN that is not claimed. Returns whether it was not answered either.
+    fn end_open(&self, open: &Arc<Open>, error: Error) -> bool {
+        let cancel = |table: &mut Table<Requests>| table.cancel_open(open.msg_id()?);
+        if self.with(cancel).is_some() {
+            self.answered(open, Err(error));
+            return true;
         }
+        // If it has no answer, it is about to be queued or to be told one.
+        if open.answer().is_some() && self.opens.remove(open) {
+            self.drop_open(open);
+        }
+        false
     }
 
     /// Fails the READs that have gone without an answer for too long.
@@ -358,12 +410,17 @@ impl Ondemand {
     /// Takes an object off the table. What waits for it fails; if the daemon has a file descriptor
     /// for it, it is sent a CLOSE.
     pub(crate) fn close(&self, object: &Object) {
+        self.unregister(object);
+        self.tell_doomed();
+    }
+
+    /// As [`Self::close`]; the caller sees to it that who waits is [told](Self::tell_doomed).
+    fn unregister(&self, object: &Object) {
         if let Some(key) = object.key() {
             // The version is kept until the table has dropped its own.
             let unregister =
                 |table: &mut Table<Requests>| (table.version(key), table.unregister(key));
             let _dropped = self.with_close(object, unregister);
-            self.tell_doomed();
         }
     }
 
@@ -411,6 +468,9 @@ impl Ondemand {
         self.with(|table| table.kill());
         self.killed.complete_all();
         self.tell_doomed();
+        while let Some(open) = self.opens.close() {
+            self.drop_open(&open);
+        }
     }
 
     /// Waits for work that is under way.
@@ -547,8 +607,9 @@ impl Ondemand {
                 trace::copen(obj, msg_id, size);
             }
         });
-        if let Some((waiter, outcome)) = tell {
-            waiter.done(outcome.map_err(Error::from), version);
+        if let Some((open, outcome)) = tell {
+            let answer = outcome.map(|size| Answer { size, version });
+            self.answered(&open, answer.map_err(Error::from));
         }
         // READs that waited for this fail with it.
         self.tell_doomed();

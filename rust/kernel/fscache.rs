@@ -58,7 +58,7 @@
 //!         pr_info!("volume {:x} is gone\n", volume.debug_id());
 //!     }
 //!
-//!     fn lookup_cookie(_volume: &u32, _cookie: &Lookup<'_>) -> Result<KBox<u32>> {
+//!     fn lookup_cookie(_volume: &u32, _cookie: &Lookup<'_>) -> Result<Option<KBox<u32>>> {
 //!         Err(ENOENT)
 //!     }
 //!
@@ -149,6 +149,10 @@ pub(crate) trait Backend: Sized + 'static {
 
     /// Finds or makes a cookie's object.
     ///
+    /// Runs in a worker that all caches and network file systems share. Where somebody has to be
+    /// asked who may take his time, the lookup is to be [put off](Lookup::put_off): then there is no
+    /// object this time.
+    ///
     /// # Errors
     ///
     /// On any, nothing of the cookie is cached until it is looked up again. A cookie that
@@ -156,7 +160,7 @@ pub(crate) trait Backend: Sized + 'static {
     fn lookup_cookie(
         volume: <Self::Volume as ForeignOwnable>::Borrowed<'_>,
         cookie: &Lookup<'_>,
-    ) -> Result<Self::Object>;
+    ) -> Result<Option<Self::Object>>;
 
     /// Ends the representation of a cookie.
     fn withdraw_cookie(object: Self::Object, cookie: &Cookie);

@@ -64,6 +64,18 @@ static bool odfs_cookie_settled(struct fscache_cookie *cookie)
 	}
 }
 
+/*
+ * A cache that asks a user daemon lets go of fscache's worker meanwhile: the lookup
+ * fails with this as the size, which is replaced by the answer. Then it is to be
+ * looked up once more.
+ */
+#define ODFS_SIZE_PUT_OFF	((loff_t)-EIOCBQUEUED)
+
+static bool odfs_cookie_answered(struct fscache_cookie *cookie)
+{
+	return READ_ONCE(cookie->object_size) != ODFS_SIZE_PUT_OFF;
+}
+
 /* There is no wait_var_event_killable_timeout(). */
 static long odfs_wait_cookie(struct fscache_cookie *cookie,
 			     bool (*condition)(struct fscache_cookie *cookie),
@@ -415,48 +427,74 @@ static int odfs_set_size(struct inode *inode, struct fscache_cookie *cookie)
 	return 0;
 }
 
+/* Start a lookup if one is needed. Neither waits nor fails if the cookie is usable. */
+static void odfs_start_lookup(struct fscache_cookie *cookie)
+{
+	/* Only a use starts a lookup, and there is none but under our lock. */
+	if (fscache_cookie_state(cookie) == FSCACHE_COOKIE_STATE_QUIESCENT)
+		WRITE_ONCE(cookie->object_size, ODFS_SIZE_UNANSWERED);
+
+	/*
+	 * Should the cookie have come to LRU_DISCARDING just now, fscache waits here
+	 * while the cache closes the object. That is local work; the daemon has no
+	 * part in it.
+	 */
+	fscache_use_cookie(cookie, false);
+}
+
+/*
+ * Wait for the end of a lookup that a use of ours has started, and start it again
+ * if it was put off and has its answer, or if nothing was looked up at all because
+ * the cache was letting go of a cookie that was still ACTIVE. Our use stays
+ * meanwhile: it tells the cache that somebody waits for the answer.
+ *
+ * Return: 0 with the cookie ACTIVE, or a negative errno.
+ */
+static int odfs_wait_for_lookup(struct fscache_cookie *cookie)
+{
+	int restarts = 3;
+	long ret;
+
+	for (;;) {
+		ret = odfs_wait_cookie(cookie, odfs_cookie_settled, MAX_SCHEDULE_TIMEOUT);
+		if (ret < 0)
+			return ret;
+		if (fscache_cookie_state(cookie) == FSCACHE_COOKIE_STATE_ACTIVE)
+			return 0;
+		ret = odfs_wait_cookie(cookie, odfs_cookie_answered, MAX_SCHEDULE_TIMEOUT);
+		if (ret < 0)
+			return ret;
+		if (READ_ONCE(cookie->object_size) < 0 || !restarts--)
+			return odfs_lookup_error(cookie);
+
+		ret = odfs_wait_cookie(cookie, odfs_cookie_usable, ODFS_FAILED_TIMEOUT);
+		if (ret <= 0)
+			return ret ?: -EIO;
+		odfs_start_lookup(cookie);
+		fscache_unuse_cookie(cookie, NULL, NULL);
+	}
+}
+
 static int odfs_use_cookie_locked(struct inode *inode)
 {
 	struct odfs_blob *blob = ODFS_I(inode)->blob;
 	struct fscache_cookie *cookie;
-	int err, attempts = 2;
 	long ret;
+	int err;
 
 	err = odfs_acquire_cookie(ODFS_SB(inode->i_sb), blob);
 	if (err)
 		return err;
 	cookie = blob->cookie;
-	do {
-		ret = odfs_wait_cookie(cookie, odfs_cookie_usable, ODFS_FAILED_TIMEOUT);
-		if (ret < 0)
-			return ret;
-		if (!ret)
-			return -EIO;
-
-		/* Only a use starts a lookup, and there is none but under our lock. */
-		if (fscache_cookie_state(cookie) == FSCACHE_COOKIE_STATE_QUIESCENT)
-			WRITE_ONCE(cookie->object_size, ODFS_SIZE_UNANSWERED);
-
-		/*
-		 * Should the cookie have come to LRU_DISCARDING just now, fscache
-		 * waits here while the cache closes the object. That is local work;
-		 * the daemon has no part in it.
-		 */
-		fscache_use_cookie(cookie, false);
-		ret = odfs_wait_cookie(cookie, odfs_cookie_settled, MAX_SCHEDULE_TIMEOUT);
-		if (ret > 0 && fscache_cookie_state(cookie) == FSCACHE_COOKIE_STATE_ACTIVE)
-			err = odfs_set_size(inode, cookie);
-		else
-			err = ret < 0 ? ret : odfs_lookup_error(cookie);
-		if (!err)
-			return 0;
+	ret = odfs_wait_cookie(cookie, odfs_cookie_usable, ODFS_FAILED_TIMEOUT);
+	if (ret <= 0)
+		return ret ?: -EIO;
+	odfs_start_lookup(cookie);
+	err = odfs_wait_for_lookup(cookie);
+	if (!err)
+		err = odfs_set_size(inode, cookie);
+	if (err)
 		fscache_unuse_cookie(cookie, NULL, NULL);
-
-		/*
-		 * If the cache let go of a cookie that was ACTIVE when we began to
-		 * use it, nothing was looked up at all.
-		 */
-	} while (err == -EIO && READ_ONCE(cookie->object_size) >= 0 && --attempts);
 	return err;
 }
 

@@ -146,10 +146,6 @@ unsafe fn representation(volume: &Volume) -> &Atomic<*mut c_void> {
     unsafe { Atomic::from_ptr(core::ptr::addr_of_mut!((*volume.as_ptr()).cache_priv)) }
 }
 
-fn address(cookie: &Cookie) -> usize {
-    cookie.as_ptr().addr()
-}
-
 // What lockdep calls them. A lock's class is one for all backends, so its name has to be, too: what
 // is written at its use would have an address of its own in each crate that has a backend.
 static VOLUMES: &CStr = c"fscache::Cache::volumes";
@@ -256,29 +252,31 @@ impl<B: Backend> Private<B> {
         }
     }
 
-    /// Gets a cookie's object from the backend.
+    /// Gets a cookie's object from the backend. Returns whether there is one.
     ///
     /// # Safety
     ///
     /// The cookie must have none and be in this cache, in a volume that is represented and to which
     /// an access is held.
-    unsafe fn look_up_cookie(&self, cookie: &Lookup<'_>) -> Result {
+    unsafe fn look_up_cookie(&self, cookie: &Lookup<'_>) -> Result<bool> {
         let represented = Represented {
             cookie: ARef::from(&**cookie),
             // SAFETY: The cache stays in service while an access to the volume is held.
             _counted: unsafe { Counted::new(cookie) },
         };
-        let node = RBTreeNode::new(address(cookie), represented, GFP_KERNEL)?;
+        let node = RBTreeNode::new(cookie.address(), represented, GFP_KERNEL)?;
         // SAFETY: The member is the backend's.
         let volume = unsafe { representation(cookie.volume()) }.load(Acquire);
         // SAFETY: The volume has a representation, which is not taken away while somebody has an
         // access to the volume.
         let volume = unsafe { B::Volume::borrow(volume) };
-        let object = B::lookup_cookie(volume, cookie)?;
+        let Some(object) = B::lookup_cookie(volume, cookie)? else {
+            return Ok(false);
+        };
         let _none = self.cookies.lock().insert(node);
         // SAFETY: The member is the backend's to fill during the lookup.
         unsafe { (*cookie.as_ptr()).cache_priv = object.into_foreign() };
-        Ok(())
+        Ok(true)
     }
 
     /// Gives a cookie's object back to the backend. The cache, and with it `this`, may go as soon
@@ -298,7 +296,7 @@ impl<B: Backend> Private<B> {
         };
         B::withdraw_cookie(object, cookie);
         // SAFETY: The object is still counted.
-        let node = unsafe { (*this).cookies.lock().remove_node(&address(cookie)) };
+        let node = unsafe { (*this).cookies.lock().remove_node(&cookie.address()) };
         // Not under the lock: dropping a reference may sleep. First the node, then what was in it.
         drop(node.map(RBTreeNode::to_key_value));
     }
@@ -531,12 +529,15 @@ impl<B: CacheIo> VTable<B> {
         let private = unsafe { Private::<B>::of(lookup.volume()) };
         // SAFETY: As the caller guarantees.
         let found = unsafe { private.look_up_cookie(&lookup) };
-        if let Err(e) = found {
+        let found = found.unwrap_or_else(|e| {
             lookup.fail(e);
+            false
+        });
+        if !found {
             // SAFETY: The cookie is valid, and this is called by its state machine.
             unsafe { bindings::fscache_caching_failed(cookie) };
         }
-        found.is_ok()
+        found
     }
 
     /// # Safety

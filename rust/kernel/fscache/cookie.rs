@@ -14,13 +14,20 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
-    error::code::EFBIG,
+    error::code::{
+        EFBIG,
+        EIOCBQUEUED, //
+    },
     prelude::*,
     sync::{
         aref::AlwaysRefCounted,
         atomic::{
             ordering::Relaxed,
             Atomic, //
+        },
+        barrier::{
+            smp_mb,
+            Full, //
         }, //
     },
     types::{
@@ -29,6 +36,9 @@ use kernel::{
         Opaque, //
     }, //
 };
+
+/// The last error number that has a meaning outside of the kernel.
+const ERRNO_LAST_PUBLIC: c_int = 511;
 
 /// A network file system's handle for one file's data (`struct fscache_cookie`).
 ///
@@ -122,6 +132,12 @@ impl Cookie {
         self.0.get()
     }
 
+    /// Where the cookie is: names it for as long as there is a reference to it.
+    #[inline]
+    pub(crate) fn address(&self) -> usize {
+        self.as_ptr().addr()
+    }
+
     /// The volume that the cookie is in.
     #[inline]
     pub(crate) fn volume(&self) -> &Volume {
@@ -184,6 +200,44 @@ impl Cookie {
     pub(crate) fn is_given_up(&self) -> bool {
         self.test_flag(bindings::FSCACHE_COOKIE_RELINQUISHED)
             || self.test_flag(bindings::FSCACHE_COOKIE_DISABLED)
+    }
+
+    /// Whether the network file system has a use of the cookie, as it has for each file that is
+    /// open. It may get one, or give the last one back, at any moment.
+    pub(crate) fn is_in_use(&self) -> bool {
+        // SAFETY: The cookie is valid; once it is there, all accesses to the count are atomic.
+        let uses = unsafe { Atomic::from_ptr(&raw mut (*self.as_ptr()).n_active.counter) };
+        let uses: c_int = uses.load(Relaxed);
+        uses > 0
+    }
+
+    /// Gives the answer to a lookup that was [put off](Lookup::put_off): the size of the object in
+    /// bytes, or why there is none. Whoever waits sees it once he is [woken](Self::wake).
+    ///
+    /// Errors that have a meaning inside the kernel only become `EIO`, so that no answer is taken
+    /// for that there is none yet. Does not sleep.
+    pub(crate) fn answer(&self, size: Result<u64>) {
+        let size = size.and_then(|size| i64::try_from(size).map_err(|_| EFBIG));
+        let error = |e: Error| match e.to_errno() {
+            errno if errno >= -ERRNO_LAST_PUBLIC => errno,
+            _ => EIO.to_errno(),
+        };
+        // SAFETY: The cookie is valid. Who waits, or sets the size meanwhile, does it with single
+        // accesses as this one, as with C code; so the access is volatile.
+        unsafe {
+            (&raw mut (*self.as_ptr()).object_size)
+                .write_volatile(size.unwrap_or_else(|e| error(e).into()))
+        };
+    }
+
+    /// Wakes whoever waits for the cookie's state or for an [answer](Self::answer).
+    ///
+    /// Does not sleep.
+    pub(crate) fn wake(&self) {
+        // Orders what was written before the look for waiters.
+        smp_mb(Full);
+        // SAFETY: The cookie is valid; the address is only compared.
+        unsafe { bindings::wake_up_var((&raw mut (*self.as_ptr()).state).cast()) };
     }
 
     /// Whether the network file system wants the data to be thrown away.
@@ -269,6 +323,15 @@ impl<'a> Lookup<'a> {
     pub(crate) fn set_object_size(&self, size: u64) -> Result {
         self.set_size(i64::try_from(size).map_err(|_| EFBIG)?);
         Ok(())
+    }
+
+    /// Says that the lookup ends without an object because its answer is still to come, with
+    /// [`Cookie::answer`]: until then the size is `-EIOCBQUEUED`. Who wants the object waits for
+    /// another size, and then has the cookie looked up again.
+    ///
+    /// For those who answer from elsewhere, the backend has to order the two. Does not sleep.
+    pub(crate) fn put_off(&self) {
+        self.set_size(EIOCBQUEUED.to_errno().into());
     }
 
     /// Tells whoever wanted the size from the cache why there is none.

@@ -59,6 +59,7 @@ mod backend {
     /// Keys of what the backend refuses.
     const BAD_VOLUME: &CStr = c"kunit,bad";
     const BAD_COOKIE: &[u8] = b"bad";
+    const LATE_COOKIE: &[u8] = b"late";
 
     /// Where the backend reads from its file, forgets the request, fails it.
     const READ: i64 = 0;
@@ -121,10 +122,17 @@ mod backend {
             data.counts.freed.add();
         }
 
-        fn lookup_cookie(volume: &StoreVolume, cookie: &Lookup<'_>) -> Result<KBox<Object>> {
+        fn lookup_cookie(
+            volume: &StoreVolume,
+            cookie: &Lookup<'_>,
+        ) -> Result<Option<KBox<Object>>> {
             volume.counts.lookups.add();
             if cookie.key() == BAD_COOKIE {
                 return Err(EIO);
+            }
+            if cookie.key() == LATE_COOKIE && volume.counts.lookups.get() == 1 {
+                cookie.put_off();
+                return Ok(None);
             }
             cookie.set_object_size(BLOCK as u64)?;
             let new = Object {
@@ -132,7 +140,7 @@ mod backend {
                 counts: volume.counts.clone(),
                 _dropped: volume.counts.object_drops.on_drop(),
             };
-            Ok(KBox::new(new, GFP_KERNEL)?)
+            Ok(Some(KBox::new(new, GFP_KERNEL)?))
         }
 
         fn withdraw_cookie(object: KBox<Object>, _cookie: &Cookie) {
@@ -267,6 +275,20 @@ mod backend {
             Ok(Reading(cres, PhantomData))
         }
 
+        /// Starts a lookup, with another use, once the last one has ended.
+        fn look_up_again(&self) {
+            let quiescent = bindings::fscache_cookie_state_FSCACHE_COOKIE_STATE_QUIESCENT;
+            // SAFETY: The cookie is valid; the access is volatile because others write.
+            while unsafe { u32::from((&raw const (*self.0).state).read_volatile()) } != quiescent {
+                kernel::time::delay::fsleep(kernel::time::Delta::from_millis(5));
+            }
+            // SAFETY: The cookie is valid; the use is given back.
+            unsafe {
+                bindings::__fscache_use_cookie(self.0, false);
+                bindings::__fscache_unuse_cookie(self.0, core::ptr::null(), core::ptr::null());
+            }
+        }
+
         fn object_size(&self) -> i64 {
             // SAFETY: The cookie is valid, and not being looked up.
             unsafe { (*self.0).object_size }
@@ -388,6 +410,36 @@ mod backend {
         assert_eq!(PreparedCache::new(NAME).err(), Some(EBUSY));
         drop(name);
         drop(PreparedCache::new(NAME)?);
+        Ok(())
+    }
+
+    #[test]
+    fn a_lookup_that_was_put_off_is_made_again() -> Result {
+        let (cache, counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", &[])?;
+        let cookie = NetfsCookie::new(&volume, LATE_COOKIE, &[])?;
+        let this = cookie.as_ref();
+        assert_eq!(cookie.begin().err(), Some(ENOBUFS));
+        assert_eq!(counts.lookups.get(), 1);
+        assert_eq!(cookie.object_size(), EIOCBQUEUED.to_errno().into());
+        // No answer can be taken for that there is none yet.
+        for (answer, size) in [
+            (Err(ENOENT), ENOENT.to_errno().into()),
+            (Err(EIOCBQUEUED), EIO.to_errno().into()),
+            (Ok(u64::MAX), EFBIG.to_errno().into()),
+            (Ok(4096), 4096),
+        ] {
+            this.answer(answer);
+            this.wake();
+            assert_eq!(cookie.object_size(), size);
+        }
+        assert!(this.is_in_use());
+        cookie.look_up_again();
+        assert!(cookie.begin().is_ok());
+        assert_eq!(counts.lookups.get(), 2);
+        assert!(this.is_in_use());
+        drop(cookie);
+        assert!(becomes(&counts.object_drops, 1));
         Ok(())
     }
 

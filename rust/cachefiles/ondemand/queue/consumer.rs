@@ -112,7 +112,13 @@ impl<F: Family> Table<F> {
         if self.happen(key, Event::Read) == Next::Deliver {
             self.set_phase(id, Phase::Ready);
         }
-        Ok(!core::mem::replace(&mut self.watched, true))
+        Ok(self.watch())
+    }
+
+    /// Sees to it that requests are watched over. Returns whether somebody has to be found to do
+    /// so; otherwise somebody does, and has yet to look for more.
+    pub(crate) fn watch(&mut self) -> bool {
+        !core::mem::replace(&mut self.watched, true)
     }
 
     /// The message id of the READ that was queued last, for the object `key`, and the object id of

@@ -4,7 +4,8 @@
  * does not stay.  Loading it fails with EALREADY if all of them are cached, and
  * otherwise with what fscache said.
  */
-#include <linux/fscache.h>
+#include <linux/delay.h>
+#include <linux/fscache-cache.h>
 #include <linux/module.h>
 
 static char *cache = "";
@@ -23,6 +24,29 @@ static bool size;
 module_param(size, bool, 0);
 MODULE_PARM_DESC(size, "Whether to ask the cache for sizes");
 
+/*
+ * A cache that asks somebody for the size may put the lookup off: it fails with
+ * -EIOCBQUEUED as the size, which is replaced by the answer.  Then the cookie is
+ * to be looked up once more.
+ */
+static int begin(struct netfs_cache_resources *res, struct fscache_cookie *cookie)
+{
+	/* waits for the lookup */
+	int err = fscache_begin_read_operation(res, cookie);
+
+	if (err != -ENOBUFS || !size)
+		return err;
+	while (READ_ONCE(cookie->object_size) == -EIOCBQUEUED ||
+	       fscache_cookie_state(cookie) != FSCACHE_COOKIE_STATE_QUIESCENT)
+		if (msleep_interruptible(5))
+			return -EINTR;
+	if (READ_ONCE(cookie->object_size) < 0)
+		return err;
+	fscache_use_cookie(cookie, false);
+	fscache_unuse_cookie(cookie, NULL, NULL);
+	return fscache_begin_read_operation(res, cookie);
+}
+
 static int look_up(struct fscache_volume *vol, int index)
 {
 	struct netfs_cache_resources res = {};
@@ -34,8 +58,7 @@ static int look_up(struct fscache_volume *vol, int index)
 	if (!cookie)
 		return -ENOMEM;
 	fscache_use_cookie(cookie, false);
-	/* waits for the lookup */
-	err = fscache_begin_read_operation(&res, cookie);
+	err = begin(&res, cookie);
 	if (!err)
 		fscache_end_operation(&res);
 	fscache_unuse_cookie(cookie, NULL, NULL);

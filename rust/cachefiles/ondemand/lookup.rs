@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Lookups that are under way.
+//!
+//! fscache calls `lookup_cookie()` in a worker that all caches and all network file systems share,
+//! and that withdrawals need as well. A lookup must not keep it while a daemon makes up its mind, so
+//! it takes two calls. The first queues the OPEN, [puts the lookup off](Lookup::put_off) and ends
+//! without an object. When the daemon answers, the cookie is [told](Cookie::answer); who wants the
+//! file waits for that in a context of its own, killably, and has the cookie looked up again. The
+//! second call claims the answer and makes the object.
+//!
+//! From the first call on an [`Open`] stands in [`Opens`], under its cookie. It ends when it is
+//! claimed; with an answer that is an error; with the time limit or the cache; or when nobody uses
+//! the cookie any more, which [`Ondemand`](super::Ondemand) looks for once a second.
+//!
+//! # Locks
+//!
+//! The lock of [`Opens`] orders an answer and the calls that look for one. It is a spinlock, and
+//! nothing is taken under it. It is not taken under the table's.
+
+use super::Version;
+use crate::{
+    kernel_next::fscache::{
+        Cookie,
+        Lookup, //
+    },
+    object::Object, //
+};
+use kernel::{
+    new_spinlock,
+    prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNode, //
+    },
+    sync::{
+        aref::ARef,
+        Arc,
+        SetOnce,
+        SpinLock, //
+    }, //
+};
+
+/// What the daemon says of an object that it can serve.
+#[derive(Clone)]
+pub(crate) struct Answer {
+    /// The size in bytes.
+    pub(crate) size: u64,
+    pub(crate) version: Option<Version>,
+}
+
+impl Answer {
+    /// The version; empty if the daemon gave none.
+    pub(crate) fn version(&self) -> &[u8] {
+        self.version
+            .as_ref()
+            .map(Version::as_bytes)
+            .unwrap_or_default()
+    }
+}
+
+/// An OPEN that a lookup has queued.
+pub(crate) struct Open {
+    cookie: ARef<Cookie>,
+    object: Arc<Object>,
+    /// When it was queued, in milliseconds.
+    since: u64,
+    /// What it is called in the request table. Set under the table's lock, before anybody can
+    /// answer.
+    msg_id: SetOnce<u32>,
+    /// Set under the lock of [`Opens`].
+    answer: SetOnce<Answer>,
+}
+
+impl Open {
+    pub(super) fn new(cookie: &Cookie, object: Arc<Object>, since: u64) -> Result<Arc<Self>> {
+        Ok(Arc::new(
+            Open {
+                cookie: cookie.into(),
+                object,
+                since,
+                msg_id: SetOnce::new(),
+                answer: SetOnce::new(),
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    pub(super) fn object(&self) -> &Arc<Object> {
+        &self.object
+    }
+
+    pub(super) fn since(&self) -> u64 {
+        self.since
+    }
+
+    pub(super) fn set_msg_id(&self, msg_id: u32) {
+        self.msg_id.populate(msg_id);
+    }
+
+    /// The message id, once it is queued.
+    pub(super) fn msg_id(&self) -> Option<u32> {
+        self.msg_id.copy()
+    }
+
+    /// The daemon's answer, if it has answered and the object can be had.
+    pub(super) fn answer(&self) -> Option<&Answer> {
+        self.answer.as_ref()
+    }
+
+    /// Whether nobody waits for the answer, or wants it.
+    pub(super) fn is_unwanted(&self) -> bool {
+        !self.cookie.is_in_use() || self.cookie.is_given_up()
+    }
+}
+
+type Tree = RBTree<usize, Arc<Open>>;
+
+struct Inner {
+    /// By the addresses of the cookies, which the values keep.
+    tree: Tree,
+    /// Whether the cache is dead: then the daemon's answers come too late.
+    closed: bool,
+}
+
+/// What a lookup finds.
+pub(super) enum Found {
+    /// The OPEN is still to be queued.
+    Nothing,
+    /// It is queued; the lookup was put off.
+    Queued,
+    /// It was answered, and is the caller's now.
+    Answered(Arc<Open>),
+}
+
+/// The OPENs that lookups have queued, see the [module's description](self).
+#[pin_data]
+pub(super) struct Opens {
+    #[pin]
+    inner: SpinLock<Inner>,
+}
+
+impl Opens {
+    /// How many are looked at in one go, that is, without letting go of the lock.
+    const STRIDE: usize = 256;
+
+    pub(super) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            inner <- new_spinlock!(Inner {
+                tree: RBTree::new(),
+                closed: false,
+            }),
+        })
+    }
+
+    /// Looks for the OPEN of a cookie. Puts the lookup off if it has no answer yet.
+    pub(super) fn find(&self, lookup: &Lookup<'_>) -> Found {
+        let mut inner = self.inner.lock();
+        let Some(entry) = inner.tree.find_mut(&lookup.address()) else {
+            return Found::Nothing;
+        };
+        if entry.get().answer().is_none() {
+            lookup.put_off();
+            return Found::Queued;
+        }
+        let node = entry.remove_node();
+        drop(inner);
+        let (_, open) = node.to_key_value();
+        Found::Answered(open)
+    }
+
+    /// Adds the OPEN of a cookie that has none, and puts the lookup off.
+    pub(super) fn add(&self, lookup: &Lookup<'_>, open: Arc<Open>) -> Result {
+        let node = RBTreeNode::new(lookup.address(), open, GFP_KERNEL)?;
+        let mut inner = self.inner.lock();
+        lookup.put_off();
+        let _none = inner.tree.insert(node);
+        Ok(())
+    }
+
+    /// Takes away an OPEN. Returns whether it was still there.
+    pub(super) fn remove(&self, open: &Arc<Open>) -> bool {
+        let mut inner = self.inner.lock();
+        let node = Self::take(&mut inner.tree, open);
+        drop(inner);
+        node.is_some()
+    }
+
+    fn take(tree: &mut Tree, open: &Arc<Open>) -> Option<RBTreeNode<usize, Arc<Open>>> {
+        let entry = tree.find_mut(&open.cookie.address())?;
+        Arc::ptr_eq(entry.get(), open).then(|| entry.remove_node())
+    }
+
+    /// Gives an OPEN its answer, and tells who waits for it. Returns whether it stays, to be
+    /// claimed; otherwise its object is the caller's to drop.
+    pub(super) fn answer(&self, open: &Arc<Open>, answer: Result<Answer>) -> bool {
+        let mut inner = self.inner.lock();
+        let answer = if inner.closed { Err(EIO) } else { answer };
+        open.cookie
+            .answer(answer.as_ref().map(|answer| answer.size).map_err(|e| *e));
+        let stays = match answer {
+            Ok(answer) => open.answer.populate(answer),
+            Err(_) => false,
+        };
+        let node = match stays {
+            true => None,
+            false => Self::take(&mut inner.tree, open),
+        };
+        drop(inner);
+        open.cookie.wake();
+        drop(node);
+        stays
+    }
+
+    /// Looks, from the address `from` on, for an OPEN that is `over`. Returns it, if there is one
+    /// among the next few, and where to go on; `None` after the last.
+    #[allow(clippy::type_complexity)]
+    pub(super) fn next(
+        &self,
+        from: usize,
+        over: impl Fn(&Open) -> bool,
+    ) -> Option<(Option<Arc<Open>>, usize)> {
+        let mut inner = self.inner.lock();
+        let mut cursor = inner.tree.cursor_lower_bound_mut(&from)?;
+        for _ in 0..Self::STRIDE {
+            let (address, open) = cursor.current();
+            if over(open) {
+                return Some((Some(open.clone()), address + 1));
+            }
+            cursor = cursor.move_next()?;
+        }
+        let (address, _) = cursor.current();
+        Some((None, *address))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.inner.lock().tree.is_empty()
+    }
+
+    /// The cache is dead: answers from here on are errors. Returns an OPEN that was answered and
+    /// not claimed, if there is one: its object is the caller's to drop.
+    pub(super) fn close(&self) -> Option<Arc<Open>> {
+        let mut inner = self.inner.lock();
+        inner.closed = true;
+        let open = inner
+            .tree
+            .values()
+            .find(|open| open.answer().is_some())?
+            .clone();
+        let node = Self::take(&mut inner.tree, &open);
+        drop(inner);
+        drop(node);
+        Some(open)
+    }
+}
