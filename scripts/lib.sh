@@ -25,6 +25,11 @@ mkdir -p "$CACHE" 2>/dev/null ||
 CACHE=$(realpath "$CACHE")
 export CACHEFILES_RS_CACHE=$CACHE
 
+# How many times as long as usual to wait for what makes no progress; tests know it, too.
+PATIENCE=${CACHEFILES_RS_PATIENCE:-1}
+[[ $PATIENCE =~ ^[1-9][0-9]{0,2}$ ]] || die "CACHEFILES_RS_PATIENCE is a whole number from 1 to 999, not '$PATIENCE'."
+export CACHEFILES_RS_PATIENCE=$PATIENCE
+
 # A short name for the content of stdin.
 digest() {
 	sha256sum | cut -c1-12
@@ -69,6 +74,67 @@ step() {
 	wait "$pid" || rc=$?
 	((rc != 0)) || say "    done in $((SECONDS - start)) s"
 	return "$rc"
+}
+
+# starved GROUP: set "starved" to how many ms the threads of a process group were kept from running by
+# others since the last call, which left that in "queued": those of the thread that had it worst.
+starved() {
+	local stat fields schedstat delay more
+	starved=0
+	for stat in /proc/[0-9]*/stat; do
+		{ read -r fields <"$stat"; } 2>/dev/null || continue
+		[[ ${fields##*) } =~ ^[^\ ]+\ [0-9]+\ $1\  ]] || continue
+		for schedstat in "${stat%stat}"task/*/schedstat; do
+			{ read -r _ delay _ <"$schedstat"; } 2>/dev/null || continue
+			delay=$((delay / 1000000))
+			more=$((delay - ${queued[$schedstat]:-$delay}))
+			queued[$schedstat]=$delay
+			((more <= starved)) || starved=$more
+		done
+	done
+}
+
+# watch GROUP SECONDS PROGRESS STALLED: wait for the end of the process group GROUP, for as long as it
+# makes progress, which is that what the command PROGRESS prints changes. After SECONDS of no progress,
+# times PATIENCE, the command STALLED is called; if it succeeds there is a quarter of that time more,
+# else watch fails. Time for which the group could have run but had no CPU does not count.
+watch() {
+	local group=$1 limit=$(($2 * PATIENCE * 1000)) progress=$3 stalled=$4
+	local silent=0 last now seen='' state starved
+	local -A queued=()
+	now=$(milliseconds)
+	while kill -0 -- "-$group" 2>/dev/null; do
+		sleep 1
+		last=$now
+		now=$(milliseconds)
+		starved "$group"
+		state=$("$progress")
+		if [[ $state != "$seen" ]]; then
+			silent=0 seen=$state
+		elif ((now - last > starved)); then
+			silent=$((silent + now - last - starved))
+		fi
+		((silent >= limit)) || continue
+		"$stalled" || return 1
+		silent=$((limit * 3 / 4))
+	done
+}
+
+# The time since boot.
+milliseconds() {
+	local seconds
+	read -r seconds _ </proc/uptime
+	echo "${seconds/./}0"
+}
+
+# end_group GROUP: and what is left of it after a moment is killed.
+end_group() {
+	local tries=50
+	kill -- "-$1" 2>/dev/null || return 0
+	while kill -0 -- "-$1" 2>/dev/null && ((tries-- > 0)); do
+		sleep 0.1
+	done
+	kill -KILL -- "-$1" 2>/dev/null || true
 }
 
 # offline LOG: did the command that wrote LOG fail for want of a network?
@@ -169,7 +235,7 @@ kernel_log_result() {
 	case $2 in
 	0 | 1) echo "ok 1 the kernel reported nothing" ;;
 	99) echo "not ok 1 the kernel reported trouble, see above" ;;
-	124) echo "not ok 1 the tests did not end in time" ;;
+	124) echo "not ok 1 the tests printed nothing for long, see above" ;;
 	*) echo "not ok 1 the machine failed, status $2" ;;
 	esac
 	echo "@end $1 0"

@@ -24,14 +24,11 @@ check() {
 	return "$rc"
 }
 
-# wait_for SECONDS COMMAND...: until COMMAND succeeds.
+# wait_for COMMAND...: until COMMAND succeeds. If it does not, scripts/vm ends this program and shows
+# the end of the kernel log.
 wait_for() {
-	local end=$((SECONDS + $1))
-	shift
-	until "$@" >/dev/null 2>&1; do
-		((SECONDS < end)) || return 1
-		sleep 0.1
-	done
+	echo "${0##*/}: waiting for $*" >/dev/kmsg
+	until "$@" >/dev/null 2>&1; do sleep 0.1; done
 }
 
 # What was left running ends, so that the next program can have the device.
