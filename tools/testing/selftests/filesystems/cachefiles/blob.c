@@ -82,11 +82,13 @@ long cf_blob_fetch(struct cf_env *e, struct cf_blob *b, off_t off)
 
 long cf_blob_serve(struct cf_env *e, struct cf_blob *b, struct cf_op *op)
 {
-	long end = cf_now_ms() + CF_SOON, ret;
+	struct cf_clock clock;
 	struct cf_msg m;
+	long ret;
 	int err;
 
-	while ((ret = cf_wait(op, 20)) == -ETIMEDOUT && cf_now_ms() < end) {
+	cf_clock_start(&clock);
+	while ((ret = cf_wait(op, 20)) == -ETIMEDOUT && cf_left(&clock, CF_SOON)) {
 		err = cf_recv(e->dev, &m, 20);
 		if (err == -ETIMEDOUT)
 			continue;
@@ -133,10 +135,12 @@ long cf_read_and_check(const char *name, int fd, off_t off, size_t len, size_t w
 
 long cf_serve_until_done(struct cf_env *e, struct cf_blob *b, struct cf_op *op, int *reads)
 {
-	long end = cf_now_ms() + CF_SOON, ret;
+	struct cf_clock clock;
 	struct cf_msg m;
+	long ret;
 
-	while ((ret = cf_wait(op, 20)) == -ETIMEDOUT && cf_now_ms() < end) {
+	cf_clock_start(&clock);
+	while ((ret = cf_wait(op, 20)) == -ETIMEDOUT && cf_left(&clock, CF_SOON)) {
 		if (cf_recv(e->dev, &m, 20))
 			continue;
 		if (m.w.opcode != CF_READ)
@@ -151,10 +155,12 @@ long cf_serve_until_done(struct cf_env *e, struct cf_blob *b, struct cf_op *op, 
 
 long cf_answer_opens(struct cf_env *e, struct cf_op *op, long long size)
 {
-	long end = cf_now_ms() + CF_SOON, ret;
+	struct cf_clock clock;
 	struct cf_msg m;
+	long ret;
 
-	while ((ret = cf_wait(op, 20)) == -ETIMEDOUT && cf_now_ms() < end) {
+	cf_clock_start(&clock);
+	while ((ret = cf_wait(op, 20)) == -ETIMEDOUT && cf_left(&clock, CF_SOON)) {
 		if (cf_recv(e->dev, &m, 20) || m.w.opcode == CF_CLOSE)
 			continue;
 		if (m.w.opcode != CF_OPEN || cf_copen(e->dev, m.w.msg_id, size))

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -31,8 +32,6 @@ static uint64_t round_block(uint64_t n)
 	return (n + CF_BLOCK - 1) & ~(uint64_t)(CF_BLOCK - 1);
 }
 
-/* ---- time ---- */
-
 const char *cf_beside(const char *name, char path[PATH_MAX])
 {
 	ssize_t n = readlink("/proc/self/exe", path, PATH_MAX);
@@ -44,6 +43,8 @@ const char *cf_beside(const char *name, char path[PATH_MAX])
 	strcpy(path + n, name);
 	return path;
 }
+
+/* ---- time ---- */
 
 long cf_now_ms(void)
 {
@@ -61,7 +62,96 @@ void cf_sleep_ms(long ms)
 		;
 }
 
+long cf_patience(void)
+{
+	const char *s = getenv("CACHEFILES_RS_PATIENCE");
+	long n = s ? atol(s) : 1;
+
+	return n < 1 ? 1 : n > 999 ? 999 : n;
+}
+
+/* How long each CPU has been idle, in ms: their number, 0 if that cannot be told. */
+static int idle_times(long idle[64])
+{
+	long tick = 1000 / sysconf(_SC_CLK_TCK);
+	int fd = open("/proc/stat", O_RDONLY | O_CLOEXEC), n = 0;
+	char buf[16384], *line;
+	ssize_t len = fd < 0 ? -1 : read(fd, buf, sizeof(buf) - 1);
+
+	close(fd);
+	buf[len < 0 ? 0 : len] = 0;
+	/* The first line is the sum; cpuN is user, nice, system, idle, ... */
+	for (line = strchr(buf, '\n'); line && n < 64; line = strchr(line + 1, '\n')) {
+		if (sscanf(line, "\ncpu%*d %*d %*d %*d %ld", &idle[n]) != 1)
+			break;
+		idle[n++] *= tick;
+	}
+	return n;
+}
+
+void cf_clock_start(struct cf_clock *c)
+{
+	c->start = cf_now_ms();
+	c->base = 0;
+}
+
+/* What is over soon never has the CPUs looked at. */
+#define NO_TIME	200
+
+long cf_spent(struct cf_clock *c)
+{
+	long now = cf_now_ms(), idle[64], least, i;
+
+	if (!c->base) {
+		if (now - c->start < NO_TIME)
+			return now - c->start;
+		c->cpus = idle_times(c->idle);
+		c->base = now;
+	}
+	least = now - c->base;
+	if (idle_times(idle) == c->cpus)
+		for (i = 0; i < c->cpus; i++)
+			if (idle[i] - c->idle[i] < least)
+				least = idle[i] - c->idle[i];
+	return (c->base - c->start + least + (now - c->base - least) / 10) / cf_patience();
+}
+
+long cf_left(struct cf_clock *c, long ms)
+{
+	long left;
+
+	if (ms < 1000)
+		left = c->start + ms - cf_now_ms();
+	else
+		left = ms - cf_spent(c);
+	return left > 0 ? left : 0;
+}
+
 /* ---- the device ---- */
+
+int cf_poll(struct pollfd *p, long ms)
+{
+	struct cf_clock c;
+	long left = ms < NO_TIME ? ms : NO_TIME;
+	int n;
+
+	cf_clock_start(&c);
+	while ((n = poll(p, 1, left)) == 0 && (left = cf_left(&c, ms)))
+		;
+	return n;
+}
+
+int cf_epoll(int epoll, struct epoll_event *event, long ms)
+{
+	long left = ms < NO_TIME ? ms : NO_TIME;
+	struct cf_clock c;
+	int n;
+
+	cf_clock_start(&c);
+	while ((n = epoll_wait(epoll, event, 1, left)) == 0 && (left = cf_left(&c, ms)))
+		;
+	return n;
+}
 
 int cf_device_open(void)
 {
@@ -92,11 +182,11 @@ int cf_cmd(int dev, const char *fmt, ...)
 	return cf_cmd_raw(dev, buf, n);
 }
 
-bool cf_readable(int dev, int timeout_ms)
+bool cf_readable(int dev, long timeout_ms)
 {
 	struct pollfd p = { .fd = dev, .events = POLLIN };
 
-	return poll(&p, 1, timeout_ms) == 1 && (p.revents & POLLIN);
+	return cf_poll(&p, timeout_ms) == 1 && (p.revents & POLLIN);
 }
 
 static bool msg_well_formed(const struct cf_msg *m)
@@ -123,10 +213,11 @@ static bool msg_well_formed(const struct cf_msg *m)
 
 int cf_recv(int dev, struct cf_msg *m, int timeout_ms)
 {
-	long end = cf_now_ms() + timeout_ms;
+	struct cf_clock c;
 
+	cf_clock_start(&c);
 	for (;;) {
-		long left = end - cf_now_ms();
+		long left = cf_left(&c, timeout_ms);
 
 		memset(m, 0, sizeof(*m));
 		m->size = read(dev, m->raw, CF_MSG_MAX);
@@ -352,22 +443,32 @@ struct cf_op *cf_start_pread(int fd, off_t off, size_t len)
 	return cf_start(do_pread, NULL, fd, off, len);
 }
 
+/* Wait for the end of a thread: 0 or an error number. */
+static int join(pthread_t thread, long ms)
+{
+	long left = ms < NO_TIME ? ms : NO_TIME;
+	struct timespec ts;
+	struct cf_clock c;
+	int err;
+
+	cf_clock_start(&c);
+	do {
+		clock_gettime(CLOCK_REALTIME, &ts);
+		ts.tv_nsec += left % 1000 * 1000000;
+		ts.tv_sec += left / 1000 + ts.tv_nsec / 1000000000;
+		ts.tv_nsec %= 1000000000;
+		err = pthread_timedjoin_np(thread, NULL, &ts);
+	} while (err && (left = cf_left(&c, ms)));
+	return err;
+}
+
 long cf_wait(struct cf_op *op, int timeout_ms)
 {
-	struct timespec ts;
-
 	if (!op)
 		return -ENOMEM;
 	if (op->joined)
 		return op->ret;
-	clock_gettime(CLOCK_REALTIME, &ts);
-	ts.tv_sec += timeout_ms / 1000;
-	ts.tv_nsec += timeout_ms % 1000 * 1000000L;
-	if (ts.tv_nsec >= 1000000000) {
-		ts.tv_sec++;
-		ts.tv_nsec -= 1000000000;
-	}
-	if (pthread_timedjoin_np(op->thread, NULL, &ts))
+	if (join(op->thread, timeout_ms))
 		return -ETIMEDOUT;
 	op->joined = true;
 	return op->ret;
@@ -405,9 +506,10 @@ pid_t cf_fork(void)
 
 int cf_reap(pid_t pid, int timeout_ms)
 {
-	long end = cf_now_ms() + timeout_ms;
+	struct cf_clock c;
 	int status;
 
+	cf_clock_start(&c);
 	for (;;) {
 		pid_t p = waitpid(pid, &status, WNOHANG);
 
@@ -415,7 +517,7 @@ int cf_reap(pid_t pid, int timeout_ms)
 			return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 		if (p < 0)
 			return -errno;
-		if (cf_now_ms() > end)
+		if (!cf_left(&c, timeout_ms))
 			return -ETIMEDOUT;
 		cf_sleep_ms(5);
 	}
@@ -461,18 +563,19 @@ int cf_rmmod(const char *module)
 
 /* ---- where a test lives ---- */
 
-static long rm_deadline;
+static struct cf_clock rm_clock;
 
 static int rm_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
 	/* Directories of a cache being withdrawn are busy for a moment. */
-	CF_WAIT_FOR(remove(path) == 0 || errno != EBUSY, rm_deadline - cf_now_ms());
+	while (remove(path) && errno == EBUSY && cf_left(&rm_clock, 5000))
+		cf_sleep_ms(5);
 	return 0;
 }
 
 static void rm_tree(const char *path)
 {
-	rm_deadline = cf_now_ms() + 5000;
+	cf_clock_start(&rm_clock);
 	nftw(path, rm_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
 }
 
@@ -943,16 +1046,13 @@ void cf_daemon_release_reads(struct cf_daemon *d)
 
 void cf_daemon_stop(struct cf_daemon *d)
 {
-	struct timespec ts;
 	uint64_t one = 1;
 	int i;
 
 	if (write(d->stop, &one, sizeof(one)) != sizeof(one))
 		return;
-	clock_gettime(CLOCK_REALTIME, &ts);
-	ts.tv_sec += CF_SOON / 1000;
 	for (i = 0; i < d->nthreads; i++)
-		pthread_timedjoin_np(d->threads[i], NULL, &ts);
+		join(d->threads[i], CF_SOON);
 	d->nthreads = 0;
 }
 

@@ -32,7 +32,10 @@ bool cf_is_c(void);
 long cf_intended(const char *id);
 #define CF_CRASH	-9999L	/* for "crash": whatever is asked for does not return */
 
-/* The limit on anything that needs no time but the scheduler's, in ms. */
+/*
+ * The limit on anything that needs no time but the scheduler's, in ms.  As all
+ * limits here of a second or more it is one of struct cf_clock.
+ */
 #define CF_SOON		10000
 /* How long to watch for something that must not happen, in ms. */
 #define CF_NEVER	200
@@ -81,19 +84,70 @@ const char *cf_beside(const char *name, char path[PATH_MAX]);
 /* ---- time ---- */
 long cf_now_ms(void);
 void cf_sleep_ms(long ms);
-/* Evaluate @cond until it holds or @ms have passed. */
+/*
+ * The time since cf_clock_start() that counts for a limit on something that is
+ * waited for.  A machine that is slow, or does not get to run, is not to be
+ * taken for one that hangs, so what counts is the time for which every CPU was
+ * idle, and a tenth of the rest.  CACHEFILES_RS_PATIENCE in the environment, a
+ * whole number, is how many times slower this clock goes.
+ */
+struct cf_clock {
+	long start;		/* by cf_now_ms() */
+	long base;		/* the time of @idle, 0 if there is none yet */
+	int cpus;
+	long idle[64];		/* of each CPU, in ms */
+};
+
+void cf_clock_start(struct cf_clock *c);
+long cf_spent(struct cf_clock *c);		/* in ms */
+/* How long to wait, in ms, for something whose limit is @ms: 0 if that is over. */
+long cf_left(struct cf_clock *c, long ms);
+/* CACHEFILES_RS_PATIENCE */
+long cf_patience(void);
+/* Evaluate @cond until it holds or the limit of @ms is over. */
 #define CF_WAIT_FOR(cond, ms) ({				\
-	long __end = cf_now_ms() + (ms);			\
+	struct cf_clock __clock;				\
 	bool __ok;						\
-	while (!(__ok = (cond)) && cf_now_ms() < __end)		\
+	cf_clock_start(&__clock);				\
+	while (!(__ok = (cond)) && cf_left(&__clock, ms))	\
 		cf_sleep_ms(5);					\
 	__ok; })
+
+struct pollfd;
+struct epoll_event;
+/* poll() of one fd and epoll_wait() for one event with such a limit. */
+int cf_poll(struct pollfd *p, long ms);
+int cf_epoll(int epoll, struct epoll_event *event, long ms);
+
+/*
+ * The harness has limits for tests, of another clock.  They are there for what
+ * waits without a limit of its own.
+ */
+#ifdef TEST_HARNESS_MAIN
+static inline void cf_scale_limits(void)
+{
+	struct __fixture_metadata *f;
+	struct __test_metadata *t;
+
+	for (f = __fixture_list; f; f = f->next)
+		for (t = f->tests; t; t = t->next)
+			t->timeout *= 4 * cf_patience();
+}
+
+#undef TEST_HARNESS_MAIN
+#define TEST_HARNESS_MAIN						\
+	int main(int argc, char **argv)					\
+	{								\
+		cf_scale_limits();					\
+		return test_harness_run(argc, argv);			\
+	}
+#endif
 
 /* ---- the device ---- */
 int cf_device_open(void);			/* fd or -errno */
 int cf_cmd(int dev, const char *fmt, ...);	/* 0 or -errno */
 int cf_cmd_raw(int dev, const void *buf, size_t len);
-bool cf_readable(int dev, int timeout_ms);	/* poll() says POLLIN */
+bool cf_readable(int dev, long timeout_ms);	/* poll() says POLLIN */
 /*
  * Take one message: 0, -ETIMEDOUT, or what read() failed with.  A message that
  * is malformed (bad length, object id 0xffffffff, ...) is -EPROTO.

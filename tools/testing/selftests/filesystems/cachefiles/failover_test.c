@@ -115,9 +115,10 @@ static void problem(struct shared *s, const char *fmt, ...)
 
 /* As CF_WAIT_FOR(), but to the point: a round may only take some ten ms. */
 #define WAIT_FOR(cond) ({					\
-	long __end = cf_now_ms() + STUCK;			\
+	struct cf_clock __clock;				\
 	bool __ok;						\
-	while (!(__ok = (cond)) && cf_now_ms() < __end)		\
+	cf_clock_start(&__clock);				\
+	while (!(__ok = (cond)) && cf_left(&__clock, STUCK))	\
 		usleep(500);					\
 	__ok; })
 
@@ -700,13 +701,21 @@ static int failed(struct shared *s)
 /* The number of a reader that does not get on, or -1. */
 static int stuck(struct shared *s)
 {
+	static struct {
+		long began;
+		struct cf_clock clock;
+	} seen[READERS];
 	int i;
 
 	for (i = 0; i < READERS; i++) {
 		long began = s->reader[i].began;
 
-		if (began && cf_now_ms() - began > STUCK)
+		if (seen[i].began != began) {
+			seen[i].began = began;
+			cf_clock_start(&seen[i].clock);
+		} else if (began && cf_now_ms() - began > STUCK && !cf_left(&seen[i].clock, STUCK)) {
 			return i;
+		}
 	}
 	return -1;
 }

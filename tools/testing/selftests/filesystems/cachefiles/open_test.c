@@ -572,7 +572,7 @@ TEST_F_TIMEOUT(open, edge_triggered_poll_wakes_for_every_request, 30)
 	for (i = 0; i < 3; i++) {
 		snprintf(name, sizeof(name), "e%d", i);
 		op[i] = cf_start_open(self->e.mnt, name);
-		n = epoll_wait(ep, &got, 1, CF_SOON);
+		n = cf_epoll(ep, &got, CF_SOON);
 		EXPECT_EQ(1, n) TH_LOG("no wake-up for request %d", i);
 		EXPECT_EQ(0, epoll_wait(ep, &got, 1, CF_NEVER)) TH_LOG("a wake-up for nothing");
 	}
@@ -599,7 +599,7 @@ TEST_F_TIMEOUT(open, edge_triggered_poll_wakes_for_restore, 30)
 	ASSERT_EQ(0, epoll_ctl(ep, EPOLL_CTL_ADD, self->dev, &ev));
 	EXPECT_EQ(0, epoll_wait(ep, &got, 1, CF_NEVER));
 	ASSERT_EQ(0, cf_cmd(self->dev, "restore"));
-	EXPECT_EQ(1, epoll_wait(ep, &got, 1, CF_SOON));
+	EXPECT_EQ(1, cf_epoll(ep, &got, CF_SOON));
 	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
 	ASSERT_EQ(0, cf_fill(b.anon, "restored", 0, 4096, 4096));
 	EXPECT_EQ(0, cf_complete(b.anon, m.w.msg_id));
@@ -622,7 +622,7 @@ TEST_F_TIMEOUT(open, edge_triggered_poll_registered_before_bind_wakes, 30)
 	ASSERT_EQ(0, cf_cmd(self->e.dev, "tag %s", self->e.tag));
 	ASSERT_EQ(0, cf_cmd(self->e.dev, "bind ondemand"));
 	op = cf_start_open(self->e.mnt, "early");
-	EXPECT_EQ(1, epoll_wait(ep, &got, 1, CF_SOON));
+	EXPECT_EQ(1, cf_epoll(ep, &got, CF_SOON));
 	ASSERT_EQ(0, cf_expect(self->e.dev, CF_OPEN, &m));
 	EXPECT_EQ(0, cf_copen(self->e.dev, m.w.msg_id, 4096));
 	EXPECT_GE(cf_finish(op), 0);
@@ -706,7 +706,8 @@ TEST_F_TIMEOUT(open, closing_the_device_fails_all_that_wait, 60)
 	struct cf_op *op[32];
 	struct cf_msg m;
 	char name[16];
-	long start, ret;
+	struct cf_clock clock;
+	long ret;
 	int i;
 
 	for (i = 0; i < 32; i++) {
@@ -716,13 +717,13 @@ TEST_F_TIMEOUT(open, closing_the_device_fails_all_that_wait, 60)
 	/* half of them delivered, half not */
 	for (i = 0; i < 16; i++)
 		ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
-	start = cf_now_ms();
+	cf_clock_start(&clock);
 	cf_env_close(&self->e);
 	for (i = 0; i < 32; i++) {
 		ret = cf_finish(op[i]);
 		EXPECT_TRUE(ret == -EIO || ret == -ENOTCONN) TH_LOG("opener %d: %ld", i, ret);
 	}
-	EXPECT_LT(cf_now_ms() - start, 2000);
+	EXPECT_LT(cf_spent(&clock), 2000);
 }
 
 TEST_F_TIMEOUT(open, killed_opener_leaves_at_once, 30)
@@ -730,7 +731,7 @@ TEST_F_TIMEOUT(open, killed_opener_leaves_at_once, 30)
 	struct cf_blob b;
 	struct cf_msg m;
 	char path[512];
-	long start;
+	struct cf_clock clock;
 	pid_t pid;
 	int err;
 
@@ -742,10 +743,10 @@ TEST_F_TIMEOUT(open, killed_opener_leaves_at_once, 30)
 	}
 	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
 	EXPECT_EQ(-ETIMEDOUT, cf_reap(pid, CF_NEVER));
-	start = cf_now_ms();
+	cf_clock_start(&clock);
 	ASSERT_EQ(0, kill(pid, SIGKILL));
 	EXPECT_EQ(128 + SIGKILL, cf_reap(pid, CF_SOON));
-	EXPECT_LT(cf_now_ms() - start, 2000);
+	EXPECT_LT(cf_spent(&clock), 2000);
 	/* Its request may be gone or not; the next opener must be served. */
 	err = cf_copen(self->dev, m.w.msg_id, 4096);
 	EXPECT_TRUE(err == 0 || err == -EINVAL) TH_LOG("copen: %d", err);

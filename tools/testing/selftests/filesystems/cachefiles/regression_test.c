@@ -129,11 +129,11 @@ TEST_F_TIMEOUT(bug, u07_daemon_is_woken_though_memory_is_short_for_reopening, 60
 		SKIP(return, "this kernel cannot have allocations fail (CONFIG_FAILSLAB)");
 	ASSERT_EQ(0, err);
 	op = cf_start_pread(b.fd, 0, 4096);
-	ASSERT_EQ(1, epoll_wait(ep, &got, 1, CF_SOON)) TH_LOG("the READ wakes nobody");
+	ASSERT_EQ(1, cf_epoll(ep, &got, CF_SOON)) TH_LOG("the READ wakes nobody");
 	err = cf_recv(self->dev, &m, 0);
 	if (err == -ETIMEDOUT) {
 		/* C only begins to reopen here, and says so when it has. */
-		err = epoll_wait(ep, &got, 1, 3000);
+		err = cf_epoll(ep, &got, 3000);
 		stop_failing_allocations();
 		EXPECT_EQ(cf_intended("wakeup-lost-for-memory"), err == 0);
 		return;
@@ -371,7 +371,7 @@ static long do_poll(struct cf_op *op)
 {
 	struct pollfd p = { .fd = op->fd, .events = POLLIN };
 
-	while (poll(&p, 1, 3000) == 1 && !(p.revents & (POLLERR | POLLHUP)))
+	while (cf_poll(&p, 3000) == 1 && !(p.revents & (POLLERR | POLLHUP)))
 		cf_sleep_ms(10);
 	return p.revents & (POLLERR | POLLHUP);
 }
@@ -463,7 +463,7 @@ TEST_F_TIMEOUT(bare, u60_daemon_hears_of_it_when_it_has_culled_enough, 60)
 	ASSERT_EQ(0, cf_cmd(self->e.dev, "bcull 60%%"));
 	ASSERT_EQ(0, cf_cmd(self->e.dev, "bind ondemand"));
 	p.fd = self->e.dev;
-	EXPECT_EQ(1, poll(&p, 1, CF_SOON)) TH_LOG("no culling asked for");
+	EXPECT_EQ(1, cf_poll(&p, CF_SOON)) TH_LOG("no culling asked for");
 	ASSERT_EQ(0, cf_cmd(self->e.dev, "cull Dlarge"));
 	EXPECT_EQ(cf_intended("culling-never-ends"), poll(&p, 1, CF_NEVER));
 }
@@ -489,10 +489,12 @@ TEST_F_TIMEOUT(bare, u46_one_error_does_not_end_the_cache, 60)
 static long open_once(struct cf_env *e, const char *dir, const char *name)
 {
 	struct cf_op *op = cf_start_open(dir, name);
-	long end = cf_now_ms() + CF_SOON, ret;
+	struct cf_clock clock;
 	struct cf_msg m;
+	long ret;
 
-	while ((ret = cf_wait(op, 20)) == -ETIMEDOUT && cf_now_ms() < end)
+	cf_clock_start(&clock);
+	while ((ret = cf_wait(op, 20)) == -ETIMEDOUT && cf_left(&clock, CF_SOON))
 		if (cf_recv(e->dev, &m, 20) == 0 && m.w.opcode == CF_OPEN)
 			cf_copen(e->dev, m.w.msg_id, 4096);
 	cf_op_free(op);
