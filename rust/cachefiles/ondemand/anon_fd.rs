@@ -35,7 +35,6 @@ use kernel::{
         Kiocb, //
     },
     iov::IovIterSource,
-    page::PAGE_SIZE,
     prelude::*,
     sync::{
         aref::ARef,
@@ -104,7 +103,7 @@ impl Handle {
     /// # Errors
     ///
     /// Those of [`Self::backing`]; `ENOBUFS` if there is no room, or `pos` is not at the start of a
-    /// page; `EFBIG` beyond the end of the object, rounded up to whole blocks; `EIO` if what was
+    /// block; `EFBIG` beyond the end of the object, rounded up to whole blocks; `EIO` if what was
     /// written may have been lost already.
     fn write(&self, pos: i64, from: &mut IovIterSource<'_>) -> Result<usize> {
         let Backing {
@@ -114,9 +113,10 @@ impl Handle {
             size,
         } = self.backing()?;
         let off = u64::try_from(pos).map_err(|_| EINVAL)?;
-        // CAST: A page size, and a length in memory.
-        let (page, len) = (PAGE_SIZE as u64, from.len() as u64);
-        if off % page != 0 {
+        // CAST: A length in memory.
+        let len = from.len() as u64;
+        // Ranges of READ requests are of blocks, also where a page has several.
+        if off % BLOCK_SIZE != 0 {
             stats::count_dio_misfit();
             return Err(ENOBUFS);
         }
