@@ -546,20 +546,22 @@ static void on_sigbus(int sig)
 	siglongjmp(no_page, 1);
 }
 
-/* One page of a file by a fault.  SIGBUS is what EIO is called here. */
+/* One block of a file by a fault.  SIGBUS is what EIO is called here. */
 static ssize_t fault_in(int fd, void *buf, off_t off)
 {
-	char *p = mmap(NULL, CF_BLOCK, PROT_READ, MAP_SHARED, fd, off);
+	/* A mapping begins with a page, which may have many blocks. */
+	size_t before = off % sysconf(_SC_PAGESIZE);
+	char *p = mmap(NULL, before + CF_BLOCK, PROT_READ, MAP_SHARED, fd, off - before);
 	ssize_t n = CF_BLOCK;
 
 	if (p == MAP_FAILED)
 		return -errno;
-	madvise(p, CF_BLOCK, MADV_RANDOM);
+	madvise(p, before + CF_BLOCK, MADV_RANDOM);
 	if (sigsetjmp(no_page, 1) == 0)
-		memcpy(buf, p, CF_BLOCK);
+		memcpy(buf, p + before, CF_BLOCK);
 	else
 		n = -EIO;
-	munmap(p, CF_BLOCK);
+	munmap(p, before + CF_BLOCK);
 	return n;
 }
 
