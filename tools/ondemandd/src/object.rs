@@ -275,6 +275,7 @@ impl Buffer {
 pub mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+    use std::sync::Barrier;
     use std::time::Duration;
 
     /// A blob in memory that counts what is taken from it.
@@ -283,6 +284,7 @@ pub mod tests {
         pub reads: Mutex<Vec<Range<u64>>>,
         pub broken: AtomicBool,
         pub delay_ms: AtomicU64,
+        meeting: Mutex<Option<Arc<Barrier>>>,
     }
 
     impl MemoryBlob {
@@ -295,7 +297,13 @@ pub mod tests {
                 reads: Mutex::default(),
                 broken: AtomicBool::new(false),
                 delay_ms: AtomicU64::new(0),
+                meeting: Mutex::default(),
             })
+        }
+
+        /// From now on, no read ends before `n` have begun.
+        pub fn meet(&self, n: usize) {
+            *self.meeting.lock().unwrap() = Some(Arc::new(Barrier::new(n)));
         }
 
         pub fn taken(&self) -> Vec<Range<u64>> {
@@ -310,6 +318,10 @@ pub mod tests {
 
         fn read_exact_at(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError> {
             std::thread::sleep(Duration::from_millis(self.delay_ms.load(SeqCst)));
+            let meeting = self.meeting.lock().unwrap().clone();
+            if let Some(meeting) = meeting {
+                meeting.wait();
+            }
             let range = off..off + buf.len() as u64;
             self.reads.lock().unwrap().push(range.clone());
             if self.broken.load(SeqCst) {

@@ -16,7 +16,9 @@ use crate::message::build;
 use crate::object::tests::{cache_file, MemoryBlob};
 use crate::source::Blob;
 
-const WAIT: Duration = Duration::from_secs(10);
+/// A busy machine may take long for anything; what hangs is ended by `scripts/host-test`, which sees
+/// that no test ends any more.
+const WAIT: Duration = Duration::from_secs(24 * 3600);
 
 struct TestSource(HashMap<String, Arc<MemoryBlob>>);
 
@@ -269,20 +271,14 @@ fn messages_that_come_again_do_no_harm() {
 fn one_edge_feeds_every_thread() {
     let k = kernel(options(4));
     k.open(1, 1, b"blob");
-    k.blob.delay_ms.store(200, SeqCst);
-    let start = Instant::now();
+    // Each waits for the others: one after the other they would not end.
+    k.blob.meet(4);
     for i in 0..4 {
         k.send(&build::read(10 + i, 1, u64::from(i) * (16 << 10), 4096));
     }
     let mut done: Vec<u32> = (0..4).map(|_| k.completed()).collect();
     done.sort_unstable();
     assert_eq!(done, [10, 11, 12, 13]);
-    // One after the other they would take 800 ms.
-    assert!(
-        start.elapsed() < Duration::from_millis(600),
-        "{:?}",
-        start.elapsed()
-    );
     k.stop();
 }
 
@@ -290,8 +286,8 @@ fn one_edge_feeds_every_thread() {
 fn a_batch_feeds_every_thread() {
     let k = kernel(options(4));
     k.open(1, 1, b"blob");
-    k.blob.delay_ms.store(200, SeqCst);
-    let start = Instant::now();
+    // Each waits for the others: one after the other they would not end.
+    k.blob.meet(4);
     let reads: Vec<_> = (0..4)
         .map(|i| build::read(10 + i, 1, u64::from(i) * (16 << 10), 4096))
         .collect();
@@ -299,12 +295,6 @@ fn a_batch_feeds_every_thread() {
     let mut done: Vec<u32> = (0..4).map(|_| k.completed()).collect();
     done.sort_unstable();
     assert_eq!(done, [10, 11, 12, 13]);
-    // One after the other they would take 800 ms.
-    assert!(
-        start.elapsed() < Duration::from_millis(600),
-        "{:?}",
-        start.elapsed()
-    );
     assert!(k.daemon.pending().is_empty());
     k.stop();
 }
