@@ -151,6 +151,7 @@ impl Reader {
             return read.fail(ENOMEM);
         };
         let ondemand = self.object.ondemand().clone();
+        let gap = ondemand.options().cut(gap);
         let waiting = pin_init!(WaitingRead {
             work <- new_work!(),
             object: self.object.clone(),

@@ -473,6 +473,11 @@ impl Ondemand {
         }
     }
 
+    /// What the daemon asked for when it bound the cache.
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// Waits for work that is under way.
     pub(crate) fn flush(&self) {
         self.queue.flush();

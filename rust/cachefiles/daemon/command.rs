@@ -9,8 +9,10 @@ use crate::{
         Errno,
         Result, //
     },
+    presence::BLOCK_SIZE,
     xattr::VERSION_MAX, //
 };
+use core::ops::Range;
 
 /// Which limit a `brun`, `bcull`, ... command sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,6 +205,42 @@ pub(crate) struct Options {
     pub(crate) timeout: Option<u64>,
     /// Whether one `read()` delivers as many messages as fit.
     pub(crate) batch: bool,
+    /// No READ crosses a multiple of so many blocks.
+    pub(crate) max_read: Option<u64>,
+}
+
+impl Options {
+    /// Parses one option and takes it over. `None` if there is no such option, or it was given
+    /// before.
+    fn set(&mut self, word: &[u8]) -> Option<Result<()>> {
+        if word == b"batch" {
+            return (!core::mem::replace(&mut self.batch, true)).then_some(Ok(()));
+        }
+        if let Some(seconds) = word.strip_prefix(b"timeout=") {
+            let parsed = parse_timeout(seconds).map(|timeout| self.timeout.replace(timeout));
+            return refuse_second(parsed);
+        }
+        let bytes = word.strip_prefix(b"max-read=")?;
+        refuse_second(parse_max_read(bytes).map(|blocks| self.max_read.replace(blocks)))
+    }
+
+    /// Cuts a run of blocks, which is not empty, to what one READ may ask for.
+    pub(crate) fn cut(&self, run: Range<u64>) -> Range<u64> {
+        match self.max_read {
+            // Not 0, see `parse_max_read()`.
+            Some(max) => run.start..run.end.min((run.start / max + 1) * max),
+            None => run,
+        }
+    }
+}
+
+/// What became of setting an option whose former value is known: `None` if there was one.
+fn refuse_second<T>(set: Result<Option<T>>) -> Option<Result<()>> {
+    match set {
+        Ok(Some(_)) => None,
+        Ok(None) => Some(Ok(())),
+        Err(e) => Some(Err(e)),
+    }
 }
 
 impl Mode {
@@ -226,13 +264,7 @@ impl Mode {
             if blanks == 0 {
                 return Err(Errno::EINVAL);
             }
-            match (word, word.strip_prefix(b"timeout=")) {
-                (b"batch", _) if !options.batch => options.batch = true,
-                (_, Some(seconds)) if options.timeout.is_none() => {
-                    options.timeout = Some(parse_timeout(seconds)?);
-                }
-                _ => return Err(Errno::EINVAL),
-            }
+            options.set(word).ok_or(Errno::EINVAL)??;
             rest = tail;
         }
         Ok(Mode::Ondemand(options))
@@ -256,6 +288,16 @@ fn split_at_comma(text: &[u8]) -> (&[u8], Option<&[u8]>) {
             (before, rest.get(1..))
         }
         None => (text, None),
+    }
+}
+
+/// The most that a READ may ask for: bytes, in decimal, a multiple of the size of a block, at most
+/// 1 GiB. Returns blocks.
+fn parse_max_read(text: &[u8]) -> Result<u64> {
+    const GIB: u64 = 1 << 30;
+    match parse_decimal(text)?.into() {
+        bytes @ BLOCK_SIZE..=GIB if bytes % BLOCK_SIZE == 0 => Ok(bytes / BLOCK_SIZE),
+        _ => Err(Errno::EINVAL),
     }
 }
 

@@ -624,14 +624,46 @@ fn any_copen_is_read_as_c_does() {
 
 /// An on-demand cache with this time limit in milliseconds.
 fn ondemand(timeout: Option<u64>) -> Result<Mode> {
-    let batch = false;
-    Ok(Mode::Ondemand(Options { timeout, batch }))
+    Ok(Mode::Ondemand(Options {
+        timeout,
+        ..Options::default()
+    }))
 }
 
 /// Likewise, in batch mode.
 fn batch(timeout: Option<u64>) -> Result<Mode> {
-    let batch = true;
-    Ok(Mode::Ondemand(Options { timeout, batch }))
+    Ok(Mode::Ondemand(Options {
+        timeout,
+        batch: true,
+        max_read: None,
+    }))
+}
+
+/// Likewise, with READs of so many blocks at most.
+fn max_read(blocks: u64) -> Result<Mode> {
+    Ok(Mode::Ondemand(Options {
+        max_read: Some(blocks),
+        ..Options::default()
+    }))
+}
+
+#[test]
+fn a_read_is_cut_where_a_chunk_ends() {
+    let options = Options {
+        max_read: Some(4),
+        ..Options::default()
+    };
+    for (run, first) in [
+        (0..1, 0..1),
+        (0..4, 0..4),
+        (0..5, 0..4),
+        (3..100, 3..4),
+        (4..100, 4..8),
+        (5..7, 5..7),
+    ] {
+        assert_eq!(options.cut(run.clone()), first, "{run:?}");
+        assert_eq!(Options::default().cut(run.clone()), run);
+    }
 }
 
 #[test]
@@ -646,6 +678,9 @@ fn bind_takes_a_mode_and_options() {
         ("ondemand batch", batch(None)),
         ("ondemand batch timeout=30", batch(Some(30_000))),
         ("ondemand  timeout=30  batch", batch(Some(30_000))),
+        ("ondemand max-read=4096", max_read(1)),
+        ("ondemand max-read=1048576", max_read(256)),
+        ("ondemand max-read=1073741824", max_read(262_144)),
     ] {
         assert_eq!(Mode::parse(args.as_bytes()), mode, "{args:?}");
     }
@@ -696,6 +731,14 @@ fn bind_refuses_everything_else() {
         "ondemand batch batch",
         "ondemand batch timeout=1 batch",
         "ondemand timeout=1 batch timeout=1",
+        "ondemand max-read",
+        "ondemand max-read=",
+        "ondemand max-read=0",
+        "ondemand max-read=4095",
+        "ondemand max-read=4097",
+        "ondemand max-read=1M",
+        "ondemand max-read=1073745920",
+        "ondemand max-read=4096 max-read=4096",
         "batch",
         "batch ondemand",
         "timeout=1",

@@ -56,6 +56,11 @@ static void no_readahead(int fd)
 	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
 }
 
+static long do_readahead(struct cf_op *op)
+{
+	return -posix_fadvise(op->fd, op->off, op->len, POSIX_FADV_WILLNEED);
+}
+
 /* --------------------------------------------------------------- grammar */
 
 FIXTURE(bind) {
@@ -82,6 +87,42 @@ TEST_F_TIMEOUT(bind, knows_batch, 30)
 	EXPECT_EQ(cf_intended("bind-batch"), bind_with(&self->e, " batch"));
 }
 
+TEST_F_TIMEOUT(bind, knows_max_read, 30)
+{
+	EXPECT_EQ(cf_intended("bind-max-read"), bind_with(&self->e, " max-read=65536"));
+}
+
+TEST_F_TIMEOUT(bind, max_read_cuts_READs_at_its_multiples, 60)
+{
+	static const struct { uint64_t off, len; } expected[] = {
+		{ 4096, 12288 }, { 16384, 16384 }, { 32768, 4096 },
+	};
+	struct cf_blob b;
+	struct cf_op *op;
+	struct cf_msg m;
+	int i;
+
+	if (cf_is_c())
+		SKIP(return, NOT_IN_C);
+	ASSERT_SETUP(bind_with(&self->e, " max-read=16384"));
+	ASSERT_SETUP(cf_env_mount(&self->e));
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "blob", SIZE));
+	/* One request for the folios from 4096 to 36864. */
+	op = cf_start(do_readahead, NULL, b.fd, 4096, 32768);
+	for (i = 0; i < ARRAY_SIZE(expected); i++) {
+		ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+		EXPECT_EQ(expected[i].off, m.w.read.off);
+		EXPECT_EQ(expected[i].len, m.w.read.len);
+		/* Nothing beyond is asked for before this is there. */
+		EXPECT_FALSE(cf_readable(self->e.dev, 0));
+		ASSERT_EQ(0, cf_blob_answer_read(&b, &m));
+	}
+	EXPECT_EQ(0, cf_finish(op));
+	EXPECT_EQ(0, cf_read_and_check("blob", b.fd, 4096, 32768, 32768));
+	EXPECT_FALSE(cf_readable(self->e.dev, 0));
+	close(b.fd);
+}
+
 TEST_F_TIMEOUT(bind, refused_option_can_be_left_out, 30)
 {
 	ASSERT_EQ(-EINVAL, bind_with(&self->e, " no-such-option"));
@@ -92,7 +133,8 @@ TEST_F_TIMEOUT(bind, takes_options_in_any_order, 60)
 {
 	static const char *const good[] = {
 		" timeout=1", " timeout=86400", " timeout=0030", " batch", " batch timeout=30",
-		" timeout=30 batch", "  batch \t timeout=30",
+		" timeout=30 batch", "  batch \t timeout=30", " max-read=4096",
+		" batch max-read=1073741824 timeout=3",
 	};
 	int i;
 
@@ -111,7 +153,8 @@ TEST_F_TIMEOUT(bind, refuses_other_options, 60)
 		" timeout=+1", " timeout=0x10", " timeout=1s", " timeout=1.5", " timeout= 1",
 		" timeout=1 ", " timeout=4294967297", " timeout=18446744073709551617",
 		" timeout=5 timeout=5", " timeout=5 x", " batch=1", " batch ", " batch batch",
-		" batch,timeout=5", "batch", " x", " ",
+		" batch,timeout=5", "batch", " x", " ", " max-read=0", " max-read=4097",
+		" max-read=1073745920", " max-read=4096 max-read=8192", " max-read=4k",
 	};
 	int i;
 
