@@ -76,22 +76,18 @@ static bool odfs_cookie_answered(struct fscache_cookie *cookie)
 	return READ_ONCE(cookie->object_size) != ODFS_SIZE_PUT_OFF;
 }
 
-/* There is no wait_var_event_killable_timeout(). */
-static long odfs_wait_cookie(struct fscache_cookie *cookie,
-			     bool (*condition)(struct fscache_cookie *cookie),
-			     long timeout)
+/*
+ * Returns what is left of @timeout, 0 without any, or a negative errno: -EIO if
+ * there was an umount -f since it had been called @aborts times.
+ */
+static long odfs_wait_cookie(struct odfs_sb_info *sbi, unsigned int aborts,
+			     struct fscache_cookie *cookie,
+			     bool (*condition)(struct fscache_cookie *cookie), long timeout)
 {
-	might_sleep();
-	return ___wait_var_event(&cookie->state,
-				 ___wait_cond_timeout(condition(cookie)),
-				 TASK_KILLABLE, 0, timeout,
-				 __ret = schedule_timeout(__ret));
-}
+	long ret = odfs_wait_var(&cookie->state,
+				 condition(cookie) || READ_ONCE(sbi->aborts) != aborts, timeout);
 
-static bool odfs_cache_is_live(struct fscache_volume *volume)
-{
-	/* As fscache's own fscache_cache_is_live(), which it keeps to itself. */
-	return smp_load_acquire(&volume->cache->state) == FSCACHE_CACHE_IS_ACTIVE;
+	return ret > 0 && !condition(cookie) ? -EIO : ret;
 }
 
 static bool odfs_same_name(const struct odfs_blob *blob, unsigned int hash, const void *name,
@@ -151,7 +147,8 @@ void odfs_reap_blobs(struct odfs_sb_info *sbi)
  * Wait until fscache has forgotten the earlier cookie of this name. Its inode has
  * been evicted or is being, so it is relinquished or about to be.
  */
-static int odfs_wait_for_namesake(struct odfs_sb_info *sbi, struct odfs_blob *blob)
+static int odfs_wait_for_namesake(struct odfs_sb_info *sbi, unsigned int aborts,
+				  struct odfs_blob *blob)
 {
 	struct odfs_blob *other;
 	bool unhashed;
@@ -166,7 +163,8 @@ static int odfs_wait_for_namesake(struct odfs_sb_info *sbi, struct odfs_blob *bl
 		if (!other)
 			return 0;
 
-		ret = odfs_wait_cookie(other->cookie, odfs_cookie_dropped, MAX_SCHEDULE_TIMEOUT);
+		ret = odfs_wait_cookie(sbi, aborts, other->cookie, odfs_cookie_dropped,
+				       MAX_SCHEDULE_TIMEOUT);
 		if (ret > 0) {
 			spin_lock(&sbi->lock);
 			unhashed = odfs_unhash_blob(other);
@@ -185,14 +183,15 @@ static int odfs_wait_for_namesake(struct odfs_sb_info *sbi, struct odfs_blob *bl
  * Sleeps killably while an earlier cookie of the same name is coming to its end.
  * Nothing is asked of the cache yet.
  */
-static int odfs_acquire_cookie(struct odfs_sb_info *sbi, struct odfs_blob *blob)
+static int odfs_acquire_cookie(struct odfs_sb_info *sbi, unsigned int aborts,
+			       struct odfs_blob *blob)
 {
 	struct fscache_cookie *cookie;
 	int err;
 
 	if (blob->cookie)
 		return 0;
-	err = odfs_wait_for_namesake(sbi, blob);
+	err = odfs_wait_for_namesake(sbi, aborts, blob);
 	if (err)
 		return err;
 	cookie = fscache_acquire_cookie(sbi->volume, FSCACHE_ADV_WANT_CACHE_SIZE,
@@ -348,24 +347,27 @@ void odfs_relinquish_blobs(struct odfs_sb_info *sbi)
 }
 
 /**
- * odfs_disable_blobs - Fail the reads of all open files, or stop failing them
+ * odfs_abort_blobs - Fail all who wait for the cache or its daemon
  * @sbi: The superblock
- * @disable: Which of the two
  *
- * The cache cancels the requests of a cookie that is disabled as it does for one
- * that is relinquished, and fscache begins no more operations on it. The last
- * close of a file, too, enables its cookie again.
+ * Those who come later are not concerned.
  */
-void odfs_disable_blobs(struct odfs_sb_info *sbi, bool disable)
+void odfs_abort_blobs(struct odfs_sb_info *sbi)
 {
 	struct odfs_blob *blob;
 	int bucket;
 
 	spin_lock(&sbi->lock);
-	hash_for_each(sbi->blobs, bucket, blob, node)
-		if (blob->cookie)
-			assign_bit(FSCACHE_COOKIE_DISABLED, &blob->cookie->flags,
-				   disable && atomic_read(&blob->cookie->n_active));
+	WRITE_ONCE(sbi->aborts, sbi->aborts + 1);
+	hash_for_each(sbi->blobs, bucket, blob, node) {
+		if (!blob->cookie)
+			continue;
+		if (blob->inode)
+			odfs_abort_reads(blob->inode);
+		/* Those who look it up, or wait for its end. */
+		smp_mb();
+		wake_up_var(&blob->cookie->state);
+	}
 	spin_unlock(&sbi->lock);
 }
 
@@ -450,51 +452,87 @@ static void odfs_start_lookup(struct fscache_cookie *cookie)
  *
  * Return: 0 with the cookie ACTIVE, or a negative errno.
  */
-static int odfs_wait_for_lookup(struct fscache_cookie *cookie)
+static int odfs_wait_for_lookup(struct inode *inode, unsigned int aborts)
 {
+	struct fscache_cookie *cookie = ODFS_I(inode)->blob->cookie;
+	struct odfs_sb_info *sbi = ODFS_SB(inode->i_sb);
 	int restarts = 3;
 	long ret;
 
 	for (;;) {
-		ret = odfs_wait_cookie(cookie, odfs_cookie_settled, MAX_SCHEDULE_TIMEOUT);
+		ret = odfs_wait_cookie(sbi, aborts, cookie, odfs_cookie_settled,
+				       MAX_SCHEDULE_TIMEOUT);
 		if (ret < 0)
 			return ret;
 		if (fscache_cookie_state(cookie) == FSCACHE_COOKIE_STATE_ACTIVE)
 			return 0;
-		ret = odfs_wait_cookie(cookie, odfs_cookie_answered, MAX_SCHEDULE_TIMEOUT);
+		ret = odfs_wait_cookie(sbi, aborts, cookie, odfs_cookie_answered,
+				       MAX_SCHEDULE_TIMEOUT);
 		if (ret < 0)
 			return ret;
 		if (READ_ONCE(cookie->object_size) < 0 || !restarts--)
 			return odfs_lookup_error(cookie);
 
-		ret = odfs_wait_cookie(cookie, odfs_cookie_usable, ODFS_FAILED_TIMEOUT);
+		ret = odfs_wait_cookie(sbi, aborts, cookie, odfs_cookie_usable,
+				       ODFS_FAILED_TIMEOUT);
 		if (ret <= 0)
 			return ret ?: -EIO;
 		odfs_start_lookup(cookie);
-		fscache_unuse_cookie(cookie, NULL, NULL);
+		odfs_unuse_cookie(inode);
 	}
 }
 
-static int odfs_use_cookie_locked(struct inode *inode)
+static int odfs_use_cookie_locked(struct inode *inode, unsigned int aborts)
 {
+	struct odfs_sb_info *sbi = ODFS_SB(inode->i_sb);
 	struct odfs_blob *blob = ODFS_I(inode)->blob;
 	struct fscache_cookie *cookie;
 	long ret;
 	int err;
 
-	err = odfs_acquire_cookie(ODFS_SB(inode->i_sb), blob);
+	err = odfs_acquire_cookie(sbi, aborts, blob);
 	if (err)
 		return err;
 	cookie = blob->cookie;
-	ret = odfs_wait_cookie(cookie, odfs_cookie_usable, ODFS_FAILED_TIMEOUT);
+	ret = odfs_wait_cookie(sbi, aborts, cookie, odfs_cookie_usable, ODFS_FAILED_TIMEOUT);
 	if (ret <= 0)
 		return ret ?: -EIO;
 	odfs_start_lookup(cookie);
-	err = odfs_wait_for_lookup(cookie);
+	err = odfs_wait_for_lookup(inode, aborts);
 	if (!err)
 		err = odfs_set_size(inode, cookie);
 	if (err)
-		fscache_unuse_cookie(cookie, NULL, NULL);
+		odfs_unuse_cookie(inode);
+	return err;
+}
+
+/*
+ * Take the lock of the inode for a use of its cookie. Those who wait for the lock
+ * while a lookup fails share the answer: each would wait for a silent daemon anew,
+ * one after the other.
+ */
+static int odfs_lock_and_use_cookie(struct inode *inode)
+{
+	struct odfs_inode *oi = ODFS_I(inode);
+	unsigned int nr_failures = READ_ONCE(oi->nr_failures);
+	unsigned int aborts = READ_ONCE(ODFS_SB(inode->i_sb)->aborts);
+	int err;
+
+	err = mutex_lock_killable(&oi->lock);
+	if (err)
+		return err;
+	if (oi->failure && oi->nr_failures != nr_failures) {
+		err = oi->failure;
+	} else {
+		err = odfs_use_cookie_locked(inode, aborts);
+		/* Who is killed knows nothing. */
+		if (err != -ERESTARTSYS) {
+			oi->failure = err;
+			WRITE_ONCE(oi->nr_failures, oi->nr_failures + !!err);
+		}
+	}
+	if (err)
+		mutex_unlock(&oi->lock);
 	return err;
 }
 
@@ -506,19 +544,16 @@ static int odfs_use_cookie_locked(struct inode *inode)
  * are not remembered: the next call looks up again.
  *
  * Return: 0 with the cookie ACTIVE, the size set, and a use to be given back with
- * fscache_unuse_cookie(); or the daemon's errno, -ENOTCONN without a live cache,
- * -ESTALE if the blob was replaced by one of another size while it is open.
+ * odfs_unuse_cookie(); or the daemon's errno, -ENOTCONN without a live cache,
+ * -ESTALE if the blob was replaced by one of another size while it is open, -EIO
+ * after an umount -f.
  */
 int odfs_use_cookie(struct inode *inode)
 {
-	struct odfs_inode *oi = ODFS_I(inode);
-	int err;
+	int err = odfs_lock_and_use_cookie(inode);
 
-	err = mutex_lock_killable(&oi->lock);
-	if (err)
-		return err;
-	err = odfs_use_cookie_locked(inode);
-	mutex_unlock(&oi->lock);
+	if (!err)
+		mutex_unlock(&ODFS_I(inode)->lock);
 	return err;
 }
 
@@ -533,16 +568,12 @@ int odfs_use_cookie(struct inode *inode)
  */
 int odfs_lookup_cookie(struct inode *inode)
 {
-	struct odfs_inode *oi = ODFS_I(inode);
-	int err;
+	int err = odfs_lock_and_use_cookie(inode);
 
-	/* The use is given back under the lock: odfs_set_size() counts uses. */
-	err = mutex_lock_killable(&oi->lock);
 	if (err)
 		return err;
-	err = odfs_use_cookie_locked(inode);
-	if (!err)
-		fscache_unuse_cookie(oi->blob->cookie, NULL, NULL);
-	mutex_unlock(&oi->lock);
-	return err;
+	/* The use is given back under the lock: odfs_set_size() counts uses. */
+	odfs_unuse_cookie(inode);
+	mutex_unlock(&ODFS_I(inode)->lock);
+	return 0;
 }

@@ -15,7 +15,7 @@ static int odfs_open(struct inode *inode, struct file *file)
 
 static int odfs_release(struct inode *inode, struct file *file)
 {
-	fscache_unuse_cookie(ODFS_I(inode)->blob->cookie, NULL, NULL);
+	odfs_unuse_cookie(inode);
 	return 0;
 }
 

@@ -21,6 +21,9 @@ static struct inode *odfs_alloc_inode(struct super_block *sb)
 		return NULL;
 	oi->blob = NULL;
 	oi->size_known = false;
+	oi->failure = 0;
+	oi->nr_failures = 0;
+	oi->abort = ODFS_ABORT_NONE;
 	return &oi->vfs_inode;
 }
 
@@ -34,6 +37,8 @@ static void odfs_init_once(void *p)
 	struct odfs_inode *oi = p;
 
 	mutex_init(&oi->lock);
+	spin_lock_init(&oi->abort_lock);
+	atomic_set(&oi->reads, 0);
 	inode_init_once(&oi->vfs_inode);
 }
 
@@ -84,14 +89,14 @@ static void odfs_evict_inode(struct inode *inode)
 }
 
 /*
- * umount -f. Whoever waits for a read of EROFS waits for the folio, and so do the
- * unmounting of EROFS and the cleaning up after a mount(2) of it that was killed:
- * not even a signal tells us. With a daemon that is silent but alive, this ends it.
- * A remount takes it back.
+ * umount -f, of any mount of the superblock. Whoever waits for a read of EROFS waits
+ * for the folio, and so do the unmounting of EROFS and the cleaning up after a
+ * mount(2) of it that was killed: not even a signal tells us. With a daemon that is
+ * silent but alive, this ends it.
  */
 static void odfs_umount_begin(struct super_block *sb)
 {
-	odfs_disable_blobs(ODFS_SB(sb), true);
+	odfs_abort_blobs(ODFS_SB(sb));
 }
 
 const struct super_operations odfs_sops = {

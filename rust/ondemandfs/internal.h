@@ -35,6 +35,7 @@
  * use	    Every open file has one use (n_active) of the cookie, which keeps it
  *	    off fscache's LRU. stat(2) and the healing of a read take one for a
  *	    moment, under the lock of the inode.
+ *	    odfs_unuse_cookie() gives it back.
  * io	    One read. It belongs to the submitter until it is QUEUED, then to the
  *	    completion, which may come from any context.
  *
@@ -45,6 +46,7 @@
  *	    fscache's locks
  *	odfs_sb_info::lock	(spinlock; also taken in reclaim)
  *	  inode::i_lock
+ *	  odfs_inode::abort_lock (spinlock; also taken in interrupts)
  *
  * Nothing waits for the cache or its daemon under i_rwsem of the root.
  *
@@ -82,7 +84,8 @@ struct odfs_sb_info {
 	char			*cache;		/* NULL: any cache */
 	struct fscache_volume	*volume;
 
-	spinlock_t		lock;		/* of the three below */
+	spinlock_t		lock;		/* of the four below */
+	unsigned int		aborts;		/* how often umount -f was called */
 	DECLARE_HASHTABLE(blobs, 10);		/* by name */
 	struct list_head	live;		/* the blobs that are not relinquished */
 	struct list_head	dying;		/* those that are, oldest first */
@@ -102,10 +105,26 @@ struct odfs_blob {
 	char			name[];
 };
 
+enum odfs_abort {
+	ODFS_ABORT_NONE,
+	ODFS_ABORT_ABORTING,
+	ODFS_ABORT_AFTERMATH,
+};
+
 struct odfs_inode {
 	struct odfs_blob	*blob;		/* NULL: the root */
 	struct mutex		lock;		/* lookups of the cookie, the size */
 	bool			size_known;
+	int			failure;	/* of the last lookup, or 0 */
+	unsigned int		nr_failures;
+
+	atomic_t		reads;		/* in flight */
+	unsigned int		abort;		/* enum odfs_abort */
+	spinlock_t		abort_lock;	/* of abort and what follows */
+	loff_t			abort_start;	/* what was failed lies between */
+	loff_t			abort_end;
+	unsigned long		abort_until;	/* the end of the aftermath, in jiffies */
+
 	struct inode		vfs_inode;
 };
 
@@ -119,6 +138,29 @@ static inline struct odfs_sb_info *ODFS_SB(struct super_block *sb)
 	return sb->s_fs_info;
 }
 
+/* As fscache's own fscache_cache_is_live(), which it keeps to itself. */
+static inline bool odfs_cache_is_live(struct fscache_volume *volume)
+{
+	return smp_load_acquire(&volume->cache->state) == FSCACHE_CACHE_IS_ACTIVE;
+}
+
+/*
+ * There is no wait_var_event_killable_timeout(). Returns the jiffies that are left,
+ * 0 without any, or -ERESTARTSYS.
+ */
+#define odfs_wait_var(var, condition, timeout)					\
+({										\
+	might_sleep();								\
+	___wait_var_event(var, ___wait_cond_timeout(condition), TASK_KILLABLE,	\
+			  0, timeout, __ret = schedule_timeout(__ret));		\
+})
+
+/* abort.c */
+int odfs_begin_read(struct inode *inode, loff_t pos, size_t len);
+void odfs_end_read(struct inode *inode, loff_t pos, size_t len, bool ok);
+void odfs_abort_reads(struct inode *inode);
+void odfs_unuse_cookie(struct inode *inode);
+
 /* cookie.c */
 struct odfs_blob *odfs_new_blob(const struct qstr *name);
 void odfs_hash_blob(struct odfs_sb_info *sbi, struct odfs_blob *blob, struct inode *inode);
@@ -126,7 +168,7 @@ struct inode *odfs_find_inode(struct odfs_sb_info *sbi, const struct qstr *name)
 void odfs_relinquish_blob(struct odfs_sb_info *sbi, struct odfs_blob *blob);
 void odfs_forget_inode(struct odfs_sb_info *sbi, struct odfs_blob *blob);
 void odfs_relinquish_blobs(struct odfs_sb_info *sbi);
-void odfs_disable_blobs(struct odfs_sb_info *sbi, bool disable);
+void odfs_abort_blobs(struct odfs_sb_info *sbi);
 void odfs_reap_blobs(struct odfs_sb_info *sbi);
 void odfs_put_blob(struct odfs_blob *blob);
 void odfs_put_blobs(struct odfs_sb_info *sbi);

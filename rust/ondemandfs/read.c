@@ -12,6 +12,7 @@
 #include <linux/slab.h>
 #include <linux/uio.h>
 #include <linux/version.h>
+#include <trace/events/fscache.h>
 #include "internal.h"
 
 #define ODFS_IO_MAX_FOLIOS	256
@@ -60,8 +61,11 @@ static size_t odfs_bound(struct inode *inode, loff_t pos, size_t len)
 /* End the access to the cookie; see "Lifetimes" on why this comes first. */
 static ssize_t odfs_end_io(struct odfs_io *io)
 {
+	bool ok = (size_t)io->result == io->len;
+
 	io->cres.ops->end_operation(&io->cres);
-	return (size_t)io->result == io->len ? io->result : -EIO;
+	odfs_end_read(io->inode, io->pos, io->len, ok);
+	return ok ? io->result : -EIO;
 }
 
 static void odfs_end_folios(struct odfs_io *io, bool ok)
@@ -130,25 +134,51 @@ static void odfs_cache_read(struct odfs_io *io)
 }
 
 /*
+ * As fscache_begin_read_operation(), but without its wait for a cookie that is being
+ * looked up, which cannot be killed, and whatever DISABLED says: see abort.c.
+ */
+static int odfs_begin_operation(struct netfs_cache_resources *cres, struct fscache_cookie *cookie)
+{
+	int n_accesses = atomic_inc_return(&cookie->n_accesses);
+	bool ok;
+
+	trace_fscache_access(cookie->debug_id, refcount_read(&cookie->ref), n_accesses,
+			     fscache_access_io_read);
+	/* Pairs with what withdraws the cookie: it clears one, then reads the other. */
+	smp_mb__after_atomic();
+	ok = test_bit(FSCACHE_COOKIE_IS_CACHING, &cookie->flags) &&
+	     odfs_cache_is_live(cookie->volume);
+	cres->ops = NULL;
+	cres->cache_priv = cookie;
+	cres->cache_priv2 = NULL;
+	cres->debug_id = cookie->debug_id;
+	cres->inval_counter = cookie->inval_counter;
+
+	/* With an access that is counted it stays in the state that it has here. */
+	spin_lock(&cookie->lock);
+	ok = ok && fscache_cookie_state(cookie) == FSCACHE_COOKIE_STATE_ACTIVE;
+	spin_unlock(&cookie->lock);
+	if (ok && cookie->volume->cache->ops->begin_operation(cres, FSCACHE_WANT_PARAMS))
+		return 0;
+	cres->cache_priv = NULL;
+	cres->ops = NULL;
+	fscache_end_cookie_access(cookie, fscache_access_io_not_live);
+	return -ENOBUFS;
+}
+
+/*
  * Begin the access to the cookie. It stays ACTIVE while it is in use, unless the
  * cache goes. If the cache has come back since, it must look the cookie up again.
  */
-static int odfs_begin_io(struct odfs_io *io)
+static int odfs_begin_access(struct odfs_io *io)
 {
 	struct fscache_cookie *cookie = ODFS_I(io->inode)->blob->cookie;
 	bool looked_up = false;
 	int err;
 
-	for (;;) {
-		/* In any state of transition fscache would wait, unkillably. */
-		err = -ENOBUFS;
-		if (fscache_cookie_state(cookie) == FSCACHE_COOKIE_STATE_ACTIVE)
-			err = fscache_begin_read_operation(&io->cres, cookie);
-		if (!err)
-			break;
-		if (err != -ENOBUFS || looked_up)
-			return err;
-
+	while (odfs_begin_operation(&io->cres, cookie)) {
+		if (looked_up)
+			return -ENOBUFS;
 		err = odfs_lookup_cookie(io->inode);
 		if (err)
 			return err;
@@ -161,6 +191,19 @@ static int odfs_begin_io(struct odfs_io *io)
 		return -ESTALE;
 	}
 	return 0;
+}
+
+static int odfs_begin_io(struct odfs_io *io)
+{
+	int err;
+
+	err = odfs_begin_read(io->inode, io->pos, io->len);
+	if (err)
+		return err;
+	err = odfs_begin_access(io);
+	if (err)
+		odfs_end_read(io->inode, io->pos, io->len, false);
+	return err;
 }
 
 /*

@@ -229,8 +229,6 @@ static int odfs_reconfigure(struct fs_context *fc)
 	    (opts->cache && !odfs_same_string(opts->cache, sbi->cache)))
 		return invalfc(fc, "domain= and cache= cannot be changed by a remount");
 	fc->sb_flags |= SB_RDONLY | SB_NOATIME;
-	/* What umount -f may have done. */
-	odfs_disable_blobs(sbi, false);
 	return 0;
 }
 

@@ -435,4 +435,29 @@ TEST_F_TIMEOUT(erofs, unmount_with_READS_in_flight_ends_with_the_daemon, 120)
 	EXPECT_LT(cf_spent(&clock), 10000);
 }
 
+TEST_F_TIMEOUT(erofs, unmount_with_READS_in_flight_ends_with_umount_f, 120)
+{
+	struct cf_op *op;
+	int fd;
+
+	if (cf_intended("readahead-waits"))
+		SKIP(return, "a READ is waited for by a task, which that does not end");
+	ASSERT_EQ(0, cf_daemon_start(self->d, 1));
+	ASSERT_EQ(0, mount_erofs(&self->e, FLAT, NULL));
+	fd = open_erofs(&self->e, "f1");
+	ASSERT_GE(fd, 0);
+	self->d->hold_reads = true;
+	op = cf_start(do_readahead, NULL, fd, 0, 0);
+	ASSERT_EQ(0, cf_finish(op));
+	close(fd);
+	op = cf_start_umount(self->e.erofs, 0);
+	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, 500));
+	/* EROFS uses it still, but that does not keep it from doing its work. */
+	EXPECT_EQ(-EBUSY, cf_finish(cf_start_umount(self->e.mnt, MNT_FORCE)));
+	EXPECT_EQ(0, cf_wait(op, CF_SOON));
+	self->d->hold_reads = false;
+	ASSERT_EQ(0, mount_erofs(&self->e, FLAT, NULL));
+	EXPECT_EQ(0, compare(&self->e, 2));
+}
+
 TEST_HARNESS_MAIN
