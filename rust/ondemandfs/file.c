@@ -20,24 +20,33 @@ static int odfs_release(struct inode *inode, struct file *file)
 }
 
 /*
- * Whole blocks into pages of the kernel, with somebody to tell: this is how EROFS
- * reads. 512 is what direct I/O may ask of memory.
+ * This is how EROFS reads: into pages of the kernel, with somebody to tell. It reads
+ * by the page what it wants to keep and fails what is short, so that a page that the
+ * file ends in must be whole for it. For all others the file ends where it ends.
+ *
+ * Buffers that a task has registered with io_uring come in the same form, but they
+ * are pinned. The folio of a page cache that is about to be read is not; should very
+ * many references to it look as if it were, a file that ends within a page is short.
  */
+static bool odfs_reads_whole_pages(struct kiocb *iocb, struct iov_iter *to)
+{
+	return iov_iter_is_bvec(to) && !is_sync_kiocb(iocb) && iov_iter_count(to) &&
+	       !folio_maybe_dma_pinned(page_folio(to->bvec->bv_page));
+}
+
+/* Whole blocks. 512 is what direct I/O may ask of memory. */
 static bool odfs_can_read_direct(struct kiocb *iocb, struct iov_iter *to)
 {
-	return iov_iter_is_bvec(to) && !is_sync_kiocb(iocb) && !(iocb->ki_flags & IOCB_NOWAIT) &&
+	return !(iocb->ki_flags & IOCB_NOWAIT) &&
 	       IS_ALIGNED(iocb->ki_pos | iov_iter_count(to), ODFS_BLOCK_SIZE) &&
 	       IS_ALIGNED(iov_iter_alignment(to), SECTOR_SIZE);
 }
 
-/*
- * EROFS images may have blocks of 512 bytes, which it still reads by the page
- * where it can: a page that the file ends in must be whole for it, zeros included.
- */
+/* EROFS images may have blocks of 512 bytes. */
 static ssize_t odfs_read_past_eof(struct kiocb *iocb, struct iov_iter *to)
 {
 	loff_t size = i_size_read(file_inode(iocb->ki_filp));
-	loff_t end = round_up(size, ODFS_BLOCK_SIZE);
+	loff_t end = round_up(size, PAGE_SIZE);
 	ssize_t ret;
 
 	if (iocb->ki_pos < size || iocb->ki_pos >= end)
@@ -49,13 +58,14 @@ static ssize_t odfs_read_past_eof(struct kiocb *iocb, struct iov_iter *to)
 
 static ssize_t odfs_read_iter(struct kiocb *iocb, struct iov_iter *to)
 {
+	bool whole_pages = odfs_reads_whole_pages(iocb, to);
 	ssize_t ret;
 
-	if (odfs_can_read_direct(iocb, to))
+	if (whole_pages && odfs_can_read_direct(iocb, to))
 		return odfs_read_direct(iocb, to);
 
 	ret = filemap_read(iocb, to, 0);
-	if (ret >= 0 && iov_iter_is_bvec(to) && !is_sync_kiocb(iocb))
+	if (ret >= 0 && whole_pages)
 		ret += odfs_read_past_eof(iocb, to);
 	return ret;
 }

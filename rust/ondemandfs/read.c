@@ -4,7 +4,7 @@
  * take a completion, or into folios of our own page cache.
  *
  * A reader gets what the daemon wrote or -EIO. Zeros it gets only from the end of
- * the file to the end of its last block.
+ * the file to the end of the last page.
  */
 #include <linux/bvec.h>
 #include <linux/fscache.h>
@@ -30,6 +30,7 @@ struct odfs_io {
 	struct iov_iter		iter;
 	loff_t			pos;
 	size_t			len;		/* what is to come from the cache */
+	size_t			zeros;		/* what the caller's pages have behind it */
 	ssize_t			result;
 	atomic_t		phase;		/* enum odfs_io_phase */
 	unsigned int		nr_folios;
@@ -45,6 +46,7 @@ static struct odfs_io *odfs_alloc_io(struct inode *inode, unsigned int nr_folios
 	io->inode = inode;
 	io->iocb = NULL;
 	io->len = 0;
+	io->zeros = 0;
 	io->nr_folios = 0;
 	atomic_set(&io->phase, ODFS_IO_SUBMITTING);
 	return io;
@@ -65,7 +67,7 @@ static ssize_t odfs_end_io(struct odfs_io *io)
 
 	io->cres.ops->end_operation(&io->cres);
 	odfs_end_read(io->inode, io->pos, io->len, ok);
-	return ok ? io->result : -EIO;
+	return ok ? io->len + io->zeros : -EIO;
 }
 
 static void odfs_end_folios(struct odfs_io *io, bool ok)
@@ -208,7 +210,7 @@ static int odfs_begin_io(struct odfs_io *io)
 
 /*
  * Returns -EIOCBQUEUED if odfs_io_terminated() has or will have completed @io,
- * else the result: io->len or -EIO, and @io is still the caller's.
+ * else the result: io->len and io->zeros, or -EIO, and @io is still the caller's.
  */
 static ssize_t odfs_submit(struct odfs_io *io)
 {
@@ -221,13 +223,29 @@ static ssize_t odfs_submit(struct odfs_io *io)
 	return odfs_end_io(io);
 }
 
+/*
+ * Fill with zeros what the last page has behind @len bytes of @to, which end at @pos.
+ * Returns how much that is: nothing unless pages are larger than blocks.
+ */
+static size_t odfs_zero_tail(struct inode *inode, loff_t pos, const struct iov_iter *to, size_t len)
+{
+	loff_t end = round_up(i_size_read(inode), PAGE_SIZE);
+	struct iov_iter tail;
+
+	if (likely(len == iov_iter_count(to)) || pos >= end)
+		return 0;
+	tail = *to;
+	iov_iter_advance(&tail, len);
+	return iov_iter_zero(min_t(loff_t, iov_iter_count(&tail), end - pos), &tail);
+}
+
 /**
  * odfs_read_direct - Read from the cache into the pages of the caller
  * @iocb: What to complete; not a synchronous one
  * @to: Where to; an ITER_BVEC whose array lives until @iocb is completed
  *
- * Position and length must be aligned to ODFS_BLOCK_SIZE. The block that the file
- * ends in is read to its end.
+ * Position and length must be aligned to ODFS_BLOCK_SIZE. The page that the file
+ * ends in is read to its end, with zeros behind the last block of the cache file.
  *
  * Return: -EIOCBQUEUED, or what was read if that is known already, or -EIO.
  */
@@ -235,11 +253,15 @@ ssize_t odfs_read_direct(struct kiocb *iocb, struct iov_iter *to)
 {
 	struct inode *inode = file_inode(iocb->ki_filp);
 	size_t len = odfs_bound(inode, iocb->ki_pos, iov_iter_count(to));
+	size_t zeros = odfs_zero_tail(inode, iocb->ki_pos + len, to, len);
 	struct odfs_io *io;
 	ssize_t ret;
 
-	if (!len)
-		return 0;
+	if (!len) {
+		iov_iter_advance(to, zeros);
+		iocb->ki_pos += zeros;
+		return zeros;
+	}
 
 	io = odfs_alloc_io(inode, 0, GFP_KERNEL);
 	if (!io)
@@ -247,6 +269,7 @@ ssize_t odfs_read_direct(struct kiocb *iocb, struct iov_iter *to)
 	io->iocb = iocb;
 	io->pos = iocb->ki_pos;
 	io->len = len;
+	io->zeros = zeros;
 	io->iter = *to;
 	iov_iter_truncate(&io->iter, len);
 
