@@ -17,6 +17,12 @@
 
 #define ODFS_IO_MAX_FOLIOS	256
 
+/*
+ * Of one file. Each read ahead keeps its folios locked until the daemon answers, and
+ * fills the daemon's queue; whoever asks for that waits for none of it.
+ */
+#define ODFS_MAX_READS_AHEAD	128
+
 enum odfs_io_phase {
 	ODFS_IO_SUBMITTING,	/* odfs_submit() will see to the completion */
 	ODFS_IO_DONE,		/* ... and has been told the result */
@@ -318,15 +324,19 @@ static int odfs_read_folio(struct file *file, struct folio *folio)
 	return 0;
 }
 
+/* What is not read here, whoever waits for it has read, by the folio. */
 static void odfs_readahead(struct readahead_control *rac)
 {
+	struct inode *inode = rac->mapping->host;
 	struct folio *folio;
 	struct odfs_io *io;
 	unsigned int max;
 
 	do {
+		if (atomic_read(&ODFS_I(inode)->reads) >= ODFS_MAX_READS_AHEAD)
+			return;
 		max = min(readahead_count(rac), ODFS_IO_MAX_FOLIOS);
-		io = odfs_alloc_io(rac->mapping->host, max,
+		io = odfs_alloc_io(inode, max,
 				   GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
 		if (!io)
 			return;
