@@ -11,6 +11,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/jiffies.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/wait_bit.h>
@@ -25,6 +26,12 @@
 
 /* A cookie leaves FAILED at once after a lookup, but not after an I/O error. */
 #define ODFS_FAILED_TIMEOUT	(10 * HZ)
+
+/*
+ * For so long the daemon's word that there is no such file, or not for us, is
+ * repeated without asking again.
+ */
+#define ODFS_REFUSAL_TIME	(1 * HZ)
 
 /* Errnos from here on have a meaning inside the kernel only. */
 #define ODFS_FIRST_INTERNAL_ERRNO	512
@@ -415,8 +422,10 @@ static int odfs_set_size(struct inode *inode, struct fscache_cookie *cookie)
 	if (size > inode->i_sb->s_maxbytes - ODFS_BLOCK_SIZE)
 		return -EFBIG;
 	if (oi->size_known) {
-		if (size == i_size_read(inode))
+		if (size == i_size_read(inode)) {
+			odfs_list_name(inode);
 			return 0;
+		}
 		if (atomic_read(&cookie->n_active) > 1)
 			return -ESTALE;
 		err = invalidate_inode_pages2(inode->i_mapping);
@@ -424,6 +433,7 @@ static int odfs_set_size(struct inode *inode, struct fscache_cookie *cookie)
 			return err;
 	}
 	i_size_write(inode, size);
+	odfs_list_name(inode);
 	/* Pairs with odfs_getattr(). */
 	smp_store_release(&oi->size_known, true);
 	return 0;
@@ -506,6 +516,44 @@ static int odfs_use_cookie_locked(struct inode *inode, unsigned int aborts)
 	return err;
 }
 
+static bool odfs_is_refusal(int err)
+{
+	/* Other errors may pass: of the network, of the cache, of too much to do. */
+	return err == -ENOENT || err == -EACCES || err == -EPERM;
+}
+
+/**
+ * odfs_is_refused - Whether the daemon has said that there is no such file
+ * @inode: The file
+ *
+ * Return: true if that was its last word, and nobody has the file open.
+ */
+bool odfs_is_refused(struct inode *inode)
+{
+	struct odfs_inode *oi = ODFS_I(inode);
+
+	/* There is a cookie if a lookup has failed with a refusal. */
+	return odfs_is_refusal(READ_ONCE(oi->failure)) &&
+	       !atomic_read(&oi->blob->cookie->n_active);
+}
+
+/* Called with the lock of the inode. */
+static void odfs_note_result(struct inode *inode, int err)
+{
+	struct odfs_inode *oi = ODFS_I(inode);
+
+	/* Who is killed knows nothing. */
+	if (err == -ERESTARTSYS)
+		return;
+	WRITE_ONCE(oi->failure, err);
+	if (!err)
+		return;
+	oi->failed_at = jiffies;
+	WRITE_ONCE(oi->nr_failures, oi->nr_failures + 1);
+	if (odfs_is_refusal(err))
+		odfs_unlist_name(inode);
+}
+
 /*
  * Take the lock of the inode for a use of its cookie. Those who wait for the lock
  * while a lookup fails share the answer: each would wait for a silent daemon anew,
@@ -521,15 +569,13 @@ static int odfs_lock_and_use_cookie(struct inode *inode)
 	err = mutex_lock_killable(&oi->lock);
 	if (err)
 		return err;
-	if (oi->failure && oi->nr_failures != nr_failures) {
+	if (oi->failure && (oi->nr_failures != nr_failures ||
+			    (odfs_is_refusal(oi->failure) &&
+			     time_before(jiffies, oi->failed_at + ODFS_REFUSAL_TIME)))) {
 		err = oi->failure;
 	} else {
 		err = odfs_use_cookie_locked(inode, aborts);
-		/* Who is killed knows nothing. */
-		if (err != -ERESTARTSYS) {
-			oi->failure = err;
-			WRITE_ONCE(oi->nr_failures, oi->nr_failures + !!err);
-		}
+		odfs_note_result(inode, err);
 	}
 	if (err)
 		mutex_unlock(&oi->lock);
@@ -540,8 +586,9 @@ static int odfs_lock_and_use_cookie(struct inode *inode)
  * odfs_use_cookie - Have the cookie of a file looked up and hold on to it
  * @inode: The file
  *
- * Waits killably for the cache and its daemon, however long they take. Failures
- * are not remembered: the next call looks up again.
+ * Waits killably for the cache and its daemon, however long they take. Failures are
+ * not remembered, but for a moment that there is no such file: the next call looks
+ * up again.
  *
  * Return: 0 with the cookie ACTIVE, the size set, and a use to be given back with
  * odfs_unuse_cookie(); or the daemon's errno, -ENOTCONN without a live cache,

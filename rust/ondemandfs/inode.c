@@ -7,6 +7,7 @@
 #include <linux/pagemap.h>
 #include <linux/slab.h>
 #include <linux/stat.h>
+#include <linux/statfs.h>
 #include "internal.h"
 
 #define ODFS_ROOT_INO	1
@@ -23,6 +24,8 @@ static struct inode *odfs_alloc_inode(struct super_block *sb)
 	oi->size_known = false;
 	oi->failure = 0;
 	oi->nr_failures = 0;
+	oi->pos = 0;
+	oi->blocks = 0;
 	oi->abort = ODFS_ABORT_NONE;
 	return &oi->vfs_inode;
 }
@@ -77,6 +80,7 @@ static void odfs_evict_inode(struct inode *inode)
 	struct odfs_blob *blob = ODFS_I(inode)->blob;
 
 	if (blob) {
+		odfs_unlist_name(inode);
 		odfs_forget_inode(sbi, blob);
 		odfs_relinquish_blob(sbi, blob);
 	}
@@ -99,6 +103,22 @@ static void odfs_umount_begin(struct super_block *sb)
 	odfs_abort_blobs(ODFS_SB(sb));
 }
 
+/*
+ * fscache does not tell what room the cache has. As of any file system that cannot
+ * be written to, all of it is in use: by the files that are known.
+ */
+static int odfs_statfs(struct dentry *dentry, struct kstatfs *buf)
+{
+	struct odfs_sb_info *sbi = ODFS_SB(dentry->d_sb);
+
+	simple_statfs(dentry, buf);
+	buf->f_bsize = ODFS_BLOCK_SIZE;
+	/* Some take it for an error if there is nothing at all. */
+	buf->f_blocks = max_t(s64, atomic64_read(&sbi->blocks), 1);
+	buf->f_files = atomic64_read(&sbi->nr_names) + 1;
+	return 0;
+}
+
 const struct super_operations odfs_sops = {
 	.alloc_inode	= odfs_alloc_inode,
 	.free_inode	= odfs_free_inode,
@@ -106,7 +126,7 @@ const struct super_operations odfs_sops = {
 	.put_super	= odfs_put_super,
 	.umount_begin	= odfs_umount_begin,
 	.show_options	= odfs_show_options,
-	.statfs		= simple_statfs,
+	.statfs		= odfs_statfs,
 };
 
 static int odfs_getattr(struct mnt_idmap *idmap, const struct path *path,
@@ -116,7 +136,7 @@ static int odfs_getattr(struct mnt_idmap *idmap, const struct path *path,
 	int err;
 
 	/* Pairs with odfs_set_size(). */
-	if (!smp_load_acquire(&ODFS_I(inode)->size_known) &&
+	if ((!smp_load_acquire(&ODFS_I(inode)->size_known) || odfs_is_refused(inode)) &&
 	    request_mask & (STATX_SIZE | STATX_BLOCKS) &&
 	    (query_flags & AT_STATX_SYNC_TYPE) != AT_STATX_DONT_SYNC) {
 		err = odfs_lookup_cookie(inode);
@@ -154,11 +174,11 @@ static struct inode *odfs_new_file(struct super_block *sb, const struct qstr *na
 {
 	struct odfs_sb_info *sbi = ODFS_SB(sb);
 	/* The same for a name whenever and wherever it is mounted. */
-	u64 ino = siphash(name->name, name->len, &sbi->ino_key);
+	u64 ino = max_t(u64, siphash(name->name, name->len, &sbi->ino_key), ODFS_ROOT_INO + 1);
 	struct odfs_blob *blob;
 	struct inode *inode;
 
-	inode = odfs_new_inode(sb, max_t(u64, ino, ODFS_ROOT_INO + 1), S_IFREG | 0444);
+	inode = odfs_new_inode(sb, ino, S_IFREG | 0444);
 	if (!inode)
 		return NULL;
 	inode->i_op = &odfs_file_iops;
@@ -171,6 +191,7 @@ static struct inode *odfs_new_file(struct super_block *sb, const struct qstr *na
 		iput(inode);
 		return NULL;
 	}
+	blob->ino = inode->i_ino;
 	odfs_hash_blob(sbi, blob, inode);
 	return inode;
 }
@@ -200,10 +221,6 @@ static const struct inode_operations odfs_root_iops = {
  * odfs_new_root - Make the inode of the root directory
  * @sb: The superblock
  *
- * Listing the directory shows the names that are instantiated. Unlike in the
- * ramfs-like users of simple_dir_operations they may go at any time, which is
- * fine: dcache_readdir() takes a reference before it looks at a dentry.
- *
  * Return: the inode, or NULL without memory.
  */
 struct inode *odfs_new_root(struct super_block *sb)
@@ -213,7 +230,7 @@ struct inode *odfs_new_root(struct super_block *sb)
 	if (!inode)
 		return NULL;
 	inode->i_op = &odfs_root_iops;
-	inode->i_fop = &simple_dir_operations;
+	inode->i_fop = &odfs_dir_fops;
 	set_nlink(inode, 2);
 	return inode;
 }

@@ -63,6 +63,7 @@
 #include <linux/refcount.h>
 #include <linux/siphash.h>
 #include <linux/spinlock.h>
+#include <linux/xarray.h>
 
 /* "odfs" */
 #define ODFS_SUPER_MAGIC	0x6f646673
@@ -90,6 +91,11 @@ struct odfs_sb_info {
 	struct list_head	live;		/* the blobs that are not relinquished */
 	struct list_head	dying;		/* those that are, oldest first */
 
+	struct xarray		names;		/* blobs by position in the directory */
+	u32			next_name;
+	atomic64_t		nr_names;
+	atomic64_t		blocks;		/* that the files on the list have */
+
 	siphash_key_t		ino_key;	/* for numbers of inodes */
 };
 
@@ -100,6 +106,7 @@ struct odfs_blob {
 	struct inode		*inode;		/* NULL: evicted */
 	struct fscache_cookie	*cookie;	/* NULL: not acquired */
 	bool			relinquished;	/* ... its cookie, if it has one */
+	u64			ino;
 	unsigned int		hash;
 	unsigned char		len;
 	char			name[];
@@ -117,6 +124,9 @@ struct odfs_inode {
 	bool			size_known;
 	int			failure;	/* of the last lookup, or 0 */
 	unsigned int		nr_failures;
+	unsigned long		failed_at;	/* in jiffies */
+	u32			pos;		/* in odfs_sb_info::names, or 0 */
+	loff_t			blocks;		/* what we count in odfs_sb_info::blocks */
 
 	atomic_t		reads;		/* in flight */
 	unsigned int		abort;		/* enum odfs_abort */
@@ -174,6 +184,13 @@ void odfs_put_blob(struct odfs_blob *blob);
 void odfs_put_blobs(struct odfs_sb_info *sbi);
 int odfs_use_cookie(struct inode *inode);
 int odfs_lookup_cookie(struct inode *inode);
+
+bool odfs_is_refused(struct inode *inode);
+
+/* dir.c */
+extern const struct file_operations odfs_dir_fops;
+void odfs_list_name(struct inode *inode);
+void odfs_unlist_name(struct inode *inode);
 
 /* file.c */
 extern const struct file_operations odfs_file_fops;

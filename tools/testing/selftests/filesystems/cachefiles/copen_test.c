@@ -245,6 +245,8 @@ TEST_F_TIMEOUT(error, is_asked_about_again_by_the_next_open, 30)
 	ASSERT_EQ(0, cf_copen(self->e.dev, m.w.msg_id, -variant->err));
 	close(m.w.open.fd);
 	ASSERT_EQ(seen(variant), cf_finish(op));
+	/* ondemandfs takes the daemon's word for a second that there is no such file. */
+	cf_sleep_ms(1500);
 	EXPECT_EQ(0, cf_blob_open(&self->e, &b, "missing", 4096));
 }
 
