@@ -247,6 +247,7 @@ void odfs_hash_blob(struct odfs_sb_info *sbi, struct odfs_blob *blob, struct ino
 	ODFS_I(inode)->blob = blob;
 	spin_lock(&sbi->lock);
 	blob->inode = inode;
+	odfs_init_owner(inode, &sbi->owner);
 	hash_add(sbi->blobs, &blob->node, blob->hash);
 	list_add_tail(&blob->list, &sbi->live);
 	spin_unlock(&sbi->lock);

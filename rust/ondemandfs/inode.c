@@ -139,7 +139,10 @@ static int odfs_getattr(struct mnt_idmap *idmap, const struct path *path,
 	if ((!smp_load_acquire(&ODFS_I(inode)->size_known) || odfs_is_refused(inode)) &&
 	    request_mask & (STATX_SIZE | STATX_BLOCKS) &&
 	    (query_flags & AT_STATX_SYNC_TYPE) != AT_STATX_DONT_SYNC) {
-		err = odfs_lookup_cookie(inode);
+		/* Who may not read a file has no business to have it fetched. */
+		err = inode_permission(idmap, inode, MAY_READ);
+		if (!err)
+			err = odfs_lookup_cookie(inode);
 		if (err)
 			return err;
 	}
@@ -178,7 +181,7 @@ static struct inode *odfs_new_file(struct super_block *sb, const struct qstr *na
 	struct odfs_blob *blob;
 	struct inode *inode;
 
-	inode = odfs_new_inode(sb, ino, S_IFREG | 0444);
+	inode = odfs_new_inode(sb, ino, S_IFREG);
 	if (!inode)
 		return NULL;
 	inode->i_op = &odfs_file_iops;
@@ -225,12 +228,34 @@ static const struct inode_operations odfs_root_iops = {
  */
 struct inode *odfs_new_root(struct super_block *sb)
 {
-	struct inode *inode = odfs_new_inode(sb, ODFS_ROOT_INO, S_IFDIR | 0555);
+	struct inode *inode = odfs_new_inode(sb, ODFS_ROOT_INO, S_IFDIR);
 
 	if (!inode)
 		return NULL;
 	inode->i_op = &odfs_root_iops;
 	inode->i_fop = &odfs_dir_fops;
 	set_nlink(inode, 2);
+	odfs_init_owner(inode, &ODFS_SB(sb)->owner);
 	return inode;
+}
+
+/**
+ * odfs_set_owner - Change whose the files are
+ * @sb: The superblock; its s_umount is held
+ * @owner: The new owner, and the mode of files
+ *
+ * Files that are open stay so.
+ */
+void odfs_set_owner(struct super_block *sb, const struct odfs_owner *owner)
+{
+	struct odfs_sb_info *sbi = ODFS_SB(sb);
+	struct odfs_blob *blob;
+
+	spin_lock(&sbi->lock);
+	sbi->owner = *owner;
+	odfs_init_owner(d_inode(sb->s_root), owner);
+	list_for_each_entry(blob, &sbi->live, list)
+		if (blob->inode)
+			odfs_init_owner(blob->inode, owner);
+	spin_unlock(&sbi->lock);
 }

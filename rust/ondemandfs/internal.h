@@ -80,12 +80,20 @@
 /* The cache prefixes one character to make this a directory's name. */
 #define ODFS_VOLUME_KEY_MAX	(NAME_MAX - 1)
 
+/* Whose the files are, and who may read them. */
+struct odfs_owner {
+	kuid_t			uid;
+	kgid_t			gid;
+	umode_t			mode;
+};
+
 struct odfs_sb_info {
 	char			*domain;
 	char			*cache;		/* NULL: any cache */
+	struct odfs_owner	owner;		/* changed under lock */
 	struct fscache_volume	*volume;
 
-	spinlock_t		lock;		/* of the four below */
+	spinlock_t		lock;		/* of the four below, and owner */
 	unsigned int		aborts;		/* how often umount -f was called */
 	DECLARE_HASHTABLE(blobs, 10);		/* by name */
 	struct list_head	live;		/* the blobs that are not relinquished */
@@ -148,6 +156,18 @@ static inline struct odfs_sb_info *ODFS_SB(struct super_block *sb)
 	return sb->s_fs_info;
 }
 
+/* The root can be searched by those who may read the files. */
+static inline void odfs_init_owner(struct inode *inode, const struct odfs_owner *owner)
+{
+	umode_t mode = owner->mode;
+
+	if (S_ISDIR(inode->i_mode))
+		mode |= (mode & 0444) >> 2;
+	WRITE_ONCE(inode->i_mode, (inode->i_mode & S_IFMT) | mode);
+	inode->i_uid = owner->uid;
+	inode->i_gid = owner->gid;
+}
+
 /* As fscache's own fscache_cache_is_live(), which it keeps to itself. */
 static inline bool odfs_cache_is_live(struct fscache_volume *volume)
 {
@@ -198,6 +218,7 @@ extern const struct file_operations odfs_file_fops;
 /* inode.c */
 extern const struct super_operations odfs_sops;
 struct inode *odfs_new_root(struct super_block *sb);
+void odfs_set_owner(struct super_block *sb, const struct odfs_owner *owner);
 int odfs_init_inode_cache(void);
 void odfs_destroy_inode_cache(void);
 

@@ -19,9 +19,22 @@
 
 /* What an fs_context has collected. */
 struct odfs_options {
-	char	*domain;
-	char	*cache;
+	char			*domain;
+	char			*cache;
+	struct odfs_owner	owner;
+	unsigned int		given;		/* BIT() of enum odfs_param: owner's */
 };
+
+enum odfs_param {
+	ODFS_PARAM_DOMAIN,
+	ODFS_PARAM_CACHE,
+	ODFS_PARAM_MODE,
+	ODFS_PARAM_UID,
+	ODFS_PARAM_GID,
+};
+
+/* Images may hold what is not for all eyes, and what is read is fetched and stored. */
+#define ODFS_DEFAULT_MODE	0400
 
 /* A volume being acquired. The last one to put it relinquishes what nobody took. */
 struct odfs_volume_request {
@@ -120,6 +133,12 @@ int odfs_show_options(struct seq_file *m, struct dentry *root)
 	seq_show_option(m, "domain", sbi->domain);
 	if (sbi->cache)
 		seq_show_option(m, "cache", sbi->cache);
+	if (sbi->owner.mode != ODFS_DEFAULT_MODE)
+		seq_printf(m, ",mode=%03o", sbi->owner.mode);
+	if (!uid_eq(sbi->owner.uid, GLOBAL_ROOT_UID))
+		seq_printf(m, ",uid=%u", from_kuid_munged(&init_user_ns, sbi->owner.uid));
+	if (!gid_eq(sbi->owner.gid, GLOBAL_ROOT_GID))
+		seq_printf(m, ",gid=%u", from_kgid_munged(&init_user_ns, sbi->owner.gid));
 	return 0;
 }
 
@@ -181,6 +200,11 @@ static int odfs_test_super(struct super_block *sb, struct fs_context *fc)
 	return odfs_same_string(a->domain, b->domain) && odfs_same_string(a->cache, b->cache);
 }
 
+static bool odfs_same_owner(const struct odfs_owner *a, const struct odfs_owner *b)
+{
+	return a->mode == b->mode && uid_eq(a->uid, b->uid) && gid_eq(a->gid, b->gid);
+}
+
 static int odfs_get_tree(struct fs_context *fc)
 {
 	struct odfs_options *opts = fc->fs_private;
@@ -196,6 +220,7 @@ static int odfs_get_tree(struct fs_context *fc)
 		return -ENOMEM;
 	swap(sbi->domain, opts->domain);
 	swap(sbi->cache, opts->cache);
+	sbi->owner = opts->owner;
 	spin_lock_init(&sbi->lock);
 	hash_init(sbi->blobs);
 	INIT_LIST_HEAD(&sbi->live);
@@ -216,6 +241,11 @@ static int odfs_get_tree(struct fs_context *fc)
 			return err;
 		}
 		sb->s_flags |= SB_ACTIVE;
+	} else if (!odfs_same_owner(&ODFS_SB(sb)->owner, &opts->owner)) {
+		/* Nobody is to get, or give, more access than was asked for. */
+		deactivate_locked_super(sb);
+		errorfc(fc, "domain is mounted already with another mode=, uid= or gid=; a remount changes them for all its mounts");
+		return -EBUSY;
 	}
 	fc->root = dget(sb->s_root);
 	return 0;
@@ -230,50 +260,67 @@ static int odfs_reconfigure(struct fs_context *fc)
 	    (opts->cache && !odfs_same_string(opts->cache, sbi->cache)))
 		return invalfc(fc, "domain= and cache= cannot be changed by a remount");
 	fc->sb_flags |= SB_RDONLY | SB_NOATIME;
+	if (!(opts->given & BIT(ODFS_PARAM_MODE)))
+		opts->owner.mode = sbi->owner.mode;
+	if (!(opts->given & BIT(ODFS_PARAM_UID)))
+		opts->owner.uid = sbi->owner.uid;
+	if (!(opts->given & BIT(ODFS_PARAM_GID)))
+		opts->owner.gid = sbi->owner.gid;
+	odfs_set_owner(fc->root->d_sb, &opts->owner);
 	return 0;
 }
-
-enum odfs_param {
-	ODFS_PARAM_DOMAIN,
-	ODFS_PARAM_CACHE,
-};
 
 static const struct fs_parameter_spec odfs_parameters[] = {
 	fsparam_string("domain",	ODFS_PARAM_DOMAIN),
 	fsparam_string("cache",		ODFS_PARAM_CACHE),
+	fsparam_u32oct("mode",		ODFS_PARAM_MODE),
+	fsparam_uid("uid",		ODFS_PARAM_UID),
+	fsparam_gid("gid",		ODFS_PARAM_GID),
 	{}
 };
 
-static int odfs_parse_param(struct fs_context *fc, struct fs_parameter *param)
+static int odfs_parse_string(struct fs_context *fc, struct fs_parameter *param, char **opt,
+			     size_t max)
 {
-	struct odfs_options *opts = fc->fs_private;
-	struct fs_parse_result result;
-	size_t max;
-	char **opt;
-
-	switch (fs_parse(fc, odfs_parameters, param, &result)) {
-	case ODFS_PARAM_DOMAIN:
-		opt = &opts->domain;
-		max = ODFS_VOLUME_KEY_MAX - strlen(ODFS_VOLUME_PREFIX);
-		/* The cache makes a directory of it. */
-		if (strchr(param->string, '/'))
-			return invalfc(fc, "domain= must not contain a slash");
-		break;
-	case ODFS_PARAM_CACHE:
-		opt = &opts->cache;
-		max = NAME_MAX;
-		break;
-	case -ENOPARAM:
-		return -ENOPARAM;
-	default:
-		return -EINVAL;
-	}
-
 	if (*opt)
 		return invalfc(fc, "%s= is given twice", param->key);
 	if (!*param->string || strlen(param->string) > max)
 		return invalfc(fc, "%s= must have 1 to %zu characters", param->key, max);
 	swap(*opt, param->string);
+	return 0;
+}
+
+static int odfs_parse_param(struct fs_context *fc, struct fs_parameter *param)
+{
+	struct odfs_options *opts = fc->fs_private;
+	struct fs_parse_result result;
+	int opt = fs_parse(fc, odfs_parameters, param, &result);
+
+	if (opt < 0)
+		return opt == -ENOPARAM ? opt : -EINVAL;
+	switch ((enum odfs_param)opt) {
+	case ODFS_PARAM_DOMAIN:
+		/* The cache makes a directory of it. */
+		if (strchr(param->string, '/'))
+			return invalfc(fc, "domain= must not contain a slash");
+		return odfs_parse_string(fc, param, &opts->domain,
+					 ODFS_VOLUME_KEY_MAX - strlen(ODFS_VOLUME_PREFIX));
+	case ODFS_PARAM_CACHE:
+		return odfs_parse_string(fc, param, &opts->cache, NAME_MAX);
+	case ODFS_PARAM_MODE:
+		if (result.uint_32 & ~0777)
+			return invalfc(fc, "mode= must be an octal number up to 777");
+		/* There is nothing to write. */
+		opts->owner.mode = result.uint_32 & ~0222;
+		break;
+	case ODFS_PARAM_UID:
+		opts->owner.uid = result.uid;
+		break;
+	case ODFS_PARAM_GID:
+		opts->owner.gid = result.gid;
+		break;
+	}
+	opts->given |= BIT(opt);
 	return 0;
 }
 
@@ -296,9 +343,14 @@ static const struct fs_context_operations odfs_context_ops = {
 
 static int odfs_init_fs_context(struct fs_context *fc)
 {
-	fc->fs_private = kzalloc_obj(struct odfs_options);
-	if (!fc->fs_private)
+	struct odfs_options *opts = kzalloc_obj(*opts);
+
+	if (!opts)
 		return -ENOMEM;
+	opts->owner.mode = ODFS_DEFAULT_MODE;
+	opts->owner.uid = GLOBAL_ROOT_UID;
+	opts->owner.gid = GLOBAL_ROOT_GID;
+	fc->fs_private = opts;
 	fc->ops = &odfs_context_ops;
 	return 0;
 }
