@@ -41,6 +41,7 @@ struct odfs_volume_request {
 	struct work_struct	work;
 	struct completion	done;
 	refcount_t		ref;
+	struct list_head	left;		/* in odfs_left_requests */
 	struct fscache_volume	*volume;
 	char			*cache;
 	char			key[ODFS_VOLUME_KEY_MAX + 1];
@@ -48,12 +49,21 @@ struct odfs_volume_request {
 
 static struct workqueue_struct *odfs_workqueue;
 
+/* What mounters who were killed have left: they are not relinquished yet. */
+static LIST_HEAD(odfs_left_requests);
+static DEFINE_SPINLOCK(odfs_left_lock);
+static DECLARE_WAIT_QUEUE_HEAD(odfs_left_wait);
+
 static void odfs_put_volume_request(struct odfs_volume_request *req)
 {
 	if (!refcount_dec_and_test(&req->ref))
 		return;
 	if (!IS_ERR_OR_NULL(req->volume))
 		fscache_relinquish_volume(req->volume, NULL, false);
+	spin_lock(&odfs_left_lock);
+	list_del(&req->left);
+	spin_unlock(&odfs_left_lock);
+	wake_up_all(&odfs_left_wait);
 	kfree(req->cache);
 	kfree(req);
 }
@@ -65,6 +75,40 @@ static void odfs_acquire_volume_work(struct work_struct *work)
 	req->volume = fscache_acquire_volume(req->key, req->cache, NULL, 0);
 	complete(&req->done);
 	odfs_put_volume_request(req);
+}
+
+static bool odfs_is_request_left(const char *key)
+{
+	struct odfs_volume_request *req;
+	bool found = false;
+
+	spin_lock(&odfs_left_lock);
+	list_for_each_entry(req, &odfs_left_requests, left)
+		found = found || !strcmp(req->key, key);
+	spin_unlock(&odfs_left_lock);
+	return found;
+}
+
+/*
+ * Wait for the volume. With what a mounter who was killed has left of the same
+ * domain, fscache would say that the volume is in use.
+ */
+static int odfs_wait_for_volume(struct odfs_volume_request *req)
+{
+	int err;
+
+	err = wait_event_killable(odfs_left_wait, !odfs_is_request_left(req->key));
+	if (err)
+		return err;
+	refcount_inc(&req->ref);
+	queue_work(odfs_workqueue, &req->work);
+	err = wait_for_completion_killable(&req->done);
+	if (err) {
+		spin_lock(&odfs_left_lock);
+		list_add(&req->left, &odfs_left_requests);
+		spin_unlock(&odfs_left_lock);
+	}
+	return err;
 }
 
 /*
@@ -92,10 +136,10 @@ static struct fscache_volume *odfs_acquire_volume(struct odfs_sb_info *sbi)
 	snprintf(req->key, sizeof(req->key), ODFS_VOLUME_PREFIX "%s", sbi->domain);
 	INIT_WORK(&req->work, odfs_acquire_volume_work);
 	init_completion(&req->done);
-	refcount_set(&req->ref, 2);
-	queue_work(odfs_workqueue, &req->work);
+	INIT_LIST_HEAD(&req->left);
+	refcount_set(&req->ref, 1);
 
-	err = wait_for_completion_killable(&req->done);
+	err = odfs_wait_for_volume(req);
 	if (err) {
 		volume = ERR_PTR(err);
 	} else {
