@@ -70,9 +70,8 @@ void odfs_destroy_inode_cache(void)
 
 /*
  * Reads whose folios the daemon never fills would hold truncation up for ever.
- * Relinquishing the cookie first makes the cache fail them, within about a
- * second: that long may memory reclaim be held up by a silent daemon, if it drops
- * a file that was closed in the middle of its readahead.
+ * Relinquishing the cookie first makes the cache fail them, within about a second.
+ * Only unmounting comes here with such: memory reclaim leaves inodes with pages alone.
  */
 static void odfs_evict_inode(struct inode *inode)
 {
@@ -167,6 +166,8 @@ static struct inode *odfs_new_inode(struct super_block *sb, u64 ino, umode_t mod
 		return NULL;
 	inode->i_ino = ino;
 	inode->i_mode = mode;
+	/* It shall outlive its dentry, or that would take its pages with it. */
+	inode_fake_hash(inode);
 	inode_set_atime(inode, 0, 0);
 	inode_set_mtime(inode, 0, 0);
 	inode_set_ctime(inode, 0, 0);

@@ -28,10 +28,11 @@
  *	    unlocks its folios or completes its kiocb: the folios hold eviction up
  *	    in truncate_inode_pages_final(), the kiocb holds the file.
  * inode    Found by its blob, not by VFS's hash of inodes. It can outlive its
- *	    dentry: inotify, fanotify and Landlock hold inodes only. The next
- *	    lookup of the name takes what is there. Dentries are not pinned: they
- *	    stay on the LRU until memory is short, which bounds what a user can
- *	    make us hold by looking names up.
+ *	    dentry, and does as long as it has pages, or inotify, fanotify or
+ *	    Landlock hold it. The next lookup of the name takes what is there.
+ *	    Dentries and inodes are not pinned: they stay on their LRUs until
+ *	    memory is short, which bounds what a user can make us hold by looking
+ *	    names up.
  * use	    Every open file has one use (n_active) of the cookie, which keeps it
  *	    off fscache's LRU. stat(2) and the healing of a read take one for a
  *	    moment, under the lock of the inode.
