@@ -279,7 +279,7 @@ mod backend {
         fn look_up_again(&self) {
             let quiescent = bindings::fscache_cookie_state_FSCACHE_COOKIE_STATE_QUIESCENT;
             // SAFETY: The cookie is valid; the access is volatile because others write.
-            while unsafe { u32::from((&raw const (*self.0).state).read_volatile()) } != quiescent {
+            while unsafe { (&raw const (*self.0).state).read_volatile() } != quiescent {
                 kernel::time::delay::fsleep(kernel::time::Delta::from_millis(5));
             }
             // SAFETY: The cookie is valid; the use is given back.
@@ -440,6 +440,8 @@ mod backend {
         assert!(this.is_in_use());
         drop(cookie);
         assert!(becomes(&counts.object_drops, 1));
+        drop(volume);
+        drop(cache);
         Ok(())
     }
 
