@@ -3,7 +3,7 @@
 # The commands of this repository; `make help` lists them. Kbuild says how the modules are built.
 
 # Nothing here is a file that make could find up to date: the scripts know what is.
-.PHONY: modules run test test-debug test-clients compare series series-check check shell modules_install clean help
+.PHONY: modules run test test-debug test-fs test-clients compare series series-check check shell modules_install clean help
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
@@ -20,6 +20,9 @@ test:
 
 test-debug:
 	@scripts/test-debug
+
+test-fs:
+	@scripts/test-fs
 
 compare:
 	@scripts/compare
@@ -52,6 +55,7 @@ help:
 	@echo 'make run              the main job: a Debian image, mounted lazily in a virtual machine'
 	@echo 'make test             all tests: on the host, then in a virtual machine'
 	@echo 'make test-debug       KUnit suites and selftests on a kernel that checks itself (KASAN, ...)'
+	@echo 'make test-fs          the selftests with the cache on ext4 with small blocks, xfs and btrfs'
 	@echo 'make test-clients     nydusd, as it is, serves images: from a directory, a registry, killed'
 	@echo 'make compare          the selftests on the C implementation and on ours, and where they differ'
 	@echo 'make series           the patch series for the kernel, as mails; nothing is sent'
