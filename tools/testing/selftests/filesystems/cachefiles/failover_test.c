@@ -715,9 +715,10 @@ static int stuck(struct shared *s)
 		if (seen[i].began != began) {
 			seen[i].began = began;
 			cf_clock_start(&seen[i].clock);
-		} else if (began && cf_now_ms() - began > STUCK && !cf_left(&seen[i].clock, STUCK)) {
-			return i;
+			continue;
 		}
+		if (began && cf_now_ms() - began > STUCK && !cf_left(&seen[i].clock, STUCK))
+			return i;
 	}
 	return -1;
 }
