@@ -795,12 +795,36 @@ int cf_take_space(struct cf_env *e, const char *name, int percent)
 	return err;
 }
 
+static int sync_fs(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int err = fd < 0 || syncfs(fd) ? -errno : 0;
+
+	close(fd);
+	return err;
+}
+
 int cf_give_space(struct cf_env *e, const char *name)
 {
+	struct statfs before, now;
 	char path[PATH_MAX];
+	struct stat st;
+	long blocks;
+	int err;
 
 	snprintf(path, sizeof(path), "%s/%s", e->base, name);
-	return unlink(path) ? -errno : 0;
+	if (stat(path, &st) || statfs(e->base, &before))
+		return -errno;
+	/* Not all of it is data, and others may write. */
+	blocks = st.st_blocks * 512 / before.f_bsize / 10 * 9;
+	if (unlink(path))
+		return -errno;
+	/* XFS frees it in the background, btrfs when it commits. */
+	err = sync_fs(e->base);
+	if (err)
+		return err;
+	return CF_WAIT_FOR(statfs(e->base, &now) || now.f_bavail >= before.f_bavail + blocks,
+			   CF_SOON) ? 0 : -ETIMEDOUT;
 }
 
 int cf_freeze(struct cf_env *e)

@@ -210,7 +210,7 @@ struct cf_env {
 
 /* Take @percent of the file system's blocks away, in a file of that name: 0 or -errno. */
 int cf_take_space(struct cf_env *e, const char *name, int percent);
-int cf_give_space(struct cf_env *e, const char *name);
+int cf_give_space(struct cf_env *e, const char *name);	/* and wait until it is free */
 
 /* Freeze the file system of the cache, or thaw it: 0 or -errno. */
 int cf_freeze(struct cf_env *e);
