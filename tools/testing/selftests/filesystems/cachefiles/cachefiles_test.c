@@ -780,6 +780,15 @@ void cf_env_end(struct cf_env *e)
 		rm_tree(e->base);
 }
 
+static int sync_fs(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int err = fd < 0 || syncfs(fd) ? -errno : 0;
+
+	close(fd);
+	return err;
+}
+
 int cf_take_space(struct cf_env *e, const char *name, int percent)
 {
 	char path[PATH_MAX];
@@ -792,16 +801,8 @@ int cf_take_space(struct cf_env *e, const char *name, int percent)
 	    fallocate(fd, 0, 0, st.f_blocks * st.f_bsize / 100 * percent))
 		err = -errno;
 	close(fd);
-	return err;
-}
-
-static int sync_fs(const char *path)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	int err = fd < 0 || syncfs(fd) ? -errno : 0;
-
-	close(fd);
-	return err;
+	/* Btrfs counts it when it commits. */
+	return err ? err : sync_fs(e->base);
 }
 
 int cf_give_space(struct cf_env *e, const char *name)
