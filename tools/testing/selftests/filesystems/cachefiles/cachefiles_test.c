@@ -798,7 +798,7 @@ int cf_take_space(struct cf_env *e, const char *name, int percent)
 	snprintf(path, sizeof(path), "%s/%s", e->base, name);
 	fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
 	if (fd < 0 || fstatfs(fd, &st) ||
-	    fallocate(fd, 0, 0, st.f_blocks * st.f_bsize / 100 * percent))
+	    fallocate(fd, 0, 0, (st.f_bavail - st.f_blocks / 100 * (100 - percent)) * st.f_bsize))
 		err = -errno;
 	close(fd);
 	/* Btrfs counts it when it commits. */

@@ -208,7 +208,10 @@ struct cf_env {
 	const char *why;	/* which step of the set-up failed */
 };
 
-/* Take @percent of the file system's blocks away, in a file of that name: 0 or -errno. */
+/*
+ * Have all but @percent of the file system's blocks free, by a file of that name:
+ * 0 or -errno.  What else is not free, as a log, is a part of these.
+ */
 int cf_take_space(struct cf_env *e, const char *name, int percent);
 int cf_give_space(struct cf_env *e, const char *name);	/* and wait until it is free */
 
