@@ -34,6 +34,16 @@ Failures: a range that cannot be fetched is not written, and the reader gets EIO
 again. With --request-timeout, the kernel fails requests that are not answered in time, those that wait \
 for a restart included: open(2) with ETIMEDOUT, reads with EIO. What is fetched later is kept.
 
+Versions: a blob may change under its name, but bytes of two versions are never mixed. What tells \
+versions apart is taken at OPEN, given to the kernel, which keeps it with the cached file, and compared \
+with every fetch: for --http the ETag, or Last-Modified and the size, or a digest as the name \
+(sha256:HEX, or 64 hexadecimal digits); for --dir-source the inode, the size and the times of \
+modification and change. If it differs, readers of an open blob get EIO, and the next OPEN starts with an \
+empty file. A source or a kernel (older cachefiles, and those in C) that offers nothing of the kind is \
+refused, unless --accept-unversioned is given. Then a blob that is replaced by another one of the same \
+size is read as a mixture of both, without an error, until its cached file is deleted: use it only where \
+a name never gets other bytes.
+
 Signals: SIGTERM and SIGINT end the daemon with status 0; SIGUSR1 prints the totals and writes them to \
 the log. A daemon that cannot start, or whose cache is dead, ends with status 1.
 
@@ -67,6 +77,8 @@ pub struct DaemonArgs {
     pub limits: Limits,
     pub request_timeout: Option<u32>,
     pub source: SourceArgs,
+    /// Serve blobs although the source or the kernel cannot tell their versions apart.
+    pub accept_unversioned: bool,
     pub options: worker::Options,
     pub log: Option<PathBuf>,
     pub stats_file: Option<PathBuf>,
@@ -179,6 +191,10 @@ pub fn command() -> Command {
         .arg(flag(
             "by-domain",
             "Blobs are in a subdirectory named by the volume key, \"erofs,DOMAIN\"",
+        ))
+        .arg(flag(
+            "accept-unversioned",
+            "Serve blobs whose versions cannot be told apart: see \"Versions\" below",
         ))
         .arg(
             option(
@@ -320,6 +336,7 @@ fn action(matches: &ArgMatches) -> Action {
         },
         request_timeout: matches.get_one("request-timeout").copied(),
         source,
+        accept_unversioned: matches.get_flag("accept-unversioned"),
         options: worker::Options {
             threads: usize::from(*matches.get_one::<u16>("threads").expect(required)),
             granule: *matches.get_one("granule").expect(required),

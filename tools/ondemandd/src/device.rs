@@ -7,9 +7,40 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The descriptor of /dev/cachefiles. The cache lives as long as it is open.
-pub struct Device(File);
+pub struct Device {
+    file: File,
+    /// Whether this kernel's `copen` takes a version, as far as is known.
+    versions: Mutex<Versions>,
+    /// Whether objects may be served without their version.
+    unversioned: bool,
+    /// Whether a predecessor may have answered OPENs before.
+    successor: AtomicBool,
+}
+
+/// What is known of this kernel's `copen`: a kernel that does not know versions answers one with
+/// EINVAL, as it does when the OPEN is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Versions {
+    /// So many in a row were answered with EINVAL, and none was taken.
+    Untried(u32),
+    Taken,
+    Missing,
+}
+
+/// After so many answers with EINVAL and none that was taken, it is not for want of an OPEN.
+const ENOUGH: u32 = 3;
+
+/// Why an answer to an OPEN was not taken.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Untaken {
+    /// Whether somebody is harmed by it.
+    pub failure: bool,
+    pub reason: String,
+}
 
 /// What `bind` needs to know.
 pub struct Binding {
@@ -54,17 +85,36 @@ impl Device {
             .write(true)
             .custom_flags(libc::O_NONBLOCK)
             .open(path)
-            .map(Self)
+            .map(Self::new)
             .map_err(|err| format!("cannot open {}: {}", path.display(), explain_open(&err)))
     }
 
     /// Uses a descriptor that was opened earlier and handed over.
     pub fn from_fd(fd: OwnedFd) -> Self {
-        Self(fd.into())
+        Self::new(fd.into())
+    }
+
+    fn new(file: File) -> Self {
+        Self {
+            file,
+            versions: Mutex::new(Versions::Untried(0)),
+            unversioned: false,
+            successor: AtomicBool::new(false),
+        }
+    }
+
+    /// Has a kernel that knows no versions served all the same.
+    pub fn accept_unversioned(mut self, accept: bool) -> Self {
+        self.unversioned = accept;
+        self
     }
 
     pub fn into_fd(self) -> OwnedFd {
-        self.0.into()
+        self.file.into()
+    }
+
+    fn versions(&self) -> MutexGuard<'_, Versions> {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Configures the cache and brings it into service in on-demand mode.
@@ -76,8 +126,27 @@ impl Device {
         for (name, percent) in binding.limits.commands()? {
             self.setup(&format!("{name} {percent}%"))?;
         }
-        first_valid(&binding.commands(), |command| self.command(command))
-            .map_err(|err| format!("cannot bind {}: {}", binding.dir, binding.explain(&err)))
+        let commands = binding.commands();
+        let used = first_valid(&commands, |command| self.command(command))
+            .map_err(|err| format!("cannot bind {}: {}", binding.dir, binding.explain(&err)))?;
+        if used > 0 {
+            // The C implementation, and whatever is older than "batch".
+            *self.versions() = Versions::Missing;
+            if !self.unversioned {
+                return Err(self.no_versions());
+            }
+        }
+        Ok(())
+    }
+
+    /// What the user should know about this kernel after [`Self::bind`].
+    pub fn warning(&self) -> Option<String> {
+        (*self.versions() == Versions::Missing).then(|| self.no_versions())
+    }
+
+    /// Tells a successor what the process that has bound the cache knows.
+    pub fn lacks_versions(&self) {
+        *self.versions() = Versions::Missing;
     }
 
     fn setup(&self, command: &str) -> Result<(), String> {
@@ -88,6 +157,7 @@ impl Device {
     /// Asks for every request that has not been answered yet once more: a predecessor may have read
     /// it and died.
     pub fn restore(&self) -> Result<(), String> {
+        self.successor.store(true, Relaxed);
         self.command("restore").map_err(|err| {
             let hint = match err.raw_os_error() {
                 Some(libc::EIO) => {
@@ -100,14 +170,77 @@ impl Device {
         })
     }
 
-    /// Answers an OPEN: the size of the blob, or a negative errno.
-    pub fn copen(&self, msg_id: u32, result: i64) -> io::Result<()> {
-        self.command(&format!("copen {msg_id},{result}"))
+    /// Answers an OPEN: the size of the blob and its version if it has one, or a negative errno.
+    pub fn copen(&self, msg_id: u32, result: i64, version: Option<&str>) -> Result<(), Untaken> {
+        let version = version.filter(|_| result >= 0 && !self.does_without_versions());
+        let command = match version {
+            Some(version) => format!("copen {msg_id},{result},{version}"),
+            None => format!("copen {msg_id},{result}"),
+        };
+        match self.command(&command) {
+            Ok(()) => {
+                if version.is_some() {
+                    *self.versions() = Versions::Taken;
+                }
+                Ok(())
+            }
+            Err(err) if err.raw_os_error() == Some(libc::EINVAL) => {
+                Err(self.not_taken(msg_id, version.is_some()))
+            }
+            Err(err) => Err(Untaken {
+                failure: true,
+                reason: format!("\"copen {msg_id},{result}\" failed: {}", strip_code(&err)),
+            }),
+        }
+    }
+
+    fn does_without_versions(&self) -> bool {
+        self.unversioned && *self.versions() == Versions::Missing
+    }
+
+    /// EINVAL for an answer: its OPEN is gone; or the object was opened before, with another size or
+    /// version; or this kernel knows no versions.
+    fn not_taken(&self, msg_id: u32, versioned: bool) -> Untaken {
+        let mut versions = self.versions();
+        if let (true, Versions::Untried(count)) = (versioned, *versions) {
+            *versions = Versions::Untried(count + 1);
+            if count + 1 >= ENOUGH {
+                *versions = Versions::Missing;
+                return Untaken {
+                    failure: true,
+                    reason: format!("OPEN {msg_id} has failed: {}", self.no_versions()),
+                };
+            }
+        }
+        let successor = self.successor.load(Relaxed);
+        Untaken {
+            failure: versioned && successor,
+            reason: if versioned && successor {
+                format!(
+                    "OPEN {msg_id} was not taken: the blob has changed since it was opened first (its \
+                     readers get EIO until they open it again), or nobody waits for it any more"
+                )
+            } else {
+                format!("OPEN {msg_id} is gone before its answer")
+            },
+        }
+    }
+
+    fn no_versions(&self) -> String {
+        let then = if self.unversioned {
+            "blobs are served without one from now on (--accept-unversioned)"
+        } else {
+            "update the cachefiles module, or see --accept-unversioned in --help"
+        };
+        format!(
+            "this kernel's cachefiles takes no version of a blob, which keeps the bytes of two versions \
+             apart; {then}"
+        )
     }
 
     /// Writes one command, in one write().
     pub fn command(&self, command: &str) -> io::Result<()> {
-        let written = (&self.0).write(command.as_bytes())?;
+        let written = (&self.file).write(command.as_bytes())?;
         if written != command.len() {
             return Err(io::Error::new(ErrorKind::WriteZero, "partly written"));
         }
@@ -118,7 +251,7 @@ impl Device {
     /// there is none now. (The kernel says so with 0 bytes.)
     pub fn receive<'a>(&self, buf: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
         loop {
-            match (&self.0).read(buf) {
+            match (&self.file).read(buf) {
                 Ok(0) => return Ok(None),
                 Ok(len) => return Ok(Some(&buf[..len])),
                 Err(err) if err.kind() == ErrorKind::Interrupted => {}
@@ -129,11 +262,11 @@ impl Device {
     }
 }
 
-/// Writes one command after the other until one is not refused as invalid.
-fn first_valid(commands: &[String], write: impl Fn(&str) -> io::Result<()>) -> io::Result<()> {
-    let mut result = Ok(());
-    for command in commands {
-        result = write(command);
+/// Writes one command after the other until one is not refused as invalid; returns which one was taken.
+fn first_valid(commands: &[String], write: impl Fn(&str) -> io::Result<()>) -> io::Result<usize> {
+    let mut result = Ok(0);
+    for (index, command) in commands.iter().enumerate() {
+        result = write(command).map(|()| index);
         match &result {
             Err(err) if err.raw_os_error() == Some(libc::EINVAL) => {}
             _ => break,
@@ -144,7 +277,7 @@ fn first_valid(commands: &[String], write: impl Fn(&str) -> io::Result<()>) -> i
 
 impl AsFd for Device {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.file.as_fd()
     }
 }
 
@@ -364,6 +497,69 @@ mod tests {
             .contains("--request-timeout"));
         binding.request_timeout = None;
         assert!(!binding.explain(&invalid).contains("--request-timeout"));
+    }
+
+    /// A device whose other end is `(socket)`: what is written to it is read there.
+    fn device() -> (Device, OwnedFd) {
+        use rustix::net::{socketpair, AddressFamily, SocketFlags, SocketType};
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (socket, device) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        (Device::from_fd(device), socket)
+    }
+
+    fn written(socket: &OwnedFd) -> String {
+        let mut buf = [0; 256];
+        let len = rustix::io::read(socket, &mut buf[..]).unwrap();
+        String::from_utf8(buf[..len].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn answers_have_the_version() {
+        let (device, socket) = device();
+        device.copen(1, 10, Some("e \"x\"")).unwrap();
+        assert_eq!(written(&socket), "copen 1,10,e \"x\"");
+        device.copen(2, -2, Some("e")).unwrap();
+        assert_eq!(written(&socket), "copen 2,-2");
+        device.copen(3, 0, None).unwrap();
+        assert_eq!(written(&socket), "copen 3,0");
+    }
+
+    #[test]
+    fn what_an_answer_that_is_not_taken_means() {
+        // A kernel that has taken a version once knows them: then the OPEN is gone.
+        let (device, _socket) = device();
+        device.copen(1, 10, Some("v")).unwrap();
+        for _ in 0..10 {
+            let untaken = device.not_taken(7, true);
+            assert!(!untaken.failure && untaken.reason.contains("is gone"));
+        }
+        // For a successor it may also be that the blob has changed.
+        device.restore().unwrap();
+        let untaken = device.not_taken(7, true);
+        assert!(untaken.failure && untaken.reason.contains("has changed"));
+        assert!(!device.not_taken(7, false).failure);
+    }
+
+    #[test]
+    fn a_kernel_without_versions_is_noticed() {
+        for accept in [false, true] {
+            let (device, socket) = device();
+            let device = device.accept_unversioned(accept);
+            for _ in 1..ENOUGH {
+                assert!(device.not_taken(7, true).reason.contains("is gone"));
+            }
+            let untaken = device.not_taken(7, true);
+            assert!(untaken.failure && untaken.reason.contains("takes no version"));
+            // Said once. Without the user's consent every OPEN goes on failing.
+            assert!(!device
+                .not_taken(7, true)
+                .reason
+                .contains("takes no version"));
+            device.copen(8, 10, Some("v")).unwrap();
+            let want = ["copen 8,10,v", "copen 8,10"][usize::from(accept)];
+            assert_eq!(written(&socket), want);
+        }
     }
 
     fn triple(run: Option<u8>, cull: Option<u8>, stop: Option<u8>) -> Triple {

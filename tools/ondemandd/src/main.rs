@@ -30,6 +30,7 @@ mod supervisor;
 mod sys;
 mod worker;
 
+use std::env;
 use std::fs::DirBuilder;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
@@ -58,6 +59,9 @@ const REFRESH: Duration = Duration::from_millis(100);
 /// How long requests that are being served may take when the daemon is told to stop.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Tells a daemon that its supervisor has found a kernel without versions.
+const NO_VERSIONS: &str = "ONDEMANDD_NO_VERSIONS";
+
 fn main() -> ExitCode {
     let result = match cli::parse() {
         Action::Daemon(args) => daemon(&args),
@@ -76,31 +80,47 @@ fn main() -> ExitCode {
 fn daemon(args: &DaemonArgs) -> Result<ExitCode, String> {
     args.limits.check()?;
     if let Some(fd) = supervisor::inherited_device()? {
-        return serve(args, Device::from_fd(fd), true);
+        let device = new_device(args, Device::from_fd(fd));
+        if env::var_os(NO_VERSIONS).is_some() {
+            device.lacks_versions();
+        }
+        return serve(args, device, true);
     }
     match args.restart {
         Restart::Supervisor => {
             // The daemon checks this again, but a cache that nobody can serve should not be bound.
             check_source(&args.source)?;
             let signals = signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGUSR1])?;
-            let device = Device::open(&args.device)?;
+            let device = open_device(args)?;
             device.bind(&binding(args)?)?;
-            let command = supervisor::own_command()?;
-            notify::state("READY=1");
+            let mut command = supervisor::own_command()?;
             let say = |text: &str| eprintln!("ondemandd: {text}");
+            if let Some(warning) = device.warning() {
+                say(&warning);
+                command.env(NO_VERSIONS, "1");
+            }
+            notify::state("READY=1");
             supervisor::supervise(device.into_fd(), command, &signals, &say)
         }
         Restart::ServiceManager => match notify::stored_device()? {
-            Some(fd) => serve(args, Device::from_fd(fd), true),
-            None if notify::has_manager() => serve(args, Device::open(&args.device)?, false),
+            Some(fd) => serve(args, new_device(args, Device::from_fd(fd)), true),
+            None if notify::has_manager() => serve(args, open_device(args)?, false),
             None => Err(
                 "--fd-store: NOTIFY_SOCKET is not set; start this as a systemd service with \
                  Type=notify and FileDescriptorStoreMax=1, or use --supervise"
                     .into(),
             ),
         },
-        Restart::Nobody => serve(args, Device::open(&args.device)?, false),
+        Restart::Nobody => serve(args, open_device(args)?, false),
     }
+}
+
+fn open_device(args: &DaemonArgs) -> Result<Device, String> {
+    Device::open(&args.device).map(|device| new_device(args, device))
+}
+
+fn new_device(args: &DaemonArgs, device: Device) -> Device {
+    device.accept_unversioned(args.accept_unversioned)
 }
 
 /// Runs the daemon on an open device: a new one, or one that a predecessor has bound (`restore`).
@@ -137,6 +157,9 @@ fn serve(args: &DaemonArgs, device: Device, restore: bool) -> Result<ExitCode, S
         report.log_event("restore");
     } else {
         daemon.device.bind(&binding(args)?)?;
+        if let Some(warning) = daemon.device.warning() {
+            report.note(&warning);
+        }
         report.log_event("start");
         if args.restart == Restart::ServiceManager {
             notify::store_device(daemon.device.as_fd())?;

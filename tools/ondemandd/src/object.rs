@@ -73,6 +73,11 @@ impl Object {
         self.blob.size()
     }
 
+    /// See [`Blob::version`].
+    pub fn version(&self) -> Option<&str> {
+        self.blob.version()
+    }
+
     fn map(&self) -> MutexGuard<'_, ChunkMap> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -314,6 +319,10 @@ pub mod tests {
     impl Blob for MemoryBlob {
         fn size(&self) -> u64 {
             self.data.len() as u64
+        }
+
+        fn version(&self) -> Option<&str> {
+            Some("v1")
         }
 
         fn read_exact_at(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError> {

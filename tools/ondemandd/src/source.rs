@@ -3,17 +3,20 @@
 //! Where blobs come from: their names, and the two kinds of sources.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 pub mod http;
 
+/// The longest version that the kernel takes, in bytes.
+pub const MAX_VERSION: usize = 128;
+
 /// A place that has blobs.
 pub trait Source: Send + Sync {
-    /// Finds a blob and its size.
+    /// Finds a blob, its size and its version.
     fn open(&self, name: &BlobName) -> Result<Arc<dyn Blob>, SourceError>;
 }
 
@@ -21,7 +24,13 @@ pub trait Source: Send + Sync {
 pub trait Blob: Send + Sync {
     fn size(&self) -> u64;
 
-    /// Fills `buf` with the bytes at `off`, all of them and none but the blob's, or fails.
+    /// What tells the bytes of this blob from those of another version under the same name; `copen`
+    /// takes it. From 1 to [`MAX_VERSION`] bytes, without NUL and newline. `None`: the source has
+    /// nothing of the kind, and the user accepts that.
+    fn version(&self) -> Option<&str>;
+
+    /// Fills `buf` with the bytes at `off`, all of them and none but those of this version of the
+    /// blob, or fails. ESTALE: the blob has another version now; it stays so until the next OPEN.
     fn read_exact_at(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError>;
 }
 
@@ -128,6 +137,37 @@ impl DirSource {
 struct FileBlob {
     file: File,
     size: u64,
+    version: String,
+}
+
+/// What changes with the bytes of a file. A file that is written to gets another mtime and ctime, one
+/// that is put in its place another inode. The ctime cannot be set back.
+fn file_version(meta: &Metadata) -> String {
+    format!(
+        "file {:x} {:x} {}.{:09} {}.{:09}",
+        meta.ino(),
+        meta.len(),
+        meta.mtime(),
+        meta.mtime_nsec(),
+        meta.ctime(),
+        meta.ctime_nsec()
+    )
+}
+
+impl FileBlob {
+    fn check(&self) -> Result<(), SourceError> {
+        let meta = self
+            .file
+            .metadata()
+            .map_err(|err| SourceError::io("looking at the blob", &err))?;
+        if file_version(&meta) != self.version {
+            return Err(SourceError::new(
+                libc::ESTALE,
+                "the file has changed since it was opened",
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl Source for DirSource {
@@ -150,8 +190,11 @@ impl Source for DirSource {
                 format!("{what} is not a regular file"),
             ));
         }
-        let size = meta.len();
-        Ok(Arc::new(FileBlob { file, size }))
+        Ok(Arc::new(FileBlob {
+            file,
+            size: meta.len(),
+            version: file_version(&meta),
+        }))
     }
 }
 
@@ -160,10 +203,16 @@ impl Blob for FileBlob {
         self.size
     }
 
+    fn version(&self) -> Option<&str> {
+        Some(&self.version)
+    }
+
     fn read_exact_at(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError> {
-        self.file
-            .read_exact_at(buf, off)
-            .map_err(|err| SourceError::io("reading the blob", &err))
+        let result = self.file.read_exact_at(buf, off);
+        // After the read: a change before it and one during it both show now. A file that is shorter
+        // now has changed as well, and that is the better reason.
+        self.check()?;
+        result.map_err(|err| SourceError::io("reading the blob", &err))
     }
 }
 
@@ -219,6 +268,16 @@ mod tests {
         assert_eq!(&buf, b"llo");
         // Beyond the end there is nothing, not zeros.
         assert!(blob.read_exact_at(&mut buf, 3).is_err());
+        // Rewritten in place with the same size, it is another version.
+        let version = blob.version().unwrap().to_string();
+        assert!((1..=MAX_VERSION).contains(&version.len()), "{version}");
+        std::fs::write(dir.path().join("a"), b"HELLO").unwrap();
+        let err = blob.read_exact_at(&mut buf, 0).unwrap_err();
+        assert_eq!(err.errno, libc::ESTALE);
+        let blob = source.open(&name(b"a").unwrap()).unwrap();
+        assert_ne!(blob.version().unwrap(), version);
+        blob.read_exact_at(&mut buf, 0).unwrap();
+        assert_eq!(&buf, b"HEL");
         let open = |name: &BlobName| source.open(name).map(|blob| blob.size());
         assert_eq!(
             open(&name(b"none").unwrap()).unwrap_err().errno,

@@ -231,7 +231,7 @@ impl Daemon {
             Err(err) => {
                 self.report.error(&err.to_string());
                 if let Some(msg_id) = err.open_msg_id {
-                    self.answer_open(msg_id, -i64::from(libc::EINVAL));
+                    self.answer_open(msg_id, -i64::from(libc::EINVAL), None);
                 }
                 return;
             }
@@ -284,9 +284,11 @@ impl Daemon {
         match opened {
             Ok(object) => {
                 let (key, size) = (object.name.clone(), object.size());
+                let object = Arc::new(object);
                 // Before the answer: a READ may follow it at once, and come to another thread.
-                self.objects().insert(message.object_id, Arc::new(object));
-                let answered = self.answer_open(message.msg_id, size as i64);
+                self.objects()
+                    .insert(message.object_id, Arc::clone(&object));
+                let answered = self.answer_open(message.msg_id, size as i64, object.version());
                 if !answered {
                     self.objects().remove(&message.object_id);
                 }
@@ -306,7 +308,7 @@ impl Daemon {
                     self.report.error(&text);
                 }
                 let result = -i64::from(err.errno.clamp(1, 4095));
-                self.answer_open(message.msg_id, result);
+                self.answer_open(message.msg_id, result, None);
                 Outcome {
                     key,
                     result,
@@ -317,18 +319,15 @@ impl Daemon {
     }
 
     /// Answers an OPEN; false if the kernel did not take the answer.
-    fn answer_open(&self, msg_id: u32, result: i64) -> bool {
-        match self.device.copen(msg_id, result) {
+    fn answer_open(&self, msg_id: u32, result: i64, version: Option<&str>) -> bool {
+        match self.device.copen(msg_id, result, version) {
             Ok(()) => true,
-            // The requester was killed, or `restore` gave the request to two threads.
-            Err(err) if err.raw_os_error() == Some(libc::EINVAL) => {
-                self.report
-                    .note(&format!("OPEN {msg_id} is gone before its answer"));
-                false
-            }
-            Err(err) => {
-                let text = format!("copen {msg_id},{result} failed: {err}");
-                self.report.error(&text);
+            Err(untaken) => {
+                if untaken.failure {
+                    self.report.error(&untaken.reason);
+                } else {
+                    self.report.note(&untaken.reason);
+                }
                 false
             }
         }

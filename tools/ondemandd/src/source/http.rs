@@ -14,7 +14,7 @@ use std::time::Duration;
 use ureq::http::{header, HeaderMap, Response, StatusCode};
 use ureq::{Agent, Body};
 
-use super::{Blob, BlobName, Source, SourceError};
+use super::{Blob, BlobName, Source, SourceError, MAX_VERSION};
 use crate::report::Report;
 use crate::stop::Stop;
 
@@ -131,6 +131,10 @@ impl Source for HttpSource {
 impl Blob for HttpBlob {
     fn size(&self) -> u64 {
         self.size
+    }
+
+    fn version(&self) -> Option<&str> {
+        self.etag.as_deref().filter(|tag| tag.len() <= MAX_VERSION)
     }
 
     fn read_exact_at(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError> {

@@ -149,7 +149,7 @@ impl Kernel {
 fn open_read_close() {
     let k = kernel(options(2));
     let (file, answer) = k.open(1, 10, b"blob");
-    assert_eq!(answer, "copen 1,200000");
+    assert_eq!(answer, "copen 1,200000,v1");
     k.send(&build::read(2, 10, 20_480, 4096));
     assert_eq!(k.completed(), 2);
     let mut buf = vec![0; 16 << 10];
@@ -241,7 +241,7 @@ fn unknown_objects_are_left_alone() {
     k.send(&build::read(1, 77, 0, 4096));
     k.send(&build::close(2, 77));
     let (_, answer) = k.open(3, 1, b"blob");
-    assert_eq!(answer, "copen 3,200000");
+    assert_eq!(answer, "copen 3,200000,v1");
     let timeout = k.completions.recv_timeout(Duration::from_millis(50));
     assert_eq!(timeout, Err(RecvTimeoutError::Timeout));
     assert_eq!(k.errors(), 0);
@@ -258,7 +258,7 @@ fn messages_that_come_again_do_no_harm() {
     k.send(&build::read(1000, 1, 0, 4096));
     assert_eq!((k.completed(), k.completed()), (1000, 1000));
     let (_, answer) = k.open(2, 2, b"blob");
-    assert_eq!(answer, "copen 2,200000");
+    assert_eq!(answer, "copen 2,200000,v1");
     assert_eq!(k.blob.taken(), [0..16 << 10]);
     assert_eq!(k.errors(), 0);
     let mut buf = [0; 4096];
@@ -317,7 +317,7 @@ fn a_batch_is_served_to_its_end() {
             bad
         });
         k.send(&build::batch(&batch));
-        assert_eq!(k.command(), "copen 2,200000");
+        assert_eq!(k.command(), "copen 2,200000,v1");
         let mut done: Vec<u32> = (0..50).map(|_| k.completed()).collect();
         done.sort_unstable();
         assert!(done.into_iter().eq(10..60));
@@ -367,7 +367,7 @@ fn a_thousand_blobs() {
     let files: Vec<File> = (0..1000)
         .map(|i| {
             let (file, answer) = k.open(i, i + 1, b"blob");
-            assert_eq!(answer, format!("copen {i},200000"));
+            assert_eq!(answer, format!("copen {i},200000,v1"));
             file
         })
         .collect();
