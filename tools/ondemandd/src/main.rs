@@ -18,6 +18,7 @@
 mod chunkmap;
 mod cli;
 mod device;
+mod guard;
 mod http_server;
 mod message;
 mod notify;

@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::http::{header, HeaderMap, Response, StatusCode};
+use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body};
 
 use super::{Blob, BlobName, Source, SourceError, MAX_VERSION};
+use crate::guard::{self, GuardedConnector};
 use crate::report::Report;
 use crate::stop::Stop;
 
@@ -90,7 +92,7 @@ impl HttpSource {
         if base.starts_with("https://") && !cfg!(feature = "tls") {
             return Err("this program was built without the feature \"tls\"; use http://".into());
         }
-        let agent = Agent::config_builder()
+        let config = Agent::config_builder()
             .http_status_as_error(false)
             .user_agent(concat!("ondemandd/", env!("CARGO_PKG_VERSION")))
             .timeout_connect(Some(CONNECT_TIMEOUT))
@@ -98,8 +100,9 @@ impl HttpSource {
             .timeout_per_read(Some(options.timeout))
             .max_idle_connections(options.connections)
             .max_idle_connections_per_host(options.connections)
-            .build()
-            .new_agent();
+            .build();
+        let connector = GuardedConnector::default();
+        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
         Ok(Self(Arc::new(Client {
             agent,
             base,
@@ -192,6 +195,7 @@ impl HttpBlob {
                 ));
             }
         }
+        guard::body_begins();
         let mut body = response.body_mut().as_reader();
         body.read_exact(buf)
             .map_err(|err| Failure::Transient(format!("the body ends early: {err}")))?;
@@ -289,13 +293,13 @@ impl Client {
                 let reason = format!("{url}: {reason} (gave up after {} tries)", tries + 1);
                 return Err(SourceError::new(libc::EIO, reason));
             }
+            let end = |why| SourceError::new(libc::EIO, format!("{url}: {reason} ({why})"));
+            guard::check(delay).map_err(end)?;
             self.report.note(&format!(
                 "{url}: {reason}; trying again in {} ms",
                 delay.as_millis()
             ));
-            if self.stop.sleep(delay) {
-                return Err(SourceError::new(libc::EIO, format!("{url}: stopping")));
-            }
+            guard::pause(delay, &self.stop).map_err(end)?;
             delay = (delay * 2).min(MAX_DELAY);
         }
         unreachable!("the loop ends by returning")

@@ -2,12 +2,13 @@
 
 //! The client against the server of this program, and against servers that misbehave.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read as _, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Instant;
 
 use super::*;
+use crate::guard::{tests::LIMITS, Guard, Limits};
 use crate::http_server;
 
 fn source(address: SocketAddr, retries: u32) -> HttpSource {
@@ -306,6 +307,94 @@ fn giving_up_names_the_tries_and_stopping_does_not_wait() {
         .reason
         .contains("stopping"));
     assert!(start.elapsed() < Duration::from_secs(3));
+}
+
+/// A server of a blob of 1 MB that lets `get` do what it likes with the connection of each GET.
+fn server(get: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = move |mut stream: TcpStream| {
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        loop {
+            let mut head = String::new();
+            while reader.read_line(&mut head).unwrap_or(0) > 0 && !head.ends_with("\r\n\r\n") {}
+            match head.get(..4) {
+                Some("HEAD") => stream
+                    .write_all(
+                        b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\nETag: \"v1\"\r\n\r\n",
+                    )
+                    .unwrap(),
+                Some(_) => get(stream.try_clone().unwrap()),
+                None => break,
+            }
+        }
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (serve, stream) = (serve.clone(), stream.unwrap());
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+/// All of it is to come.
+const WHOLE: &[u8] = b"HTTP/1.1 206 P\r\nContent-Range: bytes 0-999999/1000000\r\nETag: \"v1\"\r\n\
+                       Content-Length: 1000000\r\n\r\n";
+
+#[test]
+fn a_body_that_crawls_is_given_up() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counter = tries.clone();
+    let address = server(move |mut stream| {
+        counter.fetch_add(1, SeqCst);
+        stream.write_all(WHOLE).unwrap();
+        // Never silent for long, and never done. The client ends it.
+        while stream.write_all(b"x").is_ok() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let blob = source(address, 1).open(&name("b")).unwrap();
+    let guard = Guard::new(Limits {
+        min_speed: 100_000,
+        window: Duration::from_millis(100),
+        ..LIMITS
+    });
+    let err = guard
+        .run(|| blob.read_exact_at(&mut vec![0; 1_000_000], 0))
+        .unwrap_err();
+    assert!(err.reason.contains("are fewer than 100000 per"), "{err}");
+    assert_eq!(tries.load(SeqCst), 2);
+    // Nor does it go on as long as it does not crawl.
+    let guard = Guard::new(Limits {
+        max_time: Duration::from_millis(100),
+        ..LIMITS
+    });
+    let err = guard
+        .run(|| blob.read_exact_at(&mut vec![0; 1_000_000], 0))
+        .unwrap_err();
+    assert!(err.reason.contains("gave up after 0 s"), "{err}");
+}
+
+#[test]
+fn a_silent_server_is_left_when_nobody_wants_the_answer() {
+    let (sender, asked) = std::sync::mpsc::channel();
+    let address = server(move |mut stream| {
+        sender.send(()).unwrap();
+        // The client says nothing more, either; it hangs up.
+        let _ = stream.read(&mut [0]);
+    });
+    let blob = source(address, 5).open(&name("b")).unwrap();
+    let guard = Guard::new(LIMITS);
+    let running = guard.clone();
+    let reader =
+        std::thread::spawn(move || running.run(|| blob.read_exact_at(&mut [0; 3], 0).unwrap_err()));
+    asked.recv().unwrap();
+    guard.cancel();
+    let err = reader.join().unwrap();
+    assert!(err.reason.contains("nobody wants it"), "{err}");
+    // There was no other try.
+    assert!(asked.try_recv().is_err());
 }
 
 #[test]
