@@ -27,7 +27,9 @@ A cookie key is the name of a blob. A key that is not a plain UTF-8 file name is
 const AFTER_HELP: &str = "\
 Restarting: the cache and everything that is mounted from it live as long as the device is open. With \
 --supervise a small parent process keeps it open and starts the daemon again if it dies; with \
---fd-store systemd does (Type=notify, FileDescriptorStoreMax=1). Readers wait for the new daemon. \
+--fd-store systemd does (Type=notify, FileDescriptorStoreMax=1, perhaps WatchdogSec=60). A daemon that \
+takes no messages for --watchdog seconds although there are some, or is stopped, counts as dead; it is \
+not the watchdog's business how long a server takes. Readers wait for the new daemon. \
 Without either, readers get EIO for what is not in the cache once the daemon is gone, never zeros.
 
 Failures: a range that cannot be fetched is not written, and the reader gets EIO; the next read tries \
@@ -44,8 +46,22 @@ refused, unless --accept-unversioned is given. Then a blob that is replaced by a
 size is read as a mixture of both, without an error, until its cached file is deleted: use it only where \
 a name never gets other bytes.
 
+A request that fails in a way that may pass (no connection, silence, status 408, 425, 429 or 5xx) is sent \
+again, --retries times at most and, but for the second try, only until --retry-time is over: by default a \
+server may be away for 25 s before readers get EIO. Retry-After is obeyed if it is not longer than that. \
+What will not pass, a wrong certificate for one, is final at once.
+
 Signals: SIGTERM and SIGINT end the daemon with status 0; SIGUSR1 prints the totals and writes them to \
-the log. A daemon that cannot start, or whose cache is dead, ends with status 1.
+the log; SIGHUP opens the log again, for whoever renames it, and does nothing else. Each may be sent to \
+the supervisor or to the daemon. Status 2 means that an option is wrong, 1 that the daemon cannot start or \
+that its cache is dead. Log and statistics are not worth a service: if they cannot be written, that is \
+said, and they are tried again.
+
+Environment: http_proxy for http:// URLs, https_proxy for https:// URLs (with CONNECT), all_proxy for \
+both, and no_proxy for hosts to reach without (domains, addresses, networks, *); in lower or upper case. \
+Proxies are spoken to with http://. SSL_CERT_FILE: the certificate authorities instead of the system's, \
+unless --ca-file is given. A user and password may stand in the URLs of the server and of the proxy; they \
+are shown nowhere. On the command line they would be visible to everybody for a moment: use --http @FILE.
 
 The log (--log) has a JSON object per line: \"ms\" (CLOCK_MONOTONIC), and for a message \"opcode\", \
 \"msg_id\", \"object_id\", \"key\", \"off\" and \"len\" (READ), \"result\" (OPEN: size; READ: bytes written; \
@@ -84,15 +100,23 @@ pub struct DaemonArgs {
     pub stats_file: Option<PathBuf>,
     pub quiet: bool,
     pub restart: Restart,
+    /// For how many seconds a supervised daemon may hang, if that is looked at.
+    pub watchdog: Option<u32>,
 }
 
 pub enum SourceArgs {
     Dir(PathBuf),
-    Http {
-        url: String,
-        retries: u32,
-        timeout: Duration,
-    },
+    Http(Box<HttpArgs>),
+}
+
+pub struct HttpArgs {
+    /// A URL, or where it is.
+    pub url: String,
+    pub header_file: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
+    pub retries: u32,
+    pub retry_time: Duration,
+    pub timeout: Duration,
 }
 
 /// Who keeps the device open while the daemon is restarted.
@@ -179,7 +203,8 @@ pub fn command() -> Command {
             option(
                 "http",
                 "URL",
-                "Serve the files below this URL, by range requests",
+                "Serve the files below this URL, by range requests; @FILE: the URL is the first line of \
+                 FILE, env:NAME: it is in this environment variable",
             )
             .value_parser(NonEmptyStringValueParser::new()),
         )
@@ -192,6 +217,17 @@ pub fn command() -> Command {
             "by-domain",
             "Blobs are in a subdirectory named by the volume key, \"erofs,DOMAIN\"",
         ))
+        .arg(path(
+            "header-file",
+            "FILE",
+            "Send the lines of FILE, \"Name: value\", with each request to the server of --http \
+             (\"Authorization: Bearer ...\")",
+        ))
+        .arg(path(
+            "ca-file",
+            "FILE",
+            "Believe the certificate authorities in FILE (PEM) instead of the system's",
+        ))
         .arg(flag(
             "accept-unversioned",
             "Serve blobs whose versions cannot be told apart: see \"Versions\" below",
@@ -200,7 +236,7 @@ pub fn command() -> Command {
             option(
                 "tag",
                 "NAME",
-                "Name of the cache, if there are several [kernel: CacheFiles]",
+                "Name of the cache in fscache, for the mount option \"cache=\" [kernel: CacheFiles]",
             )
             .value_parser(word()),
         )
@@ -240,10 +276,20 @@ pub fn command() -> Command {
             option(
                 "retries",
                 "N",
-                "How often a failed HTTP request is sent again",
+                "How often a failed HTTP request is sent again: after 0.1 s, 0.2 s, and so on up to 5 s, \
+                 or as long as the server says with Retry-After",
             )
             .value_parser(value_parser!(u32))
-            .default_value("5"),
+            .default_value("10"),
+        )
+        .arg(
+            option(
+                "retry-time",
+                "SECONDS",
+                "How long after the first failure no other try begins, but for the second one",
+            )
+            .value_parser(value_parser!(u16).range(1..))
+            .default_value("30"),
         )
         .arg(
             option(
@@ -269,6 +315,15 @@ pub fn command() -> Command {
             "supervise",
             "Keep the device open and restart the daemon if it dies",
         ))
+        .arg(
+            option(
+                "watchdog",
+                "SECONDS",
+                "With --supervise, kill and restart a daemon that gets nowhere for so long; 0: never",
+            )
+            .value_parser(value_parser!(u32).range(..=86400))
+            .default_value("60"),
+        )
         .arg(
             flag(
                 "fd-store",
@@ -307,16 +362,21 @@ fn action(matches: &ArgMatches) -> Action {
             access_log: matches.get_flag("access-log"),
         };
     }
+    let seconds = |name: &str| {
+        let seconds: u16 = *matches.get_one(name).expect(required);
+        Duration::from_secs(u64::from(seconds))
+    };
     let limit = |name: &str| matches.get_one::<u8>(name).copied();
     let source = match matches.get_one::<PathBuf>("dir-source") {
         Some(dir) => SourceArgs::Dir(dir.clone()),
-        None => SourceArgs::Http {
+        None => SourceArgs::Http(Box::new(HttpArgs {
             url: matches.get_one("http").cloned().expect(required),
+            header_file: matches.get_one("header-file").cloned(),
+            ca_file: matches.get_one("ca-file").cloned(),
             retries: *matches.get_one("retries").expect(required),
-            timeout: Duration::from_secs(u64::from(
-                *matches.get_one::<u16>("timeout").expect(required),
-            )),
-        },
+            retry_time: seconds("retry-time"),
+            timeout: seconds("timeout"),
+        })),
     };
     Action::Daemon(Box::new(DaemonArgs {
         device: matches.get_one("device").cloned().expect(required),
@@ -353,6 +413,7 @@ fn action(matches: &ArgMatches) -> Action {
         } else {
             Restart::Nobody
         },
+        watchdog: Some(*matches.get_one::<u32>("watchdog").expect(required)).filter(|n| *n > 0),
     }))
 }
 
@@ -436,6 +497,8 @@ mod tests {
             "--fstop",
             "0",
             "--supervise",
+            "--watchdog",
+            "0",
             "-q",
         ])
         .unwrap();
@@ -446,7 +509,8 @@ mod tests {
             (args.limits.blocks.run, args.limits.files.stop),
             (Some(20), Some(0))
         );
-        assert!(matches!(args.source, SourceArgs::Http { retries: 0, .. }));
+        assert!(matches!(args.source, SourceArgs::Http(http) if http.retries == 0));
+        assert_eq!(args.watchdog, None);
     }
 
     #[test]

@@ -3,24 +3,15 @@
 //! What a fetch may cost in time, and how it is ended before it comes to its end by itself.
 //!
 //! A thread that asks a source for something does so under a [`Guard`]: [`Guard::run`] makes it the
-//! current one of the thread, and the connections of the web client look it up there, because the
-//! client has no way to hand it down to them. Another thread can [cancel](Guard::cancel) it: the
-//! sockets that are in use are shut down, so that whoever waits for them returns at once. What cannot
-//! be interrupted is looking up a host name, setting up a TCP connection (which has a time limit of
-//! its own) and reading a local file.
+//! current one of the thread, and the connections of the web client, which wait in short steps, look it
+//! up there after each. Another thread can [cancel](Guard::cancel) it; whoever waits returns after its
+//! step. What cannot be interrupted is looking up a host name, setting up a TCP connection (which has a
+//! time limit of its own) and reading a local file.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::io;
-use std::mem;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use ureq::unversioned::transport::time::Duration as Wait;
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, ShutdownHandle, Transport,
-};
-use ureq::Error;
 
 use crate::stop::Stop;
 
@@ -50,13 +41,9 @@ pub struct Guard {
 struct State {
     cancelled: bool,
     deadline: Option<Instant>,
-    /// The sockets that are in use.
-    sockets: Vec<Socket>,
     /// While the body of an answer is awaited: for how long in this window, and what came.
     body: Option<(Duration, u64)>,
 }
-
-type Socket = Weak<dyn ShutdownHandle>;
 
 thread_local! {
     static CURRENT: RefCell<Option<Arc<Guard>>> = const { RefCell::new(None) };
@@ -74,12 +61,51 @@ pub fn body_begins() {
     }
 }
 
+/// A request is about to be sent: the body of the last answer is over.
+pub fn request_begins() {
+    if let Some(guard) = current() {
+        guard.state().body = None;
+    }
+}
+
+/// Fails if what has been waited for since `start` is not to be waited for any longer: it was to come
+/// within `timeout`.
+pub fn go_on(start: Instant, timeout: Duration) -> io::Result<()> {
+    let silence = match current() {
+        Some(guard) => {
+            guard.usable()?;
+            guard
+                .limits
+                .silence
+                .map_or(timeout, |limit| limit.min(timeout))
+        }
+        None => timeout,
+    };
+    if start.elapsed() >= silence {
+        let text = format!("nothing came for {} s", silence.as_secs());
+        return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+    }
+    Ok(())
+}
+
+/// So much came after so long. Fails if that is too slow for a body.
+pub fn received(waited: Duration, bytes: u64) -> io::Result<()> {
+    match current() {
+        Some(guard) => {
+            guard.usable()?;
+            guard.received(waited, bytes)
+        }
+        None => Ok(()),
+    }
+}
+
 /// Whether a try that has failed may be followed by another one, a `delay` later. If not, says why.
 pub fn check(delay: Duration) -> Result<(), String> {
     current().map_or(Ok(()), |guard| guard.check(&guard.state(), delay))
 }
 
-/// Sleeps before another try, which there is to be only if this succeeds. If not, says why. Whoever sets `stop` cancels the guards that there are; without one it is waited for.
+/// Sleeps before another try, which there is to be only if this succeeds. If not, says why. Whoever sets
+/// `stop` cancels the guards that there are; without one it is waited for.
 pub fn pause(delay: Duration, stop: &Stop) -> Result<(), String> {
     let stopping = match current() {
         Some(guard) => {
@@ -118,14 +144,8 @@ impl Guard {
 
     /// Has [`Self::run`] come to its end soon, now or whenever it begins.
     pub fn cancel(&self) {
-        let mut state = self.state();
-        state.cancelled = true;
-        let sockets = mem::take(&mut state.sockets);
-        drop(state);
+        self.state().cancelled = true;
         self.cancelled.notify_all();
-        for socket in sockets.iter().filter_map(Weak::upgrade) {
-            socket.shutdown();
-        }
     }
 
     pub fn is_cancelled(&self) -> bool {
@@ -163,33 +183,19 @@ impl Guard {
         format!("gave up after {} s", self.limits.max_time.as_secs())
     }
 
-    /// A socket is about to be used. Returns how long it may be waited for.
-    fn enter(&self, sockets: &[Socket], mut timeout: NextTimeout) -> Result<NextTimeout, Error> {
-        let mut state = self.state();
+    fn usable(&self) -> io::Result<()> {
+        let state = self.state();
         if state.cancelled {
             return Err(failed(CANCELLED));
         }
-        for socket in sockets {
-            if !state.sockets.iter().any(|known| known.ptr_eq(socket)) {
-                state.sockets.push(Weak::clone(socket));
-            }
-        }
-        let left = state
-            .deadline
-            .map(|at| at.saturating_duration_since(Instant::now()));
-        if left == Some(Duration::ZERO) {
+        if state.deadline.is_some_and(|at| Instant::now() >= at) {
             return Err(failed(self.too_long()));
         }
-        for limit in [left, self.limits.silence].into_iter().flatten() {
-            if *timeout.after > limit {
-                timeout.after = Wait::Exact(limit);
-            }
-        }
-        Ok(timeout)
+        Ok(())
     }
 
     /// So much came after so long.
-    fn received(&self, waited: Duration, bytes: u64) -> Result<(), Error> {
+    fn received(&self, waited: Duration, bytes: u64) -> io::Result<()> {
         let Limits {
             window, min_speed, ..
         } = self.limits;
@@ -217,12 +223,11 @@ impl Guard {
 
 const CANCELLED: &str = "nobody wants it any more";
 
-fn failed(reason: impl Into<String>) -> Error {
-    Error::Io(io::Error::other(reason.into()))
+fn failed(reason: impl Into<String>) -> io::Error {
+    io::Error::other(reason.into())
 }
 
-/// Ends the time that a thread works under a guard. The sockets may be those of another guard next: this
-/// one must not shut them down any more.
+/// Ends the time that a thread works under a guard.
 struct Entered {
     outer: Option<Arc<Guard>>,
 }
@@ -230,105 +235,8 @@ struct Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         if let Some(guard) = CURRENT.replace(self.outer.take()) {
-            let mut state = guard.state();
-            state.sockets.clear();
-            state.body = None;
+            guard.state().body = None;
         }
-    }
-}
-
-/// Makes connections that obey the current guard.
-#[derive(Debug, Default)]
-pub struct GuardedConnector(DefaultConnector);
-
-impl Connector<()> for GuardedConnector {
-    type Out = Guarded;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails<'_>,
-        chained: Option<()>,
-    ) -> Result<Option<Guarded>, Error> {
-        let guard = current();
-        let timeout = match &guard {
-            Some(guard) => guard.enter(&[], details.timeout)?,
-            None => details.timeout,
-        };
-        let sockets = Arc::new(Mutex::new(Vec::new()));
-        let found = Arc::clone(&sockets);
-        let register = Arc::clone(&details.register_shutdown);
-        let details = ConnectionDetails {
-            uri: details.uri,
-            addrs: details.addrs.clone(),
-            config: details.config,
-            request_level: details.request_level,
-            resolver: details.resolver,
-            now: details.now,
-            timeout,
-            current_time: Arc::clone(&details.current_time),
-            run_connector: Arc::clone(&details.run_connector),
-            // Before TLS, which may take its time as well.
-            register_shutdown: Arc::new(move |socket: Socket| {
-                if let Some(guard) = &guard {
-                    guard.enter(&[Weak::clone(&socket)], NextTimeout::default())?;
-                }
-                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                found.push(Weak::clone(&socket));
-                register(socket)
-            }),
-        };
-        let inner = self.0.connect(&details, chained)?;
-        let sockets = mem::take(&mut *sockets.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok(inner.map(|inner| Guarded { inner, sockets }))
-    }
-}
-
-/// A connection that obeys the guard of the thread that uses it.
-pub struct Guarded {
-    inner: Box<dyn Transport>,
-    sockets: Vec<Socket>,
-}
-
-impl fmt::Debug for Guarded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
-    }
-}
-
-impl Transport for Guarded {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        self.inner.buffers()
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        let Some(guard) = current() else {
-            return self.inner.transmit_output(amount, timeout);
-        };
-        // A new request: the body of the last answer is over.
-        guard.state().body = None;
-        let timeout = guard.enter(&self.sockets, timeout)?;
-        self.inner.transmit_output(amount, timeout)
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let Some(guard) = current() else {
-            return self.inner.await_input(timeout);
-        };
-        let timeout = guard.enter(&self.sockets, timeout)?;
-        let before = self.inner.buffers().input().len();
-        let start = Instant::now();
-        let more = self.inner.await_input(timeout)?;
-        let after = self.inner.buffers().input().len();
-        guard.received(start.elapsed(), after.saturating_sub(before) as u64)?;
-        Ok(more)
-    }
-
-    fn is_open(&mut self) -> bool {
-        self.inner.is_open()
-    }
-
-    fn is_tls(&self) -> bool {
-        self.inner.is_tls()
     }
 }
 
@@ -349,7 +257,7 @@ pub mod tests {
         Stop::new().unwrap()
     }
 
-    fn reason(result: Result<(), Error>) -> String {
+    fn reason(result: io::Result<()>) -> String {
         result.unwrap_err().to_string()
     }
 
@@ -373,8 +281,7 @@ pub mod tests {
         });
         guard.cancel();
         assert_eq!(thread.join().unwrap(), CANCELLED);
-        let entered = guard.enter(&[], NextTimeout::default());
-        assert!(reason(entered.map(|_| ())).contains(CANCELLED));
+        assert!(reason(guard.usable()).contains(CANCELLED));
     }
 
     #[test]
@@ -391,16 +298,15 @@ pub mod tests {
         });
         let guard = Guard::new(limits);
         guard.run(|| {
-            let timeout = guard.enter(&[], NextTimeout::default()).unwrap();
-            assert!(*timeout.after <= Duration::from_secs(600));
+            guard.usable().unwrap();
         });
         let none = Limits {
             max_time: Duration::ZERO,
             ..LIMITS
         };
         let guard = Guard::new(none);
-        let entered = guard.run(|| guard.enter(&[], NextTimeout::default()));
-        assert!(reason(entered.map(|_| ())).contains("gave up"));
+        let text = reason(guard.run(|| super::go_on(Instant::now(), Duration::MAX)));
+        assert!(text.contains("gave up"), "{text}");
         let once = Limits {
             retry: false,
             ..LIMITS

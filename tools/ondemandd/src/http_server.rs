@@ -3,7 +3,7 @@
 //! `ondemandd serve-http`: a directory as a web server with ranges, for tests, demonstrations and
 //! small networks. A thread per connection; no TLS, no listings.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
 use std::ops::Range;
@@ -126,14 +126,23 @@ impl Server {
         }
         let file = File::open(path).ok()?;
         let meta = file.metadata().ok()?;
-        let etag = format!(
-            "\"{:x}-{:x}.{:x}\"",
-            meta.len(),
-            meta.mtime(),
-            meta.mtime_nsec()
-        );
+        let etag = etag(&meta);
         meta.is_file().then_some((file, meta.len(), etag))
     }
+}
+
+/// A strong tag: it changes with each file that is put in the place of another one, and each time that
+/// one is written to. The ctime is for writers that set the mtime back.
+fn etag(meta: &Metadata) -> String {
+    format!(
+        "\"{:x}-{:x}-{:x}.{:x}-{:x}.{:x}\"",
+        meta.ino(),
+        meta.len(),
+        meta.mtime(),
+        meta.mtime_nsec(),
+        meta.ctime(),
+        meta.ctime_nsec()
+    )
 }
 
 struct Request {
@@ -330,6 +339,10 @@ impl Response {
 pub mod tests {
     use super::*;
     use std::net::SocketAddr;
+
+    pub fn etag(path: &Path) -> String {
+        super::etag(&path.metadata().unwrap())
+    }
 
     /// A server of `dir` on a free port, for the life of the test process.
     pub fn start(dir: &Path) -> SocketAddr {

@@ -24,6 +24,7 @@ mod message;
 mod notify;
 mod object;
 mod report;
+mod secret;
 mod source;
 mod stop;
 mod supervisor;
@@ -48,7 +49,7 @@ use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use cli::{Action, DaemonArgs, Restart, SourceArgs};
 use device::{Binding, Device};
 use report::Report;
-use source::http::{HttpOptions, HttpSource};
+use source::http::{HttpOptions, HttpSource, Proxies};
 use source::{DirSource, Source};
 use stop::Stop;
 use sys::Signals;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
 
 fn daemon(args: &DaemonArgs) -> Result<ExitCode, String> {
     args.limits.check()?;
+    hide_secrets(args);
     if let Some(fd) = supervisor::inherited_device()? {
         let device = new_device(args, Device::from_fd(fd));
         if env::var_os(NO_VERSIONS).is_some() {
@@ -90,7 +92,7 @@ fn daemon(args: &DaemonArgs) -> Result<ExitCode, String> {
     match args.restart {
         Restart::Supervisor => {
             // The daemon checks this again, but a cache that nobody can serve should not be bound.
-            check_source(&args.source)?;
+            check_source(args)?;
             let signals = signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGUSR1])?;
             let device = open_device(args)?;
             device.bind(&binding(args)?)?;
@@ -264,11 +266,11 @@ fn binding(args: &DaemonArgs) -> Result<Binding, String> {
     }
 }
 
-fn check_source(source: &SourceArgs) -> Result<(), String> {
-    match source {
-        SourceArgs::Dir(dir) => DirSource::new(dir.clone()).map(|_| ()),
-        SourceArgs::Http { .. } => Ok(()),
-    }
+/// Fails if the source cannot be what the user means, whatever its state is.
+fn check_source(args: &DaemonArgs) -> Result<(), String> {
+    let stop = Stop::new().map_err(|err| format!("cannot make an eventfd: {err}"))?;
+    let report = Report::new(None, None, true)?;
+    make_source(args, &Arc::new(report), &Arc::new(stop)).map(|_| ())
 }
 
 fn make_source(
@@ -278,16 +280,20 @@ fn make_source(
 ) -> Result<Box<dyn Source>, String> {
     Ok(match &args.source {
         SourceArgs::Dir(dir) => Box::new(DirSource::new(dir.clone())?),
-        SourceArgs::Http {
-            url,
-            retries,
-            timeout,
-        } => {
+        SourceArgs::Http(http) => {
             let options = HttpOptions {
-                url: url.clone(),
-                retries: *retries,
-                timeout: *timeout,
+                url: secret::url(&http.url)?,
+                headers: match &http.header_file {
+                    Some(path) => secret::headers(path)?,
+                    None => Vec::new(),
+                },
+                retries: http.retries,
+                retry_time: http.retry_time,
+                timeout: http.timeout,
                 connections: args.options.threads + 1,
+                ca_file: http.ca_file.clone(),
+                accept_unversioned: args.accept_unversioned,
+                proxies: Proxies::from_env()?,
             };
             Box::new(HttpSource::new(
                 options,
@@ -296,6 +302,15 @@ fn make_source(
             )?)
         }
     })
+}
+
+/// Has a password in the command line disappear from what `ps` shows.
+fn hide_secrets(args: &DaemonArgs) {
+    if let SourceArgs::Http(http) = &args.source {
+        if let Err(reason) = secret::hide(&http.url) {
+            eprintln!("ondemandd: {reason}");
+        }
+    }
 }
 
 /// Every open object is a descriptor; the usual soft limit of 1024 is too little.

@@ -2,6 +2,7 @@
 
 //! What the daemon tells: totals, the line on the terminal, the log and the statistics file.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -207,7 +208,8 @@ impl Report {
             return;
         }
         terminal.lines += 1;
-        let _ = writeln!(out, "ondemandd: {text}");
+        // A line is a line, whatever names and servers put into it.
+        let _ = writeln!(out, "ondemandd: {}", escape(text));
         let _ = io::stderr().write_all(out.as_bytes());
     }
 
@@ -289,6 +291,28 @@ impl AsFd for Report {
     }
 }
 
+/// Whether a character does something to a terminal or to the order of a line instead of being shown.
+fn is_tricky(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// Text from outside as it may be shown: names and values that a server or whoever mounts has chosen.
+pub fn escape(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_tricky) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_tricky(c) {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
 /// A JSON string.
 fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
@@ -297,7 +321,7 @@ fn quote(text: &str) -> String {
         match c {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
-            c if (c as u32) < 0x20 => {
+            c if is_tricky(c) => {
                 let _ = write!(out, "\\u{:04x}", c as u32);
             }
             c => out.push(c),
@@ -337,6 +361,9 @@ mod tests {
     #[test]
     fn strings_are_quoted() {
         assert_eq!(quote("a\"b\\c\n\u{e9}"), "\"a\\\"b\\\\c\\u000a\u{e9}\"");
+        assert_eq!(quote("\x7f\u{9b}\u{202e}"), "\"\\u007f\\u009b\\u202e\"");
+        assert_eq!(escape("a \u{e9}\"\\"), "a \u{e9}\"\\");
+        assert_eq!(escape("\x1b[2J\n\u{202e}"), "\\u{1b}[2J\\u{a}\\u{202e}");
     }
 
     #[test]

@@ -7,9 +7,11 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
 
 pub mod http;
+mod version;
 
 /// The longest version that the kernel takes, in bytes.
 pub const MAX_VERSION: usize = 128;
@@ -41,6 +43,8 @@ pub struct SourceError {
     pub errno: i32,
     /// For the log.
     pub reason: String,
+    /// Whether the user knows this already.
+    pub said: bool,
 }
 
 impl SourceError {
@@ -48,6 +52,7 @@ impl SourceError {
         Self {
             errno,
             reason: reason.into(),
+            said: false,
         }
     }
 
@@ -62,6 +67,33 @@ impl SourceError {
 impl fmt::Display for SourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)
+    }
+}
+
+/// Whether a blob was found to have another version than at its OPEN. That stays so.
+#[derive(Default)]
+struct Changed(AtomicBool);
+
+impl Changed {
+    /// Fails if it has. To be called before anything is fetched.
+    fn check(&self) -> Result<(), SourceError> {
+        if self.0.load(Relaxed) {
+            return Err(SourceError {
+                said: true,
+                ..SourceError::new(libc::ESTALE, "the blob has changed since it was opened")
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes note of what came of a fetch.
+    fn note(&self, result: Result<(), SourceError>) -> Result<(), SourceError> {
+        result.map_err(|mut err| {
+            if err.errno == libc::ESTALE {
+                err.said = self.0.swap(true, Relaxed);
+            }
+            err
+        })
     }
 }
 
@@ -138,6 +170,7 @@ struct FileBlob {
     file: File,
     size: u64,
     version: String,
+    changed: Changed,
 }
 
 /// What changes with the bytes of a file. A file that is written to gets another mtime and ctime, one
@@ -194,6 +227,7 @@ impl Source for DirSource {
             file,
             size: meta.len(),
             version: file_version(&meta),
+            changed: Changed::default(),
         }))
     }
 }
@@ -208,10 +242,11 @@ impl Blob for FileBlob {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError> {
+        self.changed.check()?;
         let result = self.file.read_exact_at(buf, off);
         // After the read: a change before it and one during it both show now. A file that is shorter
         // now has changed as well, and that is the better reason.
-        self.check()?;
+        self.changed.note(self.check())?;
         result.map_err(|err| SourceError::io("reading the blob", &err))
     }
 }
@@ -273,7 +308,9 @@ mod tests {
         assert!((1..=MAX_VERSION).contains(&version.len()), "{version}");
         std::fs::write(dir.path().join("a"), b"HELLO").unwrap();
         let err = blob.read_exact_at(&mut buf, 0).unwrap_err();
-        assert_eq!(err.errno, libc::ESTALE);
+        assert_eq!((err.errno, err.said), (libc::ESTALE, false));
+        let err = blob.read_exact_at(&mut buf, 0).unwrap_err();
+        assert_eq!((err.errno, err.said), (libc::ESTALE, true));
         let blob = source.open(&name(b"a").unwrap()).unwrap();
         assert_ne!(blob.version().unwrap(), version);
         blob.read_exact_at(&mut buf, 0).unwrap();

@@ -361,8 +361,12 @@ impl Daemon {
             }
             Err(err) => {
                 let name = &object.name;
-                self.report
-                    .error(&format!("READ of \"{name}\", {len} bytes at {off}: {err}"));
+                if err.said {
+                    self.report.add(&self.report.stats.errors, 1);
+                } else {
+                    self.report
+                        .error(&format!("READ of \"{name}\", {len} bytes at {off}: {err}"));
+                }
                 Outcome {
                     key: name.clone(),
                     result: -i64::from(err.errno),

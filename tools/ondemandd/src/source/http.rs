@@ -2,62 +2,89 @@
 
 //! Blobs of a web server, by range requests.
 //!
-//! What a server answers is believed only if it is exactly what was asked for: 206, the range in
-//! Content-Range, the blob's size, that many bytes. Everything else is an error, and the caller
-//! writes nothing.
+//! What a server answers is believed only if it is what was asked for: 206, the range in
+//! Content-Range or the first part of it, the blob's size and version, that many bytes. Everything
+//! else is an error, and the caller writes nothing.
 
 use std::fmt::Write as _;
 use std::io::Read;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ureq::http::{header, HeaderMap, Response, StatusCode};
-use ureq::unversioned::resolver::DefaultResolver;
-use ureq::{Agent, Body};
-
-use super::{Blob, BlobName, Source, SourceError, MAX_VERSION};
-use crate::guard::{self, GuardedConnector};
-use crate::report::Report;
+use super::version::{shorten, Comparison, Digest, Validators};
+use super::{Blob, BlobName, Changed, Source, SourceError};
+use crate::guard;
+use crate::report::{escape, Report};
 use crate::stop::Stop;
+
+mod client;
+mod proxy;
+#[cfg(feature = "tls")]
+mod tls;
+mod url;
+
+use client::{parse_date, Client, Field, Response};
+pub use proxy::Proxies;
+use url::{push_part, Url};
 
 /// How a web server is used.
 pub struct HttpOptions {
     /// Blobs are at `<url>/<name>`.
     pub url: String,
+    /// Fields of each request to the server of `url`, and to no other.
+    pub headers: Vec<(String, String)>,
     /// How often a request that may succeed later is sent again.
     pub retries: u32,
+    /// No try begins so long after the first one, but for the second.
+    pub retry_time: Duration,
     /// How long a silent server is waited for.
     pub timeout: Duration,
     /// How many idle connections are kept.
     pub connections: usize,
+    /// The certificates of the authorities to believe, if not the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Whether a blob without anything that tells its versions apart is served.
+    pub accept_unversioned: bool,
+    pub proxies: Proxies,
 }
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const MAX_DELAY: Duration = Duration::from_secs(5);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub struct HttpSource(Arc<Client>);
+/// How far into a blob a range is cut out of an answer that has all of it, in bytes.
+const MAX_CUT: u64 = 16 << 20;
 
-struct Client {
-    /// Keeps connections alive: one for each thread that has a request in flight.
-    agent: Agent,
+/// A try that has brought so many bytes is not one that has failed.
+const PROGRESS: usize = 4096;
+
+pub struct HttpSource(Arc<Server>);
+
+struct Server {
+    client: Client,
     base: String,
+    headers: Vec<(String, String)>,
     retries: u32,
+    retry_time: Duration,
+    accept_unversioned: bool,
     report: Arc<Report>,
     stop: Arc<Stop>,
 }
 
 struct HttpBlob {
-    client: Arc<Client>,
-    url: String,
+    server: Arc<Server>,
+    url: Url,
     size: u64,
-    etag: Option<String>,
+    validators: Validators,
+    digest: Option<Digest>,
+    version: Option<String>,
+    changed: Changed,
 }
 
 /// What one try gave.
 enum Failure {
-    /// It may work the next time.
-    Transient(String),
+    /// It may work the next time, perhaps only after so long.
+    Transient(String, Option<Duration>),
     /// It will not.
     Final(SourceError),
 }
@@ -66,67 +93,112 @@ impl Failure {
     fn fatal(errno: i32, reason: impl Into<String>) -> Self {
         Self::Final(SourceError::new(errno, reason))
     }
-}
 
-impl From<ureq::Error> for Failure {
-    fn from(err: ureq::Error) -> Self {
-        match err {
-            ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::Tls(_) => {
-                Self::fatal(libc::EIO, err.to_string())
-            }
-            err => Self::Transient(err.to_string()),
-        }
+    fn passing(reason: impl Into<String>) -> Self {
+        Self::Transient(reason.into(), None)
+    }
+
+    fn changed(what: impl std::fmt::Display) -> Self {
+        Self::fatal(
+            libc::ESTALE,
+            format!("the blob has changed on the server: {what}"),
+        )
     }
 }
 
 impl HttpSource {
     pub fn new(options: HttpOptions, report: Arc<Report>, stop: Arc<Stop>) -> Result<Self, String> {
         let base = options.url.trim_end_matches('/').to_string();
-        let known = base.starts_with("http://") || base.starts_with("https://");
-        if !known || base.contains(['?', '#', ' ']) {
+        let parsed = Url::parse(&base);
+        let wrong = match &parsed {
+            Err(reason) => Some(*reason),
+            Ok(_) if base.contains(['?', '#', ' ']) => Some("it has a \"?\", \"#\" or blank"),
+            Ok(_) => None,
+        };
+        if let Some(reason) = wrong {
             return Err(format!(
-                "\"{}\" is not the URL of a directory; give http://host[:port]/path or https://...",
-                options.url
+                "\"{}\" is not the URL of a directory ({reason}); give http://host[:port]/path or \
+                 https://...",
+                redact(&options.url)
             ));
         }
-        if base.starts_with("https://") && !cfg!(feature = "tls") {
+        if parsed.is_ok_and(|url| url.tls) && !cfg!(feature = "tls") {
             return Err("this program was built without the feature \"tls\"; use http://".into());
         }
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .user_agent(concat!("ondemandd/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_recv_response(Some(options.timeout))
-            .timeout_per_read(Some(options.timeout))
-            .max_idle_connections(options.connections)
-            .max_idle_connections_per_host(options.connections)
-            .build();
-        let connector = GuardedConnector::default();
-        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
-        Ok(Self(Arc::new(Client {
-            agent,
+        let client = Client::new(
+            options.proxies,
+            options.timeout,
+            options.connections,
+            options.ca_file.as_deref(),
+            Arc::clone(&stop),
+        )?;
+        Ok(Self(Arc::new(Server {
+            client,
             base,
+            headers: options.headers,
             retries: options.retries,
+            retry_time: options.retry_time,
+            accept_unversioned: options.accept_unversioned,
             report,
             stop,
         })))
     }
 }
 
+/// A URL as the user has given it, without what may be secret in it.
+pub fn redact(url: &str) -> String {
+    let (start, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, target) = rest.split_at(end);
+    let authority = match authority.rsplit_once('@') {
+        Some((_, host)) => format!("***@{host}"),
+        None => authority.to_string(),
+    };
+    let target = match target.split_once('?') {
+        Some((path, _)) => format!("{path}?..."),
+        None => target.to_string(),
+    };
+    escape(&format!("{start}{authority}{target}")).into_owned()
+}
+
 impl Source for HttpSource {
     fn open(&self, name: &BlobName) -> Result<Arc<dyn Blob>, SourceError> {
-        let client = &self.0;
-        let mut url = client.base.clone();
+        let server = &self.0;
+        let mut url = server.base.clone();
         for part in name.parts() {
-            url.push('/');
-            percent_encode(&mut url, part);
+            push_part(&mut url, part);
         }
-        let (size, etag) = client.with_retries(&url, || client.size(&url))?;
+        let url = Url::parse(&url).map_err(|reason| SourceError::new(libc::EINVAL, reason))?;
+        let digest = Digest::of(&name.name);
+        let (size, validators) = server.with_retries(&url, || server.look(&url, digest))?;
+        let version = match digest {
+            Some(Digest::Named) => None,
+            _ => validators.version(),
+        };
+        let version = version
+            .or_else(|| digest.map(|_| shorten(&format!("digest {}", name.name))))
+            // There is one version of no bytes.
+            .or_else(|| (size == 0).then(|| "empty".to_string()));
+        if version.is_none() && !server.accept_unversioned {
+            return Err(SourceError::new(
+                libc::ESTALE,
+                format!(
+                    "{url}: the server sends neither ETag nor Last-Modified, so that versions of the \
+                     blob could not be told apart (see --accept-unversioned)"
+                ),
+            ));
+        }
         Ok(Arc::new(HttpBlob {
-            client: Arc::clone(client),
+            server: Arc::clone(server),
             url,
             size,
-            etag,
+            validators,
+            digest,
+            version,
+            changed: Changed::default(),
         }))
     }
 }
@@ -137,199 +209,374 @@ impl Blob for HttpBlob {
     }
 
     fn version(&self) -> Option<&str> {
-        self.etag.as_deref().filter(|tag| tag.len() <= MAX_VERSION)
+        self.version.as_deref()
     }
 
     fn read_exact_at(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError> {
-        if buf.is_empty() {
-            return Ok(());
-        }
-        self.client.with_retries(&self.url, || self.fetch(buf, off))
+        self.changed.check()?;
+        self.changed.note(self.fetch(buf, off))
     }
 }
 
 impl HttpBlob {
-    fn fetch(&self, buf: &mut [u8], off: u64) -> Result<(), Failure> {
-        let len = buf.len() as u64;
+    fn fetch(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError> {
+        let mut done = 0;
+        let mut fetch = Fetch {
+            blob: self,
+            wholes: 0,
+        };
+        // What a try has brought is right even if it fails then: the next one asks for the rest.
+        while done < buf.len() {
+            self.server.with_retries(&self.url, || {
+                let rest = &mut buf[done..];
+                let mut got = 0;
+                let result = fetch.some(rest, off + done as u64, &mut got);
+                done += got;
+                match result {
+                    Err(Failure::Transient(..)) if got >= PROGRESS => Ok(()),
+                    result => result,
+                }
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// One range of a blob on its way.
+struct Fetch<'a> {
+    blob: &'a HttpBlob,
+    /// How often the server has answered with the whole blob.
+    wholes: u32,
+}
+
+impl<'a> Fetch<'a> {
+    /// Fetches the bytes at `off`, or some of them; `got` says how many, after a failure as well.
+    fn some(&mut self, buf: &mut [u8], off: u64, got: &mut usize) -> Result<(), Failure> {
         let want = ContentRange {
             first: off,
-            last: off + len - 1,
-            size: Some(self.size),
+            last: off + buf.len() as u64 - 1,
+            size: Some(self.blob.size),
         };
-        let mut response = self
-            .client
-            .get(&self.url, &format!("bytes={}-{}", want.first, want.last))?;
-        check_status(response.status())?;
-        if response.status() != StatusCode::PARTIAL_CONTENT {
-            return Err(Failure::fatal(
-                libc::EIO,
-                format!(
-                    "status {} instead of 206: the server does not serve ranges",
-                    response.status().as_u16()
-                ),
-            ));
-        }
-        let headers = response.headers();
-        let text = field(headers, header::CONTENT_RANGE).unwrap_or("");
-        let answer = ContentRange::parse(text).filter(|answer| {
-            (answer.first, answer.last) == (want.first, want.last)
-                && answer.size.is_none_or(|size| size == self.size)
-        });
-        if answer.is_none() {
-            return Err(Failure::fatal(
-                libc::EIO,
-                format!("Content-Range \"{text}\" instead of \"{want}\""),
-            ));
-        }
-        if field(headers, header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-            return Err(Failure::fatal(
-                libc::EIO,
-                "the server sends an encoded range",
-            ));
-        }
-        if let (Some(was), Some(is)) = (&self.etag, strong_etag(headers)) {
-            if *was != is {
-                return Err(Failure::fatal(
-                    libc::ESTALE,
-                    format!("the blob has changed on the server: ETag {is}, it was {was}"),
-                ));
+        let mut response = self.ask(&want)?;
+        let len = match response.status {
+            206 => self.check_range(&response, &want)?,
+            200 => {
+                self.check_whole(&response, &want)?;
+                buf.len()
             }
-        }
+            416 => return Err(self.beyond_the_end(&response)),
+            412 => return Err(Failure::changed("status 412")),
+            _ => return Err(bad_status(&response)),
+        };
+        self.check_version(&response)?;
         guard::body_begins();
-        let mut body = response.body_mut().as_reader();
-        body.read_exact(buf)
-            .map_err(|err| Failure::Transient(format!("the body ends early: {err}")))?;
+        if response.status == 200 {
+            skip_to(&mut response, off)?;
+        }
+        read_body(&mut response, &mut buf[..len], got)?;
+        if response.status == 200 {
+            response.finish();
+            return Ok(());
+        }
         // Reading up to the end also gives the connection back for the next request.
-        match body.read(&mut [0]) {
+        match response.read(&mut [0]) {
             Ok(0) => Ok(()),
             Ok(_) => Err(Failure::fatal(
                 libc::EIO,
                 "the body is longer than asked for",
             )),
-            Err(err) => Err(Failure::Transient(format!("at the end of the body: {err}"))),
+            Err(err) => Err(Failure::passing(format!("at the end of the body: {err}"))),
+        }
+    }
+
+    fn ask(&self, want: &ContentRange) -> Result<Response<'a>, Failure> {
+        let range = format!("bytes={}-{}", want.first, want.last);
+        let mut fields = vec![("Range", range.as_str())];
+        // Not If-Range: a server that has another version would send all of it, and one that has the
+        // same need not say of which version a part is.
+        let validators = &self.blob.validators;
+        if self.blob.digest != Some(Digest::Named) {
+            match (validators.strong(), &validators.etag, &validators.modified) {
+                (Some(etag), _, _) => fields.push(("If-Match", etag)),
+                (None, None, Some(date)) => fields.push(("If-Unmodified-Since", date)),
+                _ => {}
+            }
+        }
+        self.blob.server.get(&self.blob.url, &fields)
+    }
+
+    /// Checks the range of a 206; returns how many bytes it has. They may be fewer than asked for.
+    fn check_range(&self, response: &Response<'_>, want: &ContentRange) -> Result<usize, Failure> {
+        let text = response.field("content-range").unwrap_or("");
+        let wrong = || {
+            let text = escape(text);
+            format!("Content-Range \"{text}\" instead of \"{want}\"")
+        };
+        let answer = ContentRange::parse(text).ok_or_else(|| Failure::fatal(libc::EIO, wrong()))?;
+        if answer.size.is_some_and(|size| size != self.blob.size) {
+            return Err(Failure::changed(wrong()));
+        }
+        let starts = answer.first == want.first;
+        if !starts || answer.last < answer.first || answer.last > want.last {
+            return Err(Failure::fatal(libc::EIO, wrong()));
+        }
+        check_coding(response)?;
+        Ok((answer.last - answer.first + 1) as usize)
+    }
+
+    /// Checks a 200, which has all of the blob. The cache of a registry answers so while it is cold.
+    fn check_whole(&mut self, response: &Response<'_>, want: &ContentRange) -> Result<(), Failure> {
+        let text = "status 200 instead of 206: the server does not serve ranges";
+        if response.field("content-range").is_some() {
+            return Err(Failure::fatal(libc::EIO, text));
+        }
+        check_coding(response)?;
+        self.wholes += 1;
+        match response.length() {
+            Some(length) if length != self.blob.size => Err(Failure::changed(format!(
+                "its size is {length}, it was {}",
+                self.blob.size
+            ))),
+            Some(_) if want.last < MAX_CUT => Ok(()),
+            _ if self.wholes <= 1 => Err(Failure::passing(text)),
+            _ => Err(Failure::fatal(libc::EIO, text)),
+        }
+    }
+
+    fn beyond_the_end(&self, response: &Response<'_>) -> Failure {
+        let text = response.field("content-range").unwrap_or("");
+        let size: Option<u64> = text.strip_prefix("bytes */").and_then(|n| n.parse().ok());
+        match size {
+            Some(size) if size != self.blob.size => {
+                Failure::changed(format!("its size is {size}, it was {}", self.blob.size))
+            }
+            _ => bad_status(response),
+        }
+    }
+
+    fn check_version(&self, response: &Response<'_>) -> Result<(), Failure> {
+        let blob = self.blob;
+        if blob.digest == Some(Digest::Named) {
+            return Ok(());
+        }
+        match blob.validators.compare(&validators(response)) {
+            Comparison::Same => Ok(()),
+            Comparison::Differs(was, is) => Err(Failure::changed(format!(
+                "{}, it was {}",
+                escape(&is),
+                escape(&was)
+            ))),
+            Comparison::Unknown if blob.server.accept_unversioned => Ok(()),
+            Comparison::Unknown if blob.digest.is_some() && !blob.validators.any() => Ok(()),
+            Comparison::Unknown => Err(Failure::fatal(
+                libc::EIO,
+                "the answer does not say of which version of the blob it is (see \
+                 --accept-unversioned)",
+            )),
         }
     }
 }
 
-impl Client {
-    fn get(&self, url: &str, range: &str) -> Result<Response<Body>, Failure> {
-        Ok(self
-            .agent
-            .get(url)
-            .header(header::RANGE, range)
-            .header(header::ACCEPT_ENCODING, "identity")
-            .call()?)
-    }
-
-    /// Size and version of a blob.
-    fn size(&self, url: &str) -> Result<(u64, Option<String>), Failure> {
-        let head = self
-            .agent
-            .head(url)
-            .header(header::ACCEPT_ENCODING, "identity")
-            .call()?;
-        let refused = matches!(
-            head.status(),
-            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED | StatusCode::FORBIDDEN
-        );
-        if !refused {
-            check_status(head.status())?;
-            let headers = head.headers();
-            let plain = field(headers, header::CONTENT_ENCODING).is_none();
-            if let Some(size) = field(headers, header::CONTENT_LENGTH)
-                .filter(|_| plain && head.status() == StatusCode::OK)
-                .and_then(|text| text.parse().ok())
-            {
-                return Ok((size, strong_etag(headers)));
+fn read_body(response: &mut Response<'_>, buf: &mut [u8], got: &mut usize) -> Result<(), Failure> {
+    while *got < buf.len() {
+        match response.read(&mut buf[*got..]) {
+            Ok(0) => return Err(Failure::passing("the body ends early")),
+            Ok(len) => *got += len,
+            Err(err) => {
+                let err = crate::device::strip_code(&err);
+                return Err(Failure::passing(format!("the body ends early: {err}")));
             }
         }
-        // No HEAD, or one that does not say: the first byte's Content-Range has the size.
-        let response = self.get(url, "bytes=0-0")?;
-        let headers = response.headers();
-        let content_range = field(headers, header::CONTENT_RANGE).unwrap_or("");
-        let size = match response.status() {
-            StatusCode::PARTIAL_CONTENT => ContentRange::parse(content_range).and_then(|r| r.size),
-            // An empty blob has no byte 0.
-            StatusCode::RANGE_NOT_SATISFIABLE => (content_range == "bytes */0").then_some(0),
-            StatusCode::OK => match field(headers, header::CONTENT_LENGTH) {
-                Some("0") => Some(0),
-                _ => None,
-            },
-            status => {
-                check_status(status)?;
-                None
+    }
+    Ok(())
+}
+
+fn skip_to(response: &mut Response<'_>, off: u64) -> Result<(), Failure> {
+    match response.skip(off) {
+        Ok(skipped) if skipped == off => Ok(()),
+        Ok(_) => Err(Failure::passing("the body ends early")),
+        Err(err) => Err(Failure::passing(format!("the body ends early: {err}"))),
+    }
+}
+
+fn validators(response: &Response<'_>) -> Validators {
+    Validators::new(response.field("etag"), response.field("last-modified"))
+}
+
+fn check_coding(response: &Response<'_>) -> Result<(), Failure> {
+    match response.field("content-encoding") {
+        None | Some("" | "identity") => Ok(()),
+        Some(coding) => Err(Failure::fatal(
+            libc::EIO,
+            format!("the server sends it encoded ({})", escape(coding)),
+        )),
+    }
+}
+
+impl Server {
+    fn send(&self, method: &str, url: &Url, fields: &[Field<'_>]) -> Result<Response<'_>, Failure> {
+        let private: Vec<Field<'_>> = self
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        self.client.send(method, url, fields, &private)
+    }
+
+    fn get(&self, url: &Url, fields: &[Field<'_>]) -> Result<Response<'_>, Failure> {
+        let response = self.send("GET", url, fields)?;
+        if response.redirected && matches!(response.status, 400 | 401 | 403) {
+            // The signature in the URL that led there may have expired on the way.
+            response.finish();
+            return self.send("GET", url, fields);
+        }
+        Ok(response)
+    }
+
+    /// Size and version of a blob. GET with a range is what is used later, and some servers answer
+    /// HEAD differently or not at all.
+    fn look(&self, url: &Url, digest: Option<Digest>) -> Result<(u64, Validators), Failure> {
+        let mut response = self.get(url, &[("Range", "bytes=0-0")])?;
+        let found = validators(&response);
+        let content_range = response.field("content-range").unwrap_or("");
+        let size = match response.status {
+            206 => {
+                let range = ContentRange::parse(content_range)
+                    .filter(|range| (range.first, range.last) == (0, 0));
+                range.and_then(|range| range.size)
             }
+            // An empty blob has no byte 0.
+            416 if content_range == "bytes */0" => return Ok((0, found)),
+            // Without a length it may be empty all the same.
+            200 => response
+                .length()
+                .or_else(|| is_empty(&mut response).then_some(0)),
+            _ => return Err(bad_status(&response)),
         };
-        size.map(|size| (size, strong_etag(headers)))
-            .ok_or_else(|| {
-                Failure::fatal(
-                    libc::EIO,
-                    format!(
-                        "status {} without a size: the server does not serve ranges",
-                        response.status().as_u16()
-                    ),
-                )
-            })
+        check_coding(&response)?;
+        if digest != Some(Digest::Named) {
+            check_age(&response, &found)?;
+        }
+        response.finish();
+        match size {
+            Some(size) => Ok((size, found)),
+            None => self.size_of_head(url, &found).map(|size| (size, found)),
+        }
+    }
+
+    /// The size according to HEAD, for a blob that has a byte.
+    fn size_of_head(&self, url: &Url, found: &Validators) -> Result<u64, Failure> {
+        let response = self.send("HEAD", url, &[])?;
+        check_coding(&response)?;
+        let same = !matches!(
+            found.compare(&validators(&response)),
+            Comparison::Differs(..)
+        );
+        let size = response.length().filter(|size| *size > 0 && same);
+        size.filter(|_| response.status == 200).ok_or_else(|| {
+            Failure::fatal(
+                libc::EIO,
+                "the server does not say how large the blob is: it does not serve ranges",
+            )
+        })
     }
 
     fn with_retries<T>(
         &self,
-        url: &str,
+        url: &Url,
         mut attempt: impl FnMut() -> Result<T, Failure>,
     ) -> Result<T, SourceError> {
+        let start = Instant::now();
         let mut delay = FIRST_DELAY;
         for tries in 0.. {
-            let reason = match attempt() {
+            let (reason, after) = match attempt() {
                 Ok(value) => return Ok(value),
                 Err(Failure::Final(err)) => {
-                    return Err(SourceError::new(
-                        err.errno,
-                        format!("{url}: {}", err.reason),
-                    ))
+                    let reason = format!("{url}: {}", err.reason);
+                    return Err(SourceError::new(err.errno, reason));
                 }
-                Err(Failure::Transient(reason)) => reason,
+                Err(Failure::Transient(reason, after)) => (reason, after),
             };
-            if tries >= self.retries {
-                let reason = format!("{url}: {reason} (gave up after {} tries)", tries + 1);
-                return Err(SourceError::new(libc::EIO, reason));
+            let end = |why: String| SourceError::new(libc::EIO, format!("{url}: {reason} ({why})"));
+            if self.stop.is_set() {
+                return Err(end("stopping".into()));
             }
-            let end = |why| SourceError::new(libc::EIO, format!("{url}: {reason} ({why})"));
-            guard::check(delay).map_err(end)?;
+            let wait = after.map_or(delay, |after| after.max(delay));
+            if after.is_some_and(|after| after > self.retry_time) {
+                let seconds = wait.as_secs();
+                return Err(end(format!(
+                    "the server wants to be left alone for {seconds} s, which is longer than --retry-time"
+                )));
+            }
+            let late = tries > 0 && start.elapsed() + wait > self.retry_time;
+            if tries >= self.retries || late {
+                let seconds = start.elapsed().as_secs_f32();
+                let tries = tries + 1;
+                return Err(end(format!(
+                    "gave up after {tries} tries in {seconds:.1} s"
+                )));
+            }
+            guard::check(wait).map_err(end)?;
             self.report.note(&format!(
                 "{url}: {reason}; trying again in {} ms",
-                delay.as_millis()
+                wait.as_millis()
             ));
-            guard::pause(delay, &self.stop).map_err(end)?;
+            guard::pause(wait, &self.stop).map_err(end)?;
             delay = (delay * 2).min(MAX_DELAY);
         }
         unreachable!("the loop ends by returning")
     }
 }
 
-/// Sorts out statuses that mean failure: for good, or for now.
-fn check_status(status: StatusCode) -> Result<(), Failure> {
-    let text = format!("status {status}");
+/// Whether a 200 that does not say its length has no body.
+fn is_empty(response: &mut Response<'_>) -> bool {
+    matches!(response.read(&mut [0]), Ok(0))
+}
+
+/// Last-Modified has whole seconds: what is written in the same second a second time looks the same.
+/// Once the second is over it does not.
+fn check_age(response: &Response<'_>, found: &Validators) -> Result<(), Failure> {
+    let date = |text: Option<&str>| text.and_then(parse_date);
+    let now = date(response.field("date"));
+    if found.strong().is_none() && now.is_some() && now == date(found.modified.as_deref()) {
+        return Err(Failure::Transient(
+            "it was modified in this very second".into(),
+            Some(Duration::from_secs(1)),
+        ));
+    }
+    Ok(())
+}
+
+/// A status that means failure, for good or for now.
+fn bad_status(response: &Response<'_>) -> Failure {
+    let status = response.status;
+    let text = format!("status {status}{}", meaning(status));
     match status {
-        StatusCode::NOT_FOUND | StatusCode::GONE => Err(Failure::fatal(libc::ENOENT, text)),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Failure::fatal(libc::EACCES, text)),
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
-            Err(Failure::Transient(text))
-        }
-        status if status.is_server_error() => Err(Failure::Transient(text)),
-        status if status.is_success() => Ok(()),
-        _ => Err(Failure::fatal(libc::EIO, text)),
+        404 | 410 => Failure::fatal(libc::ENOENT, text),
+        401 | 403 | 407 => Failure::fatal(libc::EACCES, text),
+        501 | 505 => Failure::fatal(libc::EIO, text),
+        408 | 421 | 425 | 429 | 500..=599 => Failure::Transient(text, response.retry_after()),
+        _ => Failure::fatal(libc::EIO, text),
     }
 }
 
-fn field(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
-    headers.get(name)?.to_str().ok().map(str::trim)
-}
-
-/// Weak tags ("W/...") do not promise equal bytes, so they say nothing here.
-fn strong_etag(headers: &HeaderMap) -> Option<String> {
-    field(headers, header::ETAG)
-        .filter(|tag| tag.starts_with('"'))
-        .map(str::to_string)
+fn meaning(status: u16) -> &'static str {
+    match status {
+        400 => " Bad Request",
+        401 => " Unauthorized",
+        403 => " Forbidden",
+        404 => " Not Found",
+        405 => " Method Not Allowed",
+        407 => " Proxy Authentication Required",
+        410 => " Gone",
+        416 => " Range Not Satisfiable",
+        429 => " Too Many Requests",
+        500 => " Internal Server Error",
+        502 => " Bad Gateway",
+        503 => " Service Unavailable",
+        504 => " Gateway Timeout",
+        _ => "",
+    }
 }
 
 /// `Content-Range: bytes first-last/size`
@@ -342,15 +589,23 @@ struct ContentRange {
 
 impl ContentRange {
     fn parse(text: &str) -> Option<Self> {
-        let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
+        let number = |text: &str| {
+            let digits = text.bytes().all(|b| b.is_ascii_digit());
+            digits.then(|| text.parse().ok())?
+        };
+        let (unit, rest) = text.split_once(' ')?;
+        if !unit.eq_ignore_ascii_case("bytes") {
+            return None;
+        }
+        let (range, size) = rest.trim().split_once('/')?;
         let (first, last) = range.split_once('-')?;
         let size = match size {
             "*" => None,
-            size => Some(size.parse().ok()?),
+            size => Some(number(size)?),
         };
         Some(Self {
-            first: first.parse().ok()?,
-            last: last.parse().ok()?,
+            first: number(first)?,
+            last: number(last)?,
             size,
         })
     }
@@ -362,16 +617,6 @@ impl std::fmt::Display for ContentRange {
         match self.size {
             Some(size) => write!(f, "{size}"),
             None => f.write_char('*'),
-        }
-    }
-}
-
-fn percent_encode(url: &mut String, part: &str) {
-    for byte in part.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            url.push(char::from(byte));
-        } else {
-            let _ = write!(url, "%{byte:02X}");
         }
     }
 }
