@@ -7,8 +7,10 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
 
 /// The descriptor of /dev/cachefiles. The cache lives as long as it is open.
 pub struct Device {
@@ -19,6 +21,10 @@ pub struct Device {
     unversioned: bool,
     /// Whether a predecessor may have answered OPENs before.
     successor: AtomicBool,
+    /// The kernel has said that the cache is dead.
+    dead: AtomicBool,
+    /// How often it was read, with or without success.
+    reads: AtomicU64,
 }
 
 /// What is known of this kernel's `copen`: a kernel that does not know versions answers one with
@@ -100,6 +106,8 @@ impl Device {
             versions: Mutex::new(Versions::Untried(0)),
             unversioned: false,
             successor: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
+            reads: AtomicU64::new(0),
         }
     }
 
@@ -159,6 +167,9 @@ impl Device {
     pub fn restore(&self) -> Result<(), String> {
         self.successor.store(true, Relaxed);
         self.command("restore").map_err(|err| {
+            if matches!(err.raw_os_error(), Some(libc::EIO | libc::EOPNOTSUPP)) {
+                self.dead.store(true, Relaxed);
+            }
             let hint = match err.raw_os_error() {
                 Some(libc::EIO) => {
                     " (the cache is dead after an I/O error; stop the daemon and start it again)"
@@ -250,15 +261,37 @@ impl Device {
     /// Reads what there is: one message, or several if the cache was bound so and they fit. `None`:
     /// there is none now. (The kernel says so with 0 bytes.)
     pub fn receive<'a>(&self, buf: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
+        self.reads.fetch_add(1, Relaxed);
         loop {
             match (&self.file).read(buf) {
                 Ok(0) => return Ok(None),
                 Ok(len) => return Ok(Some(&buf[..len])),
                 Err(err) if err.kind() == ErrorKind::Interrupted => {}
                 Err(err) if err.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Err(err) => return Err(err),
+                Err(err) => {
+                    if err.raw_os_error() == Some(libc::EIO) {
+                        self.dead.store(true, Relaxed);
+                    }
+                    return Err(err);
+                }
             }
         }
+    }
+
+    /// Whether the cache is of no use to any daemon any more.
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Relaxed)
+    }
+
+    /// Whether there are messages, and how often somebody has looked for some.
+    pub fn waiting(&self) -> (bool, u64) {
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let mut fds = [PollFd::new(&self.file, PollFlags::IN)];
+        let ready = poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0);
+        (ready, self.reads.load(Relaxed))
     }
 }
 

@@ -7,7 +7,7 @@
 //! * `object`, `chunkmap`: an opened cache file, and how its holes are filled;
 //! * `source`: blobs from a directory or a web server;
 //! * `supervisor`, `notify`: keeping the device open over restarts;
-//! * `report`: totals, progress, log; `http_server`: `serve-http`;
+//! * `report`: totals, progress, log; `secret`: what `ps` must not show; `http_server`: `serve-http`;
 //! * `sys`, `stop`, `cli`: system calls, stopping, the command line.
 
 #![deny(unsafe_code)]
@@ -34,6 +34,7 @@ mod worker;
 
 use std::env;
 use std::fs::DirBuilder;
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -48,10 +49,11 @@ use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 
 use cli::{Action, DaemonArgs, Restart, SourceArgs};
 use device::{Binding, Device};
-use report::Report;
+use report::{say, Report};
 use source::http::{HttpOptions, HttpSource, Proxies};
 use source::{DirSource, Source};
 use stop::Stop;
+use supervisor::Pulse;
 use sys::Signals;
 use worker::Daemon;
 
@@ -64,6 +66,31 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Tells a daemon that its supervisor has found a kernel without versions.
 const NO_VERSIONS: &str = "ONDEMANDD_NO_VERSIONS";
 
+/// Why this program ends, and with which status.
+struct Ending {
+    status: u8,
+    reason: String,
+}
+
+impl Ending {
+    /// An option is wrong.
+    fn usage(reason: String) -> Self {
+        Self {
+            status: supervisor::USAGE,
+            reason,
+        }
+    }
+}
+
+impl From<String> for Ending {
+    fn from(reason: String) -> Self {
+        Self {
+            status: supervisor::FAILED,
+            reason,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let result = match cli::parse() {
         Action::Daemon(args) => daemon(&args),
@@ -71,50 +98,59 @@ fn main() -> ExitCode {
             dir,
             listen,
             access_log,
-        } => serve_http(dir, &listen, access_log),
+        } => serve_http(dir, &listen, access_log).map_err(Ending::from),
     };
-    result.unwrap_or_else(|reason| {
-        eprintln!("ondemandd: {reason}");
-        ExitCode::from(supervisor::PERMANENT)
+    result.unwrap_or_else(|ending| {
+        say(&ending.reason);
+        ExitCode::from(ending.status)
     })
 }
 
-fn daemon(args: &DaemonArgs) -> Result<ExitCode, String> {
-    args.limits.check()?;
+fn daemon(args: &DaemonArgs) -> Result<ExitCode, Ending> {
+    // As early as can be: a terminal may be closed at any time. Threads inherit the mask.
+    let signals = signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGHUP])?;
+    args.limits.check().map_err(Ending::usage)?;
     hide_secrets(args);
     if let Some(fd) = supervisor::inherited_device()? {
         let device = new_device(args, Device::from_fd(fd));
         if env::var_os(NO_VERSIONS).is_some() {
             device.lacks_versions();
         }
-        return serve(args, device, true);
+        // Its options were right for the supervisor: what is wrong now may pass.
+        return serve(args, device, true, &signals);
     }
+    // A cache that nobody can serve should not be bound.
+    check_source(args).map_err(Ending::usage)?;
     match args.restart {
         Restart::Supervisor => {
-            // The daemon checks this again, but a cache that nobody can serve should not be bound.
-            check_source(args)?;
-            let signals = signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGUSR1])?;
             let device = open_device(args)?;
             device.bind(&binding(args)?)?;
             let mut command = supervisor::own_command()?;
-            let say = |text: &str| eprintln!("ondemandd: {text}");
             if let Some(warning) = device.warning() {
                 say(&warning);
                 command.env(NO_VERSIONS, "1");
             }
             notify::state("READY=1");
-            supervisor::supervise(device.into_fd(), command, &signals, &say)
+            let fd = device.into_fd();
+            Ok(supervisor::supervise(
+                fd,
+                command,
+                args.watchdog,
+                &signals,
+                &say,
+            )?)
         }
         Restart::ServiceManager => match notify::stored_device()? {
-            Some(fd) => serve(args, new_device(args, Device::from_fd(fd)), true),
-            None if notify::has_manager() => serve(args, open_device(args)?, false),
+            Some(fd) => serve(args, new_device(args, Device::from_fd(fd)), true, &signals),
+            None if notify::has_manager() => serve(args, open_device(args)?, false, &signals),
             None => Err(
                 "--fd-store: NOTIFY_SOCKET is not set; start this as a systemd service with \
                  Type=notify and FileDescriptorStoreMax=1, or use --supervise"
+                    .to_string()
                     .into(),
             ),
         },
-        Restart::Nobody => serve(args, open_device(args)?, false),
+        Restart::Nobody => serve(args, open_device(args)?, false, &signals),
     }
 }
 
@@ -127,9 +163,13 @@ fn new_device(args: &DaemonArgs, device: Device) -> Device {
 }
 
 /// Runs the daemon on an open device: a new one, or one that a predecessor has bound (`restore`).
-fn serve(args: &DaemonArgs, device: Device, restore: bool) -> Result<ExitCode, String> {
-    // Before any thread exists: they inherit the mask.
-    let signals = signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGUSR1])?;
+fn serve(
+    args: &DaemonArgs,
+    device: Device,
+    restore: bool,
+    signals: &Signals,
+) -> Result<ExitCode, Ending> {
+    let pulse = Pulse::inherited();
     raise_file_limit();
     let stop = Arc::new(Stop::new().map_err(|err| format!("cannot make an eventfd: {err}"))?);
     let report = Arc::new(Report::new(
@@ -156,7 +196,10 @@ fn serve(args: &DaemonArgs, device: Device, restore: bool) -> Result<ExitCode, S
     let daemon = Arc::new(daemon);
 
     if restore {
-        daemon.device.restore()?;
+        daemon
+            .device
+            .restore()
+            .map_err(|reason| ending(&daemon.device, reason))?;
         report.log_event("restore");
     } else {
         daemon.device.bind(&binding(args)?)?;
@@ -180,7 +223,7 @@ fn serve(args: &DaemonArgs, device: Device, restore: bool) -> Result<ExitCode, S
     }
     notify::state("READY=1");
 
-    run_until_stopped(&report, &stop, &signals);
+    run_until_stopped(&daemon.device, &report, &stop, signals, &pulse);
 
     notify::state("STOPPING=1");
     // Threads cannot be joined with a time limit, but the end of the last sender can be waited for.
@@ -198,40 +241,86 @@ fn serve(args: &DaemonArgs, device: Device, restore: bool) -> Result<ExitCode, S
     report.finish();
     match daemon.fatal() {
         None => Ok(ExitCode::SUCCESS),
-        Some(reason) => Err(reason),
+        Some(reason) => Err(ending(&daemon.device, reason)),
     }
 }
 
-/// What the main thread does while the others serve: signals, progress, statistics.
-fn run_until_stopped(report: &Report, stop: &Stop, signals: &Signals) {
+/// A daemon cannot go on. Another one can, unless the cache is dead.
+fn ending(device: &Device, reason: String) -> Ending {
+    Ending {
+        status: if device.is_dead() {
+            supervisor::DEAD
+        } else {
+            supervisor::FAILED
+        },
+        reason,
+    }
+}
+
+/// Whether the daemon gets on: its threads take messages if there are any.
+struct Progress {
+    reads: u64,
+}
+
+impl Progress {
+    fn check(&mut self, device: &Device) -> bool {
+        let (waiting, reads) = device.waiting();
+        let stuck = waiting && reads == self.reads;
+        self.reads = reads;
+        !stuck
+    }
+}
+
+/// What the main thread does while the others serve: signals, progress, statistics, and saying that the
+/// daemon lives.
+fn run_until_stopped(
+    device: &Device,
+    report: &Report,
+    stop: &Stop,
+    signals: &Signals,
+    pulse: &Pulse,
+) {
     let mut next_refresh = Instant::now();
+    let mut next_beat = Instant::now();
+    let mut progress = Progress { reads: 0 };
     while !stop.is_set() {
-        let left = next_refresh.saturating_duration_since(Instant::now());
+        let now = Instant::now();
+        if now >= next_beat {
+            next_beat = now + supervisor::BEAT;
+            if progress.check(device) {
+                pulse.beat();
+                notify::beat();
+            }
+        }
         let mut fds = vec![
             PollFd::new(signals, PollFlags::IN),
             PollFd::new(stop, PollFlags::IN),
         ];
-        let mut timeout = None;
-        if left.is_zero() {
+        let mut left = next_beat.saturating_duration_since(now);
+        let refresh = next_refresh.saturating_duration_since(now);
+        if refresh.is_zero() {
             fds.push(PollFd::new(report, PollFlags::IN));
         } else {
-            timeout = Some(Timespec {
-                tv_sec: 0,
-                tv_nsec: i64::from(left.subsec_nanos()),
-            });
+            left = left.min(refresh);
         }
+        let timeout = Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
         // An error is EINTR: look again at everything.
-        let _ = poll(&mut fds, timeout.as_ref());
+        let _ = poll(&mut fds, Some(&timeout));
         if fds.get(2).is_some_and(|fd| !fd.revents().is_empty()) {
             report.refresh();
             next_refresh = Instant::now() + REFRESH;
         }
         while let Some(signal) = signals.next() {
-            if signal == libc::SIGUSR1 {
-                report.note(&report.totals());
-                report.log_totals();
-            } else {
-                stop.set();
+            match signal {
+                libc::SIGUSR1 => {
+                    report.note(&report.totals());
+                    report.log_totals();
+                }
+                libc::SIGHUP => report.reopen_log(),
+                _ => stop.set(),
             }
         }
     }
@@ -308,7 +397,7 @@ fn make_source(
 fn hide_secrets(args: &DaemonArgs) {
     if let SourceArgs::Http(http) = &args.source {
         if let Err(reason) = secret::hide(&http.url) {
-            eprintln!("ondemandd: {reason}");
+            say(&reason);
         }
     }
 }
@@ -336,20 +425,29 @@ fn serve_http(dir: PathBuf, listen: &str, access_log: bool) -> Result<ExitCode, 
     let address = listener
         .local_addr()
         .map_err(|err| format!("cannot listen on {listen}: {err}"))?;
-    println!("serving {} on http://{address}", dir.display());
-    let signals = signals(&[libc::SIGTERM, libc::SIGINT])?;
+    print_line(&format!("serving {} on http://{address}", dir.display()));
+    let signals = signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
     let server = Arc::new(http_server::Server {
         dir,
-        access_log: access_log.then_some(|line: &str| println!("{line}")),
+        access_log: access_log.then_some(|line: &str| print_line(line)),
     });
     std::thread::spawn(move || {
         let err = server.run(&listener);
-        eprintln!("ondemandd: cannot accept connections: {err}");
-        std::process::exit(i32::from(supervisor::PERMANENT));
+        say(&format!("cannot accept connections: {err}"));
+        std::process::exit(i32::from(supervisor::FAILED));
     });
     // Requests are short and the client tries again: nothing to wait for.
-    while signals.next().is_none() {
+    loop {
         let _ = poll(&mut [PollFd::new(&signals, PollFlags::IN)], None);
+        // SIGHUP: a terminal is gone, or somebody thinks that there is a log.
+        if matches!(signals.next(), Some(libc::SIGTERM | libc::SIGINT)) {
+            return Ok(ExitCode::SUCCESS);
+        }
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a line, if anybody takes it.
+fn print_line(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{}", report::escape(line)).and_then(|()| stdout.flush());
 }

@@ -9,6 +9,7 @@
 //! Type=notify
 //! ExecStart=/usr/local/sbin/ondemandd --fd-store --cache-dir ... --http ...
 //! FileDescriptorStoreMax=1
+//! WatchdogSec=60
 //! Restart=always
 //! LimitNOFILE=1048576
 //! ```
@@ -73,6 +74,14 @@ pub fn state(text: &str) {
     if has_manager() {
         // A manager that has gone away is no reason to stop serving.
         let _ = send(text, None);
+    }
+}
+
+/// Tells the service manager, which may watch this process (WatchdogSec=), that it lives. To be called
+/// every second; a manager that wants it more often than that is too impatient.
+pub fn beat() {
+    if env::var_os("WATCHDOG_USEC").is_some() {
+        state("WATCHDOG=1");
     }
 }
 

@@ -7,12 +7,13 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{eventfd, EventfdFlags};
+use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::time::{clock_gettime, ClockId};
 
 /// Totals since this process started.
@@ -73,14 +74,88 @@ struct Terminal {
 
 pub struct Report {
     pub stats: Stats,
-    log: Option<Mutex<File>>,
-    log_failed: AtomicBool,
+    log: Option<Mutex<Log>>,
     stats_file: Option<PathBuf>,
+    stats_trouble: Mutex<Trouble>,
     progress: bool,
     terminal: Mutex<Terminal>,
     /// Set when totals have changed since the last [`refresh`](Self::refresh).
     changed: AtomicBool,
     event: OwnedFd,
+}
+
+/// What cannot be written is said when it begins, and then now and again.
+#[derive(Default)]
+struct Trouble {
+    said: Option<Instant>,
+}
+
+/// How often trouble is said that goes on.
+const AGAIN: Duration = Duration::from_secs(60);
+
+impl Trouble {
+    /// Whether it is time to say it.
+    fn begins(&mut self) -> bool {
+        let due = self.said.is_none_or(|said| said.elapsed() >= AGAIN);
+        if due {
+            self.said = Some(Instant::now());
+        }
+        due
+    }
+
+    /// Whether there was any.
+    fn ends(&mut self) -> bool {
+        self.said.take().is_some()
+    }
+}
+
+/// The log. What is lost while it cannot be written stays lost.
+struct Log {
+    path: PathBuf,
+    file: Option<File>,
+    /// When opening it was tried last.
+    tried: Instant,
+    trouble: Trouble,
+}
+
+/// How often a log that cannot be opened is tried again.
+const REOPEN: Duration = Duration::from_secs(2);
+
+impl Log {
+    fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            file: None,
+            tried: Instant::now(),
+            trouble: Trouble::default(),
+        }
+    }
+
+    /// It has names and addresses, which are not for everybody. What is there keeps its mode. A FIFO
+    /// without a reader must not be waited for.
+    fn open(&mut self) -> io::Result<()> {
+        self.tried = Instant::now();
+        self.file = None;
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(&self.path)?;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// Writes one line in one write, so that a reader that follows the file sees whole lines.
+    fn write(&mut self, line: &str) -> io::Result<()> {
+        if self.file.is_none() && self.tried.elapsed() >= REOPEN {
+            self.open()?;
+        }
+        match &mut self.file {
+            Some(file) => file.write_all(line.as_bytes()),
+            None => Err(io::Error::other("it is not open")),
+        }
+    }
 }
 
 /// A counter is right whatever became of the thread that held the lock.
@@ -89,35 +164,56 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Report {
+    /// Neither the log nor the statistics are worth more than the service: what is wrong with them is
+    /// said, and they are tried again.
+    ///
+    /// # Errors
+    ///
+    /// There is no descriptor left.
     pub fn new(log: Option<&Path>, stats_file: Option<&Path>, quiet: bool) -> Result<Self, String> {
-        let log = match log {
-            None => None,
-            Some(path) => Some(Mutex::new(
-                File::options()
-                    .create(true)
-                    .append(true)
-                    .open(path)
-                    .map_err(|err| format!("cannot open the log {}: {err}", path.display()))?,
-            )),
-        };
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|err| format!("cannot make an eventfd: {err}"))?;
         let report = Self {
             stats: Stats::default(),
-            log,
-            log_failed: AtomicBool::new(false),
+            log: log.map(|path| Mutex::new(Log::new(path))),
             stats_file: stats_file.map(Path::to_path_buf),
+            stats_trouble: Mutex::default(),
             progress: !quiet && io::stderr().is_terminal(),
             terminal: Mutex::default(),
             changed: AtomicBool::new(false),
             event,
         };
-        if let Some(path) = stats_file {
-            report
-                .write_stats(path)
-                .map_err(|err| format!("cannot write {}: {err}", path.display()))?;
-        }
+        report.reopen_log();
+        report.try_stats();
         Ok(report)
+    }
+
+    /// Opens the log again, which somebody may have renamed.
+    pub fn reopen_log(&self) {
+        let Some(log) = &self.log else { return };
+        let mut log = lock(log);
+        let result = log.open();
+        self.log_result(&mut log, result);
+    }
+
+    /// Says what is wrong with the log, or that it is right again.
+    fn log_result(&self, log: &mut Log, result: io::Result<()>) {
+        let path = log.path.display();
+        match result {
+            Ok(()) => {
+                if log.trouble.ends() {
+                    self.line(&format!("the log {path} is written again"));
+                }
+            }
+            Err(err) => {
+                if log.trouble.begins() {
+                    let err = crate::device::strip_code(&err);
+                    self.line(&format!(
+                        "cannot write to the log {path}: {err}; going on without"
+                    ));
+                }
+            }
+        }
     }
 
     /// Adds to a total.
@@ -138,15 +234,26 @@ impl Report {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.event, &mut count[..]);
         self.changed.store(false, Relaxed);
-        if let Some(path) = &self.stats_file {
-            if let Err(err) = self.write_stats(path) {
-                self.line(&format!("cannot write {}: {err}", path.display()));
-            }
-        }
-        if self.progress {
+        self.try_stats();
+        if self.progress && can_write() {
             let mut terminal = lock(&self.terminal);
             terminal.progress_shown = true;
             let _ = write!(io::stderr(), "\r\x1b[K{}", self.totals());
+        }
+    }
+
+    fn try_stats(&self) {
+        let Some(path) = &self.stats_file else { return };
+        let result = self.write_stats(path);
+        let mut trouble = lock(&self.stats_trouble);
+        let path = path.display();
+        match result {
+            Ok(()) if trouble.ends() => self.line(&format!("{path} is written again")),
+            Err(err) if trouble.begins() => {
+                let err = crate::device::strip_code(&err);
+                self.line(&format!("cannot write {path}: {err}; going on without"));
+            }
+            _ => {}
         }
     }
 
@@ -207,6 +314,10 @@ impl Report {
             terminal.dropped += 1;
             return;
         }
+        if !can_write() {
+            terminal.dropped += 1;
+            return;
+        }
         terminal.lines += 1;
         // A line is a line, whatever names and servers put into it.
         let _ = writeln!(out, "ondemandd: {}", escape(text));
@@ -261,23 +372,15 @@ impl Report {
             now.tv_sec * 1000 + now.tv_nsec / 1_000_000,
             now.tv_nsec / 1000 % 1000
         );
-        // One write per line, so that a reader that follows the file sees whole lines.
-        let result = lock(log).write_all(line.as_bytes());
-        if let Err(err) = result {
-            if !self.log_failed.swap(true, Relaxed) {
-                self.error(&format!("cannot write to the log: {err}"));
-            }
-        }
+        let mut log = lock(log);
+        let result = log.write(&line);
+        self.log_result(&mut log, result);
     }
 
     /// The last words.
     pub fn finish(&self) {
         self.log_totals();
-        if let Some(path) = &self.stats_file {
-            if let Err(err) = self.write_stats(path) {
-                self.line(&format!("cannot write {}: {err}", path.display()));
-            }
-        }
+        self.try_stats();
         // Whatever was printed in this second, the totals are not dropped.
         lock(&self.terminal).second = None;
         self.line(&self.totals());
@@ -288,6 +391,26 @@ impl Report {
 impl AsFd for Report {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
+    }
+}
+
+/// Whether standard error takes something now: nobody is to wait for whoever does not read it. A file
+/// always does.
+fn can_write() -> bool {
+    let stderr = io::stderr();
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
+    poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+/// Says something without a [`Report`]. Nothing becomes of it if nobody can hear it.
+pub fn say(text: &str) {
+    if can_write() {
+        let line = format!("ondemandd: {}\n", escape(text));
+        let _ = io::stderr().write_all(line.as_bytes());
     }
 }
 
@@ -413,6 +536,60 @@ mod tests {
             "{log}"
         );
         assert!(lines[1].contains("\"event\":\"totals\""), "{log}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_tried_again() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let gone = dir.path().join("gone");
+        let (log, stats) = (gone.join("log"), gone.join("stats"));
+        let report = Report::new(Some(&log), Some(&stats), true).unwrap();
+        report.log_event("lost");
+        report.add(&report.stats.open, 1);
+        report.refresh();
+        std::fs::create_dir(&gone).unwrap();
+        report.reopen_log();
+        report.log_event("start");
+        report.refresh();
+        let text = std::fs::read_to_string(&log).unwrap();
+        assert!(text.contains("start") && !text.contains("lost"), "{text}");
+        assert!(std::fs::read_to_string(&stats)
+            .unwrap()
+            .contains("\"open\":1"));
+        let mode = log.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        // Renamed, it goes on in a new file.
+        std::fs::rename(&log, gone.join("old")).unwrap();
+        report.log_event("still");
+        report.reopen_log();
+        report.log_event("new");
+        let old = std::fs::read_to_string(gone.join("old")).unwrap();
+        assert!(old.contains("still") && !old.contains("new"), "{old}");
+        assert!(std::fs::read_to_string(&log).unwrap().contains("new"));
+    }
+
+    #[test]
+    fn a_full_disk_and_a_fifo_stop_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let report = Report::new(Some(Path::new("/dev/full")), None, true).unwrap();
+        report.log_event("lost");
+        let fifo = dir.path().join("fifo");
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, mode, 0).unwrap();
+        let report = Report::new(Some(&fifo), None, true).unwrap();
+        report.log_event("lost");
+        report.finish();
+    }
+
+    #[test]
+    fn trouble_is_said_once() {
+        let mut trouble = Trouble::default();
+        assert!(!trouble.ends());
+        assert!(trouble.begins());
+        assert!(!trouble.begins());
+        assert!(trouble.ends());
+        assert!(trouble.begins());
     }
 
     #[test]

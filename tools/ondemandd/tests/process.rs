@@ -67,7 +67,7 @@ fn errors_are_one_clear_line() {
     assert_eq!(supervised, (Some(1), missing.into()));
 
     let (code, text) = with(&["--bstop", "50"]);
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(2));
     assert!(
         text.contains("bstop=50%") && text.lines().count() == 1,
         "{text}"
@@ -75,6 +75,37 @@ fn errors_are_one_clear_line() {
     let (code, text) = with(&["--fd-store"]);
     assert_eq!(code, Some(1));
     assert!(text.contains("NOTIFY_SOCKET is not set"), "{text}");
+    // What is wrong with the source is said before anything is bound.
+    for (source, want) in [
+        (["--dir-source", "/no/such/dir"], "cannot use /no/such/dir"),
+        (
+            ["--http", "http://u:PW@h/?x"],
+            "\"http://***@h/?...\" is not the URL",
+        ),
+        (
+            ["--http", "@/no/such/file"],
+            "cannot read the URL in /no/such/file",
+        ),
+        (
+            ["--http", "env:NO_SUCH_VARIABLE"],
+            "no such environment variable",
+        ),
+    ] {
+        let (code, text) = run(&[&["--cache-dir", "/c"], &source[..]].concat());
+        assert_eq!(code, Some(2), "{text}");
+        assert!(text.contains(want) && text.lines().count() == 1, "{text}");
+    }
+    let https = [
+        "--cache-dir",
+        "/c",
+        "--http",
+        "https://h/",
+        "--ca-file",
+        "/dev/null",
+    ];
+    let (code, text) = run(&https);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("/dev/null has no certificate"), "{text}");
     let (code, text) = run(&["--cache-dir", "/c"]);
     assert_eq!(code, Some(2));
     assert!(
@@ -101,6 +132,11 @@ fn help_tells_what_there_is() {
         "--fd-store",
         "serve-http",
         "Not done here: culling",
+        "--accept-unversioned",
+        "--retry-time",
+        "http_proxy",
+        "SSL_CERT_FILE",
+        "SIGHUP",
     ] {
         assert!(text.contains(word), "{word}");
     }
@@ -344,6 +380,125 @@ fn the_supervisor_restarts_a_killed_daemon() {
     assert!(text.contains(&restarted), "{text}");
     // The successor has ended properly, too.
     assert_eq!(pids(&log, "stop"), [second]);
+}
+
+/// A supervised daemon on a FIFO.
+fn supervised(dir: &Path, log: &Path, more: &[&str]) -> Child {
+    let device = fifo(dir);
+    ondemandd(&["--supervise", "--device", &device, "--dir-source", "/"])
+        .arg("--cache-dir")
+        .arg(dir.join("cache"))
+        .arg("--log")
+        .arg(log)
+        .args(more)
+        .spawn()
+        .unwrap()
+}
+
+fn stop(child: Child) -> String {
+    signal(&child, Signal::TERM);
+    let output = finish(child);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    text
+}
+
+#[test]
+fn a_hangup_opens_the_log_again_in_every_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let child = supervised(dir.path(), &log, &[]);
+    until("the daemon", || pids(&log, "restore").len() == 1);
+    let daemon = Pid::from_raw(pids(&log, "restore")[0]).unwrap();
+    let pid = Pid::from_child(&child);
+    for (number, to) in [pid, daemon].into_iter().enumerate() {
+        std::fs::rename(&log, dir.path().join(format!("old{number}"))).unwrap();
+        kill_process(to, Signal::HUP).unwrap();
+        until("a new log", || log.exists());
+        let mode = std::os::unix::fs::PermissionsExt::mode(&log.metadata().unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    // Neither has ended.
+    kill_process(daemon, Signal::USR1).unwrap();
+    until("the totals", || {
+        std::fs::read_to_string(&log).unwrap().contains("totals")
+    });
+    stop(child);
+    assert_eq!(pids(&log, "stop").len(), 1);
+}
+
+#[test]
+fn a_daemon_that_hangs_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let child = supervised(dir.path(), &log, &["--watchdog", "3"]);
+    until("the daemon", || pids(&log, "restore").len() == 1);
+    let first = pids(&log, "restore")[0];
+    // Well beyond its start, so that its pulse was felt.
+    std::thread::sleep(Duration::from_secs(3));
+    kill_process(Pid::from_raw(first).unwrap(), Signal::STOP).unwrap();
+    until("its successor", || pids(&log, "restore").len() == 2);
+    let text = stop(child);
+    assert!(
+        text.contains(&format!("the daemon (pid {first}) hangs; killing it")),
+        "{text}"
+    );
+}
+
+#[test]
+fn neither_log_nor_statistics_end_a_service() {
+    let dir = tempfile::tempdir().unwrap();
+    let gone = dir.path().join("gone");
+    std::fs::create_dir(&gone).unwrap();
+    let log = gone.join("log");
+    // The statistics are on a file system that is full, as far as anybody can tell.
+    let child = supervised(dir.path(), &log, &["--stats-file", "/proc/no/such/file"]);
+    until("the daemon", || pids(&log, "restore").len() == 1);
+    let first = pids(&log, "restore")[0];
+    std::fs::remove_dir_all(&gone).unwrap();
+    kill_process(Pid::from_raw(first).unwrap(), Signal::KILL).unwrap();
+    // The successor cannot log; it does when the directory is there again.
+    std::thread::sleep(Duration::from_secs(1));
+    std::fs::create_dir(&gone).unwrap();
+    until("the log", || {
+        signal(&child, Signal::HUP);
+        signal(&child, Signal::USR1);
+        std::fs::read_to_string(&log)
+            .unwrap_or_default()
+            .contains("totals")
+    });
+    let text = stop(child);
+    assert!(text.contains("was killed by signal 9"), "{text}");
+    assert!(
+        text.contains("cannot write /proc/no/such/file: No such file"),
+        "{text}"
+    );
+    assert!(text.contains("cannot write to the log"), "{text}");
+    assert_eq!(text.matches("has ended with status").count(), 0, "{text}");
+}
+
+#[test]
+fn passwords_are_not_on_the_command_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let device = fifo(dir.path());
+    let url = "http://user:PASSWORD@127.0.0.1:1/";
+    let child = ondemandd(&["--supervise", "--device", &device, "--http", url])
+        .arg("--cache-dir")
+        .arg(dir.path().join("cache"))
+        .arg("--log")
+        .arg(&log)
+        .spawn()
+        .unwrap();
+    until("the daemon", || pids(&log, "restore").len() == 1);
+    let daemon = pids(&log, "restore")[0];
+    for pid in [child.id() as i32, daemon] {
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+        assert!(line.contains("--http\0env:ONDEMANDD_HTTP\0"), "{line}");
+        assert!(!line.contains("PASSWORD"), "{line}");
+    }
+    let text = stop(child);
+    assert!(!text.contains("PASSWORD"), "{text}");
 }
 
 #[test]
