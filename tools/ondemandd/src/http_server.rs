@@ -92,6 +92,15 @@ impl Server {
         let Some((file, size, etag)) = file else {
             return Response::status(404);
         };
+        let wanted = |tags: &String| {
+            let mut tags = tags.split(',').map(str::trim);
+            tags.any(|tag| tag == "*" || tag == etag)
+        };
+        if !request.if_match.as_ref().is_none_or(wanted) {
+            let mut response = Response::status(412);
+            response.headers.push(("ETag", etag));
+            return response;
+        }
         let ranges_apply = request.if_range.as_ref().is_none_or(|tag| *tag == etag);
         let range = match &request.range {
             Some(text) if ranges_apply => parse_range(text, size),
@@ -150,6 +159,7 @@ struct Request {
     target: String,
     range: Option<String>,
     if_range: Option<String>,
+    if_match: Option<String>,
     keep_alive: bool,
 }
 
@@ -179,6 +189,7 @@ impl Request {
             target: target.to_string(),
             range: None,
             if_range: None,
+            if_match: None,
             keep_alive: version != "HTTP/1.0",
         };
         let mut has_body = false;
@@ -197,6 +208,7 @@ impl Request {
             let value = value.trim();
             match name.to_ascii_lowercase().as_str() {
                 "range" => request.range = Some(value.to_string()),
+                "if-match" => request.if_match = Some(value.to_string()),
                 "if-range" => request.if_range = Some(value.to_string()),
                 "connection" => {
                     let value = value.to_ascii_lowercase();
@@ -309,6 +321,7 @@ impl Response {
             400 => "Bad Request",
             404 => "Not Found",
             405 => "Method Not Allowed",
+            412 => "Precondition Failed",
             _ => "Range Not Satisfiable",
         };
         let connection = if keep_alive { "keep-alive" } else { "close" };
@@ -448,6 +461,19 @@ pub mod tests {
         );
         let other = get("Range: bytes=2-4\r\nIf-Range: \"other\"\r\n");
         assert!(other.starts_with("HTTP/1.1 200 "), "{other}");
+
+        let tag = etag(&dir.path().join("f"));
+        for (tags, status) in [
+            ("\"other\"".to_string(), "412"),
+            (format!("\"other\", {tag}"), "206"),
+            ("*".to_string(), "206"),
+        ] {
+            let answer = get(&format!("Range: bytes=2-4\r\nIf-Match: {tags}\r\n"));
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{answer}"
+            );
+        }
 
         // Three requests on one connection, the second without a body.
         let three = talk(

@@ -122,16 +122,16 @@ impl HttpSource {
                 redact(&options.url)
             ));
         }
-        if parsed.is_ok_and(|url| url.tls) && !cfg!(feature = "tls") {
-            return Err("this program was built without the feature \"tls\"; use http://".into());
-        }
         let client = Client::new(
             options.proxies,
             options.timeout,
             options.connections,
-            options.ca_file.as_deref(),
+            options.ca_file,
             Arc::clone(&stop),
-        )?;
+        );
+        if parsed.is_ok_and(|url| url.tls) {
+            client.check_tls()?;
+        }
         Ok(Self(Arc::new(Server {
             client,
             base,
@@ -297,7 +297,7 @@ impl<'a> Fetch<'a> {
         let validators = &self.blob.validators;
         if self.blob.digest != Some(Digest::Named) {
             match (validators.strong(), &validators.etag, &validators.modified) {
-                (Some(etag), _, _) => fields.push(("If-Match", etag)),
+                (Some(etag), _, _) if etag.is_ascii() => fields.push(("If-Match", etag)),
                 (None, None, Some(date)) => fields.push(("If-Unmodified-Since", date)),
                 _ => {}
             }

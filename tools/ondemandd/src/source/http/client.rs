@@ -6,6 +6,9 @@
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::path::PathBuf;
+#[cfg(feature = "tls")]
+use std::sync::OnceLock;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,7 +44,25 @@ pub struct Client {
     idle: Mutex<Vec<Connection>>,
     max_idle: usize,
     #[cfg(feature = "tls")]
-    tls: Arc<rustls::ClientConfig>,
+    tls: Tls,
+}
+
+/// What TLS needs, which takes a moment to read. Not everybody uses it.
+#[cfg(feature = "tls")]
+struct Tls {
+    ca_file: Option<PathBuf>,
+    config: OnceLock<Arc<rustls::ClientConfig>>,
+}
+
+#[cfg(feature = "tls")]
+impl Tls {
+    fn config(&self) -> Result<&Arc<rustls::ClientConfig>, String> {
+        if let Some(config) = self.config.get() {
+            return Ok(config);
+        }
+        let config = super::tls::config(self.ca_file.as_deref())?;
+        Ok(self.config.get_or_init(|| config))
+    }
 }
 
 /// Name and value of a field of a request.
@@ -52,18 +73,29 @@ impl Client {
         proxies: Proxies,
         timeout: Duration,
         max_idle: usize,
-        #[cfg_attr(not(feature = "tls"), allow(unused))] ca_file: Option<&std::path::Path>,
+        #[cfg_attr(not(feature = "tls"), allow(unused))] ca_file: Option<PathBuf>,
         stop: Arc<Stop>,
-    ) -> Result<Self, String> {
-        Ok(Self {
+    ) -> Self {
+        Self {
             proxies,
             timeout,
             stop,
             idle: Mutex::default(),
             max_idle,
             #[cfg(feature = "tls")]
-            tls: super::tls::config(ca_file)?,
-        })
+            tls: Tls {
+                ca_file,
+                config: OnceLock::new(),
+            },
+        }
+    }
+
+    /// Fails if https:// cannot be used.
+    pub fn check_tls(&self) -> Result<(), String> {
+        #[cfg(feature = "tls")]
+        return self.tls.config().map(|_| ());
+        #[cfg(not(feature = "tls"))]
+        Err("this program was built without the feature \"tls\"; use http://".into())
     }
 
     /// Sends a request and follows redirects; the answer's body is still to be read. `private` fields
@@ -247,7 +279,9 @@ impl Client {
         let Transport::Plain(socket) = plain.stream.into_inner().transport else {
             return Err(Failure::fatal(libc::EIO, "TLS inside of TLS"));
         };
-        let mut stream = tls::start(&self.tls, &url.host, socket)
+        let config = self.tls.config();
+        let mut stream = config
+            .and_then(|config| tls::start(config, &url.host, socket))
             .map_err(|reason| Failure::fatal(libc::EIO, reason))?;
         let start = Instant::now();
         loop {
