@@ -5,6 +5,7 @@
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -34,10 +35,39 @@ pub trait Blob: Send + Sync {
     /// Fills `buf` with the bytes at `off`, all of them and none but those of this version of the
     /// blob, or fails. ESTALE: the blob has another version now; it stays so until the next OPEN.
     fn read_exact_at(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError>;
+
+    /// Fills a sink, in the same way. What it was given before a failure is right.
+    fn read_into(&self, sink: &mut dyn Sink) -> Result<(), SourceError> {
+        while !sink.rest().is_empty() {
+            let off = sink.rest().start;
+            let space = sink.space();
+            let len = space.len();
+            self.read_exact_at(space, off)?;
+            sink.filled(len)?;
+        }
+        Ok(())
+    }
+
+    /// Who has to do something for each fetch, so that there should not be too many at once.
+    fn server(&self) -> Arc<str> {
+        Arc::from("")
+    }
+}
+
+/// Takes a range of a blob, part by part.
+pub trait Sink {
+    /// The bytes that are yet to come.
+    fn rest(&self) -> Range<u64>;
+
+    /// Where the first of them go; empty if there are none.
+    fn space(&mut self) -> &mut [u8];
+
+    /// The first `len` bytes of the space have come.
+    fn filled(&mut self, len: usize) -> Result<(), SourceError>;
 }
 
 /// Why a blob cannot be opened or read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SourceError {
     /// What the reader of the file is told (for an OPEN).
     pub errno: i32,

@@ -4,16 +4,18 @@
 //!
 //! What a server answers is believed only if it is what was asked for: 206, the range in
 //! Content-Range or the first part of it, the blob's size and version, that many bytes. Everything
-//! else is an error, and the caller writes nothing.
+//! else is an error. Of an answer that begins right and ends early, what came is used, and the rest is
+//! asked for once more.
 
 use std::fmt::Write as _;
 use std::io::Read;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::version::{shorten, Comparison, Digest, Validators};
-use super::{Blob, BlobName, Changed, Source, SourceError};
+use super::{Blob, BlobName, Changed, Sink, Source, SourceError};
 use crate::guard;
 use crate::report::{escape, Report};
 use crate::stop::Stop;
@@ -56,7 +58,7 @@ const MAX_DELAY: Duration = Duration::from_secs(5);
 const MAX_CUT: u64 = 16 << 20;
 
 /// A try that has brought so many bytes is not one that has failed.
-const PROGRESS: usize = 4096;
+const PROGRESS: u64 = 4096;
 
 pub struct HttpSource(Arc<Server>);
 
@@ -87,6 +89,8 @@ enum Failure {
     Transient(String, Option<Duration>),
     /// It will not.
     Final(SourceError),
+    /// The server has done nothing wrong.
+    Sink(SourceError),
 }
 
 impl Failure {
@@ -213,27 +217,49 @@ impl Blob for HttpBlob {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError> {
+        self.read_into(&mut Slice { buf, off })
+    }
+
+    fn read_into(&self, sink: &mut dyn Sink) -> Result<(), SourceError> {
         self.changed.check()?;
-        self.changed.note(self.fetch(buf, off))
+        self.changed.note(self.fetch(sink))
+    }
+}
+
+/// A sink that is a piece of memory.
+struct Slice<'a> {
+    buf: &'a mut [u8],
+    off: u64,
+}
+
+impl Sink for Slice<'_> {
+    fn rest(&self) -> Range<u64> {
+        self.off..self.off + self.buf.len() as u64
+    }
+
+    fn space(&mut self) -> &mut [u8] {
+        self.buf
+    }
+
+    fn filled(&mut self, len: usize) -> Result<(), SourceError> {
+        self.buf = &mut std::mem::take(&mut self.buf)[len..];
+        self.off += len as u64;
+        Ok(())
     }
 }
 
 impl HttpBlob {
-    fn fetch(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError> {
-        let mut done = 0;
+    fn fetch(&self, sink: &mut dyn Sink) -> Result<(), SourceError> {
         let mut fetch = Fetch {
             blob: self,
             wholes: 0,
         };
         // What a try has brought is right even if it fails then: the next one asks for the rest.
-        while done < buf.len() {
+        while !sink.rest().is_empty() {
             self.server.with_retries(&self.url, || {
-                let rest = &mut buf[done..];
-                let mut got = 0;
-                let result = fetch.some(rest, off + done as u64, &mut got);
-                done += got;
-                match result {
-                    Err(Failure::Transient(..)) if got >= PROGRESS => Ok(()),
+                let start = sink.rest().start;
+                match fetch.some(sink) {
+                    Err(Failure::Transient(..)) if sink.rest().start - start >= PROGRESS => Ok(()),
                     result => result,
                 }
             })?;
@@ -250,11 +276,15 @@ struct Fetch<'a> {
 }
 
 impl<'a> Fetch<'a> {
-    /// Fetches the bytes at `off`, or some of them; `got` says how many, after a failure as well.
-    fn some(&mut self, buf: &mut [u8], off: u64, got: &mut usize) -> Result<(), Failure> {
+    /// Fetches the bytes that a sink wants, or some of them, also if it fails.
+    fn some(&mut self, sink: &mut dyn Sink) -> Result<(), Failure> {
+        let rest = sink.rest();
+        if rest.is_empty() {
+            return Ok(());
+        }
         let want = ContentRange {
-            first: off,
-            last: off + buf.len() as u64 - 1,
+            first: rest.start,
+            last: rest.end - 1,
             size: Some(self.blob.size),
         };
         let mut response = self.ask(&want)?;
@@ -262,7 +292,7 @@ impl<'a> Fetch<'a> {
             206 => self.check_range(&response, &want)?,
             200 => {
                 self.check_whole(&response, &want)?;
-                buf.len()
+                rest.end - rest.start
             }
             416 => return Err(self.beyond_the_end(&response)),
             412 => return Err(Failure::changed("status 412")),
@@ -271,9 +301,9 @@ impl<'a> Fetch<'a> {
         self.check_version(&response)?;
         guard::body_begins();
         if response.status == 200 {
-            skip_to(&mut response, off)?;
+            skip_to(&mut response, rest.start)?;
         }
-        read_body(&mut response, &mut buf[..len], got)?;
+        read_body(&mut response, sink, rest.start + len)?;
         if response.status == 200 {
             response.finish();
             return Ok(());
@@ -306,7 +336,7 @@ impl<'a> Fetch<'a> {
     }
 
     /// Checks the range of a 206; returns how many bytes it has. They may be fewer than asked for.
-    fn check_range(&self, response: &Response<'_>, want: &ContentRange) -> Result<usize, Failure> {
+    fn check_range(&self, response: &Response<'_>, want: &ContentRange) -> Result<u64, Failure> {
         let text = response.field("content-range").unwrap_or("");
         let wrong = || {
             let text = escape(text);
@@ -321,7 +351,7 @@ impl<'a> Fetch<'a> {
             return Err(Failure::fatal(libc::EIO, wrong()));
         }
         check_coding(response)?;
-        Ok((answer.last - answer.first + 1) as usize)
+        Ok(answer.last - answer.first + 1)
     }
 
     /// Checks a 200, which has all of the blob. The cache of a registry answers so while it is cold.
@@ -377,18 +407,24 @@ impl<'a> Fetch<'a> {
     }
 }
 
-fn read_body(response: &mut Response<'_>, buf: &mut [u8], got: &mut usize) -> Result<(), Failure> {
-    while *got < buf.len() {
-        match response.read(&mut buf[*got..]) {
+/// Gives the body to a sink, up to `end` in the blob.
+fn read_body(response: &mut Response<'_>, sink: &mut dyn Sink, end: u64) -> Result<(), Failure> {
+    loop {
+        let left = end.saturating_sub(sink.rest().start);
+        let space = sink.space();
+        let len = space.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if len == 0 {
+            return Ok(());
+        }
+        match response.read(&mut space[..len]) {
             Ok(0) => return Err(Failure::passing("the body ends early")),
-            Ok(len) => *got += len,
+            Ok(len) => sink.filled(len).map_err(Failure::Sink)?,
             Err(err) => {
                 let err = crate::device::strip_code(&err);
                 return Err(Failure::passing(format!("the body ends early: {err}")));
             }
         }
     }
-    Ok(())
 }
 
 fn skip_to(response: &mut Response<'_>, off: u64) -> Result<(), Failure> {
@@ -495,6 +531,7 @@ impl Server {
                     let reason = format!("{url}: {}", err.reason);
                     return Err(SourceError::new(err.errno, reason));
                 }
+                Err(Failure::Sink(err)) => return Err(err),
                 Err(Failure::Transient(reason, after)) => (reason, after),
             };
             let end = |why: String| SourceError::new(libc::EIO, format!("{url}: {reason} ({why})"));

@@ -133,6 +133,50 @@ fn read_from(read: &str, retries: u32) -> Result<Vec<u8>, SourceError> {
     Ok(buf)
 }
 
+/// A sink of bytes 2 to 9 that takes four at once, and has room for so many.
+struct Steps(Vec<u8>, usize, [u8; 4]);
+
+impl Sink for Steps {
+    fn rest(&self) -> Range<u64> {
+        2 + self.0.len() as u64..10
+    }
+
+    fn space(&mut self) -> &mut [u8] {
+        let len = self.rest().count().min(4 - self.0.len() % 4);
+        &mut self.2[..len]
+    }
+
+    fn filled(&mut self, len: usize) -> Result<(), SourceError> {
+        self.0.extend(&self.2[..len]);
+        if self.0.len() > self.1 {
+            return Err(SourceError::new(libc::ENOSPC, "no space"));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_sink_is_filled_step_by_step() {
+    let gets = Arc::new(AtomicUsize::new(0));
+    let counter = gets.clone();
+    let (address, _) = scripted(move |_, head| {
+        if is_open(head) {
+            return open_10();
+        }
+        counter.fetch_add(1, SeqCst);
+        part("bytes 2-9/10", "23456789")
+    });
+    let blob = source(address, 5).open(&name("b")).unwrap();
+    let mut sink = Steps(Vec::new(), 8, [0; 4]);
+    blob.read_into(&mut sink).unwrap();
+    assert_eq!(sink.0, b"23456789");
+    // What a sink says is said as it is, and not tried again.
+    let mut sink = Steps(Vec::new(), 3, [0; 4]);
+    let err = blob.read_into(&mut sink).unwrap_err();
+    assert_eq!((err.errno, err.reason.as_str()), (libc::ENOSPC, "no space"));
+    assert_eq!((&sink.0[..], gets.load(SeqCst)), (&b"2345"[..], 2));
+}
+
 /// What is in a blob of 10 bytes according to a server with these answers.
 fn bytes_2_to_4(blob: &dyn Blob) -> Result<Vec<u8>, SourceError> {
     let mut buf = vec![0xee; 3];
