@@ -24,6 +24,7 @@ mod message;
 mod notify;
 mod object;
 mod report;
+mod schedule;
 mod secret;
 mod source;
 mod stop;
