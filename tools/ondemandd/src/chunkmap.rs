@@ -56,21 +56,29 @@ impl ChunkMap {
         self.states.get(&index).copied().unwrap_or(State::Unknown)
     }
 
-    /// Claims what in `span` nobody has: every granule that is not busy and that is unknown or, by
-    /// `gone`, no longer there. Claimed granules are busy until [`release`](Self::release).
-    pub fn claim(
-        &mut self,
-        span: Range<u64>,
-        mut gone: impl FnMut(Range<u64>) -> bool,
-    ) -> Vec<Range<u64>> {
+    /// How many granules end at `pos` or before it. The last one ends with the blob.
+    pub fn granules_before(&self, pos: u64) -> u64 {
+        if pos >= self.size {
+            return self.size.div_ceil(self.granule);
+        }
+        pos / self.granule
+    }
+
+    /// What was present there is not there any more.
+    pub fn forget(&mut self, granules: &[u64]) {
+        for index in granules {
+            if self.state(*index) == State::Present {
+                self.states.remove(index);
+            }
+        }
+    }
+
+    /// Claims what in `span` nobody has: every granule that is unknown. Claimed granules are busy until
+    /// [`release`](Self::release).
+    pub fn claim(&mut self, span: Range<u64>) -> Vec<Range<u64>> {
         let mut runs: Vec<Range<u64>> = Vec::new();
         for index in span {
-            let take = match self.state(index) {
-                State::Busy => false,
-                State::Unknown => true,
-                State::Present => gone(self.bytes(&(index..index + 1))),
-            };
-            if !take {
+            if self.state(index) != State::Unknown {
                 continue;
             }
             self.states.insert(index, State::Busy);
@@ -99,9 +107,9 @@ impl ChunkMap {
         span.clone().all(|index| self.state(index) == state)
     }
 
-    /// Whether any of `span` is in state `state`.
-    pub fn any(&self, span: &Range<u64>, state: State) -> bool {
-        span.clone().any(|index| self.state(index) == state)
+    /// The first granule of `span` that is in state `state`.
+    pub fn first(&self, span: &Range<u64>, state: State) -> Option<u64> {
+        span.clone().find(|&index| self.state(index) == state)
     }
 }
 
@@ -133,19 +141,25 @@ mod tests {
         assert_eq!(map.covering(12_000, 4096), 0..0);
         assert_eq!(map.covering(u64::MAX, u64::MAX), 0..0);
         assert_eq!(map.bytes(&(2..3)), 8192..10_000);
+        let before =
+            [0, 4095, 4096, 8192, 9999, 10_000, u64::MAX].map(|pos| map.granules_before(pos));
+        assert_eq!(before, [0, 0, 1, 2, 2, 3, 3]);
         assert_eq!(ChunkMap::new(0, 4096).covering(0, 4096), 0..0);
     }
 
     #[test]
     fn busy_is_not_claimed_twice_and_failure_frees_it() {
         let mut map = ChunkMap::new(1 << 20, 1 << 12);
-        assert_eq!(map.claim(2..4, |_| false), [2..4]);
-        assert_eq!(map.claim(0..6, |_| true), [0..2, 4..6]);
+        assert_eq!(map.claim(2..4), [2..4]);
+        assert_eq!(map.claim(0..6), [0..2, 4..6]);
         map.release(&(2..4), false);
         assert!(map.all(&(2..4), State::Unknown));
         map.release(&(0..2), true);
-        assert!(map.claim(0..2, |_| false).is_empty());
-        assert_eq!(map.claim(0..2, |bytes| bytes.start == 4096), [1..2]);
+        assert!(map.claim(0..2).is_empty());
+        assert_eq!(map.first(&(0..6), State::Busy), Some(4));
+        // What is busy is not forgotten.
+        map.forget(&[1, 4]);
+        assert_eq!(map.claim(0..6), [1..4]);
     }
 
     proptest! {
@@ -171,7 +185,7 @@ mod tests {
             let mut owned: Vec<Range<u64>> = Vec::new();
             let mut present = std::collections::BTreeSet::new();
             for (start, len, flag) in steps {
-                for run in map.claim(start..(start + len).min(40), |_| false) {
+                for run in map.claim(start..(start + len).min(40)) {
                     for index in run.clone() {
                         prop_assert!(!owned.iter().any(|r| r.contains(&index)));
                         prop_assert!(!present.contains(&index));

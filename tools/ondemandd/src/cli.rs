@@ -8,7 +8,9 @@ use std::time::Duration;
 use clap::builder::{NonEmptyStringValueParser, PathBufValueParser, ValueParser};
 use clap::{value_parser, Arg, ArgAction, ArgGroup, ArgMatches, Command};
 
-use crate::device::{Limits, Triple};
+use crate::device::{self, Triple};
+use crate::guard::Limits;
+use crate::schedule::Room;
 use crate::worker;
 
 const ABOUT: &str = "Serve blobs to CacheFiles on demand";
@@ -31,6 +33,16 @@ Restarting: the cache and everything that is mounted from it live as long as the
 takes no messages for --watchdog seconds although there are some, or is stopped, counts as dead; it is \
 not the watchdog's business how long a server takes. Readers wait for the new daemon. \
 Without either, readers get EIO for what is not in the cache once the daemon is gone, never zeros.
+
+Slowness: --threads ranges are fetched at once, no more than --per-server of them from one server, and \
+as many names are looked up at once for OPENs. Blobs take turns. One range of a blob may always use \
+what room there is; more of them at once share nearly half of it with those of other blobs. So a slow \
+blob leaves room for others, and messages are taken from the kernel all the while. A range is a \
+granule, or up to 1 MiB if more is wanted. Fetching it fails if the server says nothing for --timeout \
+or sends less than --min-speed, --retries times more; and in any case --max-time after it began. It \
+ends at once when the kernel has no use for the blob any more. Prefetching (--prefetch) takes room that \
+nobody needs, if there is any (2 threads at least), waits 2 s for a server, does not try again, and \
+fails no read.
 
 Failures: a range that cannot be fetched is not written, and the reader gets EIO; the next read tries \
 again. With --request-timeout, the kernel fails requests that are not answered in time, those that wait \
@@ -90,7 +102,7 @@ pub struct DaemonArgs {
     pub device: PathBuf,
     pub cache_dir: PathBuf,
     pub tag: Option<String>,
-    pub limits: Limits,
+    pub limits: device::Limits,
     pub request_timeout: Option<u32>,
     pub source: SourceArgs,
     /// Serve blobs although the source or the kernel cannot tell their versions apart.
@@ -250,9 +262,18 @@ pub fn command() -> Command {
         )
         .arg(path("device", "PATH", "The cache device").default_value("/dev/cachefiles"))
         .arg(
-            option("threads", "N", "How many requests are served at once")
+            option("threads", "N", "How many ranges are fetched at once, in all")
                 .value_parser(value_parser!(u16).range(1..=1024))
-                .default_value("4"),
+                .default_value("128"),
+        )
+        .arg(
+            option(
+                "per-server",
+                "N",
+                "How many ranges are fetched at once from one server",
+            )
+            .value_parser(value_parser!(u16).range(1..=1024))
+            .default_value("64"),
         )
         .arg(
             option(
@@ -299,6 +320,24 @@ pub fn command() -> Command {
             )
             .value_parser(value_parser!(u16).range(1..))
             .default_value("30"),
+        )
+        .arg(
+            option(
+                "min-speed",
+                "SIZE",
+                "Give up a range that comes with fewer bytes per second than this, over --timeout",
+            )
+            .value_parser(parse_size)
+            .default_value("1K"),
+        )
+        .arg(
+            option(
+                "max-time",
+                "SECONDS",
+                "Give up an OPEN or a range after so long, whatever the server does, all tries included",
+            )
+            .value_parser(value_parser!(u16).range(1..))
+            .default_value("300"),
         )
         .arg(path(
             "log",
@@ -367,6 +406,7 @@ fn action(matches: &ArgMatches) -> Action {
         Duration::from_secs(u64::from(seconds))
     };
     let limit = |name: &str| matches.get_one::<u8>(name).copied();
+    let request_timeout = matches.get_one::<u32>("request-timeout").copied();
     let source = match matches.get_one::<PathBuf>("dir-source") {
         Some(dir) => SourceArgs::Dir(dir.clone()),
         None => SourceArgs::Http(Box::new(HttpArgs {
@@ -382,7 +422,7 @@ fn action(matches: &ArgMatches) -> Action {
         device: matches.get_one("device").cloned().expect(required),
         cache_dir: matches.get_one("cache-dir").cloned().expect(required),
         tag: matches.get_one("tag").cloned(),
-        limits: Limits {
+        limits: device::Limits {
             blocks: Triple {
                 run: limit("brun"),
                 cull: limit("bcull"),
@@ -394,14 +434,25 @@ fn action(matches: &ArgMatches) -> Action {
                 stop: limit("fstop"),
             },
         },
-        request_timeout: matches.get_one("request-timeout").copied(),
+        request_timeout,
         source,
         accept_unversioned: matches.get_flag("accept-unversioned"),
         options: worker::Options {
-            threads: usize::from(*matches.get_one::<u16>("threads").expect(required)),
+            room: Room {
+                all: usize::from(*matches.get_one::<u16>("threads").expect(required)),
+                per_server: usize::from(*matches.get_one::<u16>("per-server").expect(required)),
+            },
             granule: *matches.get_one("granule").expect(required),
             prefetch: *matches.get_one("prefetch").expect(required),
             by_domain: matches.get_flag("by-domain"),
+            limits: Limits {
+                max_time: seconds("max-time"),
+                min_speed: *matches.get_one("min-speed").expect(required),
+                window: seconds("timeout"),
+                silence: None,
+                retry: true,
+            },
+            request_timeout: request_timeout.map(|seconds| Duration::from_secs(seconds.into())),
         },
         log: matches.get_one("log").cloned(),
         stats_file: matches.get_one("stats-file").cloned(),
@@ -445,6 +496,7 @@ fn parse_granule(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::Options;
 
     fn daemon(args: &[&str]) -> Result<DaemonArgs, clap::Error> {
         let all = [&["ondemandd"], args].concat();
@@ -464,7 +516,11 @@ mod tests {
         let args = daemon(&["--cache-dir", "/c", "--dir-source", "/s"]).unwrap();
         assert_eq!(args.device, PathBuf::from("/dev/cachefiles"));
         assert_eq!(args.options.granule, 256 << 10);
-        assert_eq!((args.options.threads, args.options.prefetch), (4, 0));
+        let Room { all, per_server } = args.options.room;
+        assert_eq!((all, per_server, args.options.prefetch), (128, 64, 0));
+        let limits = args.options.limits;
+        assert_eq!((limits.min_speed, limits.max_time.as_secs()), (1024, 300));
+        assert_eq!(limits.window.as_secs(), 30);
         assert!(args.restart == Restart::Nobody && args.tag.is_none());
         assert_eq!(args.request_timeout, None);
         assert!(matches!(args.source, SourceArgs::Dir(dir) if dir == PathBuf::from("/s")));
@@ -490,6 +546,12 @@ mod tests {
             "0",
             "--timeout",
             "1",
+            "--min-speed",
+            "2K",
+            "--max-time",
+            "7",
+            "--per-server",
+            "3",
             "--request-timeout",
             "60",
             "--brun",
@@ -504,6 +566,16 @@ mod tests {
         .unwrap();
         assert_eq!(args.options.granule, 4096);
         assert_eq!(args.request_timeout, Some(60));
+        let Options {
+            room,
+            limits,
+            request_timeout,
+            ..
+        } = args.options;
+        assert_eq!(request_timeout, Some(Duration::from_secs(60)));
+        assert_eq!((room.all, room.per_server), (1, 3));
+        assert_eq!(limits.window, Duration::from_secs(1));
+        assert_eq!((limits.min_speed, limits.max_time.as_secs()), (2048, 7));
         assert!(args.options.by_domain && args.restart == Restart::Supervisor && args.quiet);
         assert_eq!(
             (args.limits.blocks.run, args.limits.files.stop),
@@ -522,6 +594,9 @@ mod tests {
             &["--granule", "128M"],
             &["--granule", "1K"],
             &["--threads", "0"],
+            &["--per-server", "0"],
+            &["--max-time", "0"],
+            &["--min-speed", "slow"],
             &["--request-timeout", "0"],
             &["--request-timeout", "86401"],
             &["--request-timeout", "1s"],

@@ -3,8 +3,10 @@
 //! User daemon for the on-demand mode of CacheFiles.
 //!
 //! * `device`, `message`: the protocol of /dev/cachefiles;
-//! * `worker`: the threads that take messages and answer them;
+//! * `worker`: messages and what becomes of them;
+//! * `pool`, `schedule`: the threads that fetch, and what they do next;
 //! * `object`, `chunkmap`: an opened cache file, and how its holes are filled;
+//! * `guard`: what a fetch may cost, and how it is ended early;
 //! * `source`: blobs from a directory or a web server;
 //! * `supervisor`, `notify`: keeping the device open over restarts;
 //! * `report`: totals, progress, log; `secret`: what `ps` must not show; `http_server`: `serve-http`;
@@ -23,6 +25,7 @@ mod http_server;
 mod message;
 mod notify;
 mod object;
+mod pool;
 mod report;
 mod schedule;
 mod secret;
@@ -41,7 +44,6 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc::{channel, RecvTimeoutError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -212,7 +214,7 @@ fn serve(
             notify::store_device(daemon.device.as_fd())?;
         }
     }
-    let threads = daemon
+    daemon
         .start()
         .map_err(|err| format!("cannot start a thread: {err}"))?;
     if !args.quiet {
@@ -227,15 +229,7 @@ fn serve(
     run_until_stopped(&daemon.device, &report, &stop, signals, &pulse);
 
     notify::state("STOPPING=1");
-    // Threads cannot be joined with a time limit, but the end of the last sender can be waited for.
-    let (sender, done) = channel::<()>();
-    std::thread::spawn(move || {
-        for thread in threads {
-            let _ = thread.join();
-        }
-        drop(sender);
-    });
-    if done.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout) {
+    if !daemon.join(GRACE) {
         report.note("leaving requests behind that take too long");
     }
     report.log_event("stop");
@@ -380,7 +374,7 @@ fn make_source(
                 retries: http.retries,
                 retry_time: http.retry_time,
                 timeout: http.timeout,
-                connections: args.options.threads + 1,
+                connections: args.options.room.per_server,
                 ca_file: http.ca_file.clone(),
                 accept_unversioned: args.accept_unversioned,
                 proxies: Proxies::from_env()?,

@@ -1,25 +1,38 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! An opened cache file and how its holes are filled.
+//!
+//! A READ that a thread serves claims those of its granules that nobody is fetching, fetches them, and
+//! then does not wait for the others: it is *parked* until one of them that is being fetched is
+//! [released](Object::release), and the thread goes on to something else. A granule is released as
+//! soon as it is there, however long the fetch that it is part of goes on. If it did not get there,
+//! those who were parked for it claim it themselves, but for READs that came before that attempt was
+//! begun: their own would be no other.
 
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rustix::fs::{seek, SeekFrom};
 
 use crate::chunkmap::{merge, ChunkMap, State};
 use crate::device::strip_code;
+use crate::guard::{Guard, Limits};
 use crate::report::Report;
-use crate::source::{Blob, SourceError};
+use crate::source::{Blob, Sink, SourceError};
 
 /// Cache files are written in whole blocks of this size; the kernel rounds their size up to it.
 const BLOCK: u64 = 4096;
 
-/// How much is fetched and written at once, if the granule is not larger.
+/// How much is asked for at once, if the granule is not larger.
 const PIECE: u64 = 1 << 20;
+
+/// How much is written at once, if the granule is not larger.
+const WRITE: u64 = 64 << 10;
 
 /// From one delivered OPEN to its CLOSE: the anonymous descriptor and the blob behind it.
 pub struct Object {
@@ -30,20 +43,60 @@ pub struct Object {
     /// serving never writes to a descriptor number that has been given away.
     file: File,
     page: u64,
-    map: Mutex<ChunkMap>,
-    /// Some granule is no longer busy.
-    released: Condvar,
+    granule: u64,
+    /// See [`Blob::server`].
+    pub server: Arc<str>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    map: ChunkMap,
+    /// The READs that wait for a granule that is being fetched, by the first such granule.
+    parked: HashMap<u64, Vec<Read>>,
+    /// The fetches that run.
+    fetches: Vec<Arc<Guard>>,
+    /// Nobody uses the object any more.
+    closed: bool,
+    /// Numbers READs and attempts to fetch, in the order in which they come.
+    clock: u64,
     /// Where the next READ starts if the blob is read in order.
-    window: Mutex<Range<u64>>,
+    window: Range<u64>,
+    /// What is to be prefetched.
+    ahead: Range<u64>,
+}
+
+/// A READ: the kernel has found this range missing.
+#[derive(Debug)]
+pub struct Read {
+    pub msg_id: u32,
+    pub off: u64,
+    pub len: u64,
+    /// When the message was read.
+    pub since: Instant,
+    /// See [`Inner::clock`].
+    came: u64,
+    /// The range was looked at: what the map says of it is true.
+    seen: bool,
+    /// See [`Filled::written`].
+    written: u64,
 }
 
 /// What filling a range came to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Filled {
-    /// Bytes written by this call, the zeros behind the blob's end included.
+    /// Bytes that were written for this READ, the zeros behind the blob's end included.
     pub written: u64,
     /// First byte behind the granules that are now present.
     pub end: u64,
+}
+
+/// What is to be done for READs.
+pub trait Outcomes {
+    /// The data is there, or cannot be had.
+    fn ended(&self, read: Read, result: Result<Filled, SourceError>);
+
+    /// The READ is to be [served](Object::serve) once more.
+    fn again(&self, read: Read);
 }
 
 /// Who asks for a range.
@@ -55,17 +108,50 @@ pub enum Need {
     Prefetch,
 }
 
+/// What a thread needs for fetching.
+pub struct Tools<'a> {
+    pub buf: &'a mut Buffer,
+    pub report: &'a Report,
+    pub limits: Limits,
+    pub outcomes: &'a dyn Outcomes,
+}
+
+/// What is to be told of READs, without the lock.
+type Verdicts = Vec<(Read, Verdict)>;
+
+enum Verdict {
+    Ended(Result<Filled, SourceError>),
+    Again,
+}
+
+fn tell(verdicts: Verdicts, outcomes: &dyn Outcomes) {
+    for (read, verdict) in verdicts {
+        match verdict {
+            Verdict::Ended(result) => outcomes.ended(read, result),
+            Verdict::Again => outcomes.again(read),
+        }
+    }
+}
+
 impl Object {
     pub fn new(name: String, blob: Arc<dyn Blob>, fd: OwnedFd, granule: u64) -> Self {
         let size = blob.size();
         Self {
             name,
+            server: blob.server(),
             blob,
             file: fd.into(),
             page: rustix::param::page_size() as u64,
-            map: Mutex::new(ChunkMap::new(size, granule)),
-            released: Condvar::new(),
-            window: Mutex::new(0..0),
+            granule,
+            inner: Mutex::new(Inner {
+                map: ChunkMap::new(size, granule),
+                parked: HashMap::new(),
+                fetches: Vec::new(),
+                closed: false,
+                clock: 0,
+                window: 0..0,
+                ahead: 0..0,
+            }),
         }
     }
 
@@ -78,103 +164,249 @@ impl Object {
         self.blob.version()
     }
 
-    fn map(&self) -> MutexGuard<'_, ChunkMap> {
-        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes `want` present in the cache file, rounded out to granules.
-    ///
-    /// Granules that another thread is fetching are waited for and not fetched again; if that thread
-    /// fails, so does this call. Bytes reach the cache file only after the source has delivered all of
-    /// the piece they are in.
-    pub fn fill(
-        &self,
-        want: Range<u64>,
-        need: Need,
-        buf: &mut Buffer,
-        report: &Report,
-    ) -> Result<Filled, SourceError> {
-        // The last block of the file begins within the blob, but a hole in it may begin behind.
-        let want = want.start - want.start % self.page..want.end;
-        let mut map = self.map();
-        let span = map.covering(want.start, want.end.saturating_sub(want.start));
-        let mut filled = Filled {
+    /// A READ that has come.
+    pub fn read(&self, msg_id: u32, off: u64, len: u64, since: Instant) -> Read {
+        Read {
+            msg_id,
+            off,
+            len,
+            since,
+            came: self.inner().tick(),
+            seen: false,
             written: 0,
-            end: map.bytes(&span).end,
-        };
-        let runs = map.claim(span.clone(), |granule| {
-            // Written earlier, and the kernel says it is missing: it may have been asked for before
-            // it was written, or the cache file was replaced by an empty one.
-            need == Need::Missing && !self.holes(&intersect(&granule, &want)).is_empty()
-        });
-        drop(map);
+        }
+    }
 
-        let mut claims = Claims { object: self, runs };
-        while let Some(run) = claims.runs.first().cloned() {
-            let bytes = self.map().bytes(&run);
+    /// The pages that a READ wants. The last block of the file begins within the blob, but a hole in it
+    /// may begin behind.
+    fn wanted(&self, read: &Read) -> Range<u64> {
+        read.off - read.off % self.page..read.off.saturating_add(read.len)
+    }
+
+    /// Makes the range of a READ present in the cache file, rounded out to granules, or sees to it that
+    /// somebody does: what becomes of it is told to the [`Outcomes`], now or later.
+    ///
+    /// Granules that are being fetched already are not fetched again. Bytes reach the cache file only
+    /// after the source has vouched for them.
+    pub fn serve(&self, mut read: Read, tools: &mut Tools<'_>) {
+        let want = self.wanted(&read);
+        if !read.seen {
+            // Written earlier, and the kernel says it is missing: it may have been asked for before it
+            // was written, or the cache file was replaced by an empty one.
+            let present = self.inner().present(&want);
+            let gone = present.into_iter().filter(|(_, bytes)| {
+                let holes = self.holes(&intersect(bytes, &want));
+                !holes.is_empty()
+            });
+            let gone = gone.map(|(granule, _)| granule).collect::<Vec<_>>();
+            self.inner().map.forget(&gone);
+            read.seen = true;
+        }
+        let claim = self.claim(|inner| {
+            let span = inner.span(&want);
+            inner.map.claim(span)
+        });
+        let mut claim = Claim {
+            need: Need::Missing,
+            want,
+            ..claim
+        };
+        match self.fetch_all(&mut claim, tools) {
+            Ok(written) => {
+                read.written += written;
+                let mut verdicts = Verdicts::new();
+                self.inner().settle(read, &mut verdicts, self);
+                tell(verdicts, tools.outcomes);
+            }
+            Err(err) => tools.outcomes.ended(read, Err(err)),
+        }
+    }
+
+    /// Fetches something of what is to be [prefetched](Self::sequential). Calls `more` before that if
+    /// there is more. Errors are those of the source.
+    pub fn prefetch(&self, tools: &mut Tools<'_>, more: impl FnOnce()) -> Result<(), SourceError> {
+        let piece = tools.buf.len();
+        let mut claim = self.claim(|inner| inner.claim_ahead(piece, self.granule));
+        if self.has_ahead() {
+            more();
+        }
+        let result = self.fetch_all(&mut claim, tools).map(|_| ());
+        if result.is_err() {
+            // Whoever reads on tries for himself, and asks for more then.
+            self.inner().ahead = 0..0;
+        }
+        result
+    }
+
+    fn has_ahead(&self) -> bool {
+        let inner = self.inner();
+        !inner.closed && !inner.ahead.is_empty()
+    }
+
+    fn claim(&self, pick: impl FnOnce(&mut Inner) -> Vec<Range<u64>>) -> Claim {
+        let mut inner = self.inner();
+        Claim {
+            runs: pick(&mut inner).into(),
+            begun: inner.tick(),
+            need: Need::Prefetch,
+            want: 0..0,
+            tried: 0..0,
+        }
+    }
+
+    /// Fetches what is claimed. Whatever comes of it, the claim is released.
+    fn fetch_all(&self, claim: &mut Claim, tools: &mut Tools<'_>) -> Result<u64, SourceError> {
+        let mut release = ReleaseOnDrop {
+            object: self,
+            claim,
+            outcomes: tools.outcomes,
+            error: None,
+        };
+        let result = self.fetch_runs(release.claim, tools);
+        release.error = result.as_ref().err().cloned();
+        result
+    }
+
+    fn fetch_runs(&self, claim: &mut Claim, tools: &mut Tools<'_>) -> Result<u64, SourceError> {
+        let mut written = 0;
+        while let Some(run) = claim.runs.front().cloned() {
+            let bytes = self.inner().map.bytes(&run);
             let mut missing = self.holes(&bytes);
-            if need == Need::Missing {
+            if claim.need == Need::Missing {
                 // Some file systems report allocated or speculatively reserved ranges as data. What
                 // the kernel asks for is missing, whatever they say.
-                missing.push(self.to_pages(&intersect(&bytes, &want), bytes.end));
+                missing.push(self.to_pages(&intersect(&bytes, &claim.want), bytes.end));
             }
-            for range in merge(missing) {
-                filled.written += self.fetch(range, buf, report)?;
+            let missing = merge(missing);
+            let first = missing.first().map_or(bytes.end, |range| range.start);
+            self.release_up_to(claim, first, tools.outcomes);
+            for (at, range) in missing.iter().enumerate() {
+                let next = missing.get(at + 1).map_or(bytes.end, |range| range.start);
+                written += self.fetch(range.clone(), next, claim, tools)?;
             }
-            claims.runs.remove(0);
-            self.map().release(&run, true);
-            self.released.notify_all();
         }
-        drop(claims);
-
-        let map = self
-            .released
-            .wait_while(self.map(), |map| map.any(&span, State::Busy))
-            .unwrap_or_else(PoisonError::into_inner);
-        if !map.all(&span, State::Present) {
-            return Err(SourceError::new(
-                libc::EIO,
-                "another request for the same data has failed",
-            ));
-        }
-        Ok(filled)
+        Ok(written)
     }
 
-    /// Copies a range of the blob to the cache file; returns how much was written.
+    /// Copies a range of the blob to the cache file; returns how much was written. What is behind it up
+    /// to `next` is present already.
     fn fetch(
         &self,
         range: Range<u64>,
-        buf: &mut Buffer,
-        report: &Report,
+        next: u64,
+        claim: &mut Claim,
+        tools: &mut Tools<'_>,
     ) -> Result<u64, SourceError> {
         let mut written = 0;
         let mut off = range.start;
         while off < range.end {
-            let len = (range.end - off).min(buf.len());
-            let padded = len.next_multiple_of(BLOCK);
-            let bytes = buf.first(padded);
-            let (data, padding) = bytes.split_at_mut(len as usize);
-            self.blob.read_exact_at(data, off)?;
-            report.add(&report.stats.fetched, len);
-            padding.fill(0);
-            self.file.write_all_at(bytes, off).map_err(|err| {
-                let hint = match err.raw_os_error() {
-                    Some(libc::ENOBUFS | libc::ENOSPC) => {
-                        " (the cache is full, or the file was withdrawn)"
-                    }
-                    _ => "",
-                };
-                let text = strip_code(&err);
-                SourceError::new(
-                    err.raw_os_error().unwrap_or(libc::EIO),
-                    format!("writing {padded} bytes to the cache file at {off}: {text}{hint}"),
-                )
-            })?;
-            report.add(&report.stats.written, padded);
-            written += padded;
-            off += len;
+            let end = range.end.min(off + tools.buf.len());
+            let fetch = Fetch::begin(self, tools.limits)?;
+            claim.tried = off..end;
+            let mut piece = Piece {
+                object: self,
+                buf: &mut *tools.buf,
+                report: tools.report,
+                outcomes: tools.outcomes,
+                next: if end == range.end { next } else { end },
+                claim: &mut *claim,
+                start: off,
+                pos: off,
+                came: off,
+                end,
+                written: 0,
+            };
+            let result = fetch.guard.run(|| self.blob.read_into(&mut piece));
+            let complete = piece.pos == end;
+            written += piece.written;
+            result?;
+            if !complete {
+                return Err(SourceError::new(
+                    libc::EIO,
+                    "the source gave less than asked for",
+                ));
+            }
+            off = end;
         }
         Ok(written)
+    }
+
+    /// What is claimed is present up to `pos`.
+    fn release_up_to(&self, claim: &mut Claim, pos: u64, outcomes: &dyn Outcomes) {
+        let Some(run) = claim.runs.front_mut() else {
+            return;
+        };
+        let mut verdicts = Verdicts::new();
+        let mut inner = self.inner();
+        let end = inner.map.granules_before(pos).clamp(run.start, run.end);
+        let done = run.start..end;
+        run.start = end;
+        if run.is_empty() {
+            claim.runs.pop_front();
+        }
+        inner.map.release(&done, true);
+        for read in inner.unpark(&done) {
+            inner.settle(read, &mut verdicts, self);
+        }
+        drop(inner);
+        tell(verdicts, outcomes);
+    }
+
+    /// What is left of a claim is not going to be fetched.
+    fn give_up(&self, claim: &mut Claim, error: Option<&SourceError>, outcomes: &dyn Outcomes) {
+        let mut verdicts = Verdicts::new();
+        let mut inner = self.inner();
+        let tried = inner.span(&claim.tried);
+        for run in claim.runs.drain(..) {
+            inner.map.release(&run, false);
+            for granule in run {
+                for read in inner.unpark(&(granule..granule + 1)) {
+                    match error {
+                        Some(error)
+                            if claim.need == Need::Missing
+                                && tried.contains(&granule)
+                                && read.came < claim.begun =>
+                        {
+                            let mut error = error.clone();
+                            // By whoever made the attempt.
+                            error.said = true;
+                            verdicts.push((read, Verdict::Ended(Err(error))));
+                        }
+                        _ => inner.settle(read, &mut verdicts, self),
+                    }
+                }
+            }
+        }
+        drop(inner);
+        tell(verdicts, outcomes);
+    }
+
+    /// Nobody uses the object any more: ends all fetches. Returns the READs that nobody is going to
+    /// serve now.
+    pub fn close(&self) -> Vec<Read> {
+        let mut inner = self.inner();
+        inner.closed = true;
+        inner.ahead = 0..0;
+        let parked = std::mem::take(&mut inner.parked);
+        let fetches = std::mem::take(&mut inner.fetches);
+        drop(inner);
+        for fetch in fetches {
+            fetch.cancel();
+        }
+        parked.into_values().flatten().collect()
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.inner().closed
+    }
+
+    /// Whether the kernel has given the object up: the CLOSE is on its way, or does not come.
+    pub fn is_given_up(&self) -> bool {
+        seek(&self.file, SeekFrom::Current(0)) == Err(rustix::io::Errno::NOBUFS)
     }
 
     /// The parts of `range` that are not in the cache file, as whole pages.
@@ -211,13 +443,84 @@ impl Object {
     }
 
     /// Notes a READ at `off` after which everything up to `end` is present. If the blob is being read
-    /// in order, returns the range to prefetch.
-    pub fn sequential(&self, off: u64, end: u64, prefetch: u64) -> Option<Range<u64>> {
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+    /// in order, what follows is to be [prefetched](Self::prefetch); returns whether that is so.
+    pub fn sequential(&self, off: u64, end: u64, prefetch: u64) -> bool {
+        let size = self.size();
+        let mut inner = self.inner();
+        let window = &inner.window;
         let in_order = window.start > 0 && window.start <= off && off <= window.end;
-        let ahead = end..end.saturating_add(prefetch).min(self.size());
-        *window = ahead.clone();
-        (in_order && !ahead.is_empty()).then_some(ahead)
+        let ahead = end..end.saturating_add(prefetch).min(size);
+        inner.window = ahead.clone();
+        if !in_order || ahead.is_empty() || inner.closed {
+            return false;
+        }
+        inner.ahead = ahead;
+        true
+    }
+}
+
+impl Inner {
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// The granules of a range of bytes.
+    fn span(&self, range: &Range<u64>) -> Range<u64> {
+        let len = range.end.saturating_sub(range.start);
+        self.map.covering(range.start, len)
+    }
+
+    /// The granules of a range that were present when this process last looked, and their bytes.
+    fn present(&self, want: &Range<u64>) -> Vec<(u64, Range<u64>)> {
+        self.span(want)
+            .filter(|&granule| self.map.state(granule) == State::Present)
+            .map(|granule| (granule, self.map.bytes(&(granule..granule + 1))))
+            .collect()
+    }
+
+    /// Claims the first of what is to be prefetched: one run, no more than `piece` bytes.
+    fn claim_ahead(&mut self, piece: u64, granule: u64) -> Vec<Range<u64>> {
+        let span = self.span(&self.ahead);
+        let most = (piece / granule).max(1);
+        let unknown = |granule: &u64| self.map.state(*granule) == State::Unknown;
+        let first = span.clone().find(unknown);
+        let run = first.map(|first| {
+            let count = (first..span.end).take(most as usize).take_while(unknown);
+            first..first + count.count() as u64
+        });
+        let end = run.as_ref().map_or(span.end, |run| run.end);
+        self.ahead = self.map.bytes(&(end..span.end));
+        run.map_or(Vec::new(), |run| self.map.claim(run))
+    }
+
+    fn unpark(&mut self, granules: &Range<u64>) -> Vec<Read> {
+        if self.parked.is_empty() {
+            return Vec::new();
+        }
+        let reads = granules
+            .clone()
+            .filter_map(|granule| self.parked.remove(&granule));
+        reads.flatten().collect()
+    }
+
+    /// What becomes of a READ that claims nothing: it waits on, has ended, or has to claim something.
+    fn settle(&mut self, read: Read, verdicts: &mut Verdicts, object: &Object) {
+        let span = self.span(&object.wanted(&read));
+        if self.closed {
+            let gone = SourceError::new(libc::ECANCELED, "nobody uses the file any more");
+            verdicts.push((read, Verdict::Ended(Err(gone))));
+        } else if let Some(busy) = self.map.first(&span, State::Busy) {
+            self.parked.entry(busy).or_default().push(read);
+        } else if self.map.all(&span, State::Present) {
+            let filled = Filled {
+                written: read.written,
+                end: self.map.bytes(&span).end,
+            };
+            verdicts.push((read, Verdict::Ended(Ok(filled))));
+        } else {
+            verdicts.push((read, Verdict::Again));
+        }
     }
 }
 
@@ -231,23 +534,137 @@ fn intersect(a: &Range<u64>, b: &Range<u64>) -> Range<u64> {
     a.start.max(b.start)..a.end.min(b.end)
 }
 
-/// The runs a thread still has to fetch. However it leaves, nobody waits for them forever.
-struct Claims<'a> {
-    object: &'a Object,
-    runs: Vec<Range<u64>>,
+/// The granules that a thread has yet to fetch.
+struct Claim {
+    runs: VecDeque<Range<u64>>,
+    /// When, see [`Inner::clock`].
+    begun: u64,
+    need: Need,
+    /// The pages that the kernel says are missing.
+    want: Range<u64>,
+    /// The bytes that were last asked for.
+    tried: Range<u64>,
 }
 
-impl Drop for Claims<'_> {
+/// However a thread leaves, nobody waits forever for what it has claimed.
+struct ReleaseOnDrop<'a> {
+    object: &'a Object,
+    claim: &'a mut Claim,
+    outcomes: &'a dyn Outcomes,
+    error: Option<SourceError>,
+}
+
+impl Drop for ReleaseOnDrop<'_> {
     fn drop(&mut self) {
-        if self.runs.is_empty() {
-            return;
+        self.object
+            .give_up(self.claim, self.error.as_ref(), self.outcomes);
+    }
+}
+
+/// A fetch that is known to its object, so that closing that ends it.
+struct Fetch<'a> {
+    object: &'a Object,
+    guard: Arc<Guard>,
+}
+
+impl<'a> Fetch<'a> {
+    fn begin(object: &'a Object, limits: Limits) -> Result<Self, SourceError> {
+        let guard = Guard::new(limits);
+        let mut inner = object.inner();
+        if inner.closed {
+            return Err(SourceError::new(
+                libc::ECANCELED,
+                "nobody uses the file any more",
+            ));
         }
-        let mut map = self.object.map();
-        for run in &self.runs {
-            map.release(run, false);
+        inner.fetches.push(Arc::clone(&guard));
+        Ok(Self { object, guard })
+    }
+}
+
+impl Drop for Fetch<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.object.inner();
+        inner
+            .fetches
+            .retain(|other| !Arc::ptr_eq(other, &self.guard));
+    }
+}
+
+/// Where the bytes of a piece go on their way from the source to the cache file.
+struct Piece<'a, 'b> {
+    object: &'a Object,
+    buf: &'a mut Buffer,
+    report: &'a Report,
+    outcomes: &'b dyn Outcomes,
+    claim: &'a mut Claim,
+    start: u64,
+    /// Everything before it was written.
+    pos: u64,
+    /// Everything before it is in the buffer.
+    came: u64,
+    end: u64,
+    /// What is between the end and this is present.
+    next: u64,
+    written: u64,
+}
+
+impl Sink for Piece<'_, '_> {
+    fn rest(&self) -> Range<u64> {
+        self.came..self.end
+    }
+
+    fn space(&mut self) -> &mut [u8] {
+        let end = self.step();
+        self.buf.part(self.came - self.start..end - self.start)
+    }
+
+    fn filled(&mut self, len: usize) -> Result<(), SourceError> {
+        self.report.add(&self.report.stats.fetched, len as u64);
+        self.came += len as u64;
+        if self.came == self.step() {
+            self.write()?;
         }
-        drop(map);
-        self.object.released.notify_all();
+        Ok(())
+    }
+}
+
+impl Piece<'_, '_> {
+    /// The end of what is written next: that of a granule, or of a good number of them.
+    fn step(&self) -> u64 {
+        let step = self.object.granule.max(WRITE);
+        (self.pos - self.pos % step)
+            .saturating_add(step)
+            .min(self.end)
+    }
+
+    /// Writes what has come, and says that it is there.
+    fn write(&mut self) -> Result<(), SourceError> {
+        let (pos, end) = (self.pos, self.came);
+        let padded = (end - pos).next_multiple_of(BLOCK);
+        let from = pos - self.start;
+        self.buf.part(end - self.start..from + padded).fill(0);
+        let bytes = self.buf.part(from..from + padded);
+        self.object.file.write_all_at(bytes, pos).map_err(|err| {
+            let hint = match err.raw_os_error() {
+                Some(libc::ENOBUFS | libc::ENOSPC) => {
+                    " (the cache is full, or the file was withdrawn)"
+                }
+                _ => "",
+            };
+            let text = strip_code(&err);
+            SourceError::new(
+                err.raw_os_error().unwrap_or(libc::EIO),
+                format!("writing {padded} bytes to the cache file at {pos}: {text}{hint}"),
+            )
+        })?;
+        self.report.add(&self.report.stats.written, padded);
+        self.written += padded;
+        self.pos = end;
+        let present = if end == self.end { self.next } else { end };
+        self.object
+            .release_up_to(self.claim, present, self.outcomes);
+        Ok(())
     }
 }
 
@@ -271,16 +688,16 @@ impl Buffer {
         (self.memory.len() - rustix::param::page_size()) as u64
     }
 
-    fn first(&mut self, len: u64) -> &mut [u8] {
-        &mut self.memory[self.start..self.start + len as usize]
+    fn part(&mut self, range: Range<u64>) -> &mut [u8] {
+        &mut self.memory[self.start + range.start as usize..self.start + range.end as usize]
     }
 }
 
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::guard::tests::LIMITS;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-    use std::sync::Barrier;
     use std::time::Duration;
 
     /// A blob in memory that counts what is taken from it.
@@ -289,7 +706,6 @@ pub mod tests {
         pub reads: Mutex<Vec<Range<u64>>>,
         pub broken: AtomicBool,
         pub delay_ms: AtomicU64,
-        meeting: Mutex<Option<Arc<Barrier>>>,
     }
 
     impl MemoryBlob {
@@ -302,13 +718,7 @@ pub mod tests {
                 reads: Mutex::default(),
                 broken: AtomicBool::new(false),
                 delay_ms: AtomicU64::new(0),
-                meeting: Mutex::default(),
             })
-        }
-
-        /// From now on, no read ends before `n` have begun.
-        pub fn meet(&self, n: usize) {
-            *self.meeting.lock().unwrap() = Some(Arc::new(Barrier::new(n)));
         }
 
         pub fn taken(&self) -> Vec<Range<u64>> {
@@ -327,10 +737,6 @@ pub mod tests {
 
         fn read_exact_at(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError> {
             std::thread::sleep(Duration::from_millis(self.delay_ms.load(SeqCst)));
-            let meeting = self.meeting.lock().unwrap().clone();
-            if let Some(meeting) = meeting {
-                meeting.wait();
-            }
             let range = off..off + buf.len() as u64;
             self.reads.lock().unwrap().push(range.clone());
             if self.broken.load(SeqCst) {
@@ -348,11 +754,30 @@ pub mod tests {
         file
     }
 
+    /// What was told of READs, by message id.
+    #[derive(Default)]
+    struct Told {
+        ended: Mutex<HashMap<u32, Result<Filled, SourceError>>>,
+        again: Mutex<Vec<Read>>,
+    }
+
+    impl Outcomes for Told {
+        fn ended(&self, read: Read, result: Result<Filled, SourceError>) {
+            let earlier = self.ended.lock().unwrap().insert(read.msg_id, result);
+            assert!(earlier.is_none());
+        }
+
+        fn again(&self, read: Read) {
+            self.again.lock().unwrap().push(read);
+        }
+    }
+
     struct Setup {
         blob: Arc<MemoryBlob>,
         file: File,
         object: Object,
         report: Arc<Report>,
+        told: Told,
     }
 
     fn setup(size: usize, granule: u64) -> Setup {
@@ -364,17 +789,52 @@ pub mod tests {
             blob,
             file,
             report: Report::silent(),
+            told: Told::default(),
         }
     }
 
     impl Setup {
-        fn fill(&self, want: Range<u64>) -> Result<Filled, SourceError> {
-            self.need(want, Need::Missing)
+        fn read(&self, msg_id: u32, want: Range<u64>) -> Read {
+            let len = want.end - want.start;
+            self.object.read(msg_id, want.start, len, Instant::now())
         }
 
-        fn need(&self, want: Range<u64>, need: Need) -> Result<Filled, SourceError> {
-            self.object
-                .fill(want, need, &mut Buffer::new(4096), &self.report)
+        fn with_tools<R>(&self, work: impl FnOnce(&mut Tools<'_>) -> R) -> R {
+            work(&mut Tools {
+                buf: &mut Buffer::new(4096),
+                report: &self.report,
+                limits: LIMITS,
+                outcomes: &self.told,
+            })
+        }
+
+        fn serve(&self, read: Read) {
+            self.with_tools(|tools| self.object.serve(read, tools));
+            while let Some(read) = { self.told.again.lock().unwrap().pop() } {
+                self.with_tools(|tools| self.object.serve(read, tools));
+            }
+        }
+
+        fn ended(&self, msg_id: u32) -> Option<Result<Filled, SourceError>> {
+            self.told.ended.lock().unwrap().remove(&msg_id)
+        }
+
+        fn fill(&self, want: Range<u64>) -> Result<Filled, SourceError> {
+            self.serve(self.read(0, want));
+            self.ended(0).unwrap()
+        }
+
+        /// Prefetches this; returns how often it had to be asked to.
+        fn prefetch(&self, want: Range<u64>) -> Result<usize, SourceError> {
+            self.object.inner().ahead = want;
+            for calls in 1.. {
+                let mut more = false;
+                self.with_tools(|tools| self.object.prefetch(tools, || more = true))?;
+                if !more {
+                    return Ok(calls);
+                }
+            }
+            unreachable!()
         }
 
         /// What the cache file has, and zeros where it has nothing.
@@ -440,7 +900,7 @@ pub mod tests {
         let s = setup(256 << 10, 128 << 10);
         s.file.write_all_at(&[0xee; 8192], 16384).unwrap();
         s.fill(0..4096).unwrap();
-        assert_eq!(s.blob.taken(), [0..16384, 24576..131072]);
+        assert_eq!(merge(s.blob.taken()), [0..16384, 24576..131072]);
         assert_eq!(s.cached(16384..24576), vec![0xee; 8192]);
     }
 
@@ -485,14 +945,18 @@ pub mod tests {
             .unwrap()
             .into();
         let object = Object::new("blob".into(), blob, fd, 4096);
-        let err = object
-            .fill(
-                0..4096,
-                Need::Missing,
-                &mut Buffer::new(4096),
-                &Report::silent(),
-            )
-            .unwrap_err();
+        let told = Told::default();
+        let read = object.read(1, 0, 4096, Instant::now());
+        object.serve(
+            read,
+            &mut Tools {
+                buf: &mut Buffer::new(4096),
+                report: &Report::silent(),
+                limits: LIMITS,
+                outcomes: &told,
+            },
+        );
+        let err = told.ended.lock().unwrap().remove(&1).unwrap().unwrap_err();
         assert_eq!(err.errno, libc::ENOSPC);
         assert!(err.reason.contains("the cache is full"), "{}", err.reason);
     }
@@ -501,10 +965,12 @@ pub mod tests {
     fn large_ranges_go_in_pieces() {
         let s = setup(3 << 20, 4096);
         assert_eq!(s.fill(0..3 << 20).unwrap().written, 3 << 20);
-        assert_eq!(
-            s.blob.taken(),
-            [0..1 << 20, 1 << 20..2 << 20, 2 << 20..3 << 20]
+        let taken = s.blob.taken();
+        assert!(
+            taken.iter().all(|range| range.end - range.start == WRITE),
+            "{taken:?}"
         );
+        assert_eq!(merge(taken), [0..3 << 20]);
         s.check(0..3 << 20);
     }
 
@@ -515,9 +981,13 @@ pub mod tests {
         std::thread::scope(|scope| {
             for i in 0..8 {
                 let s = &s;
-                scope.spawn(move || s.fill(i * 4096..i * 4096 + 70_000).unwrap());
+                let read = s.read(i, u64::from(i) * 4096..u64::from(i) * 4096 + 70_000);
+                scope.spawn(move || s.serve(read));
             }
         });
+        for i in 0..8 {
+            s.ended(i).unwrap().unwrap();
+        }
         let mut taken = s.blob.taken();
         taken.sort_by_key(|r| r.start);
         assert!(
@@ -525,31 +995,196 @@ pub mod tests {
             "{taken:?}"
         );
         s.check(0..128 << 10);
-        // A failure is shared, too, and ends for everybody.
-        s.blob.broken.store(true, SeqCst);
+    }
+
+    /// A blob of which each range is given when the test says so.
+    struct Valve {
+        blob: Arc<MemoryBlob>,
+        asked: std::sync::mpsc::SyncSender<Range<u64>>,
+        answers: Mutex<std::sync::mpsc::Receiver<Result<(), SourceError>>>,
+    }
+
+    impl Blob for Valve {
+        fn size(&self) -> u64 {
+            self.blob.size()
+        }
+
+        fn version(&self) -> Option<&str> {
+            self.blob.version()
+        }
+
+        fn read_exact_at(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError> {
+            self.asked.send(off..off + buf.len() as u64).unwrap();
+            self.answers.lock().unwrap().recv().unwrap()?;
+            self.blob.read_exact_at(buf, off)
+        }
+    }
+
+    /// What the other end of a valve is told, and says.
+    struct Hand {
+        asked: std::sync::mpsc::Receiver<Range<u64>>,
+        answers: std::sync::mpsc::Sender<Result<(), SourceError>>,
+    }
+
+    impl Hand {
+        fn asked(&self) -> Range<u64> {
+            self.asked.recv().unwrap()
+        }
+
+        fn give(&self) {
+            self.answers.send(Ok(())).unwrap();
+        }
+
+        fn refuse(&self) {
+            let err = SourceError::new(libc::EIO, "refused");
+            self.answers.send(Err(err)).unwrap();
+        }
+    }
+
+    fn with_valve(size: usize, granule: u64) -> (Setup, Hand) {
+        let mut s = setup(size, granule);
+        let (asked, is_asked) = std::sync::mpsc::sync_channel(100);
+        let (answers, answer) = std::sync::mpsc::channel();
+        let valve = Valve {
+            blob: s.blob.clone(),
+            asked,
+            answers: Mutex::new(answer),
+        };
+        let fd = s.file.try_clone().unwrap().into();
+        s.object = Object::new("blob".into(), Arc::new(valve), fd, granule);
+        let hand = Hand {
+            asked: is_asked,
+            answers,
+        };
+        (s, hand)
+    }
+
+    const G: u64 = 64 << 10;
+
+    #[test]
+    fn a_read_ends_when_its_own_bytes_are_there() {
+        let (s, hand) = with_valve(8 * G as usize, G);
         std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| s.fill(200_000..204_000).unwrap_err());
+            scope.spawn(|| s.prefetch(0..8 * G).unwrap());
+            assert_eq!(hand.asked(), 0..G);
+            // These are parked: the calls return.
+            for i in 0..3 {
+                s.serve(s.read(i, u64::from(i) * G..u64::from(i + 1) * G));
+            }
+            hand.give();
+            for i in 1..8 {
+                assert_eq!(hand.asked(), i * G..(i + 1) * G);
+                // Those of the granules before have ended, those behind have not.
+                let ended = s.told.ended.lock().unwrap().len() as u64;
+                assert_eq!(ended, i.min(3));
+                hand.give();
             }
         });
-        assert!(!s.blob.taken().is_empty());
+        s.check(0..8 * G);
+    }
+
+    #[test]
+    fn who_waits_for_a_prefetch_that_fails_tries_for_himself() {
+        let (s, hand) = with_valve(8 * G as usize, G);
+        std::thread::scope(|scope| {
+            let prefetch = scope.spawn(|| s.prefetch(0..8 * G));
+            assert_eq!(hand.asked(), 0..G);
+            for i in 0..3 {
+                s.serve(s.read(i, u64::from(i) * G..u64::from(i + 1) * G));
+            }
+            hand.give();
+            assert_eq!(hand.asked(), G..2 * G);
+            hand.refuse();
+            assert!(prefetch.join().unwrap().is_err());
+        });
+        assert!(s.ended(0).unwrap().is_ok());
+        // Each is to be served once more, and has a fetch of its own.
+        assert!(s.ended(1).is_none() && s.ended(2).is_none());
+        let again = std::mem::take(&mut *s.told.again.lock().unwrap());
+        assert_eq!(again.len(), 2);
+        for read in again {
+            hand.give();
+            let (i, want) = (read.msg_id, s.object.wanted(&read));
+            s.serve(read);
+            assert_eq!(hand.asked(), want);
+            s.ended(i).unwrap().unwrap();
+        }
+        s.check(0..3 * G);
+    }
+
+    #[test]
+    fn a_failure_is_that_of_a_try_made_since_the_read_came() {
+        let (s, hand) = with_valve(G as usize, G);
+        let reads: Vec<Read> = (0..4).map(|i| s.read(i, 0..4096)).collect();
+        std::thread::scope(|scope| {
+            let mut reads = reads.into_iter();
+            let first = reads.next().unwrap();
+            scope.spawn(|| s.with_tools(|tools| s.object.serve(first, tools)));
+            hand.asked();
+            reads.for_each(|read| s.serve(read));
+            s.serve(s.read(9, 0..4096));
+            hand.refuse();
+        });
+        // One request for the four that had come before it.
+        for i in 0..4 {
+            assert_eq!(s.ended(i).unwrap().unwrap_err().reason, "refused");
+        }
+        // The other one was not there yet.
+        assert!(s.ended(9).is_none());
+        hand.give();
+        let read = s.told.again.lock().unwrap().pop().unwrap();
+        s.serve(read);
+        s.ended(9).unwrap().unwrap();
+    }
+
+    #[test]
+    fn closing_ends_everything() {
+        let (s, hand) = with_valve(8 * G as usize, G);
+        std::thread::scope(|scope| {
+            scope.spawn(|| s.serve(s.read(1, 0..4 * G)));
+            hand.asked();
+            for i in 2..5 {
+                s.serve(s.read(i, G..2 * G));
+            }
+            s.serve(s.read(5, 3 * G..4 * G));
+            let mut left: Vec<u32> = s.object.close().iter().map(|read| read.msg_id).collect();
+            left.sort_unstable();
+            assert_eq!(left, [2, 3, 4, 5]);
+            hand.give();
+            hand.refuse();
+        });
+        assert!(s.ended(1).unwrap().is_err());
+        // Nothing is begun any more.
+        s.serve(s.read(6, 0..G));
+        s.serve(s.read(7, 5 * G..6 * G));
+        assert_eq!(s.ended(7).unwrap().unwrap_err().errno, libc::ECANCELED);
+        assert!(!s.object.sequential(0, G, G));
     }
 
     #[test]
     fn prefetch_takes_only_holes() {
         let s = setup(64 << 10, 16 << 10);
         s.file.write_all_at(&[0xee; 16 << 10], 0).unwrap();
-        assert_eq!(
-            s.need(0..32 << 10, Need::Prefetch).unwrap().written,
-            16 << 10
-        );
+        assert_eq!(s.prefetch(0..32 << 10).unwrap(), 1);
         assert_eq!(s.blob.taken(), [16384..32768]);
+        // What is there already is not looked at again; what is behind it is found.
+        assert_eq!(s.prefetch(0..48 << 10).unwrap(), 1);
+        assert_eq!(s.blob.taken(), [32768..49152]);
+        assert_eq!(s.prefetch(0..48 << 10).unwrap(), 1);
+        assert!(s.blob.taken().is_empty());
+        let s = setup(3 << 20, 16 << 10);
+        assert_eq!(s.prefetch(0..3 << 20).unwrap(), 3);
+        assert_eq!(merge(s.blob.taken()), [0..3 << 20]);
     }
 
     #[test]
     fn reading_in_order_is_noticed() {
         let s = setup(1 << 20, 4096);
-        let next = |off, end| s.object.sequential(off, end, 65536);
+        let next = |off, end| {
+            s.object
+                .sequential(off, end, 65536)
+                .then(|| s.object.inner().ahead.clone())
+        };
         assert_eq!(next(0, 4096), None);
         assert_eq!(next(4096, 8192), Some(8192..73728));
         assert_eq!(next(20480, 24576), Some(24576..90112));
@@ -562,6 +1197,6 @@ pub mod tests {
         let mut buf = Buffer::new(4096);
         assert_eq!(buf.len(), PIECE);
         let page = rustix::param::page_size();
-        assert_eq!(buf.first(PIECE).as_ptr() as usize % page, 0);
+        assert_eq!(buf.part(0..PIECE).as_ptr() as usize % page, 0);
     }
 }

@@ -1,65 +1,106 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The daemon proper: threads that take messages from the device and answer them.
+//! The daemon proper.
+//!
+//! One thread takes messages from the device and does no more than to look at them: what has to be
+//! asked of the source, for an OPEN or a READ, is a job for the [`Pool`]. So whatever a source does, the
+//! next message is read, and a CLOSE ends what is not wanted any more.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
-use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::JoinHandle;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{epoll, eventfd, EventfdFlags};
+use rustix::event::epoll;
 
 use crate::device::{strip_code, Device};
+use crate::guard::{Guard, Limits};
 use crate::message::{Message, Messages, Op, BATCH_SIZE};
-use crate::object::{Buffer, Need, Object};
+use crate::object::{Buffer, Filled, Object, Outcomes, Read, Tools};
+use crate::pool::{self, Pool};
 use crate::report::{Event, Report};
-use crate::source::{BlobName, Source, SourceError};
+use crate::schedule::Room;
+use crate::source::{Blob, BlobName, Source, SourceError};
 use crate::stop::Stop;
 use crate::sys;
 
 /// How requests are served.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    pub threads: usize,
+    /// How much is fetched at once; OPENs have as much room again.
+    pub room: Room,
     /// The unit of fetching, in bytes; a power of two, at least a page.
     pub granule: u64,
     /// How far to read ahead of a sequential reader, in bytes.
     pub prefetch: u64,
     /// Whether the volume key names a directory of the source.
     pub by_domain: bool,
+    /// What a fetch may cost.
+    pub limits: Limits,
+    /// After what time the kernel has failed a READ, if it does that.
+    pub request_timeout: Option<Duration>,
 }
+
+/// How long a server may say nothing to a fetch that nobody has asked for.
+const PREFETCH_SILENCE: Duration = Duration::from_secs(2);
+
+/// The kernel is not exact to the second.
+const TIMEOUT_MARGIN: Duration = Duration::from_secs(2);
 
 /// How a READ is completed; the tests have another way.
 type Complete = Box<dyn Fn(BorrowedFd<'_>, u32) -> io::Result<()> + Send + Sync>;
 
-type PrefetchJob = (Weak<Object>, Range<u64>);
-
 pub struct Daemon {
     pub device: Device,
     epoll: rustix::fd::OwnedFd,
-    /// Messages that were read together with one that is being handled.
-    pending: Mutex<VecDeque<Vec<u8>>>,
-    /// Always readable: wakes a thread for a pending message when its registration is modified.
-    more: rustix::fd::OwnedFd,
     source: Box<dyn Source>,
     options: Options,
     report: Arc<Report>,
     stop: Arc<Stop>,
-    objects: Mutex<HashMap<u32, Arc<Object>>>,
-    prefetcher: Option<SyncSender<PrefetchJob>>,
+    objects: Mutex<HashMap<u32, Entry>>,
+    pool: Pool<Job>,
     complete: Complete,
-    /// Why a thread gave up.
+    /// Why the daemon gave up.
     fatal: Mutex<Option<String>>,
 }
 
-/// What there is to do is registered edge-triggered: with level-triggered events every thread would wake
-/// for every message.
-fn work_events() -> epoll::EventFlags {
-    epoll::EventFlags::IN | epoll::EventFlags::ET
+/// An object that the kernel has told of and has not closed.
+enum Entry {
+    /// Its OPEN is not answered.
+    Opening {
+        key: String,
+        guard: Arc<Guard>,
+    },
+    Open(Arc<Object>),
+}
+
+/// Something for the pool.
+enum Job {
+    Open(Open),
+    Read(Arc<Object>, u32, Read),
+    Prefetch(Arc<Object>, u32),
+}
+
+impl Job {
+    fn object_id(&self) -> u32 {
+        match self {
+            Self::Open(open) => open.object_id,
+            Self::Read(_, id, _) | Self::Prefetch(_, id) => *id,
+        }
+    }
+}
+
+/// An OPEN.
+struct Open {
+    msg_id: u32,
+    object_id: u32,
+    name: BlobName,
+    /// The cookie key, for messages to people.
+    key: String,
+    fd: OwnedFd,
+    guard: Arc<Guard>,
+    since: Instant,
 }
 
 impl Daemon {
@@ -73,51 +114,64 @@ impl Daemon {
         stop: Arc<Stop>,
     ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, &device, epoll::EventData::new_u64(0), work_events())?;
-        let more = eventfd(1, EventfdFlags::CLOEXEC)?;
-        epoll::add(&epoll, &more, epoll::EventData::new_u64(2), work_events())?;
-        // Level-triggered: every thread is to see it.
+        // Edge-triggered, because the device can always be written to when it is to be culled.
+        let events = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&epoll, &device, epoll::EventData::new_u64(0), events)?;
         let stop_data = epoll::EventData::new_u64(1);
         epoll::add(&epoll, &*stop, stop_data, epoll::EventFlags::IN)?;
-        let prefetcher = (options.prefetch > 0).then(|| {
-            let (sender, jobs) = sync_channel(options.threads * 2);
-            let report = Arc::clone(&report);
-            std::thread::spawn(move || prefetch(&jobs, options.granule, &report));
-            sender
-        });
         Ok(Self {
             device,
             epoll,
-            pending: Mutex::default(),
-            more,
             source,
             options,
             report,
             stop,
             objects: Mutex::default(),
-            prefetcher,
+            pool: Pool::new(options.room),
             complete: Box::new(sys::read_complete),
             fatal: Mutex::default(),
         })
     }
 
     /// Starts the threads. They end when the stop is set, which they do themselves if the device fails.
-    pub fn start(self: &Arc<Self>) -> io::Result<Vec<JoinHandle<()>>> {
-        (0..self.options.threads)
-            .map(|i| {
-                let daemon = Arc::clone(self);
-                std::thread::Builder::new()
-                    .name(format!("worker-{i}"))
-                    .spawn(move || {
-                        if let Err(reason) = daemon.serve() {
-                            let mut fatal =
-                                daemon.fatal.lock().unwrap_or_else(PoisonError::into_inner);
-                            fatal.get_or_insert(reason);
-                            daemon.stop.set();
-                        }
-                    })
-            })
-            .collect()
+    pub fn start(self: &Arc<Self>) -> io::Result<()> {
+        for _ in 0..self.pool.first_threads() {
+            self.start_thread()?;
+        }
+        let daemon = Arc::clone(self);
+        pool::spawn("messages", move || {
+            if let Err(reason) = daemon.serve() {
+                let mut fatal = daemon.fatal.lock().unwrap_or_else(PoisonError::into_inner);
+                fatal.get_or_insert(reason);
+            }
+            daemon.stop.set();
+            daemon.leave();
+        })
+    }
+
+    /// Starts a thread that counts in the pool already.
+    fn start_thread(self: &Arc<Self>) -> io::Result<()> {
+        let daemon = Arc::clone(self);
+        let started = pool::spawn("fetch", move || daemon.work());
+        if started.is_err() {
+            self.pool.not_started();
+        }
+        started
+    }
+
+    /// Starts another thread for what there is to do. If that is not possible, those that there are do
+    /// it, one after the other.
+    fn add_thread(self: &Arc<Self>) {
+        if let Err(err) = self.start_thread() {
+            let text = format!("cannot start another thread: {err}");
+            self.report.error(&text);
+        }
+    }
+
+    /// Waits until all threads have ended after a stop, but not longer than `time`. Returns whether they
+    /// have.
+    pub fn join(&self, time: Duration) -> bool {
+        self.pool.join(time)
     }
 
     /// Why the daemon stopped by itself, if it did.
@@ -126,18 +180,14 @@ impl Daemon {
         fatal.take()
     }
 
-    fn objects(&self) -> MutexGuard<'_, HashMap<u32, Arc<Object>>> {
+    fn objects(&self) -> MutexGuard<'_, HashMap<u32, Entry>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pending(&self) -> MutexGuard<'_, VecDeque<Vec<u8>>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn serve(&self) -> Result<(), String> {
-        let mut buf = Buffer::new(self.options.granule);
+    /// The thread that takes messages.
+    fn serve(self: &Arc<Self>) -> Result<(), String> {
         let mut batch = vec![0; BATCH_SIZE];
-        let mut events = Vec::with_capacity(1);
+        let mut events = Vec::with_capacity(2);
         loop {
             events.clear();
             let capacity = rustix::buffer::spare_capacity(&mut events);
@@ -145,33 +195,29 @@ impl Daemon {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(err) => return Err(format!("cannot wait for messages: {err}")),
             }
-            self.drain(&mut batch, &mut buf)?;
+            self.drain(&mut batch)?;
             if self.stop.is_set() {
                 return Ok(());
+            }
+            // After what was there to be read.
+            let dead = epoll::EventFlags::ERR | epoll::EventFlags::HUP;
+            let is_dead = |flags: epoll::EventFlags| flags.contains(dead);
+            if events.iter().any(|event| is_dead(event.flags)) {
+                return Err("the cache is dead after an I/O error".into());
             }
         }
     }
 
-    /// Takes and answers messages until there are none. An edge says only that there is at least one.
-    fn drain(&self, batch: &mut [u8], buf: &mut Buffer) -> Result<(), String> {
+    /// Takes messages until there are none. An edge says only that there is at least one.
+    fn drain(self: &Arc<Self>, batch: &mut [u8]) -> Result<(), String> {
         let mut failures = 0;
         while !self.stop.is_set() {
-            let next = self.pending().pop_front();
-            if let Some(message) = next {
-                self.wake_another();
-                self.handle(&message, buf);
-                continue;
-            }
             match self.device.receive(batch) {
                 Ok(None) => return Ok(()),
                 Ok(Some(bytes)) => {
                     failures = 0;
-                    let mut messages = Messages::new(bytes);
-                    let first = messages.next();
-                    self.pending().extend(messages.map(<[u8]>::to_vec));
-                    self.wake_another();
-                    if let Some(first) = first {
-                        self.handle(first, buf);
+                    for message in Messages::new(bytes) {
+                        self.handle(message);
                     }
                 }
                 Err(err) => {
@@ -183,23 +229,16 @@ impl Daemon {
         Ok(())
     }
 
-    /// More messages than one may have come with the edge that woke this thread. Modifying a
-    /// registration makes epoll look again, so that an idle thread takes the next message while this
-    /// one is busy with a slow source.
-    fn wake_another(&self) {
-        if self.options.threads == 1 {
-            return;
-        }
-        let modified = if self.pending().is_empty() {
-            let data = epoll::EventData::new_u64(0);
-            epoll::modify(&self.epoll, &self.device, data, work_events())
-        } else {
-            let data = epoll::EventData::new_u64(2);
-            epoll::modify(&self.epoll, &self.more, data, work_events())
-        };
-        if let Err(err) = modified {
-            self.report
-                .error(&format!("cannot modify the epoll entry: {err}"));
+    /// After a stop: nothing more is started, and what runs ends soon. What was not answered is left to
+    /// the successor.
+    fn leave(&self) {
+        drop(self.pool.stop());
+        let entries = std::mem::take(&mut *self.objects());
+        for entry in entries.into_values() {
+            match entry {
+                Entry::Opening { guard, .. } => guard.cancel(),
+                Entry::Open(object) => drop(object.close()),
+            }
         }
     }
 
@@ -224,7 +263,7 @@ impl Daemon {
         Ok(())
     }
 
-    fn handle(&self, bytes: &[u8], buf: &mut Buffer) {
+    fn handle(self: &Arc<Self>, bytes: &[u8]) {
         let since = Instant::now();
         let message = match Message::parse(bytes) {
             Ok(message) => message,
@@ -237,29 +276,43 @@ impl Daemon {
             }
         };
         let stats = &self.report.stats;
-        let counter = match message.op {
-            Op::Open { .. } => &stats.open,
-            Op::Close => &stats.close,
-            Op::Read { .. } => &stats.read,
-        };
-        self.report.add(counter, 1);
-
-        let (opcode, off, len, outcome) = match message.op {
+        let Message {
+            msg_id, object_id, ..
+        } = message;
+        match message.op {
             Op::Open {
                 volume_key,
                 cookie_key,
                 fd,
             } => {
-                let outcome = self.open(&message, volume_key, cookie_key, fd);
-                ("OPEN", 0, 0, outcome)
+                self.report.add(&stats.open, 1);
+                self.take_open(msg_id, object_id, volume_key, cookie_key, fd, since);
             }
-            Op::Close => ("CLOSE", 0, 0, self.close(&message)),
-            Op::Read { off, len } => ("READ", off, len, self.read(&message, off, len, buf)),
-        };
+            Op::Close => {
+                self.report.add(&stats.close, 1);
+                let outcome = self.close(&message);
+                self.log("CLOSE", msg_id, object_id, (0, 0), &outcome, since);
+            }
+            Op::Read { off, len } => {
+                self.report.add(&stats.read, 1);
+                self.take_read(&message, off, len, since);
+            }
+        }
+    }
+
+    fn log(
+        &self,
+        opcode: &str,
+        msg_id: u32,
+        object_id: u32,
+        (off, len): (u64, u64),
+        outcome: &Outcome,
+        since: Instant,
+    ) {
         self.report.event(&Event {
             opcode,
-            msg_id: message.msg_id,
-            object_id: message.object_id,
+            msg_id,
+            object_id,
             key: &outcome.key,
             off,
             len,
@@ -269,52 +322,225 @@ impl Daemon {
         });
     }
 
-    fn open(&self, message: &Message<'_>, volume: &[u8], cookie: &[u8], fd: i32) -> Outcome {
-        let opened = sys::adopt_fd(fd)
+    /// Sees to it that an OPEN is answered.
+    fn take_open(
+        self: &Arc<Self>,
+        msg_id: u32,
+        object_id: u32,
+        volume: &[u8],
+        cookie: &[u8],
+        fd: i32,
+        since: Instant,
+    ) {
+        let key = cookie.escape_ascii().to_string();
+        let taken = sys::adopt_fd(fd)
             .map_err(|err| SourceError::new(libc::EBADF, format!("descriptor {fd}: {err}")))
             .and_then(|fd| {
-                let name = BlobName::from_keys(volume, cookie, self.options.by_domain)?;
-                let blob = self.source.open(&name)?;
-                if blob.size() > i64::MAX as u64 - self.options.granule {
-                    return Err(SourceError::new(libc::EFBIG, "the size is beyond 2^63"));
-                }
-                let name = name.to_string();
-                Ok(Object::new(name, blob, fd, self.options.granule))
+                Ok((
+                    fd,
+                    BlobName::from_keys(volume, cookie, self.options.by_domain)?,
+                ))
             });
-        match opened {
-            Ok(object) => {
-                let (key, size) = (object.name.clone(), object.size());
-                let object = Arc::new(object);
-                // Before the answer: a READ may follow it at once, and come to another thread.
-                self.objects()
-                    .insert(message.object_id, Arc::clone(&object));
-                let answered = self.answer_open(message.msg_id, size as i64, object.version());
-                if !answered {
-                    self.objects().remove(&message.object_id);
-                }
-                Outcome {
-                    key,
-                    result: size as i64,
-                    error: (!answered).then(|| "not answered".into()),
-                }
-            }
+        let (fd, name) = match taken {
+            Ok(taken) => taken,
             Err(err) => {
-                let key = cookie.escape_ascii().to_string();
-                let text = format!("OPEN of \"{key}\" refused: {err}");
-                if err.errno == libc::ENOENT {
-                    // An answer like another: whoever mounts may ask for what is not there.
-                    self.report.note(&text);
-                } else {
-                    self.report.error(&text);
-                }
-                let result = -i64::from(err.errno.clamp(1, 4095));
-                self.answer_open(message.msg_id, result, None);
-                Outcome {
-                    key,
-                    result,
-                    error: Some(err.reason),
-                }
+                let outcome = self.refuse(msg_id, &key, err);
+                return self.log("OPEN", msg_id, object_id, (0, 0), &outcome, since);
             }
+        };
+        let guard = Guard::new(self.options.limits);
+        let entry = Entry::Opening {
+            key: name.to_string(),
+            guard: Arc::clone(&guard),
+        };
+        self.objects().insert(object_id, entry);
+        let place = name.to_string();
+        let job = Job::Open(Open {
+            msg_id,
+            object_id,
+            name,
+            key,
+            fd,
+            guard,
+            since,
+        });
+        if self
+            .pool
+            .change(|opens, _| opens.push(&place, &Arc::from(""), job))
+        {
+            self.add_thread();
+        }
+    }
+
+    /// Sees to it that a READ is completed.
+    fn take_read(self: &Arc<Self>, message: &Message<'_>, off: u64, len: u64, since: Instant) {
+        let Message {
+            msg_id, object_id, ..
+        } = *message;
+        let Some(object) = self.object(object_id) else {
+            // Without its descriptor a request cannot be completed, not even as failed.
+            let outcome = self.unknown("READ", message);
+            return self.log("READ", msg_id, object_id, (off, len), &outcome, since);
+        };
+        let server = Arc::clone(&object.server);
+        let read = object.read(msg_id, off, len, since);
+        let job = Job::Read(object, object_id, read);
+        if self
+            .pool
+            .change(|_, fetches| fetches.push(&object_id, &server, job))
+        {
+            self.add_thread();
+        }
+    }
+
+    fn object(&self, object_id: u32) -> Option<Arc<Object>> {
+        match self.objects().get(&object_id) {
+            Some(Entry::Open(object)) => Some(Arc::clone(object)),
+            _ => None,
+        }
+    }
+
+    fn close(&self, message: &Message<'_>) -> Outcome {
+        // The descriptor is closed here, or by the thread that is still writing to it.
+        let entry = self.objects().remove(&message.object_id);
+        match entry {
+            Some(Entry::Open(object)) => {
+                self.end(message.object_id, &object);
+                Outcome::ok(&object.name, 0)
+            }
+            Some(Entry::Opening { key, guard }) => {
+                guard.cancel();
+                let unwanted = |job: &Job| job.object_id() == message.object_id;
+                // None of these jobs starts another.
+                let _ = self
+                    .pool
+                    .change(|opens, _| drop(opens.remove(&key, unwanted)));
+                Outcome::ok(&key, 0)
+            }
+            None => self.unknown("CLOSE", message),
+        }
+    }
+
+    /// Nobody uses an object any more: ends whatever is done or waits to be done for it.
+    fn end(&self, object_id: u32, object: &Arc<Object>) {
+        let mut left = object.close();
+        // What is taken out makes no room: it was not running.
+        let _ = self.pool.change(|_, fetches| {
+            let jobs = fetches.remove(&object_id, |_| true).into_iter();
+            left.extend(jobs.filter_map(|job| match job {
+                Job::Read(_, _, read) => Some(read),
+                Job::Open(_) | Job::Prefetch(..) => None,
+            }));
+        });
+        for read in left {
+            self.log_unwanted(object_id, object, &read);
+        }
+    }
+
+    fn log_unwanted(&self, object_id: u32, object: &Object, read: &Read) {
+        let reason = if self.stop.is_set() {
+            "stopping"
+        } else {
+            "nobody uses the file any more"
+        };
+        let outcome = Outcome {
+            key: object.name.clone(),
+            result: -i64::from(libc::ECANCELED),
+            error: Some(reason.into()),
+        };
+        let range = (read.off, read.len);
+        self.log("READ", read.msg_id, object_id, range, &outcome, read.since);
+    }
+
+    /// The life of a thread of the pool.
+    fn work(self: &Arc<Self>) {
+        // Most threads never need one.
+        let mut buf = None;
+        let work = |job| match job {
+            Job::Open(open) => self.open(open),
+            Job::Read(object, id, read) => self.read(&object, id, read, &mut buf),
+            Job::Prefetch(object, id) => self.prefetch(&object, id, &mut buf),
+        };
+        self.pool.run(work, || self.add_thread());
+    }
+
+    fn open(&self, open: Open) {
+        let Open {
+            msg_id,
+            object_id,
+            name,
+            key,
+            fd,
+            guard,
+            since,
+        } = open;
+        let found = guard.run(|| self.source.open(&name));
+        let unwanted = guard.is_cancelled() || self.stop.is_set();
+        let outcome = match found.and_then(|blob| self.check_size(blob)) {
+            Ok(blob) => {
+                let object = Object::new(name.to_string(), blob, fd, self.options.granule);
+                self.answer(msg_id, object_id, Arc::new(object))
+            }
+            // There was a CLOSE for it, or a successor gets it again.
+            Err(_) if unwanted => Outcome {
+                key,
+                result: -i64::from(libc::ECANCELED),
+                error: Some("nobody waits for it any more".into()),
+            },
+            Err(err) => {
+                self.objects().remove(&object_id);
+                self.refuse(msg_id, &key, err)
+            }
+        };
+        self.log("OPEN", msg_id, object_id, (0, 0), &outcome, since);
+    }
+
+    fn check_size(&self, blob: Arc<dyn Blob>) -> Result<Arc<dyn Blob>, SourceError> {
+        if blob.size() > i64::MAX as u64 - self.options.granule {
+            return Err(SourceError::new(libc::EFBIG, "the size is beyond 2^63"));
+        }
+        Ok(blob)
+    }
+
+    /// Answers an OPEN with the object that was found.
+    fn answer(&self, msg_id: u32, object_id: u32, object: Arc<Object>) -> Outcome {
+        let (key, size) = (object.name.clone(), object.size());
+        let version = object.version().map(str::to_string);
+        // Before the answer: a READ may follow it at once.
+        let known = match self.objects().get_mut(&object_id) {
+            Some(entry) => {
+                *entry = Entry::Open(object);
+                true
+            }
+            // There was a CLOSE meanwhile.
+            None => false,
+        };
+        let answered = known && self.answer_open(msg_id, size as i64, version.as_deref());
+        if !answered {
+            self.objects().remove(&object_id);
+        }
+        Outcome {
+            key,
+            result: size as i64,
+            error: (!answered).then(|| "not answered".into()),
+        }
+    }
+
+    /// Answers an OPEN with an error.
+    fn refuse(&self, msg_id: u32, key: &str, err: SourceError) -> Outcome {
+        let text = format!("OPEN of \"{key}\" refused: {err}");
+        if err.errno == libc::ENOENT {
+            // An answer like another: whoever mounts may ask for what is not there.
+            self.report.note(&text);
+        } else {
+            self.report.error(&text);
+        }
+        let result = -i64::from(err.errno.clamp(1, 4095));
+        self.answer_open(msg_id, result, None);
+        Outcome {
+            key: key.to_string(),
+            result,
+            error: Some(err.reason),
         }
     }
 
@@ -333,34 +559,84 @@ impl Daemon {
         }
     }
 
-    fn close(&self, message: &Message<'_>) -> Outcome {
-        match self.objects().remove(&message.object_id) {
-            // The descriptor is closed here, or by the thread that is still writing to it.
-            Some(object) => Outcome::ok(&object.name, 0),
-            None => self.unknown("CLOSE", message),
+    fn read(self: &Arc<Self>, object: &Arc<Object>, id: u32, read: Read, buf: &mut Option<Buffer>) {
+        let outcomes = Reads {
+            daemon: self,
+            object,
+            id,
+        };
+        let timeout = self.options.request_timeout;
+        if timeout.is_some_and(|time| read.since.elapsed() > time + TIMEOUT_MARGIN) {
+            let late = SourceError::new(libc::ETIMEDOUT, "the kernel does not wait any more");
+            return outcomes.ended(read, Err(late));
+        }
+        let limits = self.options.limits;
+        object.serve(read, &mut self.tools(&outcomes, buf, limits));
+    }
+
+    fn prefetch(self: &Arc<Self>, object: &Arc<Object>, id: u32, buf: &mut Option<Buffer>) {
+        let outcomes = Reads {
+            daemon: self,
+            object,
+            id,
+        };
+        // Whoever comes to need what is being fetched does not wait long for a server that might have
+        // answered a request of his own.
+        let limits = Limits {
+            silence: Some(PREFETCH_SILENCE),
+            retry: false,
+            ..self.options.limits
+        };
+        let result = object.prefetch(&mut self.tools(&outcomes, buf, limits), || {
+            self.want_prefetch(object, id);
+        });
+        match result {
+            Ok(()) => {}
+            Err(_) if object.is_closed() => {}
+            Err(err) => self
+                .report
+                .note(&format!("prefetching \"{}\": {err}", object.name)),
         }
     }
 
-    fn read(&self, message: &Message<'_>, off: u64, len: u64, buf: &mut Buffer) -> Outcome {
-        let object = self.objects().get(&message.object_id).cloned();
-        let Some(object) = object else {
-            // Without its descriptor a request cannot be completed, not even as failed.
-            return self.unknown("READ", message);
-        };
-        let range = off..off.saturating_add(len);
-        let filled = object.fill(range, Need::Missing, buf, &self.report);
-        let mut outcome = match &filled {
-            Ok(filled) => Outcome::ok(&object.name, filled.written as i64),
-            Err(_) if self.stop.is_set() => {
-                // Not completed: a successor gets it again, and without one the kernel fails it.
-                return Outcome {
-                    key: object.name.clone(),
-                    result: -i64::from(libc::EINTR),
-                    error: Some("stopping".into()),
-                };
-            }
+    fn tools<'a>(
+        &'a self,
+        outcomes: &'a dyn Outcomes,
+        buf: &'a mut Option<Buffer>,
+        limits: Limits,
+    ) -> Tools<'a> {
+        Tools {
+            buf: buf.get_or_insert_with(|| Buffer::new(self.options.granule)),
+            report: &self.report,
+            limits,
+            outcomes,
+        }
+    }
+
+    fn want_prefetch(self: &Arc<Self>, object: &Arc<Object>, id: u32) {
+        let job = Job::Prefetch(Arc::clone(object), id);
+        let server = Arc::clone(&object.server);
+        if self
+            .pool
+            .change(|_, fetches| fetches.push_ahead(&id, &server, job))
+        {
+            self.add_thread();
+        }
+    }
+
+    /// Completes a READ, whether it has its data or not; returns what to log.
+    fn complete(
+        &self,
+        object: &Arc<Object>,
+        id: u32,
+        read: &Read,
+        result: Result<&Filled, &SourceError>,
+    ) -> Outcome {
+        let name = &object.name;
+        let mut outcome = match result {
+            Ok(filled) => Outcome::ok(name, filled.written as i64),
             Err(err) => {
-                let name = &object.name;
+                let (off, len) = (read.off, read.len);
                 if err.said {
                     self.report.add(&self.report.stats.errors, 1);
                 } else {
@@ -375,21 +651,18 @@ impl Daemon {
             }
         };
         // Also after a failure: the kernel looks again, finds the hole and gives the reader EIO.
-        if let Err(err) = (self.complete)(object.as_fd(), message.msg_id) {
+        if let Err(err) = (self.complete)(object.as_fd(), read.msg_id) {
             let text = if err.raw_os_error() == Some(libc::EINVAL) {
-                // The reader was killed, or another thread has served the same request.
+                // It has timed out, or was answered before; or the object is not used any more.
                 "the request is gone".to_string()
             } else {
-                let text = format!("cannot complete READ {}: {err}", message.msg_id);
+                let text = format!("cannot complete READ {}: {err}", read.msg_id);
                 self.report.error(&text);
                 text
             };
             outcome.error.get_or_insert(text);
-        }
-        if let (Some(prefetcher), Ok(filled)) = (&self.prefetcher, &filled) {
-            if let Some(ahead) = object.sequential(off, filled.end, self.options.prefetch) {
-                // If the prefetcher is behind, the reader is faster than the source anyway.
-                let _ = prefetcher.try_send((Arc::downgrade(&object), ahead));
+            if object.is_given_up() {
+                self.end(id, object);
             }
         }
         outcome
@@ -426,15 +699,44 @@ impl Outcome {
     }
 }
 
-/// The prefetching thread. It ends with the daemon, which holds the other end of the channel.
-fn prefetch(jobs: &Receiver<PrefetchJob>, granule: u64, report: &Report) {
-    let mut buf = Buffer::new(granule);
-    while let Ok((object, range)) = jobs.recv() {
-        let Some(object) = object.upgrade() else {
-            continue;
+/// What becomes of the READs of an object.
+struct Reads<'a> {
+    daemon: &'a Arc<Daemon>,
+    object: &'a Arc<Object>,
+    id: u32,
+}
+
+impl Outcomes for Reads<'_> {
+    fn ended(&self, read: Read, result: Result<Filled, SourceError>) {
+        let (daemon, object) = (self.daemon, self.object);
+        if result.is_err() && object.is_closed() {
+            // By a CLOSE; or by a stop, and a successor gets it again.
+            return daemon.log_unwanted(self.id, object, &read);
+        }
+        let outcome = daemon.complete(object, self.id, &read, result.as_ref());
+        let range = (read.off, read.len);
+        daemon.log("READ", read.msg_id, self.id, range, &outcome, read.since);
+        let Ok(filled) = result else {
+            if object.is_given_up() {
+                daemon.end(self.id, object);
+            }
+            return;
         };
-        if let Err(err) = object.fill(range, Need::Prefetch, &mut buf, report) {
-            report.note(&format!("prefetching \"{}\": {err}", object.name));
+        let prefetch = daemon.options.prefetch;
+        if prefetch > 0 && object.sequential(read.off, filled.end, prefetch) {
+            daemon.want_prefetch(object, self.id);
+        }
+    }
+
+    fn again(&self, read: Read) {
+        let job = Job::Read(Arc::clone(self.object), self.id, read);
+        let server = Arc::clone(&self.object.server);
+        let start = self
+            .daemon
+            .pool
+            .change(|_, fetches| fetches.push_front(&self.id, &server, job));
+        if start {
+            self.daemon.add_thread();
         }
     }
 }

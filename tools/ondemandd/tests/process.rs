@@ -180,6 +180,7 @@ fn the_web_server_serves_and_stops() {
 struct Kernel {
     socket: OwnedFd,
     cache: File,
+    more: File,
     dir: tempfile::TempDir,
 }
 
@@ -188,6 +189,18 @@ const SIZE: usize = 100_000;
 impl Kernel {
     /// Starts a daemon on it, as a supervisor does.
     fn start() -> (Self, Child) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("blobs")).unwrap();
+        std::fs::write(dir.path().join("blobs/blob"), blob()).unwrap();
+        let blobs = dir.path().join("blobs").to_str().unwrap().to_string();
+        Self::start_in(dir, &["--dir-source", &blobs, "--granule", "64K"])
+    }
+
+    fn start_with(args: &[&str]) -> (Self, Child) {
+        Self::start_in(tempfile::tempdir().unwrap(), args)
+    }
+
+    fn start_in(dir: tempfile::TempDir, args: &[&str]) -> (Self, Child) {
         let (socket, device) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -195,33 +208,29 @@ impl Kernel {
             None,
         )
         .unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("blobs")).unwrap();
-        std::fs::write(dir.path().join("blobs/blob"), blob()).unwrap();
-        let cache = tempfile::tempfile().unwrap();
-        cache.set_len(SIZE.next_multiple_of(4096) as u64).unwrap();
+        let cache = || {
+            let cache = tempfile::tempfile().unwrap();
+            cache.set_len(SIZE.next_multiple_of(4096) as u64).unwrap();
+            // The anonymous descriptor of the OPEN has the number that the cache file has here.
+            fcntl_setfd(&cache, FdFlags::empty()).unwrap();
+            cache
+        };
+        let (cache, more) = (cache(), cache());
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
-        // The anonymous descriptor of the OPEN has the number that the cache file has here.
         fcntl_setfd(&device, FdFlags::empty()).unwrap();
-        fcntl_setfd(&cache, FdFlags::empty()).unwrap();
-        let child = ondemandd(&[
-            "--cache-dir",
-            &path("cache"),
-            "--dir-source",
-            &path("blobs"),
-        ])
-        .args([
-            "--log",
-            &path("log"),
-            "--stats-file",
-            &path("stats"),
-            "--granule",
-            "64K",
-        ])
-        .env("ONDEMANDD_DEVICE_FD", device.as_raw_fd().to_string())
-        .spawn()
-        .unwrap();
-        (Self { socket, cache, dir }, child)
+        let child = ondemandd(&["--cache-dir", &path("cache")])
+            .args(args)
+            .args(["--log", &path("log"), "--stats-file", &path("stats")])
+            .env("ONDEMANDD_DEVICE_FD", device.as_raw_fd().to_string())
+            .spawn()
+            .unwrap();
+        let kernel = Self {
+            socket,
+            cache,
+            more,
+            dir,
+        };
+        (kernel, child)
     }
 
     fn send(&self, words: &[u32], data: &[u8]) {
@@ -570,4 +579,112 @@ fn the_service_manager_keeps_the_device() {
     assert_eq!(pids(&path("log"), "restore"), [second.id() as i32]);
     signal(&second, Signal::TERM);
     assert_eq!(finish(second).status.code(), Some(0));
+}
+
+/// A web server of "blob", which answers ranges, and "silent", of which there is only byte 0. Tells
+/// of each connection that asks for a range of the latter, and when the client has left it.
+fn half_silent() -> (String, std::sync::mpsc::Receiver<&'static str>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, events) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let sender = sender.clone();
+            std::thread::spawn(move || serve(stream.unwrap(), &sender));
+        }
+    });
+    (url, events)
+}
+
+fn serve(mut stream: TcpStream, events: &std::sync::mpsc::Sender<&'static str>) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    loop {
+        let mut head = String::new();
+        while reader.read_line(&mut head).unwrap_or(0) > 0 && !head.ends_with("\r\n\r\n") {}
+        let head = head.to_lowercase();
+        if head.is_empty() {
+            return;
+        }
+        let opens = head.contains("range: bytes=0-0\r\n");
+        if head.starts_with("get /silent") && !opens {
+            events.send("asked").unwrap();
+            let _ = reader.read(&mut [0]);
+            events.send("left").unwrap();
+            return;
+        }
+        let range = head.split("range: bytes=").nth(1).unwrap();
+        let range = range.lines().next().unwrap();
+        let (first, last) = range.split_once('-').unwrap();
+        let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+        let answer = format!(
+            "HTTP/1.1 206 P\r\nContent-Range: bytes {range}/{SIZE}\r\nContent-Length: {}\r\nETag: \"v\"\r\n\r\n",
+            last - first + 1
+        );
+        stream.write_all(answer.as_bytes()).unwrap();
+        stream.write_all(&blob()[first..=last]).unwrap();
+    }
+}
+
+#[test]
+fn a_silent_server_is_left_at_once_and_delays_nobody() {
+    let (url, events) = half_silent();
+    // Nothing ends for lack of time.
+    let slow = [
+        "--timeout",
+        "3000",
+        "--max-time",
+        "60000",
+        "--granule",
+        "4K",
+    ];
+    let (kernel, child) = Kernel::start_with(&[&["--http", &url][..], &slow].concat());
+    assert_eq!(kernel.command(), "restore");
+    let open = |msg_id, id, name: &[u8]| {
+        // Each OPEN has a descriptor of its own.
+        let fd = if id == 1 { &kernel.cache } else { &kernel.more };
+        let len = name.len() as u32;
+        let keys = [b"erofs,d\0", name].concat();
+        kernel.send(&[msg_id, 0, 0, id, 8, len, fd.as_raw_fd() as u32, 0], &keys);
+        let answer = kernel.command();
+        assert!(
+            answer.starts_with(&format!("copen {msg_id},{SIZE},")),
+            "{answer}"
+        );
+    };
+    let read = |msg_id, id, off: u64| {
+        let range: Vec<u8> = [off, 4096].iter().flat_map(|w| w.to_ne_bytes()).collect();
+        kernel.send(&[msg_id, 2, 0, id], &range);
+    };
+    open(1, 1, b"silent");
+    for i in 0..20 {
+        read(100 + i, 1, u64::from(i) * 4096);
+    }
+    assert_eq!(events.recv().unwrap(), "asked");
+    open(2, 2, b"blob");
+    for i in 0..20 {
+        read(200 + i, 2, u64::from(i) * 4096);
+    }
+    until("the reads of the other blob", || {
+        kernel
+            .text("log")
+            .matches("\"key\":\"blob\",\"off\"")
+            .count()
+            == 20
+    });
+    assert!(!kernel.text("log").contains("\"key\":\"silent\",\"off\""));
+    // Nobody uses it any more: all of its connections are closed, and no other is made.
+    kernel.send(&[3, 1, 0, 1], &[]);
+    let mut open = 1;
+    while open > 0 {
+        open = match events.recv().unwrap() {
+            "asked" => open + 1,
+            _ => open - 1,
+        };
+    }
+    // The end of the daemon does not wait for the server, either.
+    signal(&child, Signal::TERM);
+    let output = finish(child);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(!text.contains("take too long"), "{text}");
 }

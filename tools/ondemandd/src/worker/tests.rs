@@ -6,12 +6,15 @@
 use std::fs::File;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::Ordering::SeqCst;
-use std::sync::mpsc::{channel, RecvTimeoutError};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
+use std::sync::Condvar;
 
 use rustix::net::{socketpair, AddressFamily, SocketFlags, SocketType};
 
 use super::*;
+use crate::chunkmap::merge;
+use crate::guard::tests::LIMITS;
 use crate::message::build;
 use crate::object::tests::{cache_file, MemoryBlob};
 use crate::source::Blob;
@@ -20,14 +23,71 @@ use crate::source::Blob;
 /// that no test ends any more.
 const WAIT: Duration = Duration::from_secs(24 * 3600);
 
-struct TestSource(HashMap<String, Arc<MemoryBlob>>);
+/// The granules of the tests.
+const GRANULE: u64 = 16 << 10;
+
+/// Whoever comes here waits until it is opened.
+#[derive(Default)]
+struct Gate {
+    open: Mutex<bool>,
+    changed: Condvar,
+    waiting: AtomicUsize,
+}
+
+impl Gate {
+    fn pass(&self) {
+        self.waiting.fetch_add(1, SeqCst);
+        let open = self.open.lock().unwrap();
+        let open = self.changed.wait_while(open, |open| !*open);
+        drop(open.unwrap());
+        self.waiting.fetch_sub(1, SeqCst);
+    }
+
+    fn open(&self) {
+        *self.open.lock().unwrap() = true;
+        self.changed.notify_all();
+    }
+}
+
+/// A blob behind a gate.
+struct Gated(Arc<MemoryBlob>, Arc<Gate>);
+
+impl Blob for Gated {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn version(&self) -> Option<&str> {
+        self.0.version()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError> {
+        self.1.pass();
+        self.0.read_exact_at(buf, off)
+    }
+}
+
+/// Has "blob", and "slow...", which are behind the gate; finding what is called "late..." takes as long.
+struct TestSource {
+    blob: Arc<MemoryBlob>,
+    slow: Arc<MemoryBlob>,
+    gate: Arc<Gate>,
+}
 
 impl Source for TestSource {
     fn open(&self, name: &BlobName) -> Result<Arc<dyn Blob>, SourceError> {
-        match self.0.get(&name.to_string()) {
-            Some(blob) => Ok(blob.clone()),
-            None if name.name == "forbidden" => Err(SourceError::new(libc::EACCES, "forbidden")),
-            None => Err(SourceError::new(libc::ENOENT, "no such blob")),
+        let name = name.to_string();
+        if name.starts_with("late") {
+            self.gate.pass();
+        }
+        match name.as_str() {
+            "forbidden" => Err(SourceError::new(libc::EACCES, "forbidden")),
+            "none" => Err(SourceError::new(libc::ENOENT, "no such blob")),
+            _ if name.starts_with("slow") => {
+                let (blob, gate) = (self.slow.clone(), self.gate.clone());
+                Ok(Arc::new(Gated(blob, gate)))
+            }
+            _ => Ok(self.blob.clone()),
         }
     }
 }
@@ -36,19 +96,25 @@ impl Source for TestSource {
 struct Kernel {
     socket: OwnedFd,
     daemon: Arc<Daemon>,
-    threads: Vec<JoinHandle<()>>,
     completions: Receiver<u32>,
     blob: Arc<MemoryBlob>,
+    slow: Arc<MemoryBlob>,
+    gate: Arc<Gate>,
     report: Arc<Report>,
     stop: Arc<Stop>,
 }
 
-fn options(threads: usize) -> Options {
+fn options(all: usize) -> Options {
     Options {
-        threads,
-        granule: 16 << 10,
+        room: Room {
+            all,
+            per_server: all,
+        },
+        granule: GRANULE,
         prefetch: 0,
         by_domain: false,
+        limits: LIMITS,
+        request_timeout: None,
     }
 }
 
@@ -60,8 +126,13 @@ fn kernel(options: Options) -> Kernel {
         None,
     )
     .unwrap();
-    let blob = MemoryBlob::new(200_000);
-    let source = TestSource(HashMap::from([("blob".to_string(), blob.clone())]));
+    let gate = Arc::new(Gate::default());
+    let (blob, slow) = (MemoryBlob::new(200_000), MemoryBlob::new(1000 * 4096));
+    let source = TestSource {
+        blob: blob.clone(),
+        slow: slow.clone(),
+        gate: gate.clone(),
+    };
     let (report, stop) = (Report::silent(), Arc::new(Stop::new().unwrap()));
     let mut daemon = Daemon::new(
         Device::from_fd(device),
@@ -76,22 +147,26 @@ fn kernel(options: Options) -> Kernel {
     daemon.complete = Box::new(move |_, msg_id| {
         sender.lock().unwrap().send(msg_id).unwrap();
         // As the kernel answers for a request that does not exist any more.
-        if msg_id >= 1000 {
+        if msg_id == GONE {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         Ok(())
     });
     let daemon = Arc::new(daemon);
+    daemon.start().unwrap();
     Kernel {
-        threads: daemon.start().unwrap(),
         socket,
         daemon,
         completions,
         blob,
+        slow,
+        gate,
         report,
         stop,
     }
 }
+
+const GONE: u32 = 1 << 30;
 
 impl Kernel {
     fn send(&self, message: &[u8]) {
@@ -114,10 +189,29 @@ impl Kernel {
 
     /// Sends an OPEN and returns the cache file and the answer.
     fn open(&self, msg_id: u32, object_id: u32, key: &[u8]) -> (File, String) {
+        (self.send_open(msg_id, object_id, key), self.command())
+    }
+
+    fn send_open(&self, msg_id: u32, object_id: u32, key: &[u8]) -> File {
         let file = cache_file(200_000);
         let fd = file.try_clone().unwrap().into_raw_fd();
         self.send(&build::open(msg_id, object_id, b"erofs,d", key, fd));
-        (file, self.command())
+        file
+    }
+
+    fn object(&self, id: u32) -> std::sync::Weak<Object> {
+        Arc::downgrade(&self.daemon.object(id).unwrap())
+    }
+
+    fn read_count(&self) -> u64 {
+        self.report.stats.read.load(SeqCst)
+    }
+
+    /// So many READs complete; returns which.
+    fn completed_all(&self, count: usize) -> Vec<u32> {
+        let mut done: Vec<u32> = (0..count).map(|_| self.completed()).collect();
+        done.sort_unstable();
+        done
     }
 
     fn completed(&self) -> u32 {
@@ -138,10 +232,9 @@ impl Kernel {
     }
 
     fn stop(self) {
+        self.gate.open();
         self.stop.set();
-        for thread in self.threads {
-            thread.join().unwrap();
-        }
+        assert!(self.daemon.join(WAIT));
     }
 }
 
@@ -157,7 +250,7 @@ fn open_read_close() {
     assert!(buf == k.blob.data[16 << 10..32 << 10]);
     assert_eq!(k.blob.taken(), [16 << 10..32 << 10]);
 
-    let object = Arc::downgrade(&k.daemon.objects()[&10]);
+    let object = k.object(10);
     k.send(&build::close(3, 10));
     k.until(|| object.upgrade().is_none());
     let stats = &k.report.stats;
@@ -254,9 +347,9 @@ fn messages_that_come_again_do_no_harm() {
     let (file, _) = k.open(1, 1, b"blob");
     // The same READ twice, the second one gone by the time it is completed; then a new OPEN of the
     // same blob, as after `restore`.
-    k.send(&build::read(1000, 1, 0, 4096));
-    k.send(&build::read(1000, 1, 0, 4096));
-    assert_eq!((k.completed(), k.completed()), (1000, 1000));
+    k.send(&build::read(GONE, 1, 0, 4096));
+    k.send(&build::read(GONE, 1, 0, 4096));
+    assert_eq!((k.completed(), k.completed()), (GONE, GONE));
     let (_, answer) = k.open(2, 2, b"blob");
     assert_eq!(answer, "copen 2,200000,v1");
     assert_eq!(k.blob.taken(), [0..16 << 10]);
@@ -268,34 +361,171 @@ fn messages_that_come_again_do_no_harm() {
 }
 
 #[test]
-fn one_edge_feeds_every_thread() {
-    let k = kernel(options(4));
-    k.open(1, 1, b"blob");
-    // Each waits for the others: one after the other they would not end.
-    k.blob.meet(4);
-    for i in 0..4 {
-        k.send(&build::read(10 + i, 1, u64::from(i) * (16 << 10), 4096));
+fn a_slow_blob_delays_no_other() {
+    for (all, share) in [(2, 1), (3, 2), (8, 3), (64, 17)] {
+        let k = kernel(Options {
+            granule: 4096,
+            ..options(all)
+        });
+        k.open(1, 1, b"slow");
+        k.open(2, 2, b"blob");
+        for i in 0..1000 {
+            k.send(&build::read(1000 + i, 1, u64::from(i) * 4096, 4096));
+        }
+        k.until(|| k.gate.waiting.load(SeqCst) == share);
+        // Nothing moves there. Everything goes on elsewhere.
+        for i in 0..20 {
+            k.send(&build::read(100 + i, 2, u64::from(i) * 4096, 4096));
+            assert_eq!(k.completed(), 100 + i);
+            let (_, answer) = k.open(10 + i, 10 + i, b"blob");
+            assert_eq!(answer, format!("copen {},200000,v1", 10 + i));
+        }
+        k.send(&build::close(200, 2));
+        k.until(|| k.daemon.object(2).is_none());
+        assert!(k.slow.taken().is_empty());
+        assert_eq!(k.gate.waiting.load(SeqCst), share);
+        k.gate.open();
+        assert!(k.completed_all(1000).into_iter().eq(1000..2000));
+        assert_eq!(k.errors(), 0);
+        k.stop();
     }
-    let mut done: Vec<u32> = (0..4).map(|_| k.completed()).collect();
-    done.sort_unstable();
-    assert_eq!(done, [10, 11, 12, 13]);
+}
+
+#[test]
+fn slow_blobs_delay_no_other() {
+    let k = kernel(options(8));
+    for i in 0..4 {
+        let (_, answer) = k.open(i, i + 1, format!("slow{i}").as_bytes());
+        assert!(answer.starts_with("copen"), "{answer}");
+        for n in 0..10 {
+            let off = u64::from(n) * GRANULE;
+            k.send(&build::read(1000 + 10 * i + n, i + 1, off, 4096));
+        }
+        k.until(|| k.gate.waiting.load(SeqCst) > i as usize);
+    }
+    k.open(10, 10, b"blob");
+    for i in 0..12 {
+        k.send(&build::read(100 + i, 10, u64::from(i) * GRANULE, 4096));
+        assert_eq!(k.completed(), 100 + i);
+    }
+    k.gate.open();
+    assert!(k.completed_all(40).into_iter().eq(1000..1040));
     k.stop();
 }
 
 #[test]
-fn a_batch_feeds_every_thread() {
-    let k = kernel(options(4));
+fn slow_opens_delay_nothing() {
+    let k = kernel(options(8));
     k.open(1, 1, b"blob");
-    // Each waits for the others: one after the other they would not end.
-    k.blob.meet(4);
-    let reads: Vec<_> = (0..4)
-        .map(|i| build::read(10 + i, 1, u64::from(i) * (16 << 10), 4096))
+    // Many for the same name, some for others.
+    let mut files: Vec<File> = (0..300)
+        .map(|i| k.send_open(100 + i, 100 + i, b"late"))
         .collect();
-    k.send(&build::batch(&reads));
-    let mut done: Vec<u32> = (0..4).map(|_| k.completed()).collect();
-    done.sort_unstable();
-    assert_eq!(done, [10, 11, 12, 13]);
-    assert!(k.daemon.pending().is_empty());
+    for i in 0..2 {
+        files.push(k.send_open(400 + i, 400 + i, format!("late{i}").as_bytes()));
+    }
+    k.until(|| k.gate.waiting.load(SeqCst) == 5);
+    for i in 0..12 {
+        let (_, answer) = k.open(10 + i, 10 + i, b"blob");
+        assert_eq!(answer, format!("copen {},200000,v1", 10 + i));
+        k.send(&build::read(600 + i, 1, u64::from(i) * GRANULE, 4096));
+        assert_eq!(k.completed(), 600 + i);
+    }
+    // Those that are closed before their answer get none, and their descriptors are closed.
+    for i in 0..300 {
+        k.send(&build::close(700, 100 + i));
+    }
+    k.until(|| k.report.stats.close.load(SeqCst) == 300);
+    k.gate.open();
+    let mut answers = [k.command(), k.command()];
+    answers.sort();
+    assert_eq!(answers, ["copen 400,200000,v1", "copen 401,200000,v1"]);
+    assert_eq!(k.daemon.objects().len(), 15);
+    k.stop();
+}
+
+#[test]
+fn a_close_ends_what_nobody_wants() {
+    let k = kernel(Options {
+        granule: 4096,
+        ..options(4)
+    });
+    k.open(1, 1, b"slow");
+    k.open(2, 2, b"blob");
+    for i in 0..1000 {
+        k.send(&build::read(1000 + i, 1, u64::from(i % 500) * 4096, 4096));
+    }
+    k.until(|| k.read_count() == 1000 && k.gate.waiting.load(SeqCst) == 2);
+    let object = k.object(1);
+    k.send(&build::close(3, 1));
+    k.until(|| k.daemon.object(1).is_none());
+    // What waits for the source lets go of it when that answers; nothing else is begun.
+    k.gate.open();
+    k.until(|| object.upgrade().is_none());
+    assert_eq!(k.slow.taken().len(), 2);
+    k.send(&build::read(5, 2, 0, 4096));
+    assert_eq!(k.completed(), 5);
+    assert_eq!(k.errors(), 0);
+    k.stop();
+}
+
+#[test]
+fn what_the_kernel_has_given_up_is_not_fetched() {
+    let k = kernel(Options {
+        request_timeout: Some(Duration::ZERO),
+        ..options(1)
+    });
+    k.open(1, 1, b"slow");
+    k.send(&build::read(1, 1, 0, 4096));
+    k.until(|| k.gate.waiting.load(SeqCst) == 1);
+    for i in 2..10 {
+        k.send(&build::read(i, 1, u64::from(i) * GRANULE, 4096));
+    }
+    k.until(|| k.read_count() == 9);
+    std::thread::sleep(TIMEOUT_MARGIN + Duration::from_millis(10));
+    k.gate.open();
+    assert!(k.completed_all(9).into_iter().eq(1..10));
+    assert_eq!(k.slow.taken(), [0..GRANULE]);
+    k.stop();
+}
+
+#[test]
+fn one_message_feeds_several_threads() {
+    for batch in [false, true] {
+        let k = kernel(options(16));
+        k.open(1, 1, b"slow");
+        let reads: Vec<_> = (0..4)
+            .map(|i| build::read(10 + i, 1, u64::from(i) * GRANULE, 4096))
+            .collect();
+        if batch {
+            k.send(&build::batch(&reads));
+        } else {
+            reads.iter().for_each(|read| k.send(read));
+        }
+        // All at the same time.
+        k.until(|| k.gate.waiting.load(SeqCst) == 4);
+        k.gate.open();
+        assert_eq!(k.completed_all(4), [10, 11, 12, 13]);
+        k.stop();
+    }
+}
+
+#[test]
+fn readers_of_the_same_range_take_one_place() {
+    let k = kernel(options(8));
+    k.open(1, 1, b"slow");
+    for i in 0..1000 {
+        k.send(&build::read(1000 + i, 1, u64::from(i % 4) * 4096, 4096));
+    }
+    k.until(|| k.read_count() == 1000);
+    // Another one of the same blob finds a thread.
+    k.send(&build::read(5, 1, GRANULE, 4096));
+    k.until(|| k.gate.waiting.load(SeqCst) == 2);
+    k.gate.open();
+    assert_eq!(k.completed_all(1001).len(), 1001);
+    let mut taken = k.slow.taken();
+    taken.sort_by_key(|range| range.start);
+    assert_eq!(taken, [0..GRANULE, GRANULE..2 * GRANULE]);
     k.stop();
 }
 
@@ -329,25 +559,30 @@ fn a_batch_is_served_to_its_end() {
 #[test]
 fn a_stop_leaves_unserved_reads_to_the_successor() {
     let k = kernel(options(1));
-    k.open(1, 1, b"blob");
-    k.blob.delay_ms.store(100, SeqCst);
-    k.blob.broken.store(true, SeqCst);
-    k.send(&build::read(2, 1, 0, 4096));
-    k.until(|| k.report.stats.read.load(SeqCst) == 1);
-    let completions = k.completions;
-    k.stop.set();
-    for thread in k.threads {
-        thread.join().unwrap();
+    k.open(1, 1, b"slow");
+    k.slow.broken.store(true, SeqCst);
+    for i in 0..3 {
+        k.send(&build::read(2 + i, 1, u64::from(i) * GRANULE, 4096));
     }
+    // An OPEN is not answered, either.
+    k.send_open(6, 6, b"late");
+    k.until(|| k.read_count() == 3 && k.gate.waiting.load(SeqCst) == 2);
+    k.stop.set();
+    k.until(|| k.daemon.objects().is_empty());
+    k.gate.open();
+    assert!(k.daemon.join(WAIT));
+    assert_eq!(k.errors(), 0);
     drop(k.daemon);
-    assert!(completions.recv().is_err());
+    assert!(k.completions.recv().is_err());
+    let command = rustix::io::read(&k.socket, &mut [0; 100]);
+    assert_eq!(command, Ok(0));
 }
 
 #[test]
 fn sequential_readers_are_read_ahead_of() {
     let k = kernel(Options {
         prefetch: 32 << 10,
-        ..options(1)
+        ..options(4)
     });
     k.open(1, 1, b"blob");
     k.send(&build::read(2, 1, 0, 4096));
@@ -356,7 +591,7 @@ fn sequential_readers_are_read_ahead_of() {
     k.completed();
     let fetched = || k.report.stats.fetched.load(SeqCst);
     k.until(|| fetched() == 64 << 10);
-    assert_eq!(k.blob.taken(), [0..16384, 16384..32768, 32768..65536]);
+    assert_eq!(merge(k.blob.taken()), [0..64 << 10]);
     k.stop();
 }
 
@@ -391,16 +626,19 @@ fn a_device_that_fails_stops_the_daemon() {
         None,
     )
     .unwrap();
-    let source = Box::new(TestSource(HashMap::new()));
+    let source = Box::new(TestSource {
+        blob: MemoryBlob::new(1),
+        slow: MemoryBlob::new(1),
+        gate: Arc::default(),
+    });
     let device = Device::from_fd(device);
     let daemon = Daemon::new(device, source, options(2), report, stop.clone()).unwrap();
     // The peer goes away with unread data: reading gives ECONNRESET.
     daemon.device.command("unread").unwrap();
     drop(socket);
     let daemon = Arc::new(daemon);
-    for thread in daemon.start().unwrap() {
-        thread.join().unwrap();
-    }
+    daemon.start().unwrap();
+    assert!(daemon.join(WAIT));
     assert!(stop.is_set());
     let reason = daemon.fatal().unwrap();
     assert!(reason.starts_with("cannot read messages: "), "{reason}");
