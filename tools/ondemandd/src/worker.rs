@@ -627,8 +627,7 @@ impl Daemon {
     /// Completes a READ, whether it has its data or not; returns what to log.
     fn complete(
         &self,
-        object: &Arc<Object>,
-        id: u32,
+        object: &Object,
         read: &Read,
         result: Result<&Filled, &SourceError>,
     ) -> Outcome {
@@ -661,9 +660,6 @@ impl Daemon {
                 text
             };
             outcome.error.get_or_insert(text);
-            if object.is_given_up() {
-                self.end(id, object);
-            }
         }
         outcome
     }
@@ -713,13 +709,14 @@ impl Outcomes for Reads<'_> {
             // By a CLOSE; or by a stop, and a successor gets it again.
             return daemon.log_unwanted(self.id, object, &read);
         }
-        let outcome = daemon.complete(object, self.id, &read, result.as_ref());
+        let outcome = daemon.complete(object, &read, result.as_ref());
         let range = (read.off, read.len);
         daemon.log("READ", read.msg_id, self.id, range, &outcome, read.since);
+        if outcome.error.is_some() && object.is_given_up() {
+            daemon.objects().remove(&self.id);
+            daemon.end(self.id, object);
+        }
         let Ok(filled) = result else {
-            if object.is_given_up() {
-                daemon.end(self.id, object);
-            }
             return;
         };
         let prefetch = daemon.options.prefetch;
