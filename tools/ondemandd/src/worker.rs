@@ -584,6 +584,7 @@ impl Daemon {
         // answered a request of his own.
         let limits = Limits {
             silence: Some(PREFETCH_SILENCE),
+            window: self.options.limits.window.min(PREFETCH_SILENCE),
             retry: false,
             ..self.options.limits
         };
