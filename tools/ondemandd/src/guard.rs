@@ -5,8 +5,7 @@
 //! A thread that asks a source for something does so under a [`Guard`]: [`Guard::run`] makes it the
 //! current one of the thread, and the connections of the web client, which wait in short steps, look it
 //! up there after each. Another thread can [cancel](Guard::cancel) it; whoever waits returns after its
-//! step. What cannot be interrupted is looking up a host name, setting up a TCP connection (which has a
-//! time limit of its own) and reading a local file.
+//! step. What cannot be interrupted is looking up a host name and reading a local file.
 
 use std::cell::RefCell;
 use std::io;

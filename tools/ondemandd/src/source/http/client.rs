@@ -5,12 +5,18 @@
 //! quick to build.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 #[cfg(feature = "tls")]
 use std::sync::OnceLock;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_error;
+use rustix::net::{socket_with, AddressFamily, SocketFlags, SocketType};
 
 use super::proxy::Proxies;
 use super::url::Url;
@@ -258,7 +264,7 @@ impl Client {
             .map_err(|err| passing("cannot resolve", &err))?;
         let mut last = io::Error::from(ErrorKind::AddrNotAvailable);
         for address in addresses {
-            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            match connect(&address, &self.stop) {
                 Ok(socket) => {
                     socket
                         .set_read_timeout(Some(TICK))
@@ -346,6 +352,45 @@ fn go_on(start: Instant, timeout: Duration, stop: &Stop) -> io::Result<()> {
         return Err(io::Error::other("stopping"));
     }
     guard::go_on(start, timeout)
+}
+
+/// Connects, unless that takes longer than [`CONNECT_TIMEOUT`] or is not wanted any more.
+fn connect(address: &SocketAddr, stop: &Stop) -> io::Result<TcpStream> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    let start = Instant::now();
+    match rustix::net::connect(&socket, address) {
+        Ok(()) => {}
+        Err(Errno::INPROGRESS | Errno::INTR) => {
+            while !is_connected(&socket)? {
+                go_on(start, CONNECT_TIMEOUT, stop)?;
+            }
+        }
+        Err(err) => return Err(err.into()),
+    }
+    let socket = TcpStream::from(socket);
+    socket.set_nonblocking(false)?;
+    Ok(socket)
+}
+
+/// Waits for a [`TICK`] until a socket is connected.
+fn is_connected(socket: &OwnedFd) -> io::Result<bool> {
+    let tick = Timespec {
+        tv_sec: 0,
+        tv_nsec: TICK.as_nanos() as _,
+    };
+    let mut fds = [PollFd::new(socket, PollFlags::OUT)];
+    match poll(&mut fds, Some(&tick)) {
+        Ok(0) | Err(Errno::INTR) => return Ok(false),
+        Ok(_) => {}
+        Err(err) => return Err(err.into()),
+    }
+    socket_error(socket)??;
+    Ok(true)
 }
 
 impl Patient {

@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader, Read as _, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -750,6 +751,50 @@ fn a_silent_server_is_left_when_nobody_wants_the_answer() {
     assert!(err.reason.contains("nobody wants it"), "{err}");
     // There was no other try.
     assert!(asked.try_recv().is_err());
+}
+
+/// An address where nobody answers: the queue of a socket that never accepts is full.
+fn black_hole() -> (OwnedFd, Vec<TcpStream>, SocketAddr) {
+    let socket = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::STREAM,
+        None,
+    )
+    .unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    rustix::net::bind(&socket, &any).unwrap();
+    rustix::net::listen(&socket, 0).unwrap();
+    let listener = TcpListener::from(socket.try_clone().unwrap());
+    let address = listener.local_addr().unwrap();
+    let mut queue = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(500)) {
+        queue.push(stream);
+    }
+    (socket, queue, address)
+}
+
+#[test]
+fn a_server_that_takes_no_connection_is_left_when_nobody_wants_the_answer() {
+    let (_socket, _queue, address) = black_hole();
+    let open = |limits: Limits, cancel: bool| {
+        let guard = Guard::new(limits);
+        let running = guard.clone();
+        let source = source(address, 5);
+        let opener = std::thread::spawn(move || running.run(|| source.open(&name("b"))));
+        if cancel {
+            guard.cancel();
+        }
+        opener.join().unwrap().err().unwrap().reason
+    };
+    let text = open(LIMITS, true);
+    assert!(text.contains("nobody wants it any more"), "{text}");
+    let silence = Limits {
+        silence: Some(Duration::ZERO),
+        retry: false,
+        ..LIMITS
+    };
+    let text = open(silence, false);
+    assert!(text.contains("nothing came for 0 s"), "{text}");
 }
 
 #[test]
