@@ -2,6 +2,7 @@
 
 //! /dev/cachefiles: opening it, the commands written to it, the messages read from it.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,6 +22,8 @@ pub struct Device {
     unversioned: bool,
     /// Whether a predecessor may have answered OPENs before.
     successor: AtomicBool,
+    /// Answers that were not taken and that the user has been told of.
+    told: Mutex<HashSet<String>>,
     /// The kernel has said that the cache is dead.
     dead: AtomicBool,
     /// How often it was read, with or without success.
@@ -40,11 +43,16 @@ enum Versions {
 /// After so many answers with EINVAL and none that was taken, it is not for want of an OPEN.
 const ENOUGH: u32 = 3;
 
+/// So many answers that were not taken are remembered.
+const MAX_TOLD: usize = 1000;
+
 /// Why an answer to an OPEN was not taken.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Untaken {
     /// Whether somebody is harmed by it.
     pub failure: bool,
+    /// Whether the user has been told before.
+    pub said: bool,
     pub reason: String,
 }
 
@@ -106,6 +114,7 @@ impl Device {
             versions: Mutex::new(Versions::Untried(0)),
             unversioned: false,
             successor: AtomicBool::new(false),
+            told: Mutex::default(),
             dead: AtomicBool::new(false),
             reads: AtomicU64::new(0),
         }
@@ -196,11 +205,13 @@ impl Device {
                 Ok(())
             }
             Err(err) if err.raw_os_error() == Some(libc::EINVAL) => {
-                Err(self.not_taken(msg_id, version.is_some()))
+                let answer = version.map(|version| format!("{result},{version}"));
+                Err(self.not_taken(answer))
             }
             Err(err) => Err(Untaken {
                 failure: true,
-                reason: format!("\"copen {msg_id},{result}\" failed: {}", strip_code(&err)),
+                said: false,
+                reason: format!("the kernel refuses the answer: {}", strip_code(&err)),
             }),
         }
     }
@@ -210,31 +221,46 @@ impl Device {
     }
 
     /// EINVAL for an answer: its OPEN is gone; or the object was opened before, with another size or
-    /// version; or this kernel knows no versions.
-    fn not_taken(&self, msg_id: u32, versioned: bool) -> Untaken {
+    /// version; or this kernel knows no versions. `answer` is size and version, if there was one.
+    fn not_taken(&self, answer: Option<String>) -> Untaken {
         let mut versions = self.versions();
-        if let (true, Versions::Untried(count)) = (versioned, *versions) {
+        if let (Some(_), Versions::Untried(count)) = (&answer, *versions) {
             *versions = Versions::Untried(count + 1);
             if count + 1 >= ENOUGH {
                 *versions = Versions::Missing;
                 return Untaken {
                     failure: true,
-                    reason: format!("OPEN {msg_id} has failed: {}", self.no_versions()),
+                    said: false,
+                    reason: self.no_versions(),
                 };
             }
         }
-        let successor = self.successor.load(Relaxed);
-        Untaken {
-            failure: versioned && successor,
-            reason: if versioned && successor {
-                format!(
-                    "OPEN {msg_id} was not taken: the blob has changed since it was opened first (its \
-                     readers get EIO until they open it again), or nobody waits for it any more"
-                )
-            } else {
-                format!("OPEN {msg_id} is gone before its answer")
+        drop(versions);
+        match answer.filter(|_| self.successor.load(Relaxed)) {
+            // With each READ the kernel asks again, and gets the same answer.
+            Some(answer) => Untaken {
+                failure: true,
+                said: !self.tell(answer),
+                reason:
+                    "the blob has changed since it was opened first (its readers get EIO until \
+                         they open it again), or nobody waits for the answer any more"
+                        .into(),
+            },
+            None => Untaken {
+                failure: false,
+                said: false,
+                reason: "nobody waits for the answer any more".into(),
             },
         }
+    }
+
+    /// Whether the user is to be told of an answer, for the first time.
+    fn tell(&self, answer: String) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= MAX_TOLD {
+            told.clear();
+        }
+        told.insert(answer)
     }
 
     fn no_versions(&self) -> String {
@@ -280,18 +306,26 @@ impl Device {
 
     /// Whether the cache is of no use to any daemon any more.
     pub fn is_dead(&self) -> bool {
-        self.dead.load(Relaxed)
+        self.dead.load(Relaxed) || self.events().contains(PollFlags::ERR | PollFlags::HUP)
     }
 
     /// Whether there are messages, and how often somebody has looked for some.
     pub fn waiting(&self) -> (bool, u64) {
+        let ready = self.events().contains(PollFlags::IN);
+        (ready, self.reads.load(Relaxed))
+    }
+
+    fn events(&self) -> PollFlags {
         let now = Timespec {
             tv_sec: 0,
             tv_nsec: 0,
         };
         let mut fds = [PollFd::new(&self.file, PollFlags::IN)];
-        let ready = poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0);
-        (ready, self.reads.load(Relaxed))
+        // An error is EINTR, or no memory: nothing is known.
+        match poll(&mut fds, Some(&now)) {
+            Ok(_) => fds[0].revents(),
+            Err(_) => PollFlags::empty(),
+        }
     }
 }
 
@@ -558,20 +592,29 @@ mod tests {
         assert_eq!(written(&socket), "copen 3,0");
     }
 
+    fn not_taken(device: &Device, answer: &str) -> (bool, bool, String) {
+        let untaken = device.not_taken(Some(answer.to_string()));
+        (untaken.failure, untaken.said, untaken.reason)
+    }
+
     #[test]
     fn what_an_answer_that_is_not_taken_means() {
         // A kernel that has taken a version once knows them: then the OPEN is gone.
         let (device, _socket) = device();
         device.copen(1, 10, Some("v")).unwrap();
         for _ in 0..10 {
-            let untaken = device.not_taken(7, true);
-            assert!(!untaken.failure && untaken.reason.contains("is gone"));
+            let (failure, _, reason) = not_taken(&device, "10,w");
+            assert!(!failure && reason.contains("nobody waits"));
         }
-        // For a successor it may also be that the blob has changed.
+        // For a successor it may also be that the blob has changed; that is said once.
         device.restore().unwrap();
-        let untaken = device.not_taken(7, true);
-        assert!(untaken.failure && untaken.reason.contains("has changed"));
-        assert!(!device.not_taken(7, false).failure);
+        let (failure, said, reason) = not_taken(&device, "10,w");
+        assert!(failure && !said && reason.contains("has changed"));
+        let (failure, said, _) = not_taken(&device, "10,w");
+        assert!(failure && said);
+        let (failure, said, _) = not_taken(&device, "10,x");
+        assert!(failure && !said);
+        assert!(!device.not_taken(None).failure);
     }
 
     #[test]
@@ -580,19 +623,26 @@ mod tests {
             let (device, socket) = device();
             let device = device.accept_unversioned(accept);
             for _ in 1..ENOUGH {
-                assert!(device.not_taken(7, true).reason.contains("is gone"));
+                assert!(not_taken(&device, "v").2.contains("nobody waits"));
             }
-            let untaken = device.not_taken(7, true);
-            assert!(untaken.failure && untaken.reason.contains("takes no version"));
+            let (failure, said, reason) = not_taken(&device, "v");
+            assert!(failure && !said && reason.contains("takes no version"));
             // Said once. Without the user's consent every OPEN goes on failing.
-            assert!(!device
-                .not_taken(7, true)
-                .reason
-                .contains("takes no version"));
+            assert!(!not_taken(&device, "v").2.contains("takes no version"));
             device.copen(8, 10, Some("v")).unwrap();
             let want = ["copen 8,10,v", "copen 8,10"][usize::from(accept)];
             assert_eq!(written(&socket), want);
         }
+    }
+
+    #[test]
+    fn waiting_messages_are_seen() {
+        let (device, socket) = device();
+        assert!(!device.is_dead());
+        rustix::io::write(&socket, b"x").unwrap();
+        assert_eq!(device.waiting(), (true, 0));
+        assert!(device.receive(&mut [0; 8]).unwrap().is_some());
+        assert_eq!(device.waiting(), (false, 1));
     }
 
     fn triple(run: Option<u8>, cull: Option<u8>, stop: Option<u8>) -> Triple {

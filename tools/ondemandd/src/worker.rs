@@ -270,7 +270,7 @@ impl Daemon {
             Err(err) => {
                 self.report.error(&err.to_string());
                 if let Some(msg_id) = err.open_msg_id {
-                    self.answer_open(msg_id, -i64::from(libc::EINVAL), None);
+                    self.answer_open(msg_id, "", -i64::from(libc::EINVAL), None);
                 }
                 return;
             }
@@ -515,7 +515,7 @@ impl Daemon {
             // There was a CLOSE meanwhile.
             None => false,
         };
-        let answered = known && self.answer_open(msg_id, size as i64, version.as_deref());
+        let answered = known && self.answer_open(msg_id, &key, size as i64, version.as_deref());
         if !answered {
             self.objects().remove(&object_id);
         }
@@ -536,7 +536,7 @@ impl Daemon {
             self.report.error(&text);
         }
         let result = -i64::from(err.errno.clamp(1, 4095));
-        self.answer_open(msg_id, result, None);
+        self.answer_open(msg_id, key, result, None);
         Outcome {
             key: key.to_string(),
             result,
@@ -545,18 +545,19 @@ impl Daemon {
     }
 
     /// Answers an OPEN; false if the kernel did not take the answer.
-    fn answer_open(&self, msg_id: u32, result: i64, version: Option<&str>) -> bool {
-        match self.device.copen(msg_id, result, version) {
-            Ok(()) => true,
-            Err(untaken) => {
-                if untaken.failure {
-                    self.report.error(&untaken.reason);
-                } else {
-                    self.report.note(&untaken.reason);
-                }
-                false
-            }
+    fn answer_open(&self, msg_id: u32, key: &str, result: i64, version: Option<&str>) -> bool {
+        let Err(untaken) = self.device.copen(msg_id, result, version) else {
+            return true;
+        };
+        let text = format!("OPEN {msg_id} of \"{key}\": {}", untaken.reason);
+        if untaken.said {
+            self.report.add(&self.report.stats.errors, 1);
+        } else if untaken.failure {
+            self.report.error(&text);
+        } else {
+            self.report.note(&text);
         }
+        false
     }
 
     fn read(self: &Arc<Self>, object: &Arc<Object>, id: u32, read: Read, buf: &mut Option<Buffer>) {

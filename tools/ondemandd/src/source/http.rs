@@ -351,7 +351,14 @@ impl<'a> Fetch<'a> {
             return Err(Failure::fatal(libc::EIO, wrong()));
         }
         check_coding(response)?;
-        Ok(answer.last - answer.first + 1)
+        let len = answer.last - answer.first + 1;
+        if response.length().is_some_and(|length| length > len) {
+            return Err(Failure::fatal(
+                libc::EIO,
+                "the body is longer than asked for",
+            ));
+        }
+        Ok(len)
     }
 
     /// Checks a 200, which has all of the blob. The cache of a registry answers so while it is cold.
