@@ -595,6 +595,7 @@ impl Daemon {
         match result {
             Ok(()) => {}
             Err(_) if object.is_closed() => {}
+            Err(err) if err.said => {}
             Err(err) => self
                 .report
                 .note(&format!("prefetching \"{}\": {err}", object.name)),
