@@ -81,6 +81,15 @@ struct HttpBlob {
     digest: Option<Digest>,
     version: Option<String>,
     changed: Changed,
+    /// Who has it: perhaps another server than the one that was asked.
+    at: Arc<str>,
+}
+
+/// What is known of a blob at its OPEN.
+struct Found {
+    size: u64,
+    validators: Validators,
+    at: Arc<str>,
 }
 
 /// What one try gave.
@@ -177,7 +186,11 @@ impl Source for HttpSource {
         }
         let url = Url::parse(&url).map_err(|reason| SourceError::new(libc::EINVAL, reason))?;
         let digest = Digest::of(&name.name);
-        let (size, validators) = server.with_retries(&url, || server.look(&url, digest))?;
+        let Found {
+            size,
+            validators,
+            at,
+        } = server.with_retries(&url, || server.look(&url, digest))?;
         let version = match digest {
             Some(Digest::Named) => None,
             _ => validators.version(),
@@ -203,6 +216,7 @@ impl Source for HttpSource {
             digest,
             version,
             changed: Changed::default(),
+            at,
         }))
     }
 }
@@ -214,6 +228,10 @@ impl Blob for HttpBlob {
 
     fn version(&self) -> Option<&str> {
         self.version.as_deref()
+    }
+
+    fn server(&self) -> Arc<str> {
+        Arc::clone(&self.at)
     }
 
     fn read_exact_at(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError> {
@@ -478,9 +496,14 @@ impl Server {
 
     /// Size and version of a blob. GET with a range is what is used later, and some servers answer
     /// HEAD differently or not at all.
-    fn look(&self, url: &Url, digest: Option<Digest>) -> Result<(u64, Validators), Failure> {
+    fn look(&self, url: &Url, digest: Option<Digest>) -> Result<Found, Failure> {
         let mut response = self.get(url, &[("Range", "bytes=0-0")])?;
-        let found = validators(&response);
+        let at = response.server().unwrap_or_else(|| url.address());
+        let mut found = Found {
+            size: 0,
+            validators: validators(&response),
+            at: at.into(),
+        };
         let content_range = response.field("content-range").unwrap_or("");
         let size = match response.status {
             206 => {
@@ -489,7 +512,7 @@ impl Server {
                 range.and_then(|range| range.size)
             }
             // An empty blob has no byte 0.
-            416 if content_range == "bytes */0" => return Ok((0, found)),
+            416 if content_range == "bytes */0" => return Ok(found),
             // Without a length it may be empty all the same.
             200 => response
                 .length()
@@ -498,13 +521,14 @@ impl Server {
         };
         check_coding(&response)?;
         if digest != Some(Digest::Named) {
-            check_age(&response, &found)?;
+            check_age(&response, &found.validators)?;
         }
         response.finish();
-        match size {
-            Some(size) => Ok((size, found)),
-            None => self.size_of_head(url, &found).map(|size| (size, found)),
-        }
+        found.size = match size {
+            Some(size) => size,
+            None => self.size_of_head(url, &found.validators)?,
+        };
+        Ok(found)
     }
 
     /// The size according to HEAD, for a blob that has a byte.

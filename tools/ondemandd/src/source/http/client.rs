@@ -663,6 +663,11 @@ pub struct Response<'a> {
 }
 
 impl Response<'_> {
+    /// Host and port of who has answered, before the end of the body.
+    pub fn server(&self) -> Option<String> {
+        self.connection.as_ref().map(|one| one.key.address())
+    }
+
     /// The value of a field; `name` is in lower case.
     pub fn field(&self, name: &str) -> Option<&str> {
         find(&self.fields, name)

@@ -888,6 +888,8 @@ fn redirects_are_followed_and_secrets_stay() {
         });
         let blob = source.open(&name("b")).unwrap();
         assert_eq!(bytes_2_to_4(&*blob).unwrap(), b"234");
+        // It is this one that should not be asked for too much at once.
+        assert_eq!(*blob.server(), *other.to_string());
         for head in asked.lock().unwrap().iter() {
             assert!(
                 head.contains("\r\nAuthorization: Basic dXNlcjpQVw==\r\n"),
