@@ -18,7 +18,7 @@ use crate::device::{strip_code, Device};
 use crate::guard::{Guard, Limits};
 use crate::message::{Message, Messages, Op, BATCH_SIZE};
 use crate::object::{Buffer, Filled, Object, Outcomes, Read, Tools};
-use crate::pool::{self, Pool};
+use crate::pool::{self, Fetches, Opens, Pool};
 use crate::report::{Event, Report};
 use crate::schedule::Room;
 use crate::source::{Blob, BlobName, Source, SourceError};
@@ -165,6 +165,13 @@ impl Daemon {
         if let Err(err) = self.start_thread() {
             let text = format!("cannot start another thread: {err}");
             self.report.error(&text);
+        }
+    }
+
+    /// Changes what there is to do, and has somebody do it.
+    fn change(self: &Arc<Self>, change: impl FnOnce(&mut Opens<Job>, &mut Fetches<Job>)) {
+        if self.pool.change(change) {
+            self.add_thread();
         }
     }
 
@@ -364,12 +371,7 @@ impl Daemon {
             guard,
             since,
         });
-        if self
-            .pool
-            .change(|opens, _| opens.push(&place, &Arc::from(""), job))
-        {
-            self.add_thread();
-        }
+        self.change(|opens, _| opens.push(&place, &Arc::from(""), job));
     }
 
     /// Sees to it that a READ is completed.
@@ -385,12 +387,7 @@ impl Daemon {
         let server = Arc::clone(&object.server);
         let read = object.read(msg_id, off, len, since);
         let job = Job::Read(object, object_id, read);
-        if self
-            .pool
-            .change(|_, fetches| fetches.push(&object_id, &server, job))
-        {
-            self.add_thread();
-        }
+        self.change(|_, fetches| fetches.push(&object_id, &server, job));
     }
 
     fn object(&self, object_id: u32) -> Option<Arc<Object>> {
@@ -400,7 +397,7 @@ impl Daemon {
         }
     }
 
-    fn close(&self, message: &Message<'_>) -> Outcome {
+    fn close(self: &Arc<Self>, message: &Message<'_>) -> Outcome {
         // The descriptor is closed here, or by the thread that is still writing to it.
         let entry = self.objects().remove(&message.object_id);
         match entry {
@@ -411,10 +408,9 @@ impl Daemon {
             Some(Entry::Opening { key, guard }) => {
                 guard.cancel();
                 let unwanted = |job: &Job| job.object_id() == message.object_id;
-                // None of these jobs starts another.
-                let _ = self
-                    .pool
-                    .change(|opens, _| drop(opens.remove(&key, unwanted)));
+                let mut left = Vec::new();
+                self.change(|opens, _| left = opens.remove(&key, unwanted));
+                drop(left);
                 Outcome::ok(&key, 0)
             }
             None => self.unknown("CLOSE", message),
@@ -422,10 +418,9 @@ impl Daemon {
     }
 
     /// Nobody uses an object any more: ends whatever is done or waits to be done for it.
-    fn end(&self, object_id: u32, object: &Arc<Object>) {
+    fn end(self: &Arc<Self>, object_id: u32, object: &Object) {
         let mut left = object.close();
-        // What is taken out makes no room: it was not running.
-        let _ = self.pool.change(|_, fetches| {
+        self.change(|_, fetches| {
             let jobs = fetches.remove(&object_id, |_| true).into_iter();
             left.extend(jobs.filter_map(|job| match job {
                 Job::Read(_, _, read) => Some(read),
@@ -619,12 +614,7 @@ impl Daemon {
     fn want_prefetch(self: &Arc<Self>, object: &Arc<Object>, id: u32) {
         let job = Job::Prefetch(Arc::clone(object), id);
         let server = Arc::clone(&object.server);
-        if self
-            .pool
-            .change(|_, fetches| fetches.push_ahead(&id, &server, job))
-        {
-            self.add_thread();
-        }
+        self.change(|_, fetches| fetches.push_ahead(&id, &server, job));
     }
 
     /// Completes a READ, whether it has its data or not; returns what to log.
@@ -731,13 +721,8 @@ impl Outcomes for Reads<'_> {
     fn again(&self, read: Read) {
         let job = Job::Read(Arc::clone(self.object), self.id, read);
         let server = Arc::clone(&self.object.server);
-        let start = self
-            .daemon
-            .pool
+        self.daemon
             .change(|_, fetches| fetches.push_front(&self.id, &server, job));
-        if start {
-            self.daemon.add_thread();
-        }
     }
 }
 
