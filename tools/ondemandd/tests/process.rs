@@ -111,6 +111,19 @@ fn errors_are_one_clear_line() {
         "built without the feature \"tls\""
     };
     assert!(text.contains(want), "{text}");
+    // SSL_CERT_FILE means the same, but for https:// only.
+    for (url, want) in [
+        ("https://h/", want),
+        ("http://h/", "cannot open /dev/no-such-device"),
+    ] {
+        let output = ondemandd(&["--cache-dir", "/c", "--device", "/dev/no-such-device"])
+            .args(["--http", url])
+            .env("SSL_CERT_FILE", "/dev/null")
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains(want) && text.lines().count() == 1, "{text}");
+    }
     let (code, text) = run(&["--cache-dir", "/c"]);
     assert_eq!(code, Some(2));
     assert!(
