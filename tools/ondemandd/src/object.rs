@@ -28,7 +28,7 @@ use crate::source::{Blob, Sink, SourceError};
 /// Cache files are written in whole blocks of this size; the kernel rounds their size up to it.
 const BLOCK: u64 = 4096;
 
-/// How much is asked for at once, if the granule is not larger.
+/// How much is asked for at once, if the granule is not larger; and the most that is written at once.
 const PIECE: u64 = 1 << 20;
 
 /// How much is written at once, if the granule is not larger.
@@ -229,8 +229,7 @@ impl Object {
     /// Fetches something of what is to be [prefetched](Self::sequential). Calls `more` before that if
     /// there is more. Errors are those of the source.
     pub fn prefetch(&self, tools: &mut Tools<'_>, more: impl FnOnce()) -> Result<(), SourceError> {
-        let piece = tools.buf.len();
-        let mut claim = self.claim(|inner| inner.claim_ahead(piece, self.granule));
+        let mut claim = self.claim(|inner| inner.claim_ahead(self.granule));
         if self.has_ahead() {
             more();
         }
@@ -304,7 +303,7 @@ impl Object {
         let mut written = 0;
         let mut off = range.start;
         while off < range.end {
-            let end = range.end.min(off + tools.buf.len());
+            let end = range.end.min(off + PIECE.max(self.granule));
             let fetch = Fetch::begin(self, tools.limits)?;
             claim.tried = off..end;
             let mut piece = Piece {
@@ -314,7 +313,6 @@ impl Object {
                 outcomes: tools.outcomes,
                 next: if end == range.end { next } else { end },
                 claim: &mut *claim,
-                start: off,
                 pos: off,
                 came: off,
                 end,
@@ -479,10 +477,10 @@ impl Inner {
             .collect()
     }
 
-    /// Claims the first of what is to be prefetched: one run, no more than `piece` bytes.
-    fn claim_ahead(&mut self, piece: u64, granule: u64) -> Vec<Range<u64>> {
+    /// Claims the first of what is to be prefetched: one run, no more than is asked for at once.
+    fn claim_ahead(&mut self, granule: u64) -> Vec<Range<u64>> {
         let span = self.span(&self.ahead);
-        let most = (piece / granule).max(1);
+        let most = (PIECE / granule).max(1);
         let unknown = |granule: &u64| self.map.state(*granule) == State::Unknown;
         let first = span.clone().find(unknown);
         let run = first.map(|first| {
@@ -598,10 +596,9 @@ struct Piece<'a, 'b> {
     report: &'a Report,
     outcomes: &'b dyn Outcomes,
     claim: &'a mut Claim,
-    start: u64,
     /// Everything before it was written.
     pos: u64,
-    /// Everything before it is in the buffer.
+    /// Everything from there up to this is in the buffer.
     came: u64,
     end: u64,
     /// What is between the end and this is present.
@@ -616,7 +613,7 @@ impl Sink for Piece<'_, '_> {
 
     fn space(&mut self) -> &mut [u8] {
         let end = self.step();
-        self.buf.part(self.came - self.start..end - self.start)
+        self.buf.part(self.came - self.pos..end - self.pos)
     }
 
     fn filled(&mut self, len: usize) -> Result<(), SourceError> {
@@ -630,9 +627,9 @@ impl Sink for Piece<'_, '_> {
 }
 
 impl Piece<'_, '_> {
-    /// The end of what is written next: that of a granule, or of a good number of them.
+    /// The end of what is written next: that of a granule, of a good number of them or of a part.
     fn step(&self) -> u64 {
-        let step = self.object.granule.max(WRITE);
+        let step = self.object.granule.clamp(WRITE, PIECE);
         (self.pos - self.pos % step)
             .saturating_add(step)
             .min(self.end)
@@ -642,9 +639,8 @@ impl Piece<'_, '_> {
     fn write(&mut self) -> Result<(), SourceError> {
         let (pos, end) = (self.pos, self.came);
         let padded = (end - pos).next_multiple_of(BLOCK);
-        let from = pos - self.start;
-        self.buf.part(end - self.start..from + padded).fill(0);
-        let bytes = self.buf.part(from..from + padded);
+        self.buf.part(end - pos..padded).fill(0);
+        let bytes = self.buf.part(0..padded);
         self.object.file.write_all_at(bytes, pos).map_err(|err| {
             let hint = match err.raw_os_error() {
                 Some(libc::ENOBUFS | libc::ENOSPC) => {
@@ -674,20 +670,17 @@ pub struct Buffer {
     start: usize,
 }
 
-impl Buffer {
-    /// Room for a granule, or for a piece of one.
-    pub fn new(granule: u64) -> Self {
+impl Default for Buffer {
+    /// Room for what is written at once.
+    fn default() -> Self {
         let page = rustix::param::page_size();
-        let len = granule.max(PIECE) as usize;
-        let memory = vec![0; len + page];
+        let memory = vec![0; PIECE as usize + page];
         let start = memory.as_ptr().align_offset(page);
         Self { memory, start }
     }
+}
 
-    fn len(&self) -> u64 {
-        (self.memory.len() - rustix::param::page_size()) as u64
-    }
-
+impl Buffer {
     fn part(&mut self, range: Range<u64>) -> &mut [u8] {
         &mut self.memory[self.start + range.start as usize..self.start + range.end as usize]
     }
@@ -801,7 +794,7 @@ pub mod tests {
 
         fn with_tools<R>(&self, work: impl FnOnce(&mut Tools<'_>) -> R) -> R {
             work(&mut Tools {
-                buf: &mut Buffer::new(4096),
+                buf: &mut Buffer::default(),
                 report: &self.report,
                 limits: LIMITS,
                 outcomes: &self.told,
@@ -950,7 +943,7 @@ pub mod tests {
         object.serve(
             read,
             &mut Tools {
-                buf: &mut Buffer::new(4096),
+                buf: &mut Buffer::default(),
                 report: &Report::silent(),
                 limits: LIMITS,
                 outcomes: &told,
@@ -972,6 +965,15 @@ pub mod tests {
         );
         assert_eq!(merge(taken), [0..3 << 20]);
         s.check(0..3 << 20);
+    }
+
+    #[test]
+    fn a_large_granule_needs_no_large_buffer() {
+        let s = setup(5_000_000, 4 << 20);
+        assert_eq!(s.fill(4_990_000..5_000_000).unwrap().written, 806_912);
+        assert_eq!(s.fill(0..4096).unwrap().written, 4 << 20);
+        assert_eq!(merge(s.blob.taken()), [0..5_000_000]);
+        s.check(0..5_000_000);
     }
 
     #[test]
@@ -1194,8 +1196,7 @@ pub mod tests {
 
     #[test]
     fn the_buffer_is_aligned() {
-        let mut buf = Buffer::new(4096);
-        assert_eq!(buf.len(), PIECE);
+        let mut buf = Buffer::default();
         let page = rustix::param::page_size();
         assert_eq!(buf.part(0..PIECE).as_ptr() as usize % page, 0);
     }

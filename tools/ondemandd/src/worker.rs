@@ -604,7 +604,7 @@ impl Daemon {
         limits: Limits,
     ) -> Tools<'a> {
         Tools {
-            buf: buf.get_or_insert_with(|| Buffer::new(self.options.granule)),
+            buf: buf.get_or_insert_with(Buffer::default),
             report: &self.report,
             limits,
             outcomes,
