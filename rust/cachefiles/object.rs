@@ -382,6 +382,7 @@ impl Attachment {
         answer: Answer,
     ) -> Result<KBox<Self>> {
         cookie.set_object_size(answer.size)?;
+        cookie.set_version(answer.version());
         let cache = volume.cache();
         let (file, linked) = with_cred(cache.cred(), || {
             Self::find_file(&volume, cookie, object, &name, &answer)

@@ -423,7 +423,7 @@ static int odfs_set_size(struct inode *inode, struct fscache_cookie *cookie)
 	if (size > inode->i_sb->s_maxbytes - ODFS_BLOCK_SIZE)
 		return -EFBIG;
 	if (oi->size_known) {
-		if (size == i_size_read(inode)) {
+		if (odfs_is_same_data(inode, cookie)) {
 			odfs_list_name(inode);
 			return 0;
 		}
@@ -433,6 +433,7 @@ static int odfs_set_size(struct inode *inode, struct fscache_cookie *cookie)
 		if (err)
 			return err;
 	}
+	oi->version = READ_ONCE(cookie->inval_counter);
 	i_size_write(inode, size);
 	odfs_list_name(inode);
 	/* Pairs with odfs_getattr(). */
@@ -533,8 +534,8 @@ bool odfs_is_refused(struct inode *inode)
 {
 	struct odfs_inode *oi = ODFS_I(inode);
 
-	/* There is a cookie if a lookup has failed with a refusal. */
-	return odfs_is_refusal(READ_ONCE(oi->failure)) &&
+	/* There is a cookie if a lookup has failed like that. */
+	return odfs_is_refusal(smp_load_acquire(&oi->failure)) &&
 	       !atomic_read(&oi->blob->cookie->n_active);
 }
 
@@ -546,7 +547,8 @@ static void odfs_note_result(struct inode *inode, int err)
 	/* Who is killed knows nothing. */
 	if (err == -ERESTARTSYS)
 		return;
-	WRITE_ONCE(oi->failure, err);
+	/* Pairs with odfs_is_refused(), which looks at the cookie. */
+	smp_store_release(&oi->failure, err);
 	if (!err)
 		return;
 	oi->failed_at = jiffies;
@@ -593,8 +595,8 @@ static int odfs_lock_and_use_cookie(struct inode *inode)
  *
  * Return: 0 with the cookie ACTIVE, the size set, and a use to be given back with
  * odfs_unuse_cookie(); or the daemon's errno, -ENOTCONN without a live cache,
- * -ESTALE if the blob was replaced by one of another size while it is open, -EIO
- * after an umount -f.
+ * -ESTALE if the blob was replaced by another version, or one of another size, while
+ * it is open, -EIO after an umount -f.
  */
 int odfs_use_cookie(struct inode *inode)
 {

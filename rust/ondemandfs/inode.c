@@ -22,6 +22,7 @@ static struct inode *odfs_alloc_inode(struct super_block *sb)
 		return NULL;
 	oi->blob = NULL;
 	oi->size_known = false;
+	oi->version = 0;
 	oi->failure = 0;
 	oi->nr_failures = 0;
 	oi->pos = 0;

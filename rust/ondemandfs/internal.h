@@ -131,6 +131,7 @@ struct odfs_inode {
 	struct odfs_blob	*blob;		/* NULL: the root */
 	struct mutex		lock;		/* lookups of the cookie, the size */
 	bool			size_known;
+	unsigned int		version;	/* of the data, as the cache numbers them */
 	int			failure;	/* of the last lookup, or 0 */
 	unsigned int		nr_failures;
 	unsigned long		failed_at;	/* in jiffies */
@@ -167,6 +168,16 @@ static inline void odfs_init_owner(struct inode *inode, const struct odfs_owner 
 	WRITE_ONCE(inode->i_mode, (inode->i_mode & S_IFMT) | mode);
 	inode->i_uid = owner->uid;
 	inode->i_gid = owner->gid;
+}
+
+/*
+ * Whether an ACTIVE cookie has the data that the inode, whose size is known, has had
+ * so far. The cache keeps a hash of its version where fscache counts invalidations.
+ */
+static inline bool odfs_is_same_data(struct inode *inode, struct fscache_cookie *cookie)
+{
+	return READ_ONCE(cookie->object_size) == i_size_read(inode) &&
+	       READ_ONCE(cookie->inval_counter) == ODFS_I(inode)->version;
 }
 
 /* As fscache's own fscache_cache_is_live(), which it keeps to itself. */

@@ -194,7 +194,7 @@ static int odfs_begin_access(struct odfs_io *io)
 	}
 
 	/* Somebody may have looked up, as ACTIVE now, what is another blob. */
-	if (READ_ONCE(cookie->object_size) != i_size_read(io->inode)) {
+	if (!odfs_is_same_data(io->inode, cookie)) {
 		io->cres.ops->end_operation(&io->cres);
 		return -ESTALE;
 	}

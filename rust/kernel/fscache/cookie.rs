@@ -325,6 +325,20 @@ impl<'a> Lookup<'a> {
         Ok(())
     }
 
+    /// Says which version of the data the object has. A hash of it goes to the counter of
+    /// invalidations, which a network file system compares with what it was when it read what it
+    /// keeps. Like the size, it has to be set before the lookup ends.
+    pub(crate) fn set_version(&self, version: &[u8]) {
+        // FNV-1a. No version is a version, too: it hashes to 0, which the counter starts with.
+        let hash = version.iter().fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+        });
+        let counter = hash ^ 0x811c_9dc5;
+        // SAFETY: By the invariant the cookie is being looked up: nobody reads from the cache.
+        // Who compares the counter reads it once.
+        unsafe { (&raw mut (*self.as_ptr()).inval_counter).write_volatile(counter) };
+    }
+
     /// Says that the lookup ends without an object because its answer is still to come, with
     /// [`Cookie::answer`]: until then the size is `-EIOCBQUEUED`. Who wants the object waits for
     /// another size, and then has the cookie looked up again.
