@@ -68,14 +68,11 @@ static struct odfs_blob *odfs_next_name(struct odfs_sb_info *sbi, loff_t *pos)
 	return blob;
 }
 
-static int odfs_readdir(struct file *file, struct dir_context *ctx)
+static void odfs_emit_names(struct odfs_sb_info *sbi, struct dir_context *ctx)
 {
-	struct odfs_sb_info *sbi = ODFS_SB(file_inode(file)->i_sb);
 	struct odfs_blob *blob;
 	bool more = true;
 
-	if (!dir_emit_dots(file, ctx))
-		return 0;
 	while (more && ctx->pos <= INT_MAX) {
 		blob = odfs_next_name(sbi, &ctx->pos);
 		if (!blob)
@@ -85,6 +82,20 @@ static int odfs_readdir(struct file *file, struct dir_context *ctx)
 		if (more)
 			ctx->pos++;
 	}
+}
+
+/*
+ * What is written to may be a page of one of our files, and wait for the daemon. That
+ * must not be under i_rwsem, and the list does not need it.
+ */
+static int odfs_readdir(struct file *file, struct dir_context *ctx)
+{
+	struct inode *inode = file_inode(file);
+
+	inode_unlock_shared(inode);
+	if (dir_emit_dots(file, ctx))
+		odfs_emit_names(ODFS_SB(inode->i_sb), ctx);
+	inode_lock_shared(inode);
 	return 0;
 }
 

@@ -7,6 +7,7 @@
 #include <linux/landlock.h>
 #include <signal.h>
 #include <sys/inotify.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -310,6 +311,37 @@ TEST_F_TIMEOUT(name, others_answer_while_the_daemon_is_silent, 120)
 	EXPECT_EQ(-EEXIST, cf_finish(start_at(&self->e, do_creat_new, "new")));
 	EXPECT_EQ(0, cf_copen(self->dev, m.w.msg_id, SIZE));
 	EXPECT_GE(cf_finish(op), 0);
+}
+
+static long do_list(struct cf_op *op)
+{
+	int fd = open(op->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	long n = syscall(SYS_getdents64, fd, (void *)op->off, op->len);
+
+	n = n < 0 ? -errno : n;
+	close(fd);
+	return n;
+}
+
+/* To memory that waits for the daemon: a file that is mapped. */
+TEST_F_TIMEOUT(name, others_answer_while_a_listing_is_written, 120)
+{
+	struct cf_blob b;
+	struct cf_op *op;
+	struct cf_msg m;
+	char *p;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "x", SIZE));
+	cf_no_readahead(b.fd);
+	p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, b.fd, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	op = cf_start(do_list, self->e.mnt, -1, (off_t)p, 4096);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
+	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, CF_NEVER));
+	EXPECT_EQ(-EEXIST, cf_finish(start_at(&self->e, do_mkdir, "y")));
+	EXPECT_EQ(-EEXIST, cf_finish(start_at(&self->e, do_creat_new, "new")));
+	ASSERT_EQ(0, cf_blob_answer_read(&b, &m));
+	EXPECT_LT(0, cf_finish(op));
 }
 
 /* Their pages cannot go before the daemon has answered. */
