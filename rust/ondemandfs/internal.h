@@ -183,6 +183,7 @@ static inline bool odfs_is_same_data(struct inode *inode, struct fscache_cookie 
 /* As fscache's own fscache_cache_is_live(), which it keeps to itself. */
 static inline bool odfs_cache_is_live(struct fscache_volume *volume)
 {
+	/* Pairs with fscache_set_cache_state(). */
 	return smp_load_acquire(&volume->cache->state) == FSCACHE_CACHE_IS_ACTIVE;
 }
 

@@ -6,7 +6,7 @@
 #include "kselftest_harness.h"
 #include "cachefiles_test.h"
 
-#define SIZE	(64ULL << 20)
+#define SIZE	(64 * 1024 * 1024ULL)
 #define BOUND	128		/* reads ahead of one file */
 
 FIXTURE(ahead) {

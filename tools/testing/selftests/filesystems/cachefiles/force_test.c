@@ -9,7 +9,7 @@
 #include "kselftest_harness.h"
 #include "cachefiles_test.h"
 
-#define SIZE		(1ULL << 20)
+#define SIZE		(1024 * 1024ULL)
 #define OPENERS		8
 
 FIXTURE(force) {

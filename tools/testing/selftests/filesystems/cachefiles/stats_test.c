@@ -8,7 +8,7 @@
 #include "cachefiles_test.h"
 
 #define STATS	"/proc/fs/fscache/stats"
-#define SIZE	(1ULL << 20)
+#define SIZE	(1024 * 1024ULL)
 
 FIXTURE(stats) {
 	struct cf_env e;
@@ -36,9 +36,11 @@ static long get(const char *group, const char *name)
 	char line[256], *p;
 	long n = -1;
 
-	while (f && n < 0 && fgets(line, sizeof(line), f))
-		if (!strncmp(line, group, strlen(group)) && (p = strstr(line, name)))
+	while (f && n < 0 && fgets(line, sizeof(line), f)) {
+		p = strstr(line, name);
+		if (p && !strncmp(line, group, strlen(group)))
 			n = atol(p + strlen(name));
+	}
 	if (f)
 		fclose(f);
 	return n;
