@@ -21,6 +21,45 @@ __rust_helper void rust_helper_inode_unlock(struct inode *inode)
 	inode_unlock(inode);
 }
 
+__rust_helper void rust_helper_inode_lock_shared(struct inode *inode)
+{
+	inode_lock_shared(inode);
+}
+
+__rust_helper void rust_helper_inode_unlock_shared(struct inode *inode)
+{
+	inode_unlock_shared(inode);
+}
+
+/* Has the next change get a time of its own, as whoever asks for the attributes does. */
+__rust_helper void rust_helper_inode_note_ctime(struct inode *inode)
+{
+	struct kstat stat;
+
+	if (is_mgtime(inode))
+		fill_mg_cmtime(&stat, STATX_CTIME, inode);
+}
+
+__rust_helper bool rust_helper_mapping_tagged(const struct address_space *mapping, xa_mark_t tag)
+{
+	return mapping_tagged(mapping, tag);
+}
+
+/* Whether [pos, pos + len) is a folio, and that is dirty or under writeback. */
+__rust_helper bool rust_helper_mapping_has_dirty_folio(struct address_space *mapping, u64 pos,
+						       size_t len)
+{
+	struct folio *folio;
+	bool ret;
+
+	rcu_read_lock();
+	folio = xa_load(&mapping->i_pages, pos >> PAGE_SHIFT);
+	ret = folio && !xa_is_value(folio) && folio_size(folio) == len &&
+	      (folio_test_dirty(folio) || folio_test_writeback(folio));
+	rcu_read_unlock();
+	return ret;
+}
+
 __rust_helper struct inode *rust_helper_file_inode(const struct file *file)
 {
 	return file_inode(file);

@@ -136,6 +136,49 @@ impl Inode {
         unsafe { bindings::i_size_read(self.as_ptr()) }
     }
 
+    /// The number of bytes in a block, a power of two.
+    #[inline]
+    pub(crate) fn block_size(&self) -> u64 {
+        // SAFETY: The inode is valid, and this does not change while it is in use.
+        1 << unsafe { (*self.as_ptr()).i_blkbits }
+    }
+
+    /// Whether names in this directory are looked up without regard to case.
+    pub(crate) fn is_casefolded(&self) -> bool {
+        self.flags() & bindings::S_CASEFOLD != 0
+    }
+
+    /// When the inode was last changed, as a number that has no other meaning than that it is
+    /// another after a change, once [`Self::note_change_time`] has returned it. Does not sleep.
+    #[inline]
+    pub(crate) fn change_time(&self) -> u64 {
+        // SAFETY: The inode is valid. Others may change it meanwhile: whoever reads half of each
+        // time has neither of them.
+        let (sec, nsec) = unsafe {
+            let inode = self.as_ptr();
+            (
+                core::ptr::addr_of!((*inode).i_ctime_sec).read_volatile(),
+                core::ptr::addr_of!((*inode).i_ctime_nsec).read_volatile(),
+            )
+        };
+        // CAST: All bits of it, to be compared.
+        (sec as u64) << 30 ^ u64::from(nsec & !bindings::I_CTIME_QUERIED)
+    }
+
+    /// [`Self::change_time`], which changes with the next change from here on, where the file
+    /// system tells times apart that are close to each other. What was under way when it was noted
+    /// is over when this returns. Takes the inode lock for that, so it may sleep.
+    pub(crate) fn note_change_time(&self) -> u64 {
+        // SAFETY: The inode is valid.
+        unsafe { bindings::inode_note_ctime(self.as_ptr()) };
+        let time = self.change_time();
+        // SAFETY: The inode is valid, and the caller may sleep.
+        unsafe { bindings::inode_lock_shared(self.as_ptr()) };
+        // SAFETY: Locked above, by this task.
+        unsafe { bindings::inode_unlock_shared(self.as_ptr()) };
+        time
+    }
+
     fn has_xattrs(&self) -> bool {
         // SAFETY: The inode is valid. Others may set other flags meanwhile.
         let flags = unsafe { core::ptr::addr_of!((*self.as_ptr()).i_opflags).read_volatile() };

@@ -55,7 +55,10 @@ use crate::{
     bindings,
     kernel_next::iov::KernelIter, //
 };
-use core::ptr::NonNull;
+use core::{
+    ops::Range,
+    ptr::NonNull, //
+};
 use kernel::{
     cred::Credential,
     error::{
@@ -77,8 +80,7 @@ use kernel::{
         },
         Arc,
         Refcount, //
-    },
-    types::NotThreadSafe, //
+    }, //
 };
 
 /// Reading and writing, with 64-bit offsets. Not `O_DIRECT`: that is decided for each request.
@@ -99,6 +101,10 @@ pub(crate) enum Seek {
 /// It does not count as open, and the security module was asked about the credentials that it was
 /// opened with, not about a task's. So it is no [`File`]: nobody can install it as a file
 /// descriptor.
+///
+/// What is written through it leaves the times of the file's last change alone, where the file
+/// system lets it: those tell of what others do to the file
+/// ([`Inode::change_time`](super::inode::Inode::change_time)).
 ///
 /// A clone is the same open file. Neither cloning nor dropping one sleeps.
 #[derive(Clone)]
@@ -135,6 +141,8 @@ impl KernelFile {
         if op.read_iter.is_none() || op.write_iter.is_none() {
             return Err(EINVAL);
         }
+        // SAFETY: The file is valid, and was just opened: nobody else knows of it.
+        unsafe { (*file.as_ptr()).f_mode |= bindings::FMODE_NOCMTIME };
         // SAFETY: The file is valid, and keeps its mapping.
         let now = unsafe { bindings::filemap_sample_wb_err((*file.as_ptr()).f_mapping) };
         // INVARIANT: As the caller guarantees, and as was just seen.
@@ -279,6 +287,38 @@ impl KernelFile {
         self.0.errors_since.store(since, Release);
     }
 
+    /// Whether the page cache has something of `range`, in bytes, that is not on the disk yet, or
+    /// is locked by somebody who may be changing that. Does not sleep.
+    pub(crate) fn is_dirty(&self, range: Range<i64>) -> bool {
+        // SAFETY: The file is valid, and keeps its mapping. The last byte belongs to the range.
+        unsafe {
+            bindings::filemap_range_has_writeback(
+                (*self.as_ptr()).f_mapping,
+                range.start,
+                range.end - 1,
+            )
+        }
+    }
+
+    /// Whether the page cache has `range`, in bytes, in a page of its own that is yet to be written
+    /// to the disk, or is being written. Does not sleep.
+    pub(crate) fn is_in_dirty_page(&self, range: Range<i64>) -> bool {
+        let (Ok(pos), Ok(len)) = (range.start.try_into(), (range.end - range.start).try_into())
+        else {
+            return false;
+        };
+        // SAFETY: The file is valid, and keeps its mapping.
+        unsafe { bindings::mapping_has_dirty_folio((*self.as_ptr()).f_mapping, pos, len) }
+    }
+
+    /// Whether the page cache has nothing of the file that is not on the disk yet. Does not sleep.
+    pub(crate) fn is_clean(&self) -> bool {
+        // SAFETY: The file is valid, and keeps its mapping.
+        let has = |tag| unsafe { bindings::mapping_tagged((*self.as_ptr()).f_mapping, tag) };
+        // In this order: what is written back becomes the one before it ceases to be the other.
+        !has(bindings::PAGECACHE_TAG_DIRTY) && !has(bindings::PAGECACHE_TAG_WRITEBACK)
+    }
+
     /// Sets the size in bytes, as `truncate(2)`: what is new is a hole. Gets write access to the
     /// mount, so the task must not have it. The task's credentials decide, not those of the file.
     ///
@@ -307,19 +347,22 @@ impl KernelFile {
     }
 
     /// The offset, in bytes, of the next data or hole at `from` or after it. Also moves the file's
-    /// position there.
+    /// position there, which nothing uses. The file system may look at all that is between, and
+    /// most take the inode lock, shared.
     ///
     /// # Errors
     ///
     /// `ENXIO` if there is none, or if `from` is negative or behind the end; `EINVAL` if the file
-    /// system cannot tell; `ESPIPE` if the file has no positions.
+    /// system cannot tell; `ESPIPE` if the file has no positions; `EINTR` if the task is killed and
+    /// the file system looks at that; what it says.
     pub(crate) fn seek(&self, from: i64, what: Seek) -> Result<i64> {
         let whence = match what {
             Seek::Data => bindings::SEEK_DATA,
             Seek::Hole => bindings::SEEK_HOLE,
         };
-        let _lock = PositionLock::new(self);
-        // SAFETY: The file is valid, the lock of its position is held, and the caller may sleep.
+        // SAFETY: The file is valid, and the caller may sleep. The lock of its position is not
+        // needed: several may store one at once, and nobody reads it, as all else that is done with
+        // the file says where.
         // CAST: 3 or 4.
         let ret = unsafe { bindings::vfs_llseek(self.as_ptr(), from, whence as c_int) };
         // CAST: Negative values are error numbers, which fit.
@@ -520,49 +563,6 @@ impl FileRead {
             }
         }
         Ok(())
-    }
-}
-
-/// Keeps others from using a file's position.
-///
-/// # Invariants
-///
-/// The task has the lock of the position, if the file has one.
-struct PositionLock<'a> {
-    file: &'a KernelFile,
-    _task: NotThreadSafe,
-}
-
-impl<'a> PositionLock<'a> {
-    fn new(file: &'a KernelFile) -> Self {
-        if let Some(lock) = Self::lock(file) {
-            // A system call that uses this file may have the lock of its own file, which lock
-            // checking takes for the same: hence the subclass.
-            // SAFETY: The lock is valid for as long as the file, and the caller may sleep.
-            unsafe { bindings::mutex_lock_nested(lock, 1) };
-        }
-        // INVARIANT: Just locked.
-        PositionLock {
-            file,
-            _task: NotThreadSafe,
-        }
-    }
-
-    /// The lock. A file system may have opened a file as one without a position.
-    fn lock(file: &KernelFile) -> Option<*mut bindings::mutex> {
-        // SAFETY: The file is valid; this is not a read.
-        file.mode_has(bindings::FMODE_ATOMIC_POS).then(|| unsafe {
-            core::ptr::addr_of_mut!((*file.as_ptr()).__bindgen_anon_2.f_pos_lock)
-        })
-    }
-}
-
-impl Drop for PositionLock<'_> {
-    fn drop(&mut self) {
-        if let Some(lock) = Self::lock(self.file) {
-            // SAFETY: By the invariant this task locked it.
-            unsafe { bindings::mutex_unlock(lock) };
-        }
     }
 }
 
@@ -1005,6 +1005,45 @@ mod tests {
         let mut to = dest(&mut memory)?;
         assert_eq!(second.read_cached(0, &mut to), Err(EIO));
         assert_eq!(direct(&file, 0, &mut memory), Ok(BLOCK as i64));
+        Ok(())
+    }
+
+    #[test]
+    fn page_cache_tells_what_is_not_on_the_disk() -> Result {
+        let dir = scratch::dir_on_disk(b"kunit-kernel-file")?;
+        let file = file_in(&dir)?;
+        let block = BLOCK as i64;
+        assert!(file.is_clean() && !file.is_dirty(0..2 * block));
+        fill(&file, block, BLOCK, b'a')?;
+        assert!(!file.is_clean());
+        assert!(file.is_dirty(0..2 * block) && !file.is_dirty(0..block));
+        assert!(file.is_in_dirty_page(block..2 * block));
+        // Not a page of its own, or none.
+        assert!(!file.is_in_dirty_page(block..3 * block));
+        assert!(!file.is_in_dirty_page(0..block));
+        file.write_and_wait()?;
+        assert!(file.is_clean() && !file.is_dirty(0..2 * block));
+        assert!(!file.is_in_dirty_page(block..2 * block));
+        Ok(())
+    }
+
+    #[test]
+    fn writing_leaves_the_time_of_the_change_alone() -> Result {
+        let dir = scratch::dir_on_disk(b"kunit-kernel-file")?;
+        let file = file_in(&dir)?;
+        file.truncate(4 * BLOCK as i64)?;
+        let inode = file.inode();
+        let before = inode.note_change_time();
+        assert_eq!(inode.change_time(), before);
+        fill(&file, 0, BLOCK, b'a')?;
+        file.write_and_wait()?;
+        assert_eq!(inode.change_time(), before);
+        // What changes it, however soon, does not.
+        for size in [3, 2, 1] {
+            let before = inode.note_change_time();
+            file.truncate(size * BLOCK as i64)?;
+            assert!(inode.change_time() != before);
+        }
         Ok(())
     }
 }
