@@ -17,6 +17,11 @@
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 
+__rust_helper const struct cred *rust_helper_kunit_current_cred(void)
+{
+	return current_cred();
+}
+
 __rust_helper void rust_helper_kunit_mark_skipped(struct kunit *test, const char *reason)
 {
 	kunit_mark_skipped(test, "%s", reason);

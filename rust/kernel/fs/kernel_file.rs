@@ -53,7 +53,10 @@ use super::{
 };
 use crate::{
     bindings,
-    kernel_next::iov::KernelIter, //
+    kernel_next::{
+        cred::with_cred,
+        iov::KernelIter, //
+    }, //
 };
 use core::{
     ops::Range,
@@ -319,6 +322,12 @@ impl KernelFile {
         !has(bindings::PAGECACHE_TAG_DIRTY) && !has(bindings::PAGECACHE_TAG_WRITEBACK)
     }
 
+    /// The credentials that the file was opened with.
+    #[inline]
+    fn cred(&self) -> &Credential {
+        self.0.file.cred()
+    }
+
     /// Sets the size in bytes, as `truncate(2)`: what is new is a hole. Gets write access to the
     /// mount, so the task must not have it. The task's credentials decide, not those of the file.
     ///
@@ -401,7 +410,8 @@ impl KernelFile {
 }
 
 /// A read of a file. What it finds is what was written to the page cache, whatever comes of writing
-/// that back while the read is under way.
+/// that back while the read is under way. The security module is asked about the credentials that
+/// the file was opened with, whoever reads.
 #[must_use]
 pub(crate) struct FileRead {
     file: KernelFile,
@@ -456,7 +466,9 @@ impl FileRead {
         // SAFETY: The file, the request and the iterator, a destination, are valid. Without a
         // completion function the request is done when the function returns. By its invariant the
         // file can be read from; the function checks the position.
-        let ret = unsafe { bindings::vfs_iocb_iter_read(file.as_ptr(), &mut iocb, to.as_raw()) };
+        let ret = with_cred(file.cred(), || unsafe {
+            bindings::vfs_iocb_iter_read(file.as_ptr(), &mut iocb, to.as_raw())
+        });
         // An error, like EAGAIN, is as good as nothing: whoever goes on will see it again.
         let read = usize::try_from(ret).unwrap_or(0);
         // What could not be written may have been read from the disk again.
@@ -518,6 +530,8 @@ impl FileRead {
             return Err((ENOMEM, done));
         };
         let raw = self.file.as_ptr();
+        // A reference of its own: the request may be over, and the file gone, before this is.
+        let cred = ARef::from(self.file.cred());
         let this = KBox::into_raw(KBox::write(
             this,
             DirectRead {
@@ -540,13 +554,13 @@ impl FileRead {
         // not user memory; they and the request live until its last reference is put: the
         // submitter's is, below. The caller may sleep. By its invariant the file can be read from;
         // the function checks the position.
-        let ret = unsafe {
+        let ret = with_cred(&cred, || unsafe {
             bindings::vfs_iocb_iter_read(
                 raw,
                 core::ptr::addr_of_mut!((*this).iocb),
                 (*this).to.as_raw(),
             )
-        };
+        });
         // CAST: An error number.
         if ret == -(bindings::EIOCBQUEUED as isize) {
             // SAFETY: The submitter's reference.
@@ -641,6 +655,10 @@ mod tests {
             }, //
         },
         sync::completion::Completion, //
+    };
+    use core::sync::atomic::{
+        AtomicPtr,
+        Ordering::Relaxed as CoreRelaxed, //
     };
 
     const BLOCK: usize = 4096;
@@ -1005,6 +1023,57 @@ mod tests {
         let mut to = dest(&mut memory)?;
         assert_eq!(second.read_cached(0, &mut to), Err(EIO));
         assert_eq!(direct(&file, 0, &mut memory), Ok(BLOCK as i64));
+        Ok(())
+    }
+
+    /// The credentials in force when [`note_reader`] was last called.
+    static READER: AtomicPtr<bindings::cred> = AtomicPtr::new(core::ptr::null_mut());
+
+    unsafe extern "C" fn note_reader(
+        _iocb: *mut bindings::kiocb,
+        _to: *mut bindings::iov_iter,
+    ) -> isize {
+        // SAFETY: No preconditions.
+        READER.store(
+            unsafe { bindings::kunit_current_cred() }.cast_mut(),
+            CoreRelaxed,
+        );
+        0
+    }
+
+    #[test]
+    fn reads_are_judged_by_the_credentials_of_the_opener() -> Result {
+        let dir = dir()?;
+        let cred = NewCredential::kernel()?.commit();
+        let write = dir.mount.want_write()?;
+        let file = KernelFile::tmpfile(&write, &dir.dentry, &cred)?;
+        drop(write);
+        let raw = file.as_ptr();
+        let spy = bindings::file_operations {
+            read_iter: Some(note_reader),
+            ..Default::default()
+        };
+        // SAFETY: The file is valid, and nobody else knows of it.
+        let ops = unsafe {
+            (*raw).f_mode |= bindings::FMODE_NOWAIT;
+            core::mem::replace(&mut (*raw).f_op, &spy)
+        };
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        let mut readers = [core::ptr::null_mut(); 2];
+        let cached =
+            dest(&mut memory).and_then(|mut to| file.clone().begin_read().read_cached(0, &mut to));
+        readers[0] = READER.swap(core::ptr::null_mut(), CoreRelaxed);
+        let read = direct(&file, 0, &mut memory);
+        readers[1] = READER.swap(core::ptr::null_mut(), CoreRelaxed);
+        // SAFETY: As above.
+        unsafe { (*raw).f_op = ops };
+        assert_eq!((cached, read), (Ok(0), Ok(0)));
+        assert!(readers
+            .iter()
+            .all(|reader| reader.cast_const() == cred.as_ptr()));
+        // And the task has its own again.
+        // SAFETY: No preconditions.
+        assert!(unsafe { bindings::kunit_current_cred() } != cred.as_ptr());
         Ok(())
     }
 
