@@ -16,7 +16,9 @@
 //! | [`namei`] | directories, the graveyard, culling | `namei.c` |
 //! | [`io`] | reads | `io.c` |
 //! | [`ondemand`] | requests to the daemon | `ondemand.c` |
-//! | [`presence`] | which blocks hold data | (the file system's map of holes) |
+//! | [`presence`], [`blocks`] | which blocks hold data | (the file system's map of holes) |
+//! | [`check`] | whether the file system still has them | `io.c` |
+//! | [`list`] | the list of them on the disk | (none) |
 //! | [`trace`] | tracepoints | `trace/events/cachefiles.h` |
 //! | [`key`], [`xattr`] | what is on the disk | `key.c`, `xattr.c` |
 //!
@@ -32,12 +34,15 @@ mod kernel_next;
 #[macro_use]
 mod debug;
 
+mod blocks;
 mod cache;
+mod check;
 mod daemon;
 mod errno;
 mod interface;
 mod io;
 mod key;
+mod list;
 mod namei;
 mod object;
 mod ondemand;

@@ -12,6 +12,7 @@
 //! says it is done is not enough.
 
 use crate::{
+    check::first_gap,
     kernel_next::{
         fs::kernel_file::FileRead,
         netfs::CacheRead,
@@ -56,8 +57,10 @@ pub(crate) struct Reader {
     size: u64,
     /// How often data had been lost when this looked for what is there.
     losses: u32,
-    /// Whether what was lost has been asked for once more.
+    /// Whether what could not be written back has been asked for once more.
     again: bool,
+    /// How often the daemon may yet be asked.
+    asks: u64,
 }
 
 impl Reader {
@@ -68,18 +71,26 @@ impl Reader {
             size: attachment.size(),
             losses: 0,
             again: false,
+            asks: 0,
         }
     }
 
     /// Reads from an object (`cachefiles_read()`).
-    pub(crate) fn read(self, pos: i64, read: CacheRead) {
+    pub(crate) fn read(mut self, pos: i64, mut read: CacheRead) {
         match u64::try_from(pos) {
-            Ok(pos) => self.go_on(pos, read, None),
+            Ok(pos) => {
+                // For each block, and once more for each if it was lost; not for ever, when the
+                // disk is full and what is written does not stay.
+                // CAST: A length in memory.
+                self.asks = 2 * presence::blocks(read.len() as u64) + 2;
+                self.go_on(pos, read, None)
+            }
             Err(_) => read.fail(EINVAL),
         }
     }
 
-    /// Reads what is there, or asks for what is not. `asked` is what the daemon was asked for.
+    /// Reads what is there, or asks for what is not. `asked` is the first block that the daemon was
+    /// asked for.
     fn go_on(mut self, pos: u64, mut read: CacheRead, asked: Option<u64>) {
         self.losses = self.object.losses();
         // What was to be on the disk and is not must not be read as the hole it left. Begins before
@@ -90,16 +101,27 @@ impl Reader {
         }
         // CAST: A length in memory.
         let blocks = presence::needed(pos, read.len() as u64, self.size);
-        match (self.object.first_gap(blocks), asked) {
-            (None, _) => self.submit(pos, read),
+        match (first_gap(&self.object, self.file.file(), blocks), asked) {
+            (Ok(None), _) => self.submit(pos, read),
             // It has not written the first of the blocks: it cannot, or will not.
-            (Some(gap), Some(asked)) if gap.start <= asked => {
+            (Ok(Some(gap)), Some(asked)) if gap.contains(&asked) => {
                 let (off, len) = bytes(&gap);
                 trace::read_failed(&self.object, off, len, EIO);
                 drop(self);
                 read.fail(EIO);
             }
-            (Some(gap), _) => self.wait(pos, read, gap),
+            (Ok(Some(gap)), _) if self.asks > 0 => {
+                self.asks -= 1;
+                self.wait(pos, read, gap)
+            }
+            (Ok(Some(_)), _) => {
+                drop(self);
+                read.fail(EIO);
+            }
+            (Err(e), _) => {
+                drop(self);
+                read.fail(e);
+            }
         }
     }
 
@@ -115,25 +137,19 @@ impl Reader {
                 drop(self);
                 read.finish();
             }
-            Ok(cached) => self.submit_direct(pos + cached as u64, read),
+            Ok(cached) => {
+                let Reader { object, file, .. } = self;
+                drop(object);
+                read.read_direct(file, pos as i64 + cached as i64);
+            }
         }
     }
 
-    fn submit_direct(self, pos: u64, mut read: CacheRead) {
-        let end = (pos + read.len() as u64).min(presence::blocks(self.size) * BLOCK_SIZE);
-        if self.object.was_lost(self.file.file(), pos..end) {
-            return self.read_again(pos, read);
-        }
-        let Reader { object, file, .. } = self;
-        drop(object);
-        read.read_direct(file, pos as i64);
-    }
-
-    /// Asks the daemon again for what the file system has lost.
+    /// Asks the daemon again for what could not be written back.
     fn read_again(mut self, pos: u64, read: CacheRead) {
         let forgotten = match core::mem::replace(&mut self.again, true) {
             true => Err(EIO),
-            false => self.object.forget(self.file.file(), self.size, self.losses),
+            false => self.object.forget_doubted(self.file.file(), self.losses),
         };
         match forgotten {
             Ok(()) => self.go_on(pos, read, None),

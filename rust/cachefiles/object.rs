@@ -10,6 +10,11 @@
 //!   few hundred bytes that pin nothing.
 
 use crate::{
+    blocks::{
+        self,
+        Doubt,
+        Look, //
+    },
     cache::{
         space::{
             For,
@@ -27,10 +32,7 @@ use crate::{
         fs::{
             dentry::Dentry,
             inode::InUse,
-            kernel_file::{
-                KernelFile,
-                Seek, //
-            },
+            kernel_file::KernelFile,
             namei::{
                 lookup_positive,
                 Creating, //
@@ -48,6 +50,7 @@ use crate::{
         cook_key,
         Name, //
     },
+    list,
     namei::{
         graveyard::bury,
         RETRIES, //
@@ -60,16 +63,15 @@ use crate::{
     },
     presence::{
         self,
-        BLOCK_SIZE,
-        LIST_MAX, //
+        BLOCK_SIZE, //
     },
     volume::Volume,
     xattr::{
         check_object,
+        is_listed,
         Content,
         Value,
         AUX_MAX,
-        PRESENT_NAME,
         VALUE_MAX,
         XATTR_NAME, //
     }, //
@@ -77,6 +79,7 @@ use crate::{
 use core::ops::Range;
 use kernel::{
     cred::Credential,
+    new_mutex,
     new_spinlock,
     prelude::*,
     sync::{
@@ -90,6 +93,7 @@ use kernel::{
             Atomic, //
         },
         Arc,
+        Mutex,
         SetOnce,
         SpinLock, //
     },
@@ -101,6 +105,7 @@ const MAX_SIZE: u64 = 1 << 44;
 
 type Parts = KVVec<presence::Part<KVec<u64>>>;
 type Presence = presence::Presence<Parts, KVec<u64>>;
+type Blocks = blocks::Blocks<Parts, KVec<u64>>;
 
 /// What a file descriptor needs to fill an object.
 #[derive(Clone)]
@@ -135,11 +140,20 @@ pub(crate) struct Object {
     /// Present while there is an attachment, or a lookup that may make one.
     #[pin]
     cookie: SpinLock<Option<ARef<Cookie>>>,
-    /// How often data was lost, and forgotten. Changes under the lock of `presence`.
+    /// How often data could not be written back, and was forgotten. Changes under the lock of
+    /// `blocks`.
     losses: Atomic<u32>,
-    /// Inner to no lock.
+    /// Whether the file has a list on the disk.
+    has_list: Atomic<i32>,
+    /// Whether looking for a hole in the file once took long.
+    is_fragmented: Atomic<i32>,
+    /// Held while the list of a file in use is corrected, so that the last to be written is that of
+    /// the latest state. Outer to the lock of `blocks`, and to those of the file system.
     #[pin]
-    presence: SpinLock<Presence>,
+    correcting: Mutex<()>,
+    /// Inner to no lock but `correcting`.
+    #[pin]
+    blocks: SpinLock<Blocks>,
 }
 
 fn copy(bytes: &[u8]) -> Result<KVec<u8>> {
@@ -156,6 +170,15 @@ fn new_presence(blocks: u64) -> Result<Presence> {
         parts.push(presence::Part::Absent, GFP_KERNEL)?;
     }
     Ok(Presence::new(parts, blocks))
+}
+
+fn no_blocks() -> Blocks {
+    let none = || Presence::new(Parts::new(), 0);
+    Blocks::new(none(), none(), 0)
+}
+
+fn new_leaf() -> Result<KVec<u64>> {
+    Ok(KVec::from_elem(0, presence::LEAF_WORDS, GFP_KERNEL)?)
 }
 
 impl Object {
@@ -175,7 +198,10 @@ impl Object {
                 backing <- new_spinlock!(None),
                 looked_up <- Completion::new(),
                 cookie <- new_spinlock!(Some(cookie.into())),
-                presence <- new_spinlock!(Presence::new(Parts::new(), 0)),
+                has_list: Atomic::new(0),
+                is_fragmented: Atomic::new(0),
+                correcting <- new_mutex!(()),
+                blocks <- new_spinlock!(no_blocks()),
             }),
             GFP_KERNEL,
         )
@@ -234,9 +260,37 @@ impl Object {
             .is_none_or(|cookie| cookie.is_given_up() || !cookie.is_in_use())
     }
 
-    /// How often data was lost. Whoever writes, or wants to read what is there, notes this before.
+    /// How often data could not be written back. Whoever writes, or wants to read what is there,
+    /// notes this before.
     pub(crate) fn losses(&self) -> u32 {
         self.losses.load(Acquire)
+    }
+
+    /// Gives the object `file`, of so many blocks, none of which is known to be present.
+    pub(crate) fn set_file(&self, file: &KernelFile, blocks: u64) -> Result {
+        let (present, doubt) = (new_presence(blocks)?, new_presence(blocks)?);
+        // Comes before anybody looks what the file holds.
+        let changed = file.inode().note_change_time();
+        let mut new = Blocks::new(present, doubt, changed);
+        core::mem::swap(&mut *self.blocks.lock(), &mut new);
+        Ok(())
+    }
+
+    /// Changes what is known of `blocks` with `f`, which returns what is left to be done for want
+    /// of a leaf.
+    fn update(
+        &self,
+        blocks: Range<u64>,
+        mut f: impl FnMut(&mut Blocks, Range<u64>, &mut Option<KVec<u64>>) -> Result<Option<Range<u64>>>,
+    ) -> Result {
+        let (mut left, mut spare) = (Some(blocks), None);
+        while let Some(blocks) = left {
+            left = f(&mut self.blocks.lock(), blocks, &mut spare)?;
+            if left.is_some() && spare.is_none() {
+                spare = Some(new_leaf()?);
+            }
+        }
+        Ok(())
     }
 
     /// Records that the daemon has written blocks. `losses` is from before it did.
@@ -246,71 +300,132 @@ impl Object {
     /// `EIO` if data was lost since: it may have been this.
     pub(crate) fn mark_written(&self, blocks: Range<u64>, losses: u32) -> Result {
         self.changed.store(1, Relaxed);
-        self.mark_present(blocks, losses)
+        self.update(blocks, |map, blocks, spare| match self.losses() == losses {
+            true => Ok(map.written(blocks, spare)),
+            false => Err(EIO),
+        })
     }
 
-    fn mark_present(&self, blocks: Range<u64>, losses: u32) -> Result {
-        let mut left = Some(blocks);
-        let mut spare = None;
-        while let Some(blocks) = left {
-            let mut presence = self.presence.lock();
-            if self.losses() != losses {
-                return Err(EIO);
-            }
-            left = presence.mark(blocks, &mut spare);
-            drop(presence);
-            if left.is_some() {
-                let mut leaf = KVec::with_capacity(presence::LEAF_WORDS, GFP_KERNEL)?;
-                leaf.resize(presence::LEAF_WORDS, 0, GFP_KERNEL)?;
-                spare = Some(leaf);
-            }
-        }
+    /// Records that blocks were found on the disk, in the lookup.
+    pub(crate) fn mark_found(&self, blocks: Range<u64>) -> Result {
+        self.update(blocks, |map, blocks, spare| Ok(map.found(blocks, spare)))
+    }
+
+    /// What has to be done before `blocks` can be read: see [`Blocks::look`].
+    #[inline]
+    pub(crate) fn look(&self, blocks: Range<u64>, changed: Option<u64>, checked: u64) -> Look {
+        self.blocks.lock().look(blocks, changed, checked)
+    }
+
+    /// Records that there is no hole from the first block of `doubt` until `end`: see
+    /// [`Blocks::is_on_disk`]. Without memory less is recorded.
+    pub(crate) fn is_on_disk(&self, doubt: &Doubt, end: u64, is_clean: bool) {
+        let _ = self.update(doubt.blocks.start..end, |map, blocks, spare| {
+            Ok(map.is_on_disk(doubt, blocks, is_clean, spare))
+        });
+    }
+
+    /// A map with all blocks of the object.
+    fn all_blocks(&self) -> Result<Presence> {
+        let blocks = self.blocks.lock().present().blocks();
+        Ok(new_presence(blocks)?.filled())
+    }
+
+    /// Puts all blocks in doubt: others have changed the file.
+    pub(crate) fn doubt_all(&self, file: &KernelFile) -> Result {
+        let all = self.all_blocks()?;
+        let changed = file.inode().note_change_time();
+        let old = self.blocks.lock().doubt_all(all, changed);
+        drop(old);
         Ok(())
     }
 
-    /// Whether the file system has a hole in `range`, in bytes, where the daemon wrote: not every
-    /// file system tells of every page that it could not write back.
-    pub(crate) fn was_lost(&self, file: &KernelFile, range: Range<u64>) -> bool {
-        if self.changed.load(Relaxed) == 0 || range.is_empty() {
-            return false;
-        }
-        // Positions are those of files, and fit.
-        let hole = file.seek(range.start as i64, Seek::Hole);
-        !hole.is_ok_and(|hole| hole >= range.end as i64)
+    pub(crate) fn is_fragmented(&self) -> bool {
+        self.is_fragmented.load(Relaxed) != 0
     }
 
-    /// Forgets what is present, so that the daemon is asked for it again; unless somebody did that
-    /// since `losses`.
-    pub(crate) fn forget(&self, file: &KernelFile, size: u64, losses: u32) -> Result {
-        self.changed.store(1, Relaxed);
-        let mut map = new_presence(presence::blocks(size))?;
-        let mut presence = self.presence.lock();
+    pub(crate) fn set_fragmented(&self) {
+        self.is_fragmented.store(1, Relaxed);
+    }
+
+    /// Forgets `lost`, blocks of `doubt` that the file system does not have any more, so that the
+    /// daemon is asked for them again.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the object is given up; `ENOMEM`; what writing to the file's attributes says.
+    /// Nothing is forgotten then.
+    pub(crate) fn forget(&self, file: &KernelFile, doubt: &Doubt, lost: Range<u64>) -> Result {
+        self.prepare_to_forget(file)?;
+        self.update(lost.clone(), |map, lost, spare| {
+            Ok(map.forget(doubt, lost, spare))
+        })?;
+        step!(
+            "cookie {:x}: blocks {:x} to {:x} were lost, and are asked for again\n",
+            self.debug_id,
+            lost.start,
+            lost.end
+        );
+        Ok(())
+    }
+
+    /// Forgets what is present and was not seen on the disk, so that the daemon is asked for it
+    /// again: something could not be written back. Unless somebody did that since `losses`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::forget`].
+    pub(crate) fn forget_doubted(&self, file: &KernelFile, losses: u32) -> Result {
+        self.prepare_to_forget(file)?;
+        let all = self.all_blocks()?;
+        let mut blocks = self.blocks.lock();
         if self.losses() != losses {
             return Ok(());
         }
         // Errors from here on are of what is written from here on. Under the lock, so that nobody
         // finds no error, and then what is forgotten only now.
         file.forget_write_errors();
-        core::mem::swap(&mut *presence, &mut map);
+        let old = blocks.forget_doubted(all);
         // Comes last: whoever writes after this must not have his errors forgotten.
         self.losses.store(losses.wrapping_add(1), Release);
-        drop(presence);
+        drop(blocks);
+        drop(old);
         step!(
-            "cookie {:x}: data was lost, and is asked for again\n",
+            "cookie {:x}: data could not be written, and is asked for again\n",
             self.debug_id
         );
         Ok(())
     }
 
-    /// The first run of blocks in `blocks` that hold no data.
-    pub(crate) fn first_gap(&self, blocks: Range<u64>) -> Option<Range<u64>> {
-        self.presence.lock().first_gap(blocks)
+    /// Has the file's list, if it has one, say nothing of blocks in doubt, and the file be as long
+    /// as it was.
+    fn prepare_to_forget(&self, file: &KernelFile) -> Result {
+        self.changed.store(1, Relaxed);
+        let backing = self.backing().ok_or(EIO)?;
+        with_cred(&backing.cred, || {
+            let blocks = presence::blocks(backing.size);
+            if file.inode().size().unsigned_abs() < blocks * BLOCK_SIZE {
+                set_size(file, blocks)?;
+            }
+            if self.has_list.load(Relaxed) == 0 {
+                return Ok(());
+            }
+            let _correcting = self.correcting.lock();
+            let write = backing.space.mount().want_write()?;
+            list::write(file.dentry(), &write, |buf| self.encode(buf))
+        })
+    }
+
+    /// Writes down what is on the disk, as far as it fits `buf`; returns how many bytes that is.
+    pub(crate) fn encode(&self, buf: &mut [u8]) -> usize {
+        self.blocks.lock().encode(buf)
     }
 
     /// The first block from `from` on that holds data, or does not; the number of blocks if there
     /// is none.
     pub(crate) fn find_block(&self, from: u64, present: bool) -> u64 {
-        let map = self.presence.lock();
+        let blocks = self.blocks.lock();
+        let map = blocks.present();
         map.find(from, map.blocks(), present)
     }
 
@@ -320,12 +435,12 @@ impl Object {
         let _map = self.detach_map();
     }
 
-    /// As [`Self::detach`], and returns what is present.
-    fn detach_map(&self) -> Presence {
+    /// As [`Self::detach`], and returns what is known of its blocks.
+    fn detach_map(&self) -> Blocks {
         let _backing = self.backing.lock().take();
         self.looked_up.complete_all();
         let _cookie = self.cookie.lock().take();
-        core::mem::replace(&mut *self.presence.lock(), Presence::new(Parts::new(), 0))
+        core::mem::replace(&mut *self.blocks.lock(), no_blocks())
     }
 }
 
@@ -422,14 +537,14 @@ impl Attachment {
         let cache = volume.cache();
         let fan = volume.fanout(cookie.key_hash())?;
         let blocks = presence::blocks(answer.size);
-        let mut map = new_presence(blocks)?;
-        core::mem::swap(&mut *object.presence.lock(), &mut map);
-
         match lookup_positive(fan, name.as_bytes()) {
             Ok(dentry) if dentry.is_regular() => {
-                if let Some(file) = Self::open_file(cache, cookie, &dentry, answer)? {
-                    Self::adopt(object, &file.file, answer.size)?;
-                    return Ok((file, true));
+                let found = Self::open_file(cache, cookie, &dentry, answer)?;
+                if let Some((file, is_listed)) = found {
+                    if list::adopt(object, cache, &file.file, blocks, is_listed)? {
+                        object.has_list.store(1, Relaxed);
+                        return Ok((file, true));
+                    }
                 }
             }
             // Something else has the name.
@@ -447,17 +562,18 @@ impl Attachment {
         if blocks > 0 {
             set_size(&file.file, blocks)?;
         }
+        object.set_file(&file.file, blocks)?;
         Ok((file, false))
     }
 
     /// Opens a file that was left from another time; `None` if it is not what is looked for
-    /// (`cachefiles_open_file()`).
+    /// (`cachefiles_open_file()`). Returns whether it counts as empty without a list.
     fn open_file(
         cache: &Cache,
         cookie: &Cookie,
         dentry: &Dentry,
         answer: &Answer,
-    ) -> Result<Option<InUseFile>> {
+    ) -> Result<Option<(InUseFile, bool)>> {
         let Some(mark) = dentry.inode().ok_or(ENOENT)?.mark_in_use() else {
             step!("cookie {:x}: its file is in use\n", cookie.debug_id());
             return Err(EBUSY);
@@ -474,61 +590,16 @@ impl Attachment {
         }
         let (mut aux, mut buf) = ([0; AUX_MAX], [0; VALUE_MAX]);
         let aux = cookie.aux(&mut aux);
-        match xattr::get(dentry, XATTR_NAME, &mut buf) {
-            Ok(len) => {
-                let found = buf.get(..len).unwrap_or_default();
-                if check_object(found, answer.size, aux, answer.version()).is_err() {
-                    return Ok(None);
-                }
-            }
+        let found = match xattr::get(dentry, XATTR_NAME, &mut buf) {
+            Ok(len) => buf.get(..len).unwrap_or_default(),
             Err(e) if e == ERANGE || e == ENODATA => return Ok(None),
             Err(e) => return Err(e),
+        };
+        if check_object(found, answer.size, aux, answer.version()).is_err() {
+            return Ok(None);
         }
         file.file.touch_atime();
-        Ok(Some(file))
-    }
-
-    /// Takes over what a file holds: what both its list and the file system know of.
-    fn adopt(object: &Object, file: &KernelFile, size: u64) -> Result {
-        let blocks = presence::blocks(size);
-        let mut buf = KVec::with_capacity(LIST_MAX, GFP_KERNEL)?;
-        buf.resize(LIST_MAX, 0, GFP_KERNEL)?;
-        match xattr::get(file.dentry(), PRESENT_NAME, &mut buf) {
-            Ok(len) => presence::decode(buf.get(..len).unwrap_or_default())
-                .take_while(|run| run.end <= blocks)
-                .try_for_each(|run| Self::adopt_run(object, file, run)),
-            // The C implementation has left it, and keeps no list.
-            Err(e) if e == ENODATA => {
-                object.changed.store(1, Relaxed);
-                Self::adopt_run(object, file, 0..blocks)
-            }
-            Err(e) => Err(e),
-        }
-    }
-
-    fn adopt_run(object: &Object, file: &KernelFile, run: Range<u64>) -> Result {
-        // Sizes are those of files, and fit.
-        let (mut at, end) = (
-            (run.start * BLOCK_SIZE) as i64,
-            (run.end * BLOCK_SIZE) as i64,
-        );
-        while at < end {
-            let data = match file.seek(at, Seek::Data) {
-                Ok(data) if data < end => data,
-                Ok(_) => break,
-                Err(e) if e == ENXIO => break,
-                Err(e) => return Err(e),
-            };
-            let hole = file.seek(data, Seek::Hole)?.min(end);
-            if hole <= data {
-                return Err(EIO);
-            }
-            // Offsets are not negative.
-            let (first, last) = ((data as u64).div_ceil(BLOCK_SIZE), hole as u64 / BLOCK_SIZE);
-            object.mark_present(first..last.max(first), object.losses())?;
-            at = hole;
-        }
-        Ok(())
+        Ok(Some((file, is_listed(found))))
     }
 
     pub(crate) fn object(&self) -> &Arc<Object> {
@@ -551,19 +622,17 @@ impl Attachment {
         let map = self.object.detach_map();
         with_cred(cache.cred(), || {
             let retired = cookie.is_retired() || self.object.retired.load(Relaxed) != 0;
-            let kept = match retired {
-                false => self.keep(cookie, &map),
+            let usable = match retired {
+                false => self.write_out(),
                 true => Err(ESTALE),
+            };
+            let kept = match usable {
+                // What is there already stays as it is if that fails, with the list it has.
+                Ok(()) => self.keep(cookie, &map),
+                Err(_) => self.delete(cookie).and(usable),
             };
             if let Err(e) = kept {
                 step!("cookie {:x}: not kept: {:?}\n", cookie.debug_id(), e);
-                if let Err(e) = self.delete(cookie) {
-                    step!(
-                        "cookie {:x}: cannot remove its file: {:?}\n",
-                        cookie.debug_id(),
-                        e
-                    );
-                }
             }
             drop(self);
         });
@@ -578,47 +647,60 @@ impl Attachment {
         bury(self.volume.cache(), fan, self.file().dentry())
     }
 
+    /// Whether the file, and what is known of it, is as it was found.
+    fn is_unchanged(&self) -> bool {
+        self.linked && self.object.changed.load(Relaxed) == 0
+    }
+
+    /// Writes the data to the disk: after a crash nothing must be found there that has not been
+    /// written to it.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` or `ENOSPC` if data was lost.
+    fn write_out(&self) -> Result {
+        if !self.is_unchanged() {
+            self.file().write_and_wait()?;
+        }
+        // An error that nobody was told of may be one of what the file's list says is there.
+        self.file().check_write_errors()
+    }
+
     /// Writes down what the file holds, and gives it its name if it is new
     /// (`cachefiles_commit_object()`).
-    fn keep(&self, cookie: &Cookie, map: &Presence) -> Result {
-        // An error that nobody was told of may be one of what the file's list says is there.
-        let is_sound = self.file().check_write_errors().is_ok();
-        if self.linked && self.object.changed.load(Relaxed) == 0 && is_sound {
+    fn keep(&self, cookie: &Cookie, map: &Blocks) -> Result {
+        if self.is_unchanged() {
             return Ok(());
         }
-        // After a crash nothing must be found on the disk that has not been written to it.
-        self.file().write_and_wait()?;
-        self.file().check_write_errors()?;
-
-        let mut list = KVec::with_capacity(LIST_MAX, GFP_KERNEL)?;
-        list.resize(LIST_MAX, 0, GFP_KERNEL)?;
-        let len = map.encode(&mut list);
-        let dentry = self.file().dentry();
         let write = self.volume.cache().mount().want_write()?;
-        xattr::set(
-            dentry,
-            PRESENT_NAME,
-            list.get(..len).unwrap_or_default(),
-            &write,
-        )?;
+        if !self.linked {
+            self.set_state(cookie, &write)?;
+        }
+        list::write(self.file().dentry(), &write, |buf| {
+            map.present().encode(None, buf)
+        })?;
         match self.linked {
             true => Ok(()),
             false => self.commit(cookie, &write),
         }
     }
 
-    /// Gives a new file its attribute and its name (`cachefiles_commit_tmpfile()`).
-    fn commit(&self, cookie: &Cookie, write: &WriteAccess<'_>) -> Result {
+    /// Gives a new file the attribute that says what it is.
+    fn set_state(&self, cookie: &Cookie, write: &WriteAccess<'_>) -> Result {
         let mut aux = [0; AUX_MAX];
         let aux = cookie.aux(&mut aux);
         let value = Value::object(
             self.answer.size,
-            Content::NoData,
+            Content::Listed,
             aux,
             self.answer.version(),
         );
+        xattr::set(self.file().dentry(), XATTR_NAME, value.as_bytes(), write)
+    }
+
+    /// Gives a new file its name (`cachefiles_commit_tmpfile()`).
+    fn commit(&self, cookie: &Cookie, write: &WriteAccess<'_>) -> Result {
         let fan = self.volume.fanout(cookie.key_hash())?;
-        xattr::set(self.file().dentry(), XATTR_NAME, value.as_bytes(), write)?;
         for _ in 0..RETRIES {
             let creating = Creating::start(fan, self.name.as_bytes(), write)?;
             if creating.child().is_negative() {

@@ -11,7 +11,7 @@
 //! what was written, the file system what survived if the machine crashed.
 //!
 //! One bit a block, in leaves that exist only where a part of the object is present: an object
-//! that is all there, or not there at all, costs eight bytes for each 128 MiB.
+//! that is all there, or not there at all, costs 32 bytes for each 128 MiB.
 
 use core::ops::{
     DerefMut,
@@ -24,13 +24,107 @@ pub(crate) const BLOCK_SIZE: u64 = 4096;
 const WORD: u64 = u64::BITS as u64;
 /// Words in a leaf.
 pub(crate) const LEAF_WORDS: usize = 512;
-const LEAF_BLOCKS: u64 = LEAF_WORDS as u64 * WORD;
+/// Blocks in a part.
+pub(crate) const LEAF_BLOCKS: u64 = LEAF_WORDS as u64 * WORD;
 
 /// One part of the map. `L` is a buffer of [`LEAF_WORDS`] words.
 pub(crate) enum Part<L> {
     Absent,
     Mixed { bits: L, count: u64 },
     Present,
+}
+
+impl<L: DerefMut<Target = [u64]>> Part<L> {
+    fn turn_into(&mut self, new: Self, spare: &mut Option<L>) {
+        if let Part::Mixed { bits, .. } = core::mem::replace(self, new) {
+            *spare = Some(bits);
+        }
+    }
+
+    /// As [`Presence::set`], for blocks of this part, which has `whole` blocks in all. Returns
+    /// whether it is done.
+    fn set(
+        &mut self,
+        blocks: Range<u64>,
+        whole: u64,
+        present: bool,
+        spare: &mut Option<L>,
+    ) -> bool {
+        match (&*self, present) {
+            (Part::Present, true) | (Part::Absent, false) => return true,
+            _ if blocks.end - blocks.start == whole => {
+                let new = if present { Part::Present } else { Part::Absent };
+                self.turn_into(new, spare);
+                return true;
+            }
+            (Part::Mixed { .. }, _) => {}
+            (Part::Present | Part::Absent, _) => {
+                let Some(mut bits) = spare.take() else {
+                    return false;
+                };
+                bits.fill(if present { 0 } else { u64::MAX });
+                let count = if present { 0 } else { whole };
+                *self = Part::Mixed { bits, count };
+            }
+        }
+        if let Part::Mixed { bits, count } = self {
+            let (set, cleared) = change(bits, blocks, present);
+            *count = *count + set - cleared;
+            if *count == whole {
+                self.turn_into(Part::Present, spare);
+            } else if *count == 0 {
+                self.turn_into(Part::Absent, spare);
+            }
+        }
+        true
+    }
+
+    /// As [`Presence::take_away`], for a part of `whole` blocks.
+    fn take_away(&mut self, other: &mut Self, whole: u64) {
+        match (&mut *self, core::mem::replace(other, Part::Absent)) {
+            (Part::Absent, _) | (_, Part::Absent) => {}
+            (_, Part::Present) => *self = Part::Absent,
+            (Part::Present, Part::Mixed { mut bits, count }) => {
+                bits.iter_mut().for_each(|word| *word = !*word);
+                *self = Part::Mixed {
+                    bits,
+                    count: whole - count,
+                };
+            }
+            (Part::Mixed { bits, count }, Part::Mixed { bits: theirs, .. }) => {
+                let mut at = 0;
+                for (word, theirs) in bits.iter_mut().zip(theirs.iter()) {
+                    let valid = mask(0..WORD.min(whole.saturating_sub(at)));
+                    let gone = *word & *theirs & valid;
+                    *word &= !gone;
+                    *count -= u64::from(gone.count_ones());
+                    at += WORD;
+                }
+                if *count == 0 {
+                    *self = Part::Absent;
+                }
+            }
+        }
+    }
+}
+
+/// Sets or clears the bits `range`. Returns how many became set, and cleared.
+fn change(bits: &mut [u64], range: Range<u64>, present: bool) -> (u64, u64) {
+    let (mut set, mut cleared) = (0, 0);
+    let mut bit = range.start;
+    while bit < range.end {
+        let next = range.end.min((bit / WORD + 1) * WORD);
+        let start = bit % WORD;
+        if let Some(word) = bits.get_mut((bit / WORD) as usize) {
+            let mask = mask(start..start + (next - bit));
+            let new = if present { *word | mask } else { *word & !mask };
+            set += u64::from((new & !*word).count_ones());
+            cleared += u64::from((*word & !new).count_ones());
+            *word = new;
+        }
+        bit = next;
+    }
+    (set, cleared)
 }
 
 /// See the [module's description](self).
@@ -89,46 +183,47 @@ where
         Presence { parts, blocks }
     }
 
-    /// Records that `range` is present. Needs a zeroed leaf in `spare` for each part that becomes
-    /// mixed; without one it stops and returns what is left to be done.
+    /// The same with all blocks present.
+    pub(crate) fn filled(mut self) -> Self {
+        for part in self.parts.iter_mut() {
+            *part = Part::Present;
+        }
+        self
+    }
+
+    /// Records that `range` is present, or is not. Needs a leaf in `spare`, whatever it holds, for
+    /// each part that becomes mixed; without one it stops and returns what is left to be done. A
+    /// leaf that is needed no more is left in `spare`.
     #[must_use]
-    pub(crate) fn mark(&mut self, range: Range<u64>, spare: &mut Option<L>) -> Option<Range<u64>> {
+    pub(crate) fn set(
+        &mut self,
+        range: Range<u64>,
+        present: bool,
+        spare: &mut Option<L>,
+    ) -> Option<Range<u64>> {
         let mut at = range.start;
         let end = range.end.min(self.blocks);
         while at < end {
-            let index = (at / LEAF_BLOCKS) as usize;
             let base = at - at % LEAF_BLOCKS;
             let stop = end.min(base + LEAF_BLOCKS);
             let whole = LEAF_BLOCKS.min(self.blocks - base);
-            let part = self.parts.get_mut(index)?;
-            if stop - at == whole {
-                *part = Part::Present;
-            }
-            if let Part::Absent = part {
-                let Some(bits) = spare.take() else {
-                    return Some(at..end);
-                };
-                *part = Part::Mixed { bits, count: 0 };
-            }
-            if let Part::Mixed { bits, count } = part {
-                let (mut bit, last) = (at - base, stop - base);
-                while bit < last {
-                    let next = last.min((bit / WORD + 1) * WORD);
-                    let start = bit % WORD;
-                    if let Some(word) = bits.get_mut((bit / WORD) as usize) {
-                        let new = mask(start..start + (next - bit)) & !*word;
-                        *word |= new;
-                        *count += u64::from(new.count_ones());
-                    }
-                    bit = next;
-                }
-                if *count == whole {
-                    *part = Part::Present;
-                }
+            let part = self.parts.get_mut((at / LEAF_BLOCKS) as usize)?;
+            if !part.set(at - base..stop - base, whole, present, spare) {
+                return Some(at..end);
             }
             at = stop;
         }
         None
+    }
+
+    /// Records that what `other` has is not present. Takes all of it from `other`, which is a map
+    /// of as many blocks.
+    pub(crate) fn take_away(&mut self, other: &mut Self) {
+        let mut left = self.blocks;
+        for (part, theirs) in self.parts.iter_mut().zip(other.parts.iter_mut()) {
+            part.take_away(theirs, left.min(LEAF_BLOCKS));
+            left = left.saturating_sub(LEAF_BLOCKS);
+        }
     }
 
     /// The first block at `from` or after it, and before `end`, that is present or not; `end` if
@@ -172,32 +267,47 @@ where
         (start < end).then(|| start..self.find(start, end, true))
     }
 
-    /// Writes down which blocks are present, as [`decode`] reads it, as far as it fits `buf`.
-    /// Returns how many bytes that is.
-    pub(crate) fn encode(&self, buf: &mut [u8]) -> usize {
+    /// Writes down which blocks are present, but for those in `except`, as [`decode`] reads it, as
+    /// far as it fits `buf`. Returns how many bytes that is.
+    pub(crate) fn encode(&self, except: Option<&Self>, buf: &mut [u8]) -> usize {
         let mut list = Encoder { buf, len: 0 };
         // A list that says too little only has more fetched again.
         let _ = list.put(LIST_VERSION).and_then(|()| {
             let mut at = 0;
-            loop {
-                let start = self.find(at, self.blocks, true);
-                if start >= self.blocks {
-                    return Some(());
-                }
-                let end = self.find(start, self.blocks, false);
+            while let Some(run) = self.next_run(at, except) {
                 let before = list.len;
                 if list
-                    .put_number(start - at)
-                    .and_then(|()| list.put_number(end - start))
+                    .put_number(run.start - at)
+                    .and_then(|()| list.put_number(run.end - run.start))
                     .is_none()
                 {
                     list.len = before;
                     return None;
                 }
-                at = end;
+                at = run.end;
             }
+            Some(())
         });
         list.len
+    }
+
+    /// The first run of blocks from `at` on that are present, and not in `except`.
+    fn next_run(&self, at: u64, except: Option<&Self>) -> Option<Range<u64>> {
+        let mut start = at;
+        loop {
+            start = self.find(start, self.blocks, true);
+            let free = except.map_or(start, |map| map.find(start, self.blocks, false));
+            if free >= self.blocks {
+                return None;
+            }
+            if free == start {
+                break;
+            }
+            start = free;
+        }
+        let end = self.find(start, self.blocks, false);
+        let end = except.map_or(end, |map| map.find(start, end, true));
+        Some(start..end)
     }
 
     /// The number of blocks in the object.
@@ -211,6 +321,9 @@ const LIST_VERSION: u8 = 1;
 
 /// Bytes that a list of present blocks may have: what ext4 has room for beside the inode.
 pub(crate) const LIST_MAX: usize = 2048;
+
+/// Bytes of a list that says of no block that it is present.
+pub(crate) const LIST_MIN: usize = 1;
 
 struct Encoder<'a> {
     buf: &'a mut [u8],

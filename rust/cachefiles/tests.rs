@@ -5,6 +5,8 @@
 //! Nothing here uses more than `core` and [`support`]; `assert!` and `assert_eq!` have no message,
 //! because KUnit's take none.
 
+#[path = "tests/blocks.rs"]
+mod blocks;
 #[path = "tests/command.rs"]
 mod command;
 #[cfg(not(test))]

@@ -3,8 +3,8 @@
 //! The coherency data kept with backing files and volume directories, in `user.CacheFiles.cache`.
 //!
 //! Layout of a file's: big endian object size, big endian "zero point" (0), type, content, the
-//! netfs's auxiliary data, the version that the daemon gave the object, if it did. Of a directory's:
-//! four zero bytes, the netfs's coherency data.
+//! netfs's auxiliary data, the version that the daemon gave the object, if it did. Of a
+//! directory's: four zero bytes, the netfs's coherency data.
 //!
 //! The C implementation, which knows of no version, takes a file that has one for one of other
 //! auxiliary data, and does not use it.
@@ -39,8 +39,12 @@ pub(crate) const VALUE_MAX: usize = OBJECT_HEADER + AUX_MAX + VERSION_MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Content {
-    /// Nothing is known to be there; what is there is found by looking for holes.
+    /// Nothing is known to be there; what is there is found by looking for holes. What the C
+    /// implementation writes.
     NoData = 0,
+    /// What the list of present blocks says, and nothing if there is none. To the C implementation
+    /// it is as [`Self::NoData`].
+    Listed = 3,
     /// Written to by the netfs and not synced: not to be used after a crash.
     Dirty = 4,
 }
@@ -84,6 +88,18 @@ impl Value {
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
         self.buf.get(..self.len).unwrap_or_default()
+    }
+}
+
+/// Whether the file that `found` was read from counts as empty without a list of present blocks.
+pub(crate) fn is_listed(found: &[u8]) -> bool {
+    found.get(OBJECT_HEADER - 1) == Some(&(Content::Listed as u8))
+}
+
+/// Has a file's value say that the file counts as empty without a list.
+pub(crate) fn set_listed(value: &mut [u8]) {
+    if let Some(content) = value.get_mut(OBJECT_HEADER - 1) {
+        *content = Content::Listed as u8;
     }
 }
 

@@ -8,6 +8,7 @@
 use super::Ondemand;
 use crate::{
     cache::space::For,
+    check::before_write,
     kernel_next::{
         anon_inode::{
             self,
@@ -104,7 +105,7 @@ impl Handle {
     ///
     /// Those of [`Self::backing`]; `ENOBUFS` if there is no room, or `pos` is not at the start of a
     /// block; `EFBIG` beyond the end of the object, rounded up to whole blocks; `EIO` if what was
-    /// written may have been lost already.
+    /// written may have been lost already; what the file system says.
     fn write(&self, pos: i64, from: &mut IovIterSource<'_>) -> Result<usize> {
         let Backing {
             space,
@@ -127,6 +128,7 @@ impl Handle {
         let losses = self.object.losses();
         let written = with_cred(&cred, || {
             space.check(0, len, For::Write)?;
+            before_write(&self.object, &file, off, end)?;
             trace::fd_write(&self.object, file.inode(), pos, from.len());
             stats::count_write();
             file.write(pos, from)

@@ -31,7 +31,7 @@ mod tests {
     fn mark(map: &mut Map, range: core::ops::Range<u64>) {
         let (mut spare, mut left) = (None, Some(range));
         while let Some(rest) = left {
-            left = map.mark(rest, &mut spare);
+            left = map.set(rest, true, &mut spare);
             if left.is_some() {
                 spare = Some(buffer(LEAF_WORDS, || 0));
             }
@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn without_memory_nothing_is_present() {
         let mut map = map(LEAF);
-        assert_eq!(map.mark(5..7, &mut None), Some(5..7));
+        assert_eq!(map.set(5..7, true, &mut None), Some(5..7));
         assert_eq!(map.find(0, LEAF, true), LEAF);
     }
 
@@ -77,7 +77,7 @@ mod tests {
         mark(&mut map, 3..5);
         mark(&mut map, LEAF..LEAF + 200);
         let mut list = [0; 64];
-        let len = map.encode(&mut list);
+        let len = map.encode(None, &mut list);
         assert!(decode(&list[..len]).eq([3..5, LEAF..LEAF + 200]));
         // Half a list says less, never more.
         for cut in 0..len {
@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(decode(&list[..len]).next(), None);
         // What does not fit is left out.
         let mut list = [0; 3];
-        let len = map.encode(&mut list);
+        let len = map.encode(None, &mut list);
         assert!(decode(&list[..len]).eq(core::iter::once(3..5)));
     }
 }

@@ -4,6 +4,8 @@
 //!
 //! The module tree is the driver's, so that `crate::` means the same in both.
 
+#[path = "../../../../rust/cachefiles/blocks.rs"]
+pub(crate) mod blocks;
 #[path = "../../../../rust/cachefiles/errno.rs"]
 pub(crate) mod errno;
 #[path = "../../../../rust/cachefiles/key.rs"]

@@ -3,7 +3,7 @@
 //! The map of present blocks against a vector of booleans.
 
 use crate::{
-    presence::{blocks, filled, needed, parts, Part, Presence, BLOCK_SIZE, LEAF_WORDS},
+    presence::{blocks, decode, filled, needed, parts, Part, Presence, BLOCK_SIZE, LEAF_WORDS},
     support::check,
 };
 use proptest::{
@@ -26,17 +26,23 @@ fn new_map(blocks: u64) -> Map {
 
 /// Marks as the driver does: leaves are supplied when asked for. Returns how many were used.
 fn mark(map: &mut Map, range: Range<u64>) -> usize {
-    let mut used = 0;
+    set(map, range, true)
+}
+
+fn set(map: &mut Map, range: Range<u64>, present: bool) -> usize {
+    let mut used = 0usize;
     let mut spare = None;
     let mut left = range;
-    while let Some(rest) = map.mark(left.clone(), &mut spare) {
+    while let Some(rest) = map.set(left.clone(), present, &mut spare) {
         assert!(rest.start >= left.start && rest.end <= left.end && !rest.is_empty());
         assert!(spare.is_none(), "a spare leaf was there");
-        spare = Some(vec![0; LEAF_WORDS]);
+        // Whatever it holds.
+        spare = Some(vec![0x5555; LEAF_WORDS]);
         left = rest;
         used += 1;
     }
-    used - usize::from(spare.is_some())
+    // One that was not needed, or that is not any more.
+    used.saturating_sub(usize::from(spare.is_some()))
 }
 
 #[test]
@@ -90,9 +96,9 @@ fn nothing_is_present_at_first() {
 fn whole_parts_need_no_leaf() {
     let mut map = new_map(2 * LEAF + 100);
     let mut none = None;
-    assert_eq!(map.mark(0..2 * LEAF, &mut none), None);
+    assert_eq!(map.set(0..2 * LEAF, true, &mut none), None);
     // The last part is whole with fewer blocks.
-    assert_eq!(map.mark(2 * LEAF..2 * LEAF + 100, &mut none), None);
+    assert_eq!(map.set(2 * LEAF..2 * LEAF + 100, true, &mut none), None);
     assert_eq!(map.first_gap(0..u64::MAX), None);
 }
 
@@ -107,7 +113,7 @@ fn a_part_that_fills_up_is_whole() {
         assert_eq!(map.first_gap(0..blocks), None);
         assert_eq!(map.find(0, blocks, true), 0);
         // Nothing is allocated for what is present already.
-        assert_eq!(map.mark(3..7, &mut None), None);
+        assert_eq!(map.set(3..7, true, &mut None), None);
     }
 }
 
@@ -119,11 +125,11 @@ fn a_part_that_fills_up_gives_its_leaf_back() {
     let mut map = Presence::new(&mut absent[..], size);
     for range in [0..LEAF - 1, LEAF..LEAF + 9, 2 * LEAF..size - 3] {
         let mut spare = Some(vec![0; LEAF_WORDS]);
-        assert_eq!(map.mark(range, &mut spare), None);
+        assert_eq!(map.set(range, true, &mut spare), None);
         assert!(spare.is_none());
     }
-    assert_eq!(map.mark(LEAF - 1..LEAF, &mut None), None);
-    assert_eq!(map.mark(size - 3..size, &mut None), None);
+    assert_eq!(map.set(LEAF - 1..LEAF, true, &mut None), None);
+    assert_eq!(map.set(size - 3..size, true, &mut None), None);
     assert!(matches!(
         absent[..],
         [Part::Present, Part::Mixed { count: 9, .. }, Part::Present]
@@ -142,12 +148,12 @@ fn marking_twice_does_not_count_twice() {
 #[test]
 fn without_a_spare_leaf_nothing_after_it_is_marked() {
     let mut map = new_map(3 * LEAF);
-    let left = map.mark(LEAF - 1..3 * LEAF, &mut None);
+    let left = map.set(LEAF - 1..3 * LEAF, true, &mut None);
     assert_eq!(left, Some(LEAF - 1..3 * LEAF));
     assert_eq!(map.find(0, 3 * LEAF, true), 3 * LEAF);
     let mut spare = Some(vec![0; LEAF_WORDS]);
     // The first part takes the leaf, the others are whole.
-    assert_eq!(map.mark(LEAF - 1..3 * LEAF, &mut spare), None);
+    assert_eq!(map.set(LEAF - 1..3 * LEAF, true, &mut spare), None);
     assert!(spare.is_none());
     assert_eq!(map.first_gap(0..3 * LEAF), Some(0..LEAF - 1));
 }
@@ -156,9 +162,9 @@ fn without_a_spare_leaf_nothing_after_it_is_marked() {
 fn a_spare_leaf_that_is_not_needed_is_left() {
     let mut map = new_map(LEAF);
     let mut spare = Some(vec![0; LEAF_WORDS]);
-    assert_eq!(map.mark(0..LEAF, &mut spare), None);
+    assert_eq!(map.set(0..LEAF, true, &mut spare), None);
     assert!(spare.is_some());
-    assert_eq!(map.mark(5..6, &mut spare), None);
+    assert_eq!(map.set(5..6, true, &mut spare), None);
     assert!(spare.is_some());
 }
 
@@ -172,7 +178,7 @@ fn what_lies_beyond_the_object_is_not_marked() {
     assert_eq!(map.first_gap(0..1000), Some(0..8));
     assert_eq!(map.first_gap(20..1000), None);
     let mut none = new_map(0);
-    assert_eq!(none.mark(0..10, &mut None), None);
+    assert_eq!(none.set(0..10, true, &mut None), None);
 }
 
 /// Numbers around which something changes.
@@ -203,17 +209,17 @@ fn find(model: &[bool], from: u64, end: u64, present: bool) -> u64 {
 }
 
 #[test]
-fn any_sequence_of_marks_is_found_again() {
+fn any_sequence_of_changes_is_found_again() {
     let queries = vec((range(), any::<bool>()), 1..12);
-    let steps = vec((range(), queries), 1..12);
+    let steps = vec((range(), any::<bool>(), queries), 1..12);
     check(400, (number(), steps), |(size, steps)| {
         let mut map = new_map(size);
         let mut model = vec![false; size as usize];
-        for (range, queries) in steps {
-            mark(&mut map, range.clone());
+        for (range, present, queries) in steps {
+            set(&mut map, range.clone(), present);
             let end = range.end.min(size);
             for at in range.start..end {
-                model[at as usize] = true;
+                model[at as usize] = present;
             }
             for (range, present) in queries {
                 let (from, to) = (range.start, range.end);
@@ -235,6 +241,59 @@ fn any_sequence_of_marks_is_found_again() {
     });
 }
 
+fn any_map(size: u64, steps: &[(Range<u64>, bool)]) -> Map {
+    let mut map = new_map(size);
+    for (range, present) in steps {
+        set(&mut map, range.clone(), *present);
+    }
+    map
+}
+
+/// All runs, from one end to the other.
+fn runs(map: &Map) -> Vec<Range<u64>> {
+    let (mut runs, mut at) = (vec![], 0);
+    loop {
+        let start = map.find(at, map.blocks(), true);
+        if start >= map.blocks() {
+            return runs;
+        }
+        at = map.find(start, map.blocks(), false);
+        runs.push(start..at);
+    }
+}
+
+#[test]
+fn what_is_taken_away_is_gone_and_no_more() {
+    let steps = || vec((range(), any::<bool>()), 0..8);
+    check(400, (number(), steps(), steps()), |(size, one, two)| {
+        let (mut map, mut other) = (any_map(size, &one), any_map(size, &two));
+        let (before, taken) = (any_map(size, &one), any_map(size, &two));
+        map.take_away(&mut other);
+        assert_eq!(runs(&other), []);
+        let has = |map: &Map, at| map.find(at, at + 1, true) == at;
+        for at in 0..size {
+            assert_eq!(has(&map, at), has(&before, at) && !has(&taken, at), "{at}");
+        }
+        // The counts are right, too: it can be filled and emptied.
+        set(&mut map, 0..size, true);
+        assert_eq!(map.first_gap(0..size), None);
+    });
+}
+
+#[test]
+fn a_list_leaves_out_what_it_is_told_to() {
+    let steps = || vec((range(), any::<bool>()), 0..8);
+    check(400, (number(), steps(), steps()), |(size, one, two)| {
+        let (map, except) = (any_map(size, &one), any_map(size, &two));
+        let mut buf = [0; 256];
+        let len = map.encode(Some(&except), &mut buf);
+        let listed: Vec<_> = decode(&buf[..len]).collect();
+        let (mut left, mut taken) = (any_map(size, &one), any_map(size, &two));
+        left.take_away(&mut taken);
+        assert_eq!(listed, runs(&left));
+    });
+}
+
 #[test]
 fn filling_every_gap_makes_an_object_whole() {
     let sizes = prop_oneof![number(), 1u64..200];
@@ -251,7 +310,7 @@ fn filling_every_gap_makes_an_object_whole() {
         assert_eq!(map.find(0, size, false), size);
         for leaf in 0..parts(size) {
             // No leaf is left: this marks without one.
-            assert_eq!(map.mark(leaf * LEAF..size, &mut None), None);
+            assert_eq!(map.set(leaf * LEAF..size, true, &mut None), None);
         }
     });
 }

@@ -828,6 +828,46 @@ int cf_give_space(struct cf_env *e, const char *name)
 			   CF_SOON) ? 0 : -ETIMEDOUT;
 }
 
+static bool knows_fs(const char *type)
+{
+	char line[128];
+	bool found = false;
+	FILE *f;
+
+	cf_modprobe(type);
+	f = fopen("/proc/filesystems", "re");
+	while (f && !found && fgets(line, sizeof(line), f)) {
+		line[strcspn(line, "\n")] = 0;
+		found = !strcmp(strchr(line, '\t') + 1, type);
+	}
+	if (f)
+		fclose(f);
+	return found;
+}
+
+int cf_mount_image(struct cf_env *e, const char *type, const char *image)
+{
+	char path[PATH_MAX], cmd[PATH_MAX + 512];
+	int status;
+
+	if (access(cf_beside(image, path), F_OK) || !knows_fs(type))
+		return -ENOENT;
+	cf_modprobe("loop");
+	snprintf(cmd, sizeof(cmd), "zcat %s >%s/img && mount -t %s -o loop %s/img %s", path,
+		 e->base, type, e->base, e->dir);
+	status = cf_run("sh", "-c", cmd, NULL);
+	return status > 0 ? -EIO : status;
+}
+
+void cf_drop_caches(void)
+{
+	int fd = open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
+
+	if (write(fd, "3", 1) < 0)
+		perror("drop_caches");
+	close(fd);
+}
+
 int cf_freeze(struct cf_env *e)
 {
 	return fs_ioctl(e->base, FIFREEZE);

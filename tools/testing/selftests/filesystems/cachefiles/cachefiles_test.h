@@ -215,6 +215,13 @@ struct cf_env {
 int cf_take_space(struct cf_env *e, const char *name, int percent);
 int cf_give_space(struct cf_env *e, const char *name);	/* and wait until it is free */
 
+/*
+ * Have the cache in a file system of its own, on an image beside the program: 0 or -errno; -ENOENT
+ * if there is no such image, or no such file system.
+ */
+int cf_mount_image(struct cf_env *e, const char *type, const char *image);
+void cf_drop_caches(void);
+
 /* Freeze the file system of the cache, or thaw it: 0 or -errno. */
 int cf_freeze(struct cf_env *e);
 int cf_thaw(struct cf_env *e);

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is known of an object's blocks: which the daemon wrote, and which of those may be lost.
+//!
+//! A block that was written is *in doubt* until it has been seen on the disk. Not every file system
+//! says of every page that it could not write it back: it drops the page, and there is a hole. So
+//! before a block in doubt is read, the file system is asked for holes; what is found on the disk
+//! is in doubt no more, and is read from then on without asking.
+//!
+//! Others may punch holes, too. That changes the inode, so if its time of change is not the one
+//! that is known, every block is in doubt again.
+//!
+//! Finding out takes time, in which the answer may cease to be true. So whoever finds out takes a
+//! [`Doubt`] along, and what was found is only believed if nothing that matters came in between.
+
+use crate::presence::{
+    Part,
+    Presence,
+    LEAF_BLOCKS, //
+};
+use core::{
+    mem::replace,
+    ops::{
+        DerefMut,
+        Range, //
+    }, //
+};
+
+/// How far ahead of a read blocks may be cleared of doubt: keeps the work under the lock short.
+const AHEAD: u64 = 16 * LEAF_BLOCKS;
+
+/// See the [module's description](self).
+pub(crate) struct Blocks<P, L>
+where
+    P: DerefMut<Target = [Part<L>]>,
+    L: DerefMut<Target = [u64]>,
+{
+    present: Presence<P, L>,
+    doubt: Presence<P, L>,
+    /// The inode's time of change when the file was last known to have what is not in doubt.
+    changed: u64,
+    /// How often blocks were forgotten, or came to be in doubt without having been written.
+    epoch: u32,
+    /// How often blocks were written.
+    writes: u32,
+}
+
+/// What is to be done before blocks are read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Nothing: they can be.
+    Ready,
+    /// The first run of them that is not present has to be asked for.
+    Gap(Range<u64>),
+    /// Others have changed the file, so that all blocks are in doubt.
+    Changed,
+    /// The first run of them that is in doubt has to be looked for on the disk.
+    Doubt(Doubt),
+}
+
+/// Blocks in doubt, and what was known when they were looked at.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Doubt {
+    pub(crate) blocks: Range<u64>,
+    epoch: u32,
+    writes: u32,
+}
+
+impl<P, L> Blocks<P, L>
+where
+    P: DerefMut<Target = [Part<L>]>,
+    L: DerefMut<Target = [u64]>,
+{
+    /// None is present, of as many blocks as the two maps have.
+    pub(crate) fn new(present: Presence<P, L>, doubt: Presence<P, L>, changed: u64) -> Self {
+        Blocks {
+            present,
+            doubt,
+            changed,
+            epoch: 0,
+            writes: 0,
+        }
+    }
+
+    /// The map of present blocks.
+    pub(crate) fn present(&self) -> &Presence<P, L> {
+        &self.present
+    }
+
+    /// Whether `blocks` can be read from a file whose inode was last changed at `changed`, if that
+    /// matters. Those before `checked` are taken for being on the disk.
+    pub(crate) fn look(&self, blocks: Range<u64>, changed: Option<u64>, checked: u64) -> Look {
+        if let Some(gap) = self.present.first_gap(blocks.clone()) {
+            return Look::Gap(gap);
+        }
+        if changed.is_some_and(|changed| changed != self.changed) {
+            return Look::Changed;
+        }
+        let start = checked.max(blocks.start);
+        let start = self.doubt.find(start, blocks.end, true);
+        if start >= blocks.end {
+            return Look::Ready;
+        }
+        Look::Doubt(Doubt {
+            blocks: start..self.doubt.find(start, blocks.end, false),
+            epoch: self.epoch,
+            writes: self.writes,
+        })
+    }
+
+    /// Records that `blocks` were found on the disk when the object was looked up. As for
+    /// [`Presence::set`].
+    #[must_use]
+    pub(crate) fn found(
+        &mut self,
+        blocks: Range<u64>,
+        spare: &mut Option<L>,
+    ) -> Option<Range<u64>> {
+        self.present.set(blocks, true, spare)
+    }
+
+    /// Records that the daemon has written `blocks`. As for [`Presence::set`].
+    #[must_use]
+    pub(crate) fn written(
+        &mut self,
+        blocks: Range<u64>,
+        spare: &mut Option<L>,
+    ) -> Option<Range<u64>> {
+        self.writes = self.writes.wrapping_add(1);
+        // The doubt comes first, so that there never is less of it than is left to be done.
+        if self.doubt.set(blocks.clone(), true, spare).is_some() {
+            return Some(blocks);
+        }
+        self.present.set(blocks, true, spare)
+    }
+
+    /// Records that `found`, from the first block of `doubt` on, has neither a hole nor anything
+    /// that was yet to be written to the disk when `doubt` was looked at; nor has any part of the
+    /// file if `is_clean`. As for [`Presence::set`].
+    #[must_use]
+    pub(crate) fn is_on_disk(
+        &mut self,
+        doubt: &Doubt,
+        found: Range<u64>,
+        is_clean: bool,
+        spare: &mut Option<L>,
+    ) -> Option<Range<u64>> {
+        if doubt.epoch != self.epoch {
+            return None;
+        }
+        // What is written since may not be on the disk. In `doubt` it is, as it was before.
+        let limit = match is_clean && doubt.writes == self.writes {
+            true => doubt.blocks.start.saturating_add(AHEAD),
+            false => doubt.blocks.end,
+        };
+        let found = found.start..found.end.min(limit);
+        self.doubt.set(found, false, spare)
+    }
+
+    /// Forgets `lost`, a part of `doubt`. As for [`Presence::set`]; does nothing if it is too late,
+    /// that is, if blocks were forgotten by another.
+    #[must_use]
+    pub(crate) fn forget(
+        &mut self,
+        doubt: &Doubt,
+        lost: Range<u64>,
+        spare: &mut Option<L>,
+    ) -> Option<Range<u64>> {
+        if doubt.epoch != self.epoch {
+            return None;
+        }
+        // They are in doubt still, which does no harm; and no step of this leaves them present.
+        let left = self.present.set(lost, false, spare);
+        if left.is_none() {
+            self.epoch = self.epoch.wrapping_add(1);
+        }
+        left
+    }
+
+    /// Forgets all that is in doubt: something could not be written to the disk. As that may be told
+    /// late, all that is left is in doubt then; `all` is a map with all blocks. Returns what is to
+    /// be freed.
+    pub(crate) fn forget_doubted(&mut self, all: Presence<P, L>) -> Presence<P, L> {
+        self.present.take_away(&mut self.doubt);
+        self.epoch = self.epoch.wrapping_add(1);
+        replace(&mut self.doubt, all)
+    }
+
+    /// Puts all blocks in doubt, for which `all` is a map with all blocks: the inode was changed by
+    /// others, last at `changed`. Returns what is to be freed.
+    pub(crate) fn doubt_all(&mut self, all: Presence<P, L>, changed: u64) -> Presence<P, L> {
+        // Another was faster.
+        if self.changed == changed {
+            return all;
+        }
+        self.changed = changed;
+        self.epoch = self.epoch.wrapping_add(1);
+        replace(&mut self.doubt, all)
+    }
+
+    /// Writes down which blocks are on the disk: see [`Presence::encode`].
+    pub(crate) fn encode(&self, buf: &mut [u8]) -> usize {
+        self.present.encode(Some(&self.doubt), buf)
+    }
+}

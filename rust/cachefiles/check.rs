@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Finding out whether the file system still has what the daemon wrote.
+//!
+//! See [`crate::blocks`] for when that has to be found out. What is looked at is what is read: a
+//! page of its own that is dirty, or being written back, is as it was written; anything else is
+//! looked for on the disk. An error in that says nothing of the data: the read fails, and nothing
+//! is forgotten.
+//!
+//! A hole that is punched while a block is being read, after it was looked for, is not noticed by
+//! that read; the next one sees that the inode has changed.
+
+use crate::{
+    blocks::{
+        Doubt,
+        Look, //
+    },
+    kernel_next::fs::kernel_file::{
+        KernelFile,
+        Seek, //
+    },
+    object::Object,
+    presence::BLOCK_SIZE, //
+};
+use core::ops::Range;
+use kernel::{
+    prelude::*,
+    time::{
+        Delta,
+        Instant,
+        Monotonic, //
+    }, //
+};
+
+/// How long one look for a hole may take before the file counts as fragmented.
+const PATIENCE: Delta = Delta::from_millis(2);
+
+/// The first run of blocks in `blocks` that has to be asked for before they can be read. `None` if
+/// there is none: they are all there, and to be read at once.
+///
+/// # Errors
+///
+/// `ENOMEM`; `EIO` if the object is given up; `EINTR` if the task is killed; what the file system
+/// says.
+#[inline]
+pub(crate) fn first_gap(
+    object: &Object,
+    file: &KernelFile,
+    blocks: Range<u64>,
+) -> Result<Option<Range<u64>>> {
+    let changed = file.inode().change_time();
+    match object.look(blocks.clone(), Some(changed), 0) {
+        Look::Ready => Ok(None),
+        Look::Gap(gap) => Ok(Some(gap)),
+        look => settle(object, file, blocks, look),
+    }
+}
+
+/// Does what [`Object::look`] says is to be done, until nothing is.
+#[cold]
+fn settle(
+    object: &Object,
+    file: &KernelFile,
+    blocks: Range<u64>,
+    mut look: Look,
+) -> Result<Option<Range<u64>>> {
+    let mut checked = 0;
+    loop {
+        match look {
+            Look::Ready => return Ok(None),
+            Look::Gap(gap) => return Ok(Some(gap)),
+            Look::Changed => object.doubt_all(file)?,
+            Look::Doubt(doubt) => checked = check(object, file, &doubt)?,
+        }
+        // What changes from here on is noticed by the next read.
+        look = object.look(blocks.clone(), None, checked);
+    }
+}
+
+/// Looks for what is about to be overwritten in part, from `off` to `end` in bytes: what was a hole
+/// is data after that, with zeros in the rest of the block.
+///
+/// # Errors
+///
+/// Those of [`first_gap`].
+pub(crate) fn before_write(object: &Object, file: &KernelFile, off: u64, end: u64) -> Result {
+    let unit = file.inode().block_size().max(BLOCK_SIZE);
+    if off % unit == 0 && end % unit == 0 {
+        return Ok(());
+    }
+    let head = (off - off % unit) / BLOCK_SIZE..off.div_ceil(BLOCK_SIZE);
+    let tail = end / BLOCK_SIZE..end.next_multiple_of(unit) / BLOCK_SIZE;
+    for block in Iterator::chain(head, tail) {
+        // What is not present stays so.
+        first_gap(object, file, block..block + 1)?;
+    }
+    Ok(())
+}
+
+/// Positions are those of files, and fit.
+fn bytes(blocks: Range<u64>) -> Range<i64> {
+    (blocks.start * BLOCK_SIZE) as i64..(blocks.end * BLOCK_SIZE) as i64
+}
+
+/// Looks for some of the blocks in doubt, from the first on, and forgets them if they are lost.
+/// Returns the first block that was not looked for, or that was lost.
+fn check(object: &Object, file: &KernelFile, doubt: &Doubt) -> Result<u64> {
+    let Range { start, end } = doubt.blocks;
+    let size = file.inode().size();
+    // What lies behind the end, if somebody has cut the file off, is zero there.
+    let in_memory = |block: &u64| {
+        let bytes = bytes(*block..*block + 1);
+        bytes.end <= size && file.is_in_dirty_page(bytes)
+    };
+    if in_memory(&start) {
+        return Ok((start + 1..end).find(|at| !in_memory(at)).unwrap_or(end));
+    }
+    let end = (start + 1..end).find(in_memory).unwrap_or(end);
+    // Before the holes are looked for: what ceases to be dirty later may yet become one.
+    let on_disk = !file.is_dirty(bytes(start..end));
+    let is_clean = on_disk && file.is_clean();
+    let hole = find_hole(object, file, start..end)?;
+    if on_disk && file.check_write_errors().is_ok() {
+        let known = if is_clean { hole } else { hole.min(end) };
+        object.is_on_disk(doubt, known, is_clean);
+    }
+    if hole >= end {
+        return Ok(end);
+    }
+    let data = match file.seek(bytes(hole..end).start, Seek::Data) {
+        // Offsets are not negative.
+        Ok(data) => end.min((data as u64).div_ceil(BLOCK_SIZE)),
+        Err(e) if e == ENXIO => end,
+        Err(e) => return Err(e),
+    };
+    object.forget(file, doubt, hole..data.max(hole + 1))?;
+    Ok(hole)
+}
+
+/// The first block in `blocks` with a hole, or, if there is none, `blocks.end` or a block behind it
+/// up to which there is none.
+fn find_hole(object: &Object, file: &KernelFile, blocks: Range<u64>) -> Result<u64> {
+    if object.is_fragmented() {
+        return find_hole_nearby(file, blocks);
+    }
+    let begun = Instant::<Monotonic>::now();
+    let hole = match file.seek(bytes(blocks.clone()).start, Seek::Hole) {
+        // Offsets are not negative.
+        Ok(hole) => hole as u64 / BLOCK_SIZE,
+        // Somebody has cut the file off.
+        Err(e) if e == ENXIO => blocks.start,
+        Err(e) => return Err(e),
+    };
+    if begun.elapsed() > PATIENCE {
+        object.set_fragmented();
+    }
+    Ok(hole)
+}
+
+/// As [`find_hole`], but looks no further than asked for: the file system goes through all extents
+/// up to a hole, which can be many.
+fn find_hole_nearby(file: &KernelFile, blocks: Range<u64>) -> Result<u64> {
+    let step = file.inode().block_size().min(BLOCK_SIZE);
+    for block in blocks.clone() {
+        for at in (block * BLOCK_SIZE..(block + 1) * BLOCK_SIZE).step_by(step as usize) {
+            match file.seek(at as i64, Seek::Data) {
+                Ok(data) if data as u64 == at => {}
+                Ok(_) => return Ok(block),
+                Err(e) if e == ENXIO => return Ok(block),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    Ok(blocks.end)
+}

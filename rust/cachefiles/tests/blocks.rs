@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is known of an object's blocks.
+
+#[cfg_attr(CONFIG_KUNIT = "y", kernel::prelude::kunit_tests(cachefiles_blocks))]
+mod tests {
+    use super::super::support::{
+        buffer,
+        Buf, //
+    };
+    use crate::{
+        blocks::{
+            Blocks,
+            Doubt,
+            Look, //
+        },
+        presence::{
+            decode,
+            parts,
+            Part,
+            Presence,
+            LEAF_BLOCKS,
+            LEAF_WORDS, //
+        },
+    };
+    use core::ops::Range;
+
+    type Map = Presence<Buf<Part<Buf<u64>>>, Buf<u64>>;
+    type Tested = Blocks<Buf<Part<Buf<u64>>>, Buf<u64>>;
+
+    const SIZE: u64 = 3 * LEAF_BLOCKS;
+
+    fn map() -> Map {
+        Presence::new(buffer(parts(SIZE) as usize, || Part::Absent), SIZE)
+    }
+
+    fn blocks() -> Tested {
+        Blocks::new(map(), map(), 1)
+    }
+
+    /// Does something for which leaves are needed.
+    fn all(
+        range: Range<u64>,
+        mut step: impl FnMut(Range<u64>, &mut Option<Buf<u64>>) -> Option<Range<u64>>,
+    ) {
+        let (mut left, mut spare) = (Some(range), None);
+        while let Some(rest) = left {
+            left = step(rest, &mut spare);
+            if left.is_some() && spare.is_none() {
+                spare = Some(buffer(LEAF_WORDS, || 0x5555));
+            }
+        }
+    }
+
+    fn write(blocks: &mut Tested, range: Range<u64>) {
+        all(range, |range, spare| blocks.written(range, spare));
+    }
+
+    fn find(blocks: &mut Tested, range: Range<u64>) {
+        all(range, |range, spare| blocks.found(range, spare));
+    }
+
+    fn trust(blocks: &mut Tested, doubt: &Doubt, end: u64, is_clean: bool) {
+        all(doubt.blocks.start..end, |range, spare| {
+            blocks.is_on_disk(doubt, range, is_clean, spare)
+        });
+    }
+
+    fn forget(blocks: &mut Tested, doubt: &Doubt, lost: Range<u64>) {
+        all(lost, |range, spare| blocks.forget(doubt, range, spare));
+    }
+
+    fn doubt(blocks: &Tested, range: Range<u64>) -> Option<Doubt> {
+        match blocks.look(range, None, 0) {
+            Look::Doubt(doubt) => Some(doubt),
+            _ => None,
+        }
+    }
+
+    fn doubted(blocks: &Tested, range: Range<u64>) -> Option<Range<u64>> {
+        doubt(blocks, range).map(|doubt| doubt.blocks)
+    }
+
+    #[test]
+    fn what_was_found_is_read_without_looking() {
+        let mut blocks = blocks();
+        find(&mut blocks, 3..9);
+        assert_eq!(blocks.look(3..9, Some(1), 0), Look::Ready);
+        assert_eq!(blocks.look(2..9, Some(1), 0), Look::Gap(2..3));
+        assert_eq!(blocks.look(3..9, Some(2), 0), Look::Changed);
+        // What is missing is missing in any case.
+        assert_eq!(blocks.look(3..10, Some(2), 0), Look::Gap(9..10));
+    }
+
+    #[test]
+    fn what_was_written_is_looked_for_once() {
+        let mut blocks = blocks();
+        find(&mut blocks, 0..4);
+        write(&mut blocks, 4..8);
+        assert_eq!(blocks.look(0..4, Some(1), 0), Look::Ready);
+        assert_eq!(doubted(&blocks, 0..8), Some(4..8));
+        // What this read has looked at already.
+        assert_eq!(blocks.look(0..8, None, 8), Look::Ready);
+        let Some(was) = doubt(&blocks, 0..6) else {
+            return assert!(false);
+        };
+        trust(&mut blocks, &was, 6, false);
+        assert_eq!(doubted(&blocks, 0..8), Some(6..8));
+        // All of it, as nothing is dirty.
+        let Some(was) = doubt(&blocks, 6..7) else {
+            return assert!(false);
+        };
+        trust(&mut blocks, &was, SIZE, true);
+        assert_eq!(blocks.look(0..8, Some(1), 0), Look::Ready);
+    }
+
+    #[test]
+    fn what_is_written_meanwhile_stays_in_doubt() {
+        let mut blocks = blocks();
+        write(&mut blocks, 0..2);
+        let Some(was) = doubt(&blocks, 0..1) else {
+            return assert!(false);
+        };
+        write(&mut blocks, 5..6);
+        trust(&mut blocks, &was, SIZE, true);
+        assert_eq!(doubted(&blocks, 0..2), Some(1..2));
+        assert_eq!(doubted(&blocks, 5..6), Some(5..6));
+    }
+
+    #[test]
+    fn what_is_lost_is_forgotten_and_no_more() {
+        let mut blocks = blocks();
+        write(&mut blocks, 0..SIZE);
+        let Some(was) = doubt(&blocks, 0..SIZE) else {
+            return assert!(false);
+        };
+        forget(&mut blocks, &was, 7..9);
+        assert_eq!(blocks.look(0..SIZE, None, 0), Look::Gap(7..9));
+        // Who looked before that has to look again.
+        forget(&mut blocks, &was, 20..21);
+        trust(&mut blocks, &was, 30, true);
+        assert_eq!(blocks.look(0..SIZE, None, 0), Look::Gap(7..9));
+        assert_eq!(doubted(&blocks, 9..SIZE), Some(9..SIZE));
+        write(&mut blocks, 7..9);
+        assert_eq!(doubted(&blocks, 0..SIZE), Some(0..SIZE));
+    }
+
+    #[test]
+    fn changes_by_others_put_all_in_doubt() {
+        let mut blocks = blocks();
+        find(&mut blocks, 0..10);
+        write(&mut blocks, 10..20);
+        let Some(was) = doubt(&blocks, 10..20) else {
+            return assert!(false);
+        };
+        let _old = blocks.doubt_all(map().filled(), 2);
+        assert_eq!(blocks.look(0..20, Some(1), 0), Look::Changed);
+        assert_eq!(doubted(&blocks, 0..20), Some(0..20));
+        // What was seen before is not believed.
+        trust(&mut blocks, &was, 20, true);
+        assert_eq!(doubted(&blocks, 0..20), Some(0..20));
+        let Some(now) = doubt(&blocks, 3..5) else {
+            return assert!(false);
+        };
+        trust(&mut blocks, &now, 20, true);
+        assert_eq!(blocks.look(3..20, Some(2), 0), Look::Ready);
+        assert_eq!(doubted(&blocks, 0..20), Some(0..3));
+        // Once for each change, however many notice it.
+        let _unused = blocks.doubt_all(map().filled(), 2);
+        assert_eq!(blocks.look(3..20, Some(2), 0), Look::Ready);
+    }
+
+    #[test]
+    fn what_could_not_be_written_back_is_forgotten() {
+        let mut blocks = blocks();
+        find(&mut blocks, 0..LEAF_BLOCKS + 5);
+        // In a part that is there as a whole, in one that is not, and all of one.
+        write(&mut blocks, 3..4);
+        write(&mut blocks, LEAF_BLOCKS + 4..LEAF_BLOCKS + 7);
+        write(&mut blocks, 2 * LEAF_BLOCKS..SIZE);
+        let _old = blocks.forget_doubted(map().filled());
+        // What is left has to be looked for, too.
+        assert_eq!(doubted(&blocks, 0..3), Some(0..3));
+        assert_eq!(blocks.look(0..10, Some(1), 0), Look::Gap(3..4));
+        let rest = 4..LEAF_BLOCKS + 4;
+        assert_eq!(doubted(&blocks, rest.clone()), Some(rest));
+        let end = blocks.look(LEAF_BLOCKS..SIZE, Some(1), 0);
+        assert_eq!(end, Look::Gap(LEAF_BLOCKS + 4..SIZE));
+        // And can be written again.
+        write(&mut blocks, 3..4);
+        assert_eq!(doubted(&blocks, 0..10), Some(0..10));
+    }
+
+    #[test]
+    fn list_names_what_is_on_the_disk() {
+        let mut blocks = blocks();
+        find(&mut blocks, 0..10);
+        find(&mut blocks, 20..30);
+        write(&mut blocks, 4..6);
+        write(&mut blocks, 15..22);
+        let mut list = [0; 64];
+        let len = blocks.encode(&mut list);
+        assert!(decode(&list[..len]).eq([0..4, 6..10, 22..30]));
+    }
+}

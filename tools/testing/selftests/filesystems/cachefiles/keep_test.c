@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What is in the cache stays there: no small reason throws an object away, nor
+ * what of it there is room to remember; and nothing is trusted without one.
+ */
+#include <libgen.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+
+#include "kselftest_harness.h"
+#include "cachefiles_test.h"
+
+#define STATE	"user.CacheFiles.cache"
+#define LIST	"user.CacheFiles.present"
+#define SIZE	200001ULL
+#define HALF	98304ULL
+
+static int give_up(struct cf_env *e, struct cf_blob *b)
+{
+	struct cf_msg m;
+	int err;
+
+	close(b->fd);
+	err = cf_env_umount(e) ?: cf_expect(e->dev, CF_CLOSE, &m);
+	close(b->anon);
+	return err;
+}
+
+/* Look the object up again, in a new life: 0 or -errno. */
+static int look_up(struct cf_env *e, struct cf_blob *b, uint64_t size)
+{
+	int err = cf_env_mount(e) ?: cf_blob_open(e, b, "blob", size);
+
+	if (!err)
+		cf_no_readahead(b->fd);
+	return err;
+}
+
+/* Read from the object: how many READs that took, or -errno. */
+static int reads_for(struct cf_env *e, struct cf_blob *b, off_t off, size_t len)
+{
+	struct cf_op *op = cf_start_pread(b->fd, off, len);
+	int reads = 0;
+	long ret = cf_serve_until_done(e, b, op, &reads);
+
+	if (ret < 0)
+		return ret;
+	return ret == len && cf_check("blob", off, op->buf, len) == -1 ? reads : -EBADMSG;
+}
+
+/* How often the kernel log has a text. */
+static int in_log(const char *text)
+{
+	static char line[8192];
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC), n = 0;
+	ssize_t len;
+
+	while ((len = read(fd, line, sizeof(line) - 1)) > 0 || (len < 0 && errno == EPIPE)) {
+		line[len < 0 ? 0 : len] = 0;
+		n += !!strstr(line, text);
+	}
+	close(fd);
+	return n;
+}
+
+/* An object with its first half present, committed and withdrawn. */
+FIXTURE(keep) {
+	struct cf_env e;
+	struct cf_blob b;
+	char path[PATH_MAX];
+};
+
+FIXTURE_SETUP(keep)
+{
+	if (cf_is_c())
+		SKIP(return, "it keeps no list");
+	ASSERT_SETUP(cf_env_all(&self->e));
+	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", SIZE));
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", 0, HALF, SIZE));
+	ASSERT_EQ(0, give_up(&self->e, &self->b));
+	ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(&self->e, "blob", NULL, self->path), CF_SOON));
+	ASSERT_TRUE(CF_WAIT_FOR(getxattr(self->path, LIST, NULL, 0) > 0, CF_SOON));
+}
+
+FIXTURE_TEARDOWN(keep)
+{
+	cf_env_end(&self->e);
+}
+
+TEST_F_TIMEOUT(keep, file_that_lost_its_list_is_empty, 60)
+{
+	static char part[512];
+	int fd;
+
+	/* What only the list tells from data. */
+	fd = open(self->path, O_WRONLY | O_CLOEXEC);
+	cf_pattern("blob", HALF, part, sizeof(part));
+	ASSERT_EQ(sizeof(part), pwrite(fd, part, sizeof(part), HALF));
+	ASSERT_EQ(0, fsync(fd));
+	close(fd);
+	ASSERT_EQ(0, removexattr(self->path, LIST));
+	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
+	EXPECT_EQ(1, reads_for(&self->e, &self->b, HALF, 4096));
+	EXPECT_EQ(1, reads_for(&self->e, &self->b, 0, 4096));
+}
+
+/* As the C implementation leaves them. */
+TEST_F_TIMEOUT(keep, file_that_never_had_a_list_is_used, 60)
+{
+	uint8_t state[64];
+
+	ASSERT_EQ(0, removexattr(self->path, LIST));
+	ASSERT_EQ(18, getxattr(self->path, STATE, state, sizeof(state)));
+	state[17] = 0;
+	ASSERT_EQ(0, setxattr(self->path, STATE, state, 18, 0));
+	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
+	EXPECT_EQ(0, reads_for(&self->e, &self->b, 0, HALF));
+	EXPECT_EQ(1, reads_for(&self->e, &self->b, HALF, 4096));
+	/* From here on it has one, and does not count without. */
+	EXPECT_GT(getxattr(self->path, LIST, NULL, 0), 0);
+	ASSERT_EQ(18, getxattr(self->path, STATE, state, sizeof(state)));
+	EXPECT_EQ(3, state[17]);
+}
+
+TEST_F_TIMEOUT(keep, list_that_is_too_long_counts_as_empty, 60)
+{
+	static char list[3000];
+
+	memset(list, 1, sizeof(list));
+	ASSERT_EQ(0, setxattr(self->path, LIST, list, sizeof(list), 0));
+	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
+	EXPECT_EQ(1, reads_for(&self->e, &self->b, 0, 4096));
+	EXPECT_EQ(1, getxattr(self->path, LIST, NULL, 0));
+	ASSERT_EQ(0, give_up(&self->e, &self->b));
+	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
+	EXPECT_EQ(0, reads_for(&self->e, &self->b, 0, 4096));
+}
+
+TEST_F_TIMEOUT(keep, list_of_another_version_counts_as_empty, 60)
+{
+	static const char list[] = "\x7fwhatever";
+
+	ASSERT_EQ(0, setxattr(self->path, LIST, list, sizeof(list), 0));
+	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
+	EXPECT_EQ(1, reads_for(&self->e, &self->b, 0, 4096));
+}
+
+TEST_F_TIMEOUT(keep, list_that_reaches_beyond_the_file_counts_as_far_as_it_makes_sense, 60)
+{
+	/* Blocks 0 and 1; then a million. */
+	static const char list[] = { 1, 0, 2, 1, 0x80, 0x80, 0x40 };
+
+	ASSERT_EQ(0, setxattr(self->path, LIST, list, sizeof(list), 0));
+	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
+	EXPECT_EQ(0, reads_for(&self->e, &self->b, 0, 8192));
+	EXPECT_EQ(1, reads_for(&self->e, &self->b, 12288, 4096));
+}
+
+/* An opener that comes while the file is being removed gets a new one. */
+#define NAMES	24
+
+static int name_dir(struct cf_env *e, int i, char name[32], char dir[PATH_MAX])
+{
+	char path[PATH_MAX];
+	bool there;
+
+	snprintf(name, 32, "n%d", i);
+	there = cf_find_cache_file(e, name, NULL, path);
+	strcpy(dir, dirname(path));
+	snprintf(name, 32, "Dn%d", i);
+	return there;
+}
+
+/* Cull each file about when it is opened. */
+static void cull_all(struct cf_env *e, atomic_int *turn)
+{
+	char name[32], dir[PATH_MAX];
+	int i;
+
+	srand(getpid());
+	for (i = 0; i < NAMES; i++) {
+		name_dir(e, i, name, dir);
+		if (chdir(dir))
+			_exit(1);
+		while (atomic_load(turn) < i)
+			sched_yield();
+		usleep(rand() % 1500);
+		cf_cmd(e->dev, "cull %s", name);
+	}
+	_exit(0);
+}
+
+TEST_F_TIMEOUT(keep, open_that_meets_a_cull, 600)
+{
+	struct cf_daemon *d = cf_daemon_new(self->e.dev, 8192);
+	int round, i, fds[NAMES], busy = 0;
+	atomic_int *turn;
+	char path[PATH_MAX];
+	pid_t pid;
+
+	turn = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, turn);
+	ASSERT_NE(NULL, d);
+	ASSERT_EQ(0, cf_daemon_start(d, 1));
+	for (round = 0; round < 10; round++) {
+		ASSERT_SETUP(cf_env_mount(&self->e));
+		atomic_store(turn, -1);
+		pid = round ? cf_fork() : 0;
+		if (round && !pid)
+			cull_all(&self->e, turn);
+		for (i = 0; i < NAMES; i++) {
+			snprintf(path, sizeof(path), "%s/n%d", self->e.mnt, i);
+			atomic_store(turn, i);
+			fds[i] = open(path, O_RDONLY | O_CLOEXEC);
+			busy += fds[i] < 0 && errno == EBUSY;
+			EXPECT_TRUE(fds[i] >= 0 || errno == EBUSY)
+				TH_LOG("round %d, %d: %s", round, i, strerror(errno));
+		}
+		if (round)
+			ASSERT_EQ(0, cf_reap(pid, 60000));
+		for (i = 0; i < NAMES; i++)
+			close(fds[i]);
+		ASSERT_EQ(0, cf_env_umount(&self->e));
+		for (i = 0; i < NAMES; i++) {
+			snprintf(path, sizeof(path), "n%d", i);
+			ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(&self->e, path, NULL,
+								   self->path), CF_SOON));
+		}
+	}
+	EXPECT_EQ(0, busy) TH_LOG("of %d", 9 * NAMES);
+	cf_daemon_stop(d);
+	cf_daemon_close_fds(d);
+	cf_daemon_free(d);
+}
+
+/* A file that somebody really uses is another matter. */
+TEST_F_TIMEOUT(keep, file_in_use_by_another_cache_is_EBUSY, 60)
+{
+	struct cf_env *e = &self->e;
+	struct cf_blob *b = &self->b;
+
+	ASSERT_EQ(0, look_up(e, b, SIZE));
+	/* In use: it cannot be culled. */
+	ASSERT_EQ(0, chdir(dirname(self->path)));
+	EXPECT_EQ(-EBUSY, cf_cmd(e->dev, "cull Dblob"));
+	EXPECT_EQ(-EBUSY, cf_cmd(e->dev, "inuse Dblob"));
+	ASSERT_EQ(0, chdir("/"));
+	EXPECT_EQ(0, reads_for(e, b, 0, HALF));
+}
+
+/* A list of many runs, in a file system that has little room for one. */
+FIXTURE(room) {
+	struct cf_env e;
+	struct cf_blob b;
+	char path[PATH_MAX];
+};
+
+FIXTURE_VARIANT(room) {
+	const char *image;
+	int at_least;	/* runs that there is room for */
+};
+
+FIXTURE_VARIANT_ADD(room, ext4_1k) { .image = "fs_ext4_1k.img.gz", .at_least = 200 };
+FIXTURE_VARIANT_ADD(room, ext4_2k) { .image = "fs_ext4_2k.img.gz", .at_least = 400 };
+FIXTURE_VARIANT_ADD(room, ext4_4k) { .at_least = 1000 };
+
+FIXTURE_SETUP(room)
+{
+	int err = 0;
+
+	if (cf_is_c())
+		SKIP(return, "it keeps no list");
+	ASSERT_SETUP(cf_env_init(&self->e));
+	if (variant->image)
+		err = cf_mount_image(&self->e, "ext4", variant->image);
+	if (err == -ENOENT)
+		SKIP(return, "no image of this file system");
+	ASSERT_EQ(0, err);
+	ASSERT_SETUP(cf_env_bind(&self->e) ?: cf_env_mount(&self->e));
+}
+
+FIXTURE_TEARDOWN(room)
+{
+	cf_env_end(&self->e);
+}
+
+#define RUNS		1600
+#define RUNS_SIZE	(RUNS * 8192ULL)
+
+/* Every other block. */
+static int fill_runs(struct cf_blob *b, int first, int count)
+{
+	int i, err = 0;
+
+	for (i = first; i < first + count && !err; i++)
+		err = cf_fill(b->anon, "blob", i * 8192ULL, 4096, RUNS_SIZE);
+	return err;
+}
+
+TEST_F_TIMEOUT(room, list_is_shortened_and_the_object_kept, 120)
+{
+	struct cf_blob *b = &self->b;
+	int i, present = 0;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, b, "blob", RUNS_SIZE));
+	ASSERT_EQ(0, fill_runs(b, 0, RUNS));
+	ASSERT_EQ(0, give_up(&self->e, b));
+	ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(&self->e, "blob", NULL, self->path), CF_SOON));
+
+	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
+	EXPECT_EQ(0, reads_for(&self->e, b, 0, 4096));
+	for (i = 0; i < RUNS; i++)
+		present += lseek(b->anon, i * 8192ULL, SEEK_DATA) == i * 8192ULL;
+	TH_LOG("%d of %d runs are there", present, RUNS);
+	EXPECT_GE(present, variant->at_least);
+	if (variant->image)
+		EXPECT_EQ(1, in_log("The list of what a file holds does not fit"));
+}
+
+/* A full disk has no room for a longer list; what is there already stays. */
+TEST_F_TIMEOUT(room, full_disk_costs_no_object, 120)
+{
+	struct cf_blob *b = &self->b;
+	char path[PATH_MAX];
+	int fd;
+
+	if (!variant->image)
+		SKIP(return, "that disk is not ours to fill");
+	ASSERT_EQ(0, cf_blob_open(&self->e, b, "blob", RUNS_SIZE));
+	ASSERT_EQ(0, fill_runs(b, 0, 2));
+	ASSERT_EQ(0, give_up(&self->e, b));
+	ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(&self->e, "blob", NULL, self->path), CF_SOON));
+
+	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
+	ASSERT_EQ(0, fill_runs(b, 2, 500));
+	sync();
+	snprintf(path, sizeof(path), "%s/ballast", self->e.dir);
+	fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(-1, fallocate(fd, 0, 0, 60 << 20));
+	while (write(fd, path, 512) == 512)
+		;
+	ASSERT_EQ(ENOSPC, errno);
+	ASSERT_EQ(0, give_up(&self->e, b));
+	sync();
+	EXPECT_TRUE(cf_find_cache_file(&self->e, "blob", NULL, self->path));
+	close(fd);
+	ASSERT_EQ(0, unlink(path));
+
+	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
+	EXPECT_EQ(0, reads_for(&self->e, b, 0, 4096));
+	EXPECT_EQ(0, reads_for(&self->e, b, 8192, 4096));
+}
+
+TEST_HARNESS_MAIN
