@@ -539,7 +539,7 @@ impl Attachment {
         let blocks = presence::blocks(answer.size);
         match lookup_positive(fan, name.as_bytes()) {
             Ok(dentry) if dentry.is_regular() => {
-                let found = Self::open_file(cache, cookie, &dentry, answer)?;
+                let found = Self::open_file(cache, cookie, fan, dentry, name, answer)?;
                 if let Some((file, is_listed)) = found {
                     if list::adopt(object, cache, &file.file, blocks, is_listed)? {
                         object.has_list.store(1, Relaxed);
@@ -571,15 +571,18 @@ impl Attachment {
     fn open_file(
         cache: &Cache,
         cookie: &Cookie,
-        dentry: &Dentry,
+        fan: &Dentry,
+        dentry: ARef<Dentry>,
+        name: &Name,
         answer: &Answer,
     ) -> Result<Option<(InUseFile, bool)>> {
-        let Some(mark) = dentry.inode().ok_or(ENOENT)?.mark_in_use() else {
-            step!("cookie {:x}: its file is in use\n", cookie.debug_id());
-            return Err(EBUSY);
+        let marked = mark_file(cache, fan, dentry, name)
+            .inspect_err(|e| step!("cookie {:x}: its file: {:?}\n", cookie.debug_id(), e))?;
+        let Some((dentry, mark)) = marked else {
+            return Ok(None);
         };
         let file = InUseFile {
-            file: KernelFile::open(cache.mount(), dentry, cache.cred())?,
+            file: KernelFile::open(cache.mount(), &dentry, cache.cred())?,
             _mark: mark,
         };
         // It may have been culled before it was marked; and a file of another size is not one that
@@ -590,7 +593,7 @@ impl Attachment {
         }
         let (mut aux, mut buf) = ([0; AUX_MAX], [0; VALUE_MAX]);
         let aux = cookie.aux(&mut aux);
-        let found = match xattr::get(dentry, XATTR_NAME, &mut buf) {
+        let found = match xattr::get(&dentry, XATTR_NAME, &mut buf) {
             Ok(len) => buf.get(..len).unwrap_or_default(),
             Err(e) if e == ERANGE || e == ENODATA => return Ok(None),
             Err(e) => return Err(e),
@@ -711,6 +714,32 @@ impl Attachment {
         }
         Err(EAGAIN)
     }
+}
+
+/// Marks a file of an object as being in use. Returns the file of that name, which need not be
+/// `dentry` any more; `None` if it has been removed.
+///
+/// # Errors
+///
+/// `EBUSY` if it is in use; what looking it up says.
+fn mark_file(
+    cache: &Cache,
+    fan: &Dentry,
+    dentry: ARef<Dentry>,
+    name: &Name,
+) -> Result<Option<(ARef<Dentry>, InUse)>> {
+    if let Some(mark) = dentry.inode().ok_or(ENOENT)?.mark_in_use() {
+        return Ok(Some((dentry, mark)));
+    }
+    // Whoever removes it has marked it, too, and the directory locked: with the lock this knows.
+    let write = cache.mount().want_write()?;
+    let creating = Creating::start(fan, name.as_bytes(), &write)?;
+    let Some(inode) = creating.child().inode() else {
+        return Ok(None);
+    };
+    let mark = inode.mark_in_use().ok_or(EBUSY)?;
+    let dentry = creating.keep();
+    Ok(dentry.is_regular().then_some((dentry, mark)))
 }
 
 /// Makes a file so many blocks long: reads are in whole blocks, so that no part of one may be

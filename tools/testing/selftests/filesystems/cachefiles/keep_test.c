@@ -4,11 +4,11 @@
  * what of it there is room to remember; and nothing is trusted without one.
  */
 #include <libgen.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
+#include <time.h>
 
 #include "kselftest_harness.h"
 #include "cachefiles_test.h"
@@ -174,10 +174,35 @@ static int name_dir(struct cf_env *e, int i, char name[32], char dir[PATH_MAX])
 	return there;
 }
 
-/* Cull each file about when it is opened. */
-static void cull_all(struct cf_env *e, atomic_int *turn)
+struct race {
+	atomic_int turn;	/* the name that is being opened */
+	atomic_long begun;	/* when the daemon answered, in ns */
+	atomic_long span;	/* how long that takes until it is open */
+};
+
+static long now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000L + t.tv_nsec;
+}
+
+/* The lookup of the file begins when the daemon has answered. */
+static long long take_turn(struct cf_daemon *d, const char *name)
+{
+	struct race *race = d->arg;
+
+	atomic_store(&race->begun, now_ns());
+	atomic_store(&race->turn, atoi(name + 1));
+	return 8192;
+}
+
+/* Cull each file while it is looked up. */
+static void cull_all(struct cf_env *e, struct race *race)
 {
 	char name[32], dir[PATH_MAX];
+	long until;
 	int i;
 
 	srand(getpid());
@@ -185,9 +210,11 @@ static void cull_all(struct cf_env *e, atomic_int *turn)
 		name_dir(e, i, name, dir);
 		if (chdir(dir))
 			_exit(1);
-		while (atomic_load(turn) < i)
-			sched_yield();
-		usleep(rand() % 1500);
+		while (atomic_load(&race->turn) < i)
+			;
+		until = atomic_load(&race->begun) + rand() % (atomic_load(&race->span) + 1);
+		while (now_ns() < until)
+			;
 		cf_cmd(e->dev, "cull %s", name);
 	}
 	_exit(0);
@@ -197,25 +224,27 @@ TEST_F_TIMEOUT(keep, open_that_meets_a_cull, 600)
 {
 	struct cf_daemon *d = cf_daemon_new(self->e.dev, 8192);
 	int round, i, fds[NAMES], busy = 0;
-	atomic_int *turn;
+	struct race *race;
 	char path[PATH_MAX];
 	pid_t pid;
 
-	turn = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, turn);
+	race = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, race);
 	ASSERT_NE(NULL, d);
+	d->arg = race;
+	d->size_of = take_turn;
 	ASSERT_EQ(0, cf_daemon_start(d, 1));
-	for (round = 0; round < 10; round++) {
+	for (round = 0; round < 20; round++) {
 		ASSERT_SETUP(cf_env_mount(&self->e));
-		atomic_store(turn, -1);
+		atomic_store(&race->turn, -1);
 		pid = round ? cf_fork() : 0;
 		if (round && !pid)
-			cull_all(&self->e, turn);
+			cull_all(&self->e, race);
 		for (i = 0; i < NAMES; i++) {
 			snprintf(path, sizeof(path), "%s/n%d", self->e.mnt, i);
-			atomic_store(turn, i);
 			fds[i] = open(path, O_RDONLY | O_CLOEXEC);
 			busy += fds[i] < 0 && errno == EBUSY;
+			atomic_store(&race->span, now_ns() - atomic_load(&race->begun));
 			EXPECT_TRUE(fds[i] >= 0 || errno == EBUSY)
 				TH_LOG("round %d, %d: %s", round, i, strerror(errno));
 		}
@@ -230,7 +259,7 @@ TEST_F_TIMEOUT(keep, open_that_meets_a_cull, 600)
 								   self->path), CF_SOON));
 		}
 	}
-	EXPECT_EQ(0, busy) TH_LOG("of %d", 9 * NAMES);
+	EXPECT_EQ(0, busy) TH_LOG("of %d", 19 * NAMES);
 	cf_daemon_stop(d);
 	cf_daemon_close_fds(d);
 	cf_daemon_free(d);
