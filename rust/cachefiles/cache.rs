@@ -20,7 +20,10 @@ use crate::{
         },
         fs::{
             inode::Operation,
-            kernel_file::KernelFile,
+            kernel_file::{
+                KernelFile,
+                Seek, //
+            },
             namei::may_create_in,
             path::{
                 Mount,
@@ -30,6 +33,7 @@ use crate::{
         fscache, //
     },
     namei::{
+        check_names,
         get_directory,
         Directory, //
     },
@@ -114,6 +118,7 @@ impl Cache {
     ) -> Result<Arc<Self>> {
         may_create_in(&root.dentry)
             .inspect_err(|e| pr_err!("Security denies permission to make files: {:?}\n", e))?;
+        check_holes(root, &cred)?;
         let space = Arc::new(
             Space::new(root.mount.clone(), &config.limits, poll)?,
             GFP_KERNEL,
@@ -223,8 +228,31 @@ fn check_root(root: &Path) -> Result {
         pr_err!("The file system cannot hold a cache: it lacks tmpfiles, xattrs, statfs or sync\n");
         return Err(EOPNOTSUPP);
     }
+    // Whether data was lost on its way to the disk is asked of the file that it was written to.
+    if mount.is_stacked() {
+        pr_err!("The file system cannot hold a cache: it is on top of another, as overlayfs\n");
+        return Err(EOPNOTSUPP);
+    }
     if mount.is_readonly() {
         return Err(EROFS);
     }
+    check_names(root.dentry.inode().ok_or(ENOTDIR)?)?;
     Ok(())
+}
+
+/// Checks that the file system knows what it has: one that calls all of a file data could not tell
+/// what was lost in a crash.
+fn check_holes(root: &Path, cred: &Credential) -> Result {
+    let write = root.mount.want_write()?;
+    let file = KernelFile::tmpfile(&write, &root.dentry, cred)?;
+    drop(write);
+    file.truncate(PAGE_SIZE as i64)?;
+    match file.seek(0, Seek::Data) {
+        Err(e) if e == ENXIO => Ok(()),
+        Ok(_) => {
+            pr_err!("The file system cannot hold a cache: it takes holes for data (SEEK_DATA)\n");
+            Err(EOPNOTSUPP)
+        }
+        Err(e) => Err(e),
+    }
 }

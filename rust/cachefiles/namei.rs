@@ -10,13 +10,17 @@ use crate::{
         For,
         Space, //
     },
-    kernel_next::fs::{
-        dentry::Dentry,
-        inode::{
-            InUse,
-            Operation, //
-        },
-        namei::Creating, //
+    kernel_next::{
+        compat::EOPNOTSUPP,
+        fs::{
+            dentry::Dentry,
+            inode::{
+                InUse,
+                Inode,
+                Operation, //
+            },
+            namei::Creating, //
+        }, //
     }, //
 };
 use core::ops::Deref;
@@ -77,12 +81,27 @@ fn look_up_or_make(
     Err(EAGAIN)
 }
 
+/// Checks that a directory takes names that differ in case for two, as keys are. One that does not
+/// has been so since it was empty.
+///
+/// # Errors
+///
+/// `EOPNOTSUPP` if it does not.
+pub(crate) fn check_names(dir: &Inode) -> Result {
+    if dir.is_casefolded() {
+        pr_err!("A directory of the cache looks names up without regard to case (chattr +F)\n");
+        return Err(EOPNOTSUPP);
+    }
+    Ok(())
+}
+
 /// Finds or makes a directory and marks it (`cachefiles_get_directory()`). Returns whether it is
 /// new.
 ///
 /// # Errors
 ///
-/// `EBUSY` if it is in use, `EIO` if it is not a directory, `EPERM` if it lacks an operation.
+/// `EBUSY` if it is in use, `EIO` if it is not a directory, `EPERM` if it lacks an operation,
+/// `EOPNOTSUPP` if it takes names for one another.
 pub(crate) fn get_directory(space: &Space, dir: &Dentry, name: &[u8]) -> Result<(Directory, bool)> {
     let (dentry, mark, is_new) = look_up_or_make(space, dir, name)?;
     let Some(mark) = mark else {
@@ -96,6 +115,7 @@ pub(crate) fn get_directory(space: &Space, dir: &Dentry, name: &[u8]) -> Result<
     if !inode.supports(&NEEDED) {
         return Err(EPERM);
     }
+    check_names(inode)?;
     Ok((
         Directory {
             _mark: mark,

@@ -146,6 +146,14 @@ impl Mount {
         unsafe { (*self.sb()).s_blocksize }
     }
 
+    /// Whether the file system keeps its files in those of another, as overlayfs does: then the
+    /// page cache and the errors of a file are those of the other's.
+    #[inline]
+    pub(crate) fn is_stacked(&self) -> bool {
+        // SAFETY: A mount's superblock is valid, and its depth does not change.
+        unsafe { (*self.sb()).s_stack_depth != 0 }
+    }
+
     /// The largest size that a file may have, in bytes.
     #[inline]
     pub(crate) fn max_file_size(&self) -> i64 {
