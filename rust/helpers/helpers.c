@@ -16,7 +16,6 @@
 #include "fs.c"
 #include "fscache.c"
 #include "kunit.c"
-#include "mutex.c"
 #include "sched.c"
 #include "security.c"
 #include "workqueue.c"
