@@ -140,6 +140,8 @@ impl Capability {
     /// `CAP_SYS_ADMIN`: administration that has no capability of its own.
     // CAST: Capabilities are small numbers.
     pub(crate) const SYS_ADMIN: Self = Self(bindings::CAP_SYS_ADMIN as c_int);
+    /// `CAP_SYS_RESOURCE`: to use more than there is meant to be for one user.
+    pub(crate) const SYS_RESOURCE: Self = Self(bindings::CAP_SYS_RESOURCE as c_int);
 }
 
 /// Returns whether the current task has `capability` in the initial user namespace.
@@ -167,6 +169,31 @@ impl Capability {
 pub(crate) fn capable(capability: Capability) -> bool {
     // SAFETY: No preconditions but that the capability is one, which all values of the type are.
     unsafe { bindings::capable(capability.0) }
+}
+
+/// As [`capable`], for a question that is not a request: it is not audited that the task lacks the
+/// capability.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::cred::{
+///     capable_noaudit,
+///     Capability, //
+/// };
+///
+/// let limit = match capable_noaudit(Capability::SYS_RESOURCE) {
+///     true => usize::MAX,
+///     false => 100,
+/// };
+/// # let _ = limit;
+/// # Ok::<(), Error>(())
+/// ```
+#[inline]
+#[must_use]
+pub(crate) fn capable_noaudit(capability: Capability) -> bool {
+    // SAFETY: No preconditions but that the capability is one, which all values of the type are.
+    unsafe { bindings::capable_noaudit(capability.0) }
 }
 
 #[kunit_tests(rust_cred)]
@@ -283,6 +310,10 @@ mod tests {
         let powerless = new.commit();
         assert!(capable(Capability::SYS_ADMIN));
         assert!(!with_cred(&powerless, || capable(Capability::SYS_ADMIN)));
+        for capability in [Capability::SYS_ADMIN, Capability::SYS_RESOURCE] {
+            assert!(capable_noaudit(capability));
+            assert!(!with_cred(&powerless, || capable_noaudit(capability)));
+        }
         assert!(capable(Capability::SYS_ADMIN));
         Ok(())
     }

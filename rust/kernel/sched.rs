@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Scopes in which the current task allocates memory differently.
+//! What the current task is, and scopes in which it allocates memory differently.
 //!
 //! C header: [`include/linux/sched/mm.h`](srctree/include/linux/sched/mm.h)
 
@@ -34,6 +34,31 @@ pub(crate) fn nofs<R>(f: impl FnOnce() -> R) -> R {
     ret
 }
 
+/// Returns whether the current task is one of the kernel's own, which never runs in user space.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     sched::is_kernel_thread,
+///     task::Kuid, //
+/// };
+///
+/// let user = match is_kernel_thread() {
+///     true => None,
+///     false => Some(Kuid::current_euid()),
+/// };
+/// # let _ = user;
+/// # Ok::<(), Error>(())
+/// ```
+#[inline]
+#[must_use]
+pub(crate) fn is_kernel_thread() -> bool {
+    // SAFETY: The running task reads its own flags, which nobody else writes.
+    let flags = unsafe { (*bindings::get_current()).flags };
+    flags & bindings::PF_KTHREAD != 0
+}
+
 #[kernel::prelude::kunit_tests(rust_sched)]
 mod tests {
     use super::*;
@@ -56,5 +81,9 @@ mod tests {
         let inner_then_outer = nofs(|| (nofs(is_nofs), is_nofs()));
         assert_eq!(inner_then_outer, (true, true));
         assert!(!is_nofs());
+    }
+    #[test]
+    fn tests_run_in_a_thread_of_the_kernel() {
+        assert!(is_kernel_thread());
     }
 }
