@@ -22,6 +22,7 @@ use crate::{
         Attachment,
         Object, //
     },
+    ondemand::ticket::Ticket,
     presence::{
         self,
         BLOCK_SIZE, //
@@ -61,6 +62,9 @@ pub(crate) struct Reader {
     again: bool,
     /// How often the daemon may yet be asked.
     asks: u64,
+    /// What it has once it has asked the daemon for something. Given back before whoever reads is
+    /// told of the end.
+    ticket: Ticket,
 }
 
 impl Reader {
@@ -72,6 +76,7 @@ impl Reader {
             losses: 0,
             again: false,
             asks: 0,
+            ticket: Ticket::empty(),
         }
     }
 
@@ -138,8 +143,13 @@ impl Reader {
                 read.finish();
             }
             Ok(cached) => {
-                let Reader { object, file, .. } = self;
-                drop(object);
+                let Reader {
+                    object,
+                    file,
+                    ticket,
+                    ..
+                } = self;
+                drop((ticket, object));
                 read.read_direct(file, pos as i64 + cached as i64);
             }
         }
@@ -162,7 +172,7 @@ impl Reader {
 
     /// Asks the daemon for `gap`, the first of the blocks that are missing.
     fn wait(self, pos: u64, read: CacheRead, gap: Range<u64>) {
-        let Ok(slot) = KBox::<WaitingRead>::new_uninit(GFP_KERNEL) else {
+        let Ok(slot) = KBox::<WaitingRead>::new_uninit(GFP_KERNEL_ACCOUNT) else {
             drop(self);
             return read.fail(ENOMEM);
         };
@@ -175,7 +185,11 @@ impl Reader {
             request: Some((self, pos, read)),
         });
         match slot.write_pin_init(waiting) {
-            Ok(waiting) => ondemand.read_queue(waiting),
+            Ok(waiting) => {
+                if let Err(waiting) = ondemand.read_queue(waiting) {
+                    waiting.look_again();
+                }
+            }
             Err(never) => match never {},
         }
     }
@@ -212,6 +226,40 @@ impl WaitingRead {
 
     pub(crate) fn object(&self) -> &Arc<Object> {
         &self.object
+    }
+
+    /// That of the reader, as long as it waits.
+    fn ticket(self: &mut Pin<KBox<Self>>) -> Option<&mut Ticket> {
+        let request = self.as_mut().project().request;
+        request.as_mut().map(|(reader, ..)| &mut reader.ticket)
+    }
+
+    /// Whether the reader has asked for nothing before.
+    pub(crate) fn is_new(self: &mut Pin<KBox<Self>>) -> bool {
+        self.ticket().is_some_and(|ticket| ticket.is_empty())
+    }
+
+    /// Gives the reader, who has none, a ticket.
+    pub(crate) fn set_ticket(self: &mut Pin<KBox<Self>>, new: Ticket) {
+        if let Some(ticket) = self.ticket() {
+            *ticket = new;
+        }
+    }
+
+    /// Makes the reader's ticket empty, without giving anything back.
+    pub(crate) fn void_ticket(self: &mut Pin<KBox<Self>>) {
+        if let Some(ticket) = self.ticket() {
+            ticket.void();
+        }
+    }
+
+    /// The daemon was not asked: looks once more what is missing.
+    fn look_again(mut self: Pin<KBox<Self>>) {
+        let request = self.as_mut().project().request.take();
+        drop(self);
+        if let Some((reader, pos, read)) = request {
+            reader.go_on(pos, read, None);
+        }
     }
 
     /// The read has failed: nobody is going to answer it.

@@ -18,6 +18,7 @@ pub(crate) mod object_state;
 pub(crate) mod queue;
 mod request;
 pub(crate) mod slots;
+pub(crate) mod ticket;
 
 pub(crate) use self::lookup::Answer;
 
@@ -30,17 +31,24 @@ use self::{
     },
     msg::Message,
     queue::{
-        Buf,
+        Bounds,
         Delivery,
         Failed,
         Family,
+        ObjectKey,
         Refused,
-        Table, //
+        Table,
+        User, //
     },
     slots::{
-        Slot,
+        Buffer,
         Slots,
-        Storage, //
+        Storage,
+        Supply, //
+    },
+    ticket::{
+        Place,
+        Ticket, //
     }, //
 };
 use crate::{
@@ -120,6 +128,28 @@ pub(crate) struct Requests;
 
 impl Storage for Requests {
     type Buf<T> = KVVec<T>;
+    type Error = Error;
+
+    const CHUNK: usize = 256;
+
+    fn alloc<T>(capacity: usize) -> Result<KVVec<T>> {
+        // Whoever makes the table grow pays for it.
+        Ok(KVVec::with_capacity(capacity, GFP_KERNEL_ACCOUNT)?)
+    }
+}
+
+impl<T> Buffer<T> for KVVec<T> {
+    fn put(&mut self, value: T) -> core::result::Result<(), T> {
+        self.push_within_capacity(value).map_err(|full| full.0)
+    }
+
+    fn take_last(&mut self) -> Option<T> {
+        self.pop()
+    }
+
+    fn capacity(&self) -> usize {
+        KVVec::capacity(self)
+    }
 }
 
 impl Family for Requests {
@@ -127,6 +157,7 @@ impl Family for Requests {
     type Waiter = Arc<Open>;
     type Read = Pin<KBox<WaitingRead>>;
     type Version = Version;
+    type Sleeper = Arc<Place>;
 }
 
 /// The buffer of a `read()`.
@@ -183,7 +214,7 @@ impl Ondemand {
         Arc::pin_init(
             pin_init!(Self {
                 opens <- Opens::new(),
-                table <- new_spinlock!(Table::new()),
+                table <- new_spinlock!(Table::new(Bounds::DEFAULT)),
                 killed <- Completion::new(),
                 poll,
                 queue,
@@ -245,23 +276,21 @@ impl Ondemand {
         ret
     }
 
-    /// Sees to it that there is room for so many more.
+    /// Sees to it that there is room for so many more. Whoever else does that at the same time
+    /// allocates no more than this does, and what is not needed then is freed.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if there are as many as there may be; `ENOMEM`.
     fn make_room<T>(
         &self,
         extra: usize,
         pick: for<'a> fn(&'a mut Table<Requests>) -> &'a mut Slots<T, Requests>,
     ) -> Result {
-        let Some(want) = self.with(|table| pick(table).wants(extra)) else {
-            return Ok(());
-        };
-        if want > Slots::<T, Requests>::MAX {
-            return Err(EBUSY);
+        while let Some(want) = self.with(|table| pick(table).wants(extra)) {
+            let supply = Supply::bring(want)?.ok_or(EBUSY)?;
+            let _not_needed = self.with(|table| pick(table).grow(extra, supply));
         }
-        let mut buf: Buf<T, Requests> = KVVec::with_capacity(want, GFP_KERNEL)?;
-        for _ in 0..want {
-            buf.push(None::<(u32, T)>, GFP_KERNEL)?;
-        }
-        let _old: KVVec<Slot<T>> = self.with(|table| pick(table).grow(buf));
         Ok(())
     }
 
@@ -271,6 +300,7 @@ impl Ondemand {
             match failed {
                 Failed::Waiter(open) => self.answered(&open, Err(EIO)),
                 Failed::Read(read) => read.fail(EIO),
+                Failed::Sleeper(place) => place.wake(),
             }
         }
     }
@@ -330,7 +360,7 @@ impl Ondemand {
             };
             match self.with(register) {
                 Ok(()) => return Ok(()),
-                Err(Refused::Gone) => return Err(EIO),
+                Err(Refused::Gone | Refused::Crowded) => return Err(EIO),
                 Err(Refused::Full) => {
                     self.make_room(1, Table::objects)?;
                     self.make_room(2, Table::requests)?;
@@ -420,45 +450,89 @@ impl Ondemand {
             // The version is kept until the table has dropped its own.
             let unregister =
                 |table: &mut Table<Requests>| (table.version(key), table.unregister(key));
-            let _dropped = self.with_close(object, unregister);
+            let _dropped = self.with_close(object, |table| (unregister(table), table.trim()));
         }
     }
 
     /// Asks the daemon for the data that a read is waiting for.
-    pub(crate) fn read_queue(self: &Arc<Self>, read: Pin<KBox<WaitingRead>>) {
-        let (off, len) = read.wanted();
+    ///
+    /// The first time that a reader asks for something it may have to wait, because too many READs
+    /// are outstanding: that is in the task that reads. Then the read is given back to look again
+    /// what it needs; others may have brought it.
+    pub(crate) fn read_queue(
+        self: &Arc<Self>,
+        mut read: Pin<KBox<WaitingRead>>,
+    ) -> core::result::Result<(), Pin<KBox<WaitingRead>>> {
         let Some(key) = read.object().key() else {
-            return read.fail(EIO);
+            read.fail(EIO);
+            return Ok(());
         };
-        let obj = read.object().debug_id();
-        let mut read = read;
+        let newcomer = read.is_new().then(ticket::current_user);
         loop {
-            let queue = |table: &mut Table<Requests>| {
-                // Under the lock, so that time does not go back from one to the next.
-                let result = table.read(key, off, len, read, self.now());
-                // Under the lock, so that it is on the queue before the cache is killed, or not at
-                // all: whoever kills the cache waits for the queue.
-                if let Ok(true) = result {
-                    // If it is on the queue already, it has yet to run.
-                    let _ = self.queue.enqueue(self.clone());
-                }
-                let queued = result.is_ok().then(|| table.last_read(key));
-                (result, queued)
+            let (refused, back) = match self.try_queue(key, read, newcomer) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
             };
-            let (result, _) = self.with_traced(queue, |(_, queued)| {
-                if let Some((msg_id, object_id)) = *queued {
-                    trace::read(obj, msg_id, object_id, off, len);
-                }
-            });
-            match result {
-                Ok(_) => return,
-                Err((Refused::Gone, read)) => return read.fail(EIO),
-                Err((Refused::Full, back)) => {
-                    if let Err(e) = self.make_room(1, Table::requests) {
-                        return back.fail(e);
+            read = back;
+            let retry = match (refused, newcomer) {
+                (Refused::Crowded, Some(user)) => {
+                    match self.wait_in_line(read.object(), key, user) {
+                        Ok(ticket) => {
+                            read.set_ticket(ticket);
+                            return Err(read);
+                        }
+                        Err(e) => Err(e),
                     }
-                    read = back;
                 }
+                (Refused::Full, _) => self
+                    .make_room(1, Table::requests)
+                    .and_then(|()| self.make_room(1, Table::users)),
+                _ => Err(EIO),
+            };
+            if let Err(e) = retry {
+                read.fail(e);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Queues a READ, with a new ticket if it is that of a `newcomer`.
+    fn try_queue(
+        self: &Arc<Self>,
+        key: ObjectKey,
+        mut read: Pin<KBox<WaitingRead>>,
+        newcomer: Option<User>,
+    ) -> core::result::Result<(), (Refused, Pin<KBox<WaitingRead>>)> {
+        let (off, len) = read.wanted();
+        let obj = read.object().debug_id();
+        if let Some(user) = newcomer {
+            // It has to be in there before anybody else can get hold of it.
+            read.set_ticket(Ticket::new(self.clone(), key, user));
+        }
+        let queue = |table: &mut Table<Requests>| {
+            // Under the lock, so that time does not go back from one to the next.
+            let result = table.read(key, (off, len), read, self.now(), newcomer);
+            // Under the lock, so that it is on the queue before the cache is killed, or not at all:
+            // whoever kills the cache waits for the queue.
+            if let Ok(true) = result {
+                // If it is on the queue already, it has yet to run.
+                let _ = self.queue.enqueue(self.clone());
+            }
+            let queued = result.is_ok().then(|| table.last_read(key));
+            (result, queued)
+        };
+        let (result, _) = self.with_traced(queue, |(_, queued)| {
+            if let Some((msg_id, object_id)) = *queued {
+                trace::read(obj, msg_id, object_id, off, len);
+            }
+        });
+        match result {
+            Ok(_) => Ok(()),
+            Err((refused, mut read)) => {
+                if newcomer.is_some() {
+                    read.void_ticket();
+                }
+                Err((refused, read))
             }
         }
     }
@@ -562,7 +636,7 @@ impl Ondemand {
         let object_id = loop {
             match self.with_close(&object, |table| table.issue(msg_id)) {
                 Ok(object_id) => break object_id,
-                Err(Refused::Gone) => return Ok(false),
+                Err(Refused::Gone | Refused::Crowded) => return Ok(false),
                 Err(Refused::Full) => {
                     self.make_room(1, Table::handles)?;
                     self.make_room(1, Table::requests)?;
@@ -638,9 +712,12 @@ impl Ondemand {
 
     /// The last copy of a file descriptor is gone.
     fn released(&self, object: &Object, object_id: u32) {
-        self.with_traced(
-            |table| table.released(object_id),
-            |()| {
+        let _spare = self.with_traced(
+            |table| {
+                table.released(object_id);
+                table.trim()
+            },
+            |_| {
                 // Of one that was not issued nobody has heard.
                 if object_id != 0 {
                     trace::fd_release(object, object_id);
@@ -652,6 +729,11 @@ impl Ondemand {
 
     /// A new daemon has taken over.
     pub(crate) fn restore(&self) {
-        self.with_traced(|table| table.restore(), |count| trace::restore(*count));
+        let mut at = self.with(|table| table.begin_restore());
+        let mut count = 0;
+        while let Some(more) = self.with(|table| table.restore_some(&mut at)) {
+            count += more;
+        }
+        trace::restore(count);
     }
 }

@@ -34,7 +34,12 @@ mod xattr;
 
 /// What the tests need of where they run.
 mod support {
-    use crate::ondemand::slots::Storage;
+    use crate::ondemand::slots::{
+        Slots,
+        Storage,
+        Supply,
+        Want, //
+    };
 
     #[cfg(test)]
     pub(super) type Buf<T> = Vec<T>;
@@ -44,8 +49,27 @@ mod support {
     /// Where the tests' buffers come from.
     pub(super) struct Heap;
 
+    #[cfg(test)]
     impl Storage for Heap {
-        type Buf<T> = Buf<T>;
+        type Buf<T> = crate::support::Counted<T>;
+        type Error = ();
+        const CHUNK: usize = 64;
+
+        fn alloc<T>(capacity: usize) -> Result<Self::Buf<T>, ()> {
+            Ok(crate::support::Counted::with_capacity(capacity))
+        }
+    }
+
+    #[cfg(not(test))]
+    impl Storage for Heap {
+        type Buf<T> = kernel::alloc::KVVec<T>;
+        type Error = ();
+        const CHUNK: usize = 64;
+
+        fn alloc<T>(capacity: usize) -> Result<Self::Buf<T>, ()> {
+            let flags = kernel::alloc::flags::GFP_KERNEL;
+            Self::Buf::with_capacity(capacity, flags).map_err(|_| ())
+        }
     }
 
     /// A buffer of `len` values; an empty one if there is no memory, which no test expects.
@@ -60,5 +84,17 @@ mod support {
             }
         }
         buf
+    }
+
+    /// Has a map grow as long as it wants to, to have room for `extra` more values. Returns whether
+    /// it has it.
+    pub(super) fn make_room<T, S: Storage>(map: &mut Slots<T, S>, extra: usize) -> bool {
+        while let Some(want) = map.wants(extra) {
+            match Supply::bring(want) {
+                Ok(Some(supply)) if want != Want::Refused => drop(map.grow(extra, supply)),
+                _ => return false,
+            }
+        }
+        true
     }
 }

@@ -12,12 +12,20 @@
 //! * What fails as a group (an object's READs, everything when the daemon dies) is found by
 //!   [`Table::pop_doomed`], one at a time, so that owners are told without the lock.
 //!
-//! Requests wait for delivery in a queue that only holds what can be delivered now, so that neither
-//! `read()` nor `poll()` ever searches. READs of an object that is not open are parked on the
-//! object. Lists are linked by message id; see [`Slots`] for how an id is found.
+//! Requests wait for delivery in queues that only hold what can be delivered now, so that neither
+//! `read()` nor `poll()` ever searches. OPENs and CLOSEs have one queue. Each object has a queue of
+//! its READs, and those objects that are open and have any are in a ring. Delivery takes turns
+//! between that one queue and the ring, and within the ring from object to object. So whatever is
+//! queued for an object delays a READ of another one by a message, and an OPEN by a message. What is
+//! outstanding is bounded; see [`admission`].
+//!
+//! Lists are linked by message id; see [`Slots`] for how an id is found.
 //!
 //! READs are on a list by age, too, whatever becomes of them meanwhile. As long as one time limit
 //! holds for all, those that are over it are at its head, and nothing else is looked at.
+//!
+//! Nothing here takes long: no operation looks at more than [`Table::STRIDE`] of anything, or at
+//! more READs than one object may have.
 
 use super::{
     msg::ShortMessage,
@@ -27,15 +35,35 @@ use super::{
         State, //
     },
     slots::{
-        Slot,
         Slots,
-        Storage, //
+        Storage,
+        Supply, //
     }, //
 };
+#[path = "queue/admission.rs"]
+mod admission;
 #[path = "queue/consumer.rs"]
 mod consumer;
 #[path = "queue/daemon.rs"]
 mod daemon;
+#[path = "queue/list.rs"]
+mod list;
+
+pub(crate) use self::admission::{
+    Bounds,
+    User, //
+};
+use self::{
+    admission::{
+        Account,
+        Gauge,
+        Waiting, //
+    },
+    list::{
+        Link,
+        List, //
+    }, //
+};
 
 /// What the table keeps for others.
 pub(crate) trait Family: Storage {
@@ -48,27 +76,36 @@ pub(crate) trait Family: Storage {
     /// Which version of an object the daemon serves. Dropped under the lock only if there is
     /// another clone.
     type Version: Clone + PartialEq;
+    /// Who waits until a READ can be queued.
+    type Sleeper: Clone;
 }
 
 /// Names an object in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ObjectKey(u32);
 
+impl ObjectKey {
+    /// Names no object.
+    pub(crate) const NONE: Self = ObjectKey(u32::MAX);
+}
+
 /// Why a request was not queued.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// A buffer has to grow first.
+    /// Memory is needed first.
     Full,
+    /// Too many READs are outstanding.
+    Crowded,
     /// The object or the cache is gone.
     Gone,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Waits on its object for the answer to an OPEN.
-    Parked,
-    /// In the queue.
-    Ready,
+    /// On no list.
+    New,
+    /// Waits for delivery, a READ as one of its object's.
+    Queued,
     /// An OPEN taken from the queue by a `read()` that is still preparing the file descriptor.
     Claimed,
     /// With the daemon.
@@ -87,97 +124,34 @@ enum Kind<F: Family> {
         off: u64,
         len: u64,
         payload: F::Read,
-        /// When it was queued, in milliseconds.
-        since: u64,
+        /// When it was queued, in milliseconds, of which the upper bits are left out.
+        since: u32,
     },
     Close {
         object_id: u32,
     },
 }
 
-#[derive(Clone, Copy, Default)]
-struct Link {
-    prev: Option<u32>,
-    next: Option<u32>,
-}
-
-/// A request in the table. Opaque to all but this module.
+/// A request in the table. Opaque to all but this module. There are many, so it is kept small.
 pub(crate) struct Request<F: Family> {
-    /// `None` for a CLOSE, which outlives its object.
-    object: Option<ObjectKey>,
-    kind: Kind<F>,
+    /// [`ObjectKey::NONE`] for a CLOSE, which outlives its object.
+    object: ObjectKey,
     phase: Phase,
-    /// Neighbours in the queue (`Ready`), among the delivered or among the doomed.
+    kind: Kind<F>,
+    /// Neighbours among the queued, the delivered or the doomed.
     queue: Link,
-    /// Neighbours among the object's READs, unless doomed.
-    siblings: Link,
     /// Neighbours among all READs, unless doomed.
     ages: Link,
 }
 
 impl<F: Family> Request<F> {
-    fn new(object: Option<ObjectKey>, kind: Kind<F>) -> Self {
+    fn new(object: ObjectKey, kind: Kind<F>) -> Self {
         Request {
             object,
+            phase: Phase::New,
             kind,
-            phase: Phase::Parked,
             queue: Link::default(),
-            siblings: Link::default(),
             ages: Link::default(),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Default)]
-struct List {
-    head: Option<u32>,
-    tail: Option<u32>,
-}
-
-/// One list's link in a request.
-type Field<F> = fn(&mut Request<F>) -> &mut Link;
-
-impl List {
-    fn push_back<F: Family>(&mut self, reqs: &mut Slots<Request<F>, F>, id: u32, at: Field<F>) {
-        if let Some(req) = reqs.get_mut(id) {
-            *at(req) = Link {
-                prev: self.tail,
-                next: None,
-            };
-        }
-        match self.tail.and_then(|tail| reqs.get_mut(tail)) {
-            Some(tail) => at(tail).next = Some(id),
-            None => self.head = Some(id),
-        }
-        self.tail = Some(id);
-    }
-
-    fn push_front<F: Family>(&mut self, reqs: &mut Slots<Request<F>, F>, id: u32, at: Field<F>) {
-        if let Some(req) = reqs.get_mut(id) {
-            *at(req) = Link {
-                prev: None,
-                next: self.head,
-            };
-        }
-        match self.head.and_then(|head| reqs.get_mut(head)) {
-            Some(head) => at(head).prev = Some(id),
-            None => self.tail = Some(id),
-        }
-        self.head = Some(id);
-    }
-
-    /// Takes `id`, which has to be on this list, off it.
-    fn unlink<F: Family>(&mut self, reqs: &mut Slots<Request<F>, F>, id: u32, at: Field<F>) {
-        let Some(link) = reqs.get_mut(id).map(|req| core::mem::take(at(req))) else {
-            return;
-        };
-        match link.prev.and_then(|prev| reqs.get_mut(prev)) {
-            Some(prev) => at(prev).next = link.next,
-            None => self.head = link.next,
-        }
-        match link.next.and_then(|next| reqs.get_mut(next)) {
-            Some(next) => at(next).prev = link.prev,
-            None => self.tail = link.prev,
         }
     }
 }
@@ -186,12 +160,12 @@ fn queue_link<F: Family>(req: &mut Request<F>) -> &mut Link {
     &mut req.queue
 }
 
-fn sibling_link<F: Family>(req: &mut Request<F>) -> &mut Link {
-    &mut req.siblings
-}
-
 fn age_link<F: Family>(req: &mut Request<F>) -> &mut Link {
     &mut req.ages
+}
+
+fn ring_link<F: Family>(entry: &mut Entry<F>) -> &mut Link {
+    &mut entry.ring
 }
 
 /// An object in the table. Opaque to all but this module.
@@ -207,10 +181,30 @@ pub(crate) struct Entry<F: Family> {
     version: Option<F::Version>,
     /// The largest size that can be cached.
     max_size: u64,
-    /// The READs that are not doomed, oldest first.
-    reads: List,
+    /// The READs that wait for delivery.
+    queued: List,
+    /// The READs that are with the daemon.
+    delivered: List,
+    /// Neighbours in the ring.
+    ring: Link,
+    /// Whether it is in the ring.
+    in_ring: bool,
+    /// How many READs are outstanding.
+    gauge: Gauge,
     /// Bytes in the OPEN message.
     open_size: usize,
+}
+
+impl<F: Family> Entry<F> {
+    /// Whether READs wait that are not doomed.
+    fn has_reads(&self) -> bool {
+        !(self.queued.is_empty() && self.delivered.is_empty())
+    }
+
+    /// Whether one of them can be delivered.
+    fn is_ready(&self) -> bool {
+        self.state == State::Open && !self.queued.is_empty()
+    }
 }
 
 /// A file descriptor that some daemon holds. Opaque to all but this module.
@@ -250,33 +244,55 @@ pub(crate) enum Delivery<F: Family> {
 pub(crate) enum Failed<F: Family> {
     Waiter(F::Waiter),
     Read(F::Read),
+    /// Somebody who waits until a READ can be queued, which will not be.
+    Sleeper(F::Sleeper),
+}
+
+/// Memory that is not needed any more.
+pub(crate) enum Spare<F: Family> {
+    Requests(Supply<Request<F>, F>),
+    Objects(Supply<Entry<F>, F>),
+    Handles(Supply<Handle, F>),
+    Users(Supply<Account, F>),
+    Waiting(Supply<Waiting<F>, F>),
 }
 
 /// See the [module's description](self).
 ///
 /// # Invariants
 ///
-/// - A request is on the queue if and only if it is `Ready`, and on the list of the doomed if and
-///   only if it is `Doomed`.
-/// - A `Ready` READ's object is `Open`, and an `Open` object has an `fd`.
-/// - A request is on the list of the delivered if and only if it is `Delivered`.
-/// - A READ that is not `Doomed` is on its object's list and on that by age.
+/// - A READ that is `Queued` or `Delivered` is on its object's list of these, and on that by age.
+/// - A request of another kind is on the queue of these if and only if it is `Queued`.
+/// - A request is on the list of the doomed if and only if it is `Doomed`.
+/// - An object is in the ring if and only if it is `Open` and has a `Queued` READ.
+/// - Only an `Open` object, which has an `fd`, has `Delivered` READs.
 /// - Each object has a reserved slot in `requests`, except while it is being reopened.
+/// - Each READ that was admitted, see [`admission`], is in `requests` or has a slot reserved.
 pub(crate) struct Table<F: Family> {
     requests: Slots<Request<F>, F>,
     objects: Slots<Entry<F>, F>,
     handles: Slots<Handle, F>,
-    queue: List,
-    /// What is with the daemon, in the order in which it was delivered.
-    delivered: List,
+    /// Users with READs, by their number.
+    users: Slots<Account, F>,
+    /// Those who wait until a READ can be queued.
+    waiting: Slots<Waiting<F>, F>,
+    bounds: Bounds,
+    /// All READs that are outstanding.
+    whole: Gauge,
+    /// Those who wait for an object that is gone or given up.
+    vain: List,
+    /// OPENs and CLOSEs that wait for delivery.
+    control: List,
+    /// Objects with READs that wait for delivery.
+    ring: List,
+    /// Whether it is a READ's turn, rather than that of what is in `control`.
+    reads_turn: bool,
     doomed: List,
     /// READs, in the order in which they were queued.
     ages: List,
     /// Whether somebody watches over READs whose object is given up.
     watched: bool,
     dead: bool,
-    /// The slots of requests that are empty since the cache is dead.
-    swept: usize,
     /// Set when something was queued, until [`Self::take_wake`].
     wake: bool,
     /// The CLOSE that was queued last, until [`Self::take_closed`]: message and object id.
@@ -284,28 +300,44 @@ pub(crate) struct Table<F: Family> {
 }
 
 impl<F: Family> Table<F> {
-    /// How many slots are looked at in one go, that is, without letting go of the lock.
-    const STRIDE: usize = 1024;
+    /// How much is looked at in one go, that is, without letting go of the lock.
+    const STRIDE: usize = 512;
+    /// The most requests that are no READs. Each object takes up two: one for an OPEN or CLOSE
+    /// and, while a lookup waits, one for its OPEN.
+    const CONTROL: usize = 1 << 19;
+    /// The most objects.
+    const OBJECTS: usize = Self::CONTROL / 2;
+    /// The most file descriptors that daemons hold, and the most who wait to queue a READ.
+    const MOST: usize = 1 << 20;
 
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        // CAST: The bound is a small number.
+        let reads = bounds.whole as usize;
+        // The last id is that of nothing.
+        let last = u32::MAX - 1;
         Table {
-            requests: Slots::new(0, u32::MAX),
-            objects: Slots::new(0, u32::MAX),
+            requests: Slots::new(0, last, reads + Self::CONTROL),
+            objects: Slots::new(0, last, Self::OBJECTS),
             // Object ids are positive ints.
-            handles: Slots::new(1, i32::MAX as u32),
-            queue: List::default(),
-            delivered: List::default(),
+            handles: Slots::new(1, i32::MAX as u32, Self::MOST),
+            users: Slots::new(0, last, reads + 1),
+            waiting: Slots::new(0, last, Self::MOST),
+            bounds,
+            whole: Gauge::default(),
+            vain: List::default(),
+            control: List::default(),
+            ring: List::default(),
+            reads_turn: false,
             doomed: List::default(),
             ages: List::default(),
             watched: false,
             dead: false,
-            swept: 0,
             wake: false,
             closed: None,
         }
     }
 
-    // Growing. Each returns how large a buffer is wanted, or takes one; see `Slots`.
+    // What may have to grow; see `Slots`.
 
     pub(crate) fn requests(&mut self) -> &mut Slots<Request<F>, F> {
         &mut self.requests
@@ -317,6 +349,31 @@ impl<F: Family> Table<F> {
 
     pub(crate) fn handles(&mut self) -> &mut Slots<Handle, F> {
         &mut self.handles
+    }
+
+    pub(crate) fn users(&mut self) -> &mut Slots<Account, F> {
+        &mut self.users
+    }
+
+    pub(crate) fn waiting(&mut self) -> &mut Slots<Waiting<F>, F> {
+        &mut self.waiting
+    }
+
+    /// Memory that is not needed any more, a piece at a time, for the caller to free.
+    pub(crate) fn trim(&mut self) -> Option<Spare<F>> {
+        if let Some(supply) = self.requests.shrink() {
+            return Some(Spare::Requests(supply));
+        }
+        if let Some(supply) = self.objects.shrink() {
+            return Some(Spare::Objects(supply));
+        }
+        if let Some(supply) = self.handles.shrink() {
+            return Some(Spare::Handles(supply));
+        }
+        if let Some(supply) = self.users.shrink() {
+            return Some(Spare::Users(supply));
+        }
+        self.waiting.shrink().map(Spare::Waiting)
     }
 
     /// Whether something was queued since the last call: pollers have to be woken.
@@ -331,7 +388,7 @@ impl<F: Family> Table<F> {
 
     /// Whether `read()` would find a message.
     pub(crate) fn is_ready(&self) -> bool {
-        self.queue.head.is_some() && !self.dead
+        !(self.dead || self.control.is_empty() && self.ring.is_empty())
     }
 
     /// Whether the daemon or the cache is gone for good.
@@ -346,36 +403,107 @@ impl<F: Family> Table<F> {
         let Some(req) = self.requests.get_mut(id) else {
             return;
         };
-        match core::mem::replace(&mut req.phase, phase) {
-            Phase::Ready => self.queue.unlink(&mut self.requests, id, queue_link),
-            Phase::Delivered => self.delivered.unlink(&mut self.requests, id, queue_link),
-            Phase::Doomed => self.doomed.unlink(&mut self.requests, id, queue_link),
-            Phase::Parked | Phase::Claimed => {}
+        let old = core::mem::replace(&mut req.phase, phase);
+        let key = Self::queue_of(req);
+        if let Some(list) = self.list(old, key) {
+            let mut from = *list;
+            from.unlink(&mut self.requests, id, queue_link);
+            self.set_list(old, key, from);
         }
-        match phase {
-            Phase::Ready => {
-                self.queue.push_back(&mut self.requests, id, queue_link);
-                self.wake = true;
-            }
-            Phase::Delivered => self.delivered.push_back(&mut self.requests, id, queue_link),
-            Phase::Doomed => self.doomed.push_back(&mut self.requests, id, queue_link),
-            Phase::Parked | Phase::Claimed => {}
+        if let Some(list) = self.list(phase, key) {
+            let mut to = *list;
+            to.push_back(&mut self.requests, id, queue_link);
+            self.set_list(phase, key, to);
+        }
+        self.settle(key);
+        if phase == Phase::Queued {
+            self.wake_for(key);
         }
     }
 
-    /// Makes a request the next one to be delivered.
+    /// Makes a request, which is on no list or with the daemon, the next one to be delivered.
     fn put_first(&mut self, id: u32) {
-        self.set_phase(id, Phase::Parked);
-        if let Some(req) = self.requests.get_mut(id) {
-            req.phase = Phase::Ready;
-            self.queue.push_front(&mut self.requests, id, queue_link);
+        self.set_phase(id, Phase::New);
+        let Some(req) = self.requests.get_mut(id) else {
+            return;
+        };
+        req.phase = Phase::Queued;
+        let key = Self::queue_of(req);
+        if let Some(list) = self.list(Phase::Queued, key) {
+            let mut to = *list;
+            to.push_front(&mut self.requests, id, queue_link);
+            self.set_list(Phase::Queued, key, to);
+        }
+        self.settle(key);
+        self.turn_ring(key, true);
+        self.reads_turn = key != ObjectKey::NONE;
+        self.wake_for(key);
+    }
+
+    /// The object on whose queue a request belongs, or [`ObjectKey::NONE`] for that of all others.
+    fn queue_of(req: &Request<F>) -> ObjectKey {
+        match req.kind {
+            Kind::Read { .. } => req.object,
+            _ => ObjectKey::NONE,
+        }
+    }
+
+    /// The list of those in a phase, if there is one.
+    fn list(&mut self, phase: Phase, key: ObjectKey) -> Option<&mut List> {
+        match phase {
+            Phase::Doomed => Some(&mut self.doomed),
+            Phase::Queued if key == ObjectKey::NONE => Some(&mut self.control),
+            Phase::Queued => Some(&mut self.objects.get_mut(key.0)?.queued),
+            Phase::Delivered => Some(&mut self.objects.get_mut(key.0)?.delivered),
+            Phase::New | Phase::Claimed => None,
+        }
+    }
+
+    fn set_list(&mut self, phase: Phase, key: ObjectKey, list: List) {
+        if let Some(at) = self.list(phase, key) {
+            *at = list;
+        }
+    }
+
+    /// Sees to it that an object is in the ring if and only if it should be.
+    fn settle(&mut self, key: ObjectKey) {
+        let Some(entry) = self.objects.get_mut(key.0) else {
+            return;
+        };
+        let ready = entry.is_ready();
+        if core::mem::replace(&mut entry.in_ring, ready) == ready {
+            return;
+        }
+        if ready {
+            self.ring.push_back(&mut self.objects, key.0, ring_link);
+        } else {
+            self.ring.unlink(&mut self.objects, key.0, ring_link);
+        }
+    }
+
+    /// Makes an object, if it is in the ring, the first or the last there.
+    fn turn_ring(&mut self, key: ObjectKey, first: bool) {
+        if !self.objects.get(key.0).is_some_and(|entry| entry.in_ring) {
+            return;
+        }
+        self.ring.unlink(&mut self.objects, key.0, ring_link);
+        if first {
+            self.ring.push_front(&mut self.objects, key.0, ring_link);
+        } else {
+            self.ring.push_back(&mut self.objects, key.0, ring_link);
+        }
+    }
+
+    /// Has pollers woken, if what was queued can be delivered.
+    fn wake_for(&mut self, key: ObjectKey) {
+        if key == ObjectKey::NONE || self.objects.get(key.0).is_some_and(Entry::is_ready) {
             self.wake = true;
         }
     }
 
     /// Takes a request off its list and out of the table.
     fn remove(&mut self, id: u32) -> Option<Request<F>> {
-        self.set_phase(id, Phase::Parked);
+        self.set_phase(id, Phase::New);
         self.requests.remove(id)
     }
 
@@ -386,7 +514,7 @@ impl<F: Family> Table<F> {
             Kind::Open { waiter, .. } => waiter,
             _ => None,
         };
-        if let Some(entry) = req.object.and_then(|key| self.objects.get_mut(key.0)) {
+        if let Some(entry) = self.objects.get_mut(req.object.0) {
             entry.open = None;
             if waiter.is_none() {
                 // It was a reopen, which had the object's slot. There is room: it was just freed.
@@ -396,47 +524,45 @@ impl<F: Family> Table<F> {
         waiter
     }
 
-    /// Takes a READ out of the table.
+    /// Takes a READ out of the table. Its slot stays reserved for its reader.
     fn take_read(&mut self, id: u32) -> Option<F::Read> {
         let req = self.requests.get(id)?;
-        // The doomed are no longer their object's.
-        if let (Some(key), true) = (req.object, req.phase != Phase::Doomed) {
-            self.disown(key, id);
+        // The doomed have no age.
+        if req.phase != Phase::Doomed {
+            self.ages.unlink(&mut self.requests, id, age_link);
         }
         match self.remove(id)?.kind {
-            Kind::Read { payload, .. } => Some(payload),
+            Kind::Read { payload, .. } => {
+                // There is room: it was just freed.
+                let _ = self.requests.reserve();
+                Some(payload)
+            }
             _ => None,
         }
     }
 
-    /// Takes a READ off its object's list and off that by age.
-    fn disown(&mut self, key: ObjectKey, id: u32) {
-        if let Some(entry) = self.objects.get_mut(key.0) {
-            entry.reads.unlink(&mut self.requests, id, sibling_link);
-        }
-        self.ages.unlink(&mut self.requests, id, age_link);
-    }
-
+    /// Fails an object's READs, and those who wait to queue some.
     fn doom_reads(&mut self, key: ObjectKey) {
-        while let Some(id) = self.objects.get(key.0).and_then(|entry| entry.reads.head) {
-            self.disown(key, id);
+        while let Some(id) = self.objects.get(key.0).and_then(|entry| {
+            let delivered = entry.delivered.first();
+            delivered.or(entry.queued.first())
+        }) {
+            self.ages.unlink(&mut self.requests, id, age_link);
             self.set_phase(id, Phase::Doomed);
         }
+        self.dismiss(key);
     }
 
     /// Takes the next of the doomed out of the table, for the caller to tell its owner. If the
     /// cache is dead, all are doomed.
     pub(crate) fn pop_doomed(&mut self) -> Option<Failed<F>> {
         loop {
-            let id = match self.doomed.head {
+            let id = match self.doomed.first() {
                 Some(id) => id,
-                None if self.dead => {
-                    // Nothing is queued any more, so no slot is looked at twice.
-                    let (id, next) = self.requests.next_used(self.swept)?;
-                    self.swept = next;
-                    id
+                None if self.dead && self.requests.len() > 0 => {
+                    self.requests.id_at(self.requests.len() - 1)?
                 }
-                None => return None,
+                None => return self.pop_vain().map(Failed::Sleeper),
             };
             match self.requests.get(id)?.kind {
                 Kind::Open { .. } => {
@@ -461,50 +587,61 @@ impl<F: Family> Table<F> {
             waiter,
             issued: false,
         };
-        Request::new(Some(key), kind)
+        Request::new(key, kind)
     }
 
     fn queue_open(&mut self, key: ObjectKey, id: u32) {
         if let Some(entry) = self.objects.get_mut(key.0) {
             entry.open = Some(id);
         }
-        self.set_phase(id, Phase::Ready);
+        self.set_phase(id, Phase::Queued);
     }
 
-    /// Gives the object's READs the phase that its state calls for.
-    fn sort_reads(&mut self, key: ObjectKey, ready: bool) {
-        let mut next = self.objects.get(key.0).and_then(|entry| entry.reads.head);
-        while let Some(id) = next {
-            next = self.requests.get(id).and_then(|req| req.siblings.next);
-            match self.requests.get(id).map(|req| req.phase) {
-                Some(Phase::Parked) if ready => self.set_phase(id, Phase::Ready),
-                Some(Phase::Ready | Phase::Delivered) if !ready => {
-                    self.set_phase(id, Phase::Parked)
-                }
-                _ => {}
+    /// Puts an object's READs that are with the daemon before those that wait for delivery. Returns
+    /// how many.
+    fn take_back_reads(&mut self, key: ObjectKey) -> usize {
+        let mut count = 0;
+        while let Some(id) = self
+            .objects
+            .get(key.0)
+            .and_then(|entry| entry.delivered.last())
+        {
+            self.set_phase(id, Phase::New);
+            if let (Some(req), Some(entry)) =
+                (self.requests.get_mut(id), self.objects.get_mut(key.0))
+            {
+                req.phase = Phase::Queued;
+                entry.queued.push_front(&mut self.requests, id, queue_link);
             }
+            count += 1;
         }
+        if count > 0 {
+            self.settle(key);
+            self.wake_for(key);
+        }
+        count
     }
 
-    fn happen(&mut self, key: ObjectKey, event: Event) -> Next {
+    fn happen(&mut self, key: ObjectKey, event: Event) {
         let Some(entry) = self.objects.get_mut(key.0) else {
-            return Next::Nothing;
+            return;
         };
         let (state, next) = entry.state.on(event);
         entry.state = state;
         match next {
-            Next::Nothing | Next::Deliver | Next::Park => {}
+            Next::Nothing | Next::Park => {}
+            // It may be the first that can be, or cannot be any more.
+            Next::Deliver | Next::DeliverParked => self.wake_for(key),
             Next::Reopen => {
-                self.sort_reads(key, false);
+                self.take_back_reads(key);
                 // Every object that is not being reopened has a slot reserved.
                 if let Ok(id) = self.requests.insert_reserved(Self::new_open(key, None)) {
                     self.queue_open(key, id);
                 }
             }
-            Next::DeliverParked => self.sort_reads(key, true),
             Next::FailParked => self.doom_reads(key),
         }
-        next
+        self.settle(key);
     }
 
     /// Tells the daemon to close a file descriptor, using up a reserved slot.
@@ -517,14 +654,11 @@ impl<F: Family> Table<F> {
             handle.close = Close::Later;
             return;
         }
-        let close = Request::new(None, Kind::Close { object_id });
+        let close = Request::new(ObjectKey::NONE, Kind::Close { object_id });
         if let Ok(id) = self.requests.insert_reserved(close) {
             handle.close = Close::Queued(id);
             self.closed = Some((id, object_id));
-            self.set_phase(id, Phase::Ready);
+            self.set_phase(id, Phase::Queued);
         }
     }
 }
-
-/// A buffer for [`Slots::grow`].
-pub(crate) type Buf<T, S> = <S as Storage>::Buf<Slot<T>>;

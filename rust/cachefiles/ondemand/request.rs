@@ -34,7 +34,7 @@ impl WorkItem for Ondemand {
         while let Ok(None) = this.killed.wait_for_completion_killable_timeout(patience) {
             this.expire_reads();
             this.end_opens();
-            let mut from = 0;
+            let mut from = usize::MAX;
             while let Some((found, next)) = this.with(|table| table.next_reading(from)) {
                 if let Some((key, object)) = found {
                     if object.is_unwanted() {

@@ -5,8 +5,7 @@
 #[cfg_attr(CONFIG_KUNIT = "y", kernel::prelude::kunit_tests(cachefiles_queue))]
 mod tests {
     use super::super::support::{
-        buffer,
-        Buf,
+        make_room,
         Heap, //
     };
     use crate::{
@@ -14,11 +13,14 @@ mod tests {
         errno::Errno,
         ondemand::{
             queue::{
+                Bounds,
                 Delivery,
                 Failed,
                 Family,
                 ObjectKey,
-                Table, //
+                Refused,
+                Table,
+                User, //
             },
             slots::Storage,
         },
@@ -28,6 +30,12 @@ mod tests {
 
     impl Storage for Names {
         type Buf<T> = <Heap as Storage>::Buf<T>;
+        type Error = ();
+        const CHUNK: usize = Heap::CHUNK;
+
+        fn alloc<T>(capacity: usize) -> Result<Self::Buf<T>, ()> {
+            Heap::alloc(capacity)
+        }
     }
 
     impl Family for Names {
@@ -35,16 +43,40 @@ mod tests {
         type Waiter = &'static str;
         type Read = &'static str;
         type Version = &'static str;
+        type Sleeper = &'static str;
     }
 
     const ROOM: usize = 1024;
 
     fn table() -> Table<Names> {
-        let mut table = Table::new();
-        let _empty: Buf<_> = table.requests().grow(buffer(128, || None));
-        let _empty: Buf<_> = table.objects().grow(buffer(128, || None));
-        let _empty: Buf<_> = table.handles().grow(buffer(128, || None));
+        let mut table = Table::new(Bounds {
+            object: 4,
+            user: 2,
+            whole: 5,
+        });
+        make_room(table.requests(), 64);
+        make_room(table.objects(), 64);
+        make_room(table.handles(), 64);
+        make_room(table.users(), 4);
+        make_room(table.waiting(), 4);
         table
+    }
+
+    /// The first READ of a reader that no bound for users applies to.
+    fn read(
+        table: &mut Table<Names>,
+        key: ObjectKey,
+        off: u64,
+        name: &'static str,
+        now: u64,
+    ) -> bool {
+        let newcomer = Some(User::EXEMPT);
+        table.read(key, (off, 4096), name, now, newcomer).is_ok()
+    }
+
+    fn restore(table: &mut Table<Names>) {
+        let mut at = table.begin_restore();
+        while table.restore_some(&mut at).is_some() {}
     }
 
     fn lookup(table: &mut Table<Names>) -> Option<(ObjectKey, u32)> {
@@ -80,7 +112,7 @@ mod tests {
     }
 
     fn is_empty(table: &mut Table<Names>) -> bool {
-        table.requests().next_used(0).is_none() && table.handles().next_used(0).is_none()
+        table.requests().len() == 0 && table.handles().len() == 0
     }
 
     #[test]
@@ -90,7 +122,7 @@ mod tests {
         let opened = open(&mut table);
         assert!(opened.is_some());
         let Some((key, fd)) = opened else { return };
-        assert!(table.read(key, 0, 4096, "read", 0).is_ok());
+        assert!(read(&mut table, key, 0, "read", 0));
         assert!(table.is_ready() && table.take_wake());
         let read = read_other(&mut table);
         assert!(read.is_some_and(|read| (read.1, read.2) == (2, fd)));
@@ -158,7 +190,7 @@ mod tests {
         let opened = open(&mut table);
         assert!(opened.is_some());
         let Some((key, fd)) = opened else { return };
-        assert!(table.read(key, 0, 4096, "read", 0).is_ok());
+        assert!(read(&mut table, key, 0, "read", 0));
         let first = read_other(&mut table).unwrap_or_default();
         table.released(fd);
         let (open, new) = read_open(&mut table).unwrap_or_default();
@@ -179,11 +211,11 @@ mod tests {
         let opened = open(&mut table);
         assert!(opened.is_some());
         let Some((key, fd)) = opened else { return };
-        assert!(table.read(key, 0, 4096, "one", 0).is_ok());
-        assert!(table.read(key, 4096, 4096, "two", 0).is_ok());
+        assert!(read(&mut table, key, 0, "one", 0));
+        assert!(read(&mut table, key, 4096, "two", 0));
         let (one, two) = (read_other(&mut table), read_other(&mut table));
         assert!(one.is_some() && two.is_some() && !table.is_ready());
-        table.restore();
+        restore(&mut table);
         assert_eq!((read_other(&mut table), read_other(&mut table)), (one, two));
         assert_eq!(one.map(|one| one.2), Some(fd));
     }
@@ -194,8 +226,8 @@ mod tests {
         let opened = open(&mut table);
         assert!(opened.is_some());
         let Some((key, fd)) = opened else { return };
-        assert!(table.read(key, 0, 4096, "one", 100).is_ok());
-        assert!(table.read(key, 4096, 4096, "two", 105).is_ok());
+        assert!(read(&mut table, key, 0, "one", 100));
+        assert!(read(&mut table, key, 4096, "two", 105));
         let one = read_other(&mut table).unwrap_or_default();
         assert_eq!(table.pop_overdue(110, 10), None);
         assert_eq!(table.pop_overdue(111, 10), Some("one"));
@@ -212,7 +244,7 @@ mod tests {
         let opened = open(&mut table);
         assert!(opened.is_some());
         let Some((key, _)) = opened else { return };
-        assert!(table.read(key, 0, 4096, "read", 0).is_ok());
+        assert!(read(&mut table, key, 0, "read", 0));
         assert!(lookup(&mut table).is_some());
         table.kill();
         assert!(table.is_dead() && !table.is_ready());
@@ -221,12 +253,61 @@ mod tests {
             match failed {
                 Failed::Read(name) => reads += i32::from(name == "read"),
                 Failed::Waiter(name) => lookups += i32::from(name == "lookup"),
+                Failed::Sleeper(_) => {}
             }
         }
         assert_eq!((reads, lookups), (1, 1));
-        assert!(table.requests().next_used(0).is_none());
-        assert!(table.read(key, 0, 4096, "late", 0).is_err());
+        assert_eq!(table.requests().len(), 0);
+        assert!(!read(&mut table, key, 0, "late", 0));
         assert!(lookup(&mut table).is_none());
         assert!(matches!(table.deliver(ROOM), Delivery::Empty));
+    }
+    #[test]
+    fn who_has_too_much_waits_for_what_is_given_back() {
+        let mut table = table();
+        let opened = open(&mut table);
+        assert!(opened.is_some());
+        let Some((key, fd)) = opened else { return };
+        let user = User::new(1000);
+        for off in [0, 4096] {
+            let queued = table.read(key, (off, 4096), "read", 0, Some(user));
+            assert!(queued.is_ok());
+        }
+        let refused = table.read(key, (8192, 4096), "read", 0, Some(user));
+        assert!(matches!(refused, Err((Refused::Crowded, "read"))));
+        let line = table.line_up(key, user, "sleeper");
+        assert!(line.is_ok());
+        let Ok(line) = line else { return };
+        assert_eq!(table.admitted(line), Ok(false));
+        // Another user's are no concern of theirs.
+        assert!(read(&mut table, key, 16384, "other", 0));
+
+        let one = read_other(&mut table).unwrap_or_default();
+        assert_eq!(table.read_complete(one.0, fd), Ok("read"));
+        assert_eq!(table.leave(key, user), [Some("sleeper"), None, None]);
+        assert_eq!(table.admitted(line), Ok(true));
+        let queued = table.read(key, (8192, 4096), "read", 0, None);
+        assert!(queued.is_ok());
+    }
+
+    #[test]
+    fn objects_and_others_take_turns() {
+        let mut table = table();
+        let (one, two) = (open(&mut table), open(&mut table));
+        assert!(one.is_some() && two.is_some());
+        let (Some((one, fd_one)), Some((two, fd_two))) = (one, two) else {
+            return;
+        };
+        for off in [0, 4096, 8192] {
+            assert!(read(&mut table, one, off, "read", 0));
+        }
+        assert!(read(&mut table, two, 0, "read", 0));
+        assert!(lookup(&mut table).is_some());
+        let fd = |table: &mut Table<Names>| read_other(table).map(|other| other.2);
+        // An OPEN was the last.
+        assert_eq!(fd(&mut table), Some(fd_one));
+        assert!(read_open(&mut table).is_some());
+        assert_eq!(fd(&mut table), Some(fd_two));
+        assert_eq!(fd(&mut table), Some(fd_one));
     }
 }

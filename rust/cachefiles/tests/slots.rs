@@ -5,46 +5,67 @@
 #[cfg_attr(CONFIG_KUNIT = "y", kernel::prelude::kunit_tests(cachefiles_slots))]
 mod tests {
     use super::super::support::{
-        buffer,
+        make_room,
         Heap, //
     };
-    use crate::ondemand::slots::Slots;
+    use crate::ondemand::slots::{
+        Slots,
+        Supply,
+        Want, //
+    };
 
     type Map = Slots<u64, Heap>;
 
-    fn map(first: u32, last: u32, len: usize) -> Map {
-        let mut map = Map::new(first, last);
-        let _empty = map.grow(buffer(len, || None));
+    const MAX: usize = 1 << 20;
+
+    fn map(first: u32, last: u32, room: usize) -> Map {
+        let mut map = Map::new(first, last, MAX);
+        make_room(&mut map, room);
         map
     }
 
     #[test]
-    fn an_empty_map_wants_a_buffer() {
-        let mut map = Map::new(0, 9);
-        assert_eq!(map.wants(1), Some(64));
+    fn an_empty_map_wants_memory() {
+        let mut map = Map::new(0, 9, MAX);
         assert_eq!(map.insert(7), Err(7));
-        assert_eq!(map.grow(buffer(64, || None)).len(), 0);
-        assert_eq!(map.slots(), 64);
+        assert!(matches!(map.wants(1), Some(Want::Directory(_))));
+        assert!(make_room(&mut map, 1));
+        assert_eq!(map.wants(1), None);
         assert_eq!(map.insert(7), Ok(0));
     }
 
     #[test]
-    fn half_of_the_slots_can_be_used() {
+    fn a_map_is_used_to_its_end() {
         let mut map = map(0, u32::MAX, 64);
-        for value in 0..32 {
+        for value in 0..64 {
             assert_eq!(map.insert(value), Ok(value as u32));
         }
-        assert_eq!(map.insert(32), Err(32));
+        assert_eq!(map.insert(64), Err(64));
         assert_eq!(map.reserve(), Err(()));
-        // Growing keeps what is there.
-        assert_eq!(map.grow(buffer(256, || None)).len(), 64);
-        for value in 0..32 {
+        // Growing and shrinking keep what is there.
+        assert!(make_room(&mut map, 1000));
+        for value in 0..64 {
             assert_eq!(map.get(value as u32), Some(&value));
         }
-        assert_eq!(map.insert(32), Ok(32));
-        // A smaller buffer, or one of an odd size, is given back.
-        assert_eq!(map.grow(buffer(128, || None)).len(), 128);
-        assert_eq!(map.grow(buffer(300, || None)).len(), 300);
+        assert_eq!(map.insert(64), Ok(64));
+        let mut count = 0;
+        while let Some(spare) = map.shrink() {
+            assert!(matches!(spare, Supply::Chunk(_)));
+            count += 1;
+        }
+        assert!(count > 0);
+        for value in 0..65 {
+            assert_eq!(map.remove(value as u32), Some(value));
+        }
+        assert_eq!(map.len(), 0);
+    }
+
+    #[test]
+    fn a_map_grows_no_more_than_it_may() {
+        let mut map = Map::new(0, u32::MAX, 70);
+        assert!(make_room(&mut map, 70));
+        assert_eq!(map.wants(71), Some(Want::Refused));
+        assert!(!make_room(&mut map, 71));
     }
 
     #[test]
@@ -52,7 +73,7 @@ mod tests {
         let mut map = map(0, u32::MAX, 64);
         assert_eq!(map.reserve(), Ok(()));
         while map.insert(0).is_ok() {}
-        assert_eq!(map.insert_reserved(1), Ok(31));
+        assert_eq!(map.insert_reserved(1), Ok(63));
         assert_eq!(map.insert_reserved(2), Err(2));
     }
 
@@ -65,13 +86,13 @@ mod tests {
             for id in first..=last {
                 assert_eq!(map.insert(round), Ok(id));
                 if let Some(old) = stale.replace(id) {
-                    // The slot may be the same; the value is not found.
+                    // The place may be the same; the value is not found.
                     assert_eq!(map.get(old), None);
                     assert_eq!(map.remove(old), None);
                 }
                 assert_eq!(map.remove(id), Some(round));
             }
         }
-        assert_eq!(map.next_used(0), None);
+        assert_eq!(map.id_at(0), None);
     }
 }

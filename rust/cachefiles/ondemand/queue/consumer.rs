@@ -4,19 +4,20 @@
 
 use super::{
     age_link,
-    sibling_link,
     Entry,
     Event,
     Family,
+    Gauge,
     Kind,
+    Link,
     List,
-    Next,
     ObjectKey,
     Phase,
     Refused,
     Request,
     State,
-    Table, //
+    Table,
+    User, //
 };
 
 impl<F: Family> Table<F> {
@@ -35,7 +36,7 @@ impl<F: Family> Table<F> {
             return Err((Refused::Gone, payload, waiter));
         }
         // For the reopens, and for the CLOSE at the end: neither can fail.
-        if self.requests.wants(2).is_some() || self.requests.reserve().is_err() {
+        if self.requests.room() < 2 || self.requests.reserve().is_err() {
             return Err((Refused::Full, payload, waiter));
         }
         let entry = Entry {
@@ -46,7 +47,11 @@ impl<F: Family> Table<F> {
             size: None,
             version: None,
             max_size,
-            reads: List::default(),
+            queued: List::default(),
+            delivered: List::default(),
+            ring: Link::default(),
+            in_ring: false,
+            gauge: Gauge::default(),
             open_size,
         };
         let key = match self.objects.insert(entry) {
@@ -80,38 +85,51 @@ impl<F: Family> Table<F> {
 
     /// Queues a READ of `len` bytes at `off`. `now` is the time in milliseconds, which never goes
     /// back. Returns whether somebody has to be found to [watch](Self::next_reading) over READs.
+    ///
+    /// `newcomer` is the user of a reader who has nothing outstanding yet: from then on it has what
+    /// a READ takes up, until [`Self::leave`]. `None` if it has that already.
+    ///
+    /// # Errors
+    ///
+    /// The payload with `Full` if memory for requests or users is needed first, and with `Crowded`
+    /// if the newcomer has to [line up](Self::line_up).
     pub(crate) fn read(
         &mut self,
         key: ObjectKey,
-        off: u64,
-        len: u64,
+        (off, len): (u64, u64),
         payload: F::Read,
         now: u64,
+        newcomer: Option<User>,
     ) -> core::result::Result<bool, (Refused, F::Read)> {
         if self.dead || self.objects.get(key.0).is_none() {
             return Err((Refused::Gone, payload));
+        }
+        if let Some(user) = newcomer {
+            if let Err(refused) = self.admit(key, user) {
+                return Err((refused, payload));
+            }
+        } else {
+            // Its own, which is taken below.
+            self.requests.unreserve();
         }
         let kind = Kind::Read {
             off,
             len,
             payload,
-            since: now,
+            // CAST: The upper bits are left out.
+            since: now as u32,
         };
-        let id = match self.requests.insert(Request::new(Some(key), kind)) {
+        let id = match self.requests.insert(Request::new(key, kind)) {
             Ok(id) => id,
             Err(request) => match request.kind {
-                Kind::Read { payload, .. } => return Err((Refused::Full, payload)),
-                // Not reached: the request was made above.
+                // Not reached: there is room, as was seen above.
+                Kind::Read { payload, .. } => return Err((Refused::Gone, payload)),
                 _ => return Ok(false),
             },
         };
         self.ages.push_back(&mut self.requests, id, age_link);
-        if let Some(entry) = self.objects.get_mut(key.0) {
-            entry.reads.push_back(&mut self.requests, id, sibling_link);
-        }
-        if self.happen(key, Event::Read) == Next::Deliver {
-            self.set_phase(id, Phase::Ready);
-        }
+        self.set_phase(id, Phase::Queued);
+        self.happen(key, Event::Read);
         Ok(self.watch())
     }
 
@@ -125,22 +143,25 @@ impl<F: Family> Table<F> {
     /// the file descriptor to answer it through, 0 if there is none yet.
     pub(crate) fn last_read(&self, key: ObjectKey) -> (u32, u32) {
         let fd = self.objects.get(key.0).and_then(|entry| entry.fd);
-        (self.ages.tail.unwrap_or_default(), fd.unwrap_or_default())
+        (self.ages.last().unwrap_or_default(), fd.unwrap_or_default())
     }
 
     /// Whether there is still something to be watched over; if not, the watch has ended.
     pub(crate) fn keep_watching(&mut self) -> bool {
-        self.watched = self.ages.head.is_some();
+        self.watched = !self.ages.is_empty();
         self.watched
     }
 
     /// Takes the oldest READ out of the table, for the caller to tell its owner, if it was queued
     /// more than `timeout` milliseconds before `now`.
     pub(crate) fn pop_overdue(&mut self, now: u64, timeout: u64) -> Option<F::Read> {
-        let id = self.ages.head?;
+        let id = self.ages.first()?;
+        // CAST: The difference of the lower bits is that of the whole, unless it is more than 49
+        // days.
+        let age = |since: u32| u64::from((now as u32).wrapping_sub(since));
         match self.requests.get(id)?.kind {
             // Both are cut to whole milliseconds: "more than", so that it is never too early.
-            Kind::Read { since, .. } if now.saturating_sub(since) > timeout => self.take_read(id),
+            Kind::Read { since, .. } if age(since) > timeout => self.take_read(id),
             _ => None,
         }
     }
@@ -150,32 +171,31 @@ impl<F: Family> Table<F> {
         self.doom_reads(key);
     }
 
-    /// Looks for an object with READs in slot `from` or the next few. Returns it, if there is one,
-    /// and the slot to go on from; `None` after the last slot.
+    /// Looks for an object with READs among those before index `from`, which is [`usize::MAX`] to
+    /// begin with, but only among the next few. Returns it, if there is one, and the index to go on
+    /// from; `None` if there are no more objects. Those that are added meanwhile may be missed.
     #[allow(clippy::type_complexity)]
     pub(crate) fn next_reading(
         &self,
         from: usize,
     ) -> Option<(Option<(ObjectKey, F::Object)>, usize)> {
-        let slots = self.objects.slots();
-        let end = slots.min(from.checked_add(Self::STRIDE)?);
-        for slot in from..end {
-            let key = self.objects.id_at(slot);
-            let entry = key.and_then(|key| self.objects.get(key).map(|entry| (key, entry)));
-            if let Some((key, entry)) = entry {
-                if entry.reads.head.is_some() {
-                    return Some((Some((ObjectKey(key), entry.payload.clone())), slot + 1));
-                }
+        let from = from.min(self.objects.len());
+        let end = from.saturating_sub(Self::STRIDE);
+        for index in (end..from).rev() {
+            let key = self.objects.id_at(index)?;
+            let entry = self.objects.get(key)?;
+            if entry.has_reads() {
+                return Some((Some((ObjectKey(key), entry.payload.clone())), index));
             }
         }
-        (end < slots).then_some((None, end))
+        (from > 0).then_some((None, end))
     }
 
-    /// An object in slot `from` or after it, and the slot to go on from.
+    /// The object at `index`.
     #[cfg(test)]
-    pub(crate) fn next_object(&self, from: usize) -> Option<(F::Object, usize)> {
-        let (key, next) = self.objects.next_used(from)?;
-        Some((self.objects.get(key)?.payload.clone(), next))
+    pub(crate) fn object_at(&self, index: usize) -> Option<F::Object> {
+        let key = self.objects.id_at(index)?;
+        Some(self.objects.get(key)?.payload.clone())
     }
 
     /// The version of an object that the daemon gave with its size, if it did.
@@ -197,10 +217,10 @@ impl<F: Family> Table<F> {
                     ..
                 }) => {
                     // Its waiter is told later.
-                    if let Some(req) = self.requests.get_mut(open) {
-                        req.object = None;
-                    }
                     self.set_phase(open, Phase::Doomed);
+                    if let Some(req) = self.requests.get_mut(open) {
+                        req.object = ObjectKey::NONE;
+                    }
                 }
                 _ => {
                     self.take_open(open);

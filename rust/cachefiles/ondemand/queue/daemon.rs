@@ -10,6 +10,7 @@ use super::{
     Family,
     Handle,
     Kind,
+    ObjectKey,
     Phase,
     Refused,
     Request,
@@ -28,15 +29,28 @@ use crate::{
 };
 
 impl<F: Family> Table<F> {
+    /// The next message to be delivered: one of its object's READs, and the other requests, in
+    /// turn.
+    fn next_message(&self) -> Option<u32> {
+        let control = self.control.first();
+        let object = self.ring.first().and_then(|key| self.objects.get(key));
+        let read = object.and_then(|entry| entry.queued.first());
+        if self.reads_turn {
+            read.or(control)
+        } else {
+            control.or(read)
+        }
+    }
+
     /// The next message, for a buffer of `room` bytes.
     pub(crate) fn deliver(&mut self, room: usize) -> Delivery<F> {
-        let Some(msg_id) = self.queue.head.filter(|_| !self.dead) else {
+        let Some(msg_id) = self.next_message().filter(|_| !self.dead) else {
             return Delivery::Empty;
         };
         let Some(req) = self.requests.get(msg_id) else {
             return Delivery::Empty;
         };
-        let entry = req.object.and_then(|key| self.objects.get(key.0));
+        let entry = self.objects.get(req.object.0);
         let (size, delivery, phase) = match (&req.kind, entry) {
             (Kind::Open { .. }, Some(entry)) => (
                 entry.open_size,
@@ -68,7 +82,10 @@ impl<F: Family> Table<F> {
         if size > room {
             return Delivery::TooSmall;
         }
+        let key = Self::queue_of(req);
         self.set_phase(msg_id, phase);
+        self.turn_ring(key, false);
+        self.reads_turn = key == ObjectKey::NONE;
         delivery
     }
 
@@ -99,7 +116,7 @@ impl<F: Family> Table<F> {
         if next {
             self.put_first(msg_id);
         } else {
-            self.set_phase(msg_id, Phase::Ready);
+            self.set_phase(msg_id, Phase::Queued);
         }
     }
 
@@ -110,15 +127,10 @@ impl<F: Family> Table<F> {
     /// `Full` if the handles or the requests have to grow first, `Gone` if nobody waits for the
     /// OPEN any more.
     pub(crate) fn issue(&mut self, msg_id: u32) -> core::result::Result<u32, Refused> {
-        let Some(Request {
-            object: Some(key),
-            phase: Phase::Claimed,
-            ..
-        }) = self.requests.get(msg_id)
-        else {
-            return Err(Refused::Gone);
+        let key = match self.requests.get(msg_id) {
+            Some(req) if req.phase == Phase::Claimed => req.object,
+            _ => return Err(Refused::Gone),
         };
-        let key = *key;
         let handle = Handle {
             object: Some(key),
             close: Close::No,
@@ -171,7 +183,7 @@ impl<F: Family> Table<F> {
     pub(crate) fn answerable(&self, msg_id: u32) -> Option<&F::Object> {
         match self.requests.get(msg_id)? {
             Request {
-                object: Some(key),
+                object: key,
                 kind: Kind::Open { issued: true, .. },
                 ..
             } => {
@@ -199,7 +211,7 @@ impl<F: Family> Table<F> {
     ) -> (Option<(F::Waiter, Result<u64>)>, Result) {
         let key = match self.requests.get(msg_id) {
             Some(Request {
-                object: Some(key),
+                object: key,
                 kind: Kind::Open { issued: true, .. },
                 phase,
                 ..
@@ -257,7 +269,7 @@ impl<F: Family> Table<F> {
         let handle = self.handles.get(object_id).and_then(|h| h.object);
         match self.requests.get(msg_id) {
             Some(Request {
-                object: Some(key),
+                object: key,
                 kind: Kind::Read { .. },
                 phase,
                 ..
@@ -289,21 +301,50 @@ impl<F: Family> Table<F> {
         };
         if entry.fd == Some(object_id) {
             entry.fd = None;
-            let reads = entry.reads.head.is_some();
+            let reads = entry.has_reads();
             self.happen(key, Event::Released { reads });
         }
     }
 
-    /// A new daemon has taken over: what the old one had in hand is delivered again, oldest first.
-    /// Returns how much that is.
-    pub(crate) fn restore(&mut self) -> usize {
-        let mut count = 0;
-        while let Some(id) = self.delivered.head {
-            self.set_phase(id, Phase::Ready);
-            count += 1;
-        }
+    /// A new daemon has taken over: what the old one had in hand is delivered again, before what
+    /// waits for delivery, and of each object oldest first. [`Self::restore_some`] does it.
+    pub(crate) fn begin_restore(&mut self) -> Restore {
         // Even a daemon that was owed nothing may want to know that it is in charge.
         self.wake = true;
-        count
+        Restore(usize::MAX)
+    }
+
+    /// Goes on for a while. Returns how much is delivered again, or `None` at the end. What the new
+    /// daemon reads meanwhile may be delivered to it twice.
+    ///
+    /// A CLOSE that is being copied is not lost: it comes again if it does not reach anybody.
+    pub(crate) fn restore_some(&mut self, at: &mut Restore) -> Option<usize> {
+        let from = at.0.min(self.objects.len());
+        let end = from.saturating_sub(Self::STRIDE);
+        let mut count = 0;
+        at.0 = from;
+        while at.0 > end && count < Self::STRIDE {
+            at.0 -= 1;
+            let key = ObjectKey(self.objects.id_at(at.0)?);
+            count += self.take_back_open(key) + self.take_back_reads(key);
+        }
+        (from > 0).then_some(count)
+    }
+
+    /// Queues an object's OPEN that is with the daemon. Returns how many, none or one.
+    fn take_back_open(&mut self, key: ObjectKey) -> usize {
+        let open = self.objects.get(key.0).and_then(|entry| entry.open);
+        let is_delivered = |id: &u32| {
+            let req = self.requests.get(*id);
+            req.is_some_and(|req| req.phase == Phase::Delivered)
+        };
+        let Some(open) = open.filter(is_delivered) else {
+            return 0;
+        };
+        self.put_first(open);
+        1
     }
 }
+
+/// How far a restore has got: the index of the object that was last looked at.
+pub(crate) struct Restore(usize);

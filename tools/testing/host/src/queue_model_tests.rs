@@ -10,10 +10,10 @@ use crate::{
     daemon::command::Reply,
     errno::{Errno, Result},
     ondemand::{
-        queue::{Delivery, Failed, Family, ObjectKey, Refused, Table},
-        slots::Slots,
+        queue::{Bounds, Delivery, Failed, Family, ObjectKey, Refused, Table, User},
+        slots::{Slots, Storage},
     },
-    support::{check, empty, make_room, Host},
+    support::{check, grow, make_room, Host},
 };
 use proptest::{
     collection::vec,
@@ -38,6 +38,7 @@ impl Family for Host {
     type Waiter = Payload;
     type Read = Payload;
     type Version = u32;
+    type Sleeper = Rc<u32>;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +59,63 @@ struct Object {
     size: Option<u64>,
     version: Option<u32>,
     max: u64,
-    reads: Vec<u32>,
+    /// Its READs that wait for delivery, and those that are with the daemon.
+    queued: VecDeque<u32>,
+    delivered: VecDeque<u32>,
     open_size: usize,
+}
+
+impl Object {
+    /// The READs that are not doomed, in the order in which they are given up.
+    fn reads(&self) -> Vec<u32> {
+        self.delivered.iter().chain(&self.queued).copied().collect()
+    }
+
+    fn lose(&mut self, read: u32) {
+        self.queued.retain(|other| *other != read);
+        self.delivered.retain(|other| *other != read);
+    }
+}
+
+/// What a reader has who may have a READ outstanding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ticket {
+    object: u32,
+    key: ObjectKey,
+    user: User,
+}
+
+/// What a READ takes up, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    User,
+    Object,
+    Whole,
+    Admitted,
+}
+
+const STAGES: [Stage; 3] = [Stage::User, Stage::Object, Stage::Whole];
+
+impl Stage {
+    fn next(self) -> Self {
+        match self {
+            Stage::User => Stage::Object,
+            Stage::Object => Stage::Whole,
+            _ => Stage::Admitted,
+        }
+    }
+}
+
+/// Somebody who waits in line.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    ticket: Ticket,
+    sleeper: u32,
+    /// What it waits for.
+    stage: Stage,
+    in_line: bool,
+    /// Whether it waits for an object that was given up.
+    in_vain: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -73,6 +129,7 @@ enum Kind {
         len: u64,
         read: u32,
         since: u64,
+        ticket: Ticket,
     },
     Close {
         fd: u32,
@@ -81,7 +138,7 @@ enum Kind {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    Parked,
+    New,
     Queued,
     Claimed,
     Sent,
@@ -94,8 +151,6 @@ struct Request {
     object: Option<u32>,
     kind: Kind,
     phase: Phase,
-    /// When it was delivered.
-    sent: u64,
 }
 
 #[derive(Debug)]
@@ -122,9 +177,28 @@ enum Op {
         object: usize,
         off: u64,
         len: u64,
+        user: usize,
     },
-    /// READs until the table is full.
-    FillUp(usize),
+    /// READs until there are too many, or the table is full.
+    FillUp {
+        object: usize,
+        user: usize,
+    },
+    /// Somebody who has too many READs waits in line.
+    LineUp {
+        object: usize,
+        user: usize,
+    },
+    /// One of them looks whether there is news.
+    Look(usize),
+    StepOut(usize),
+    /// A reader whose READ was answered asks for something else.
+    Again {
+        reader: usize,
+        off: u64,
+        len: u64,
+    },
+    Leave(usize),
     /// Lookups that give up at once, so that ids go by.
     Churn(usize),
     Deliver {
@@ -173,8 +247,9 @@ enum Op {
     KeepWatching,
     Grow {
         which: usize,
-        log: u32,
+        extra: usize,
     },
+    Trim(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -194,14 +269,24 @@ struct Run {
     objects: BTreeMap<u32, Object>,
     requests: BTreeMap<u32, Request>,
     handles: BTreeMap<u32, Handle>,
-    queue: VecDeque<u32>,
+    waiting: BTreeMap<u32, Waiting>,
+    /// The ids of those who wait, in the order in which they began to wait for what they do.
+    line: Vec<u32>,
+    /// Readers whose READ was taken out of the table.
+    idle: Vec<Ticket>,
+    /// What is being given back, and is still taken from this stage on.
+    pending: Vec<(Stage, Ticket)>,
+    bounds: Bounds,
+    /// OPENs and CLOSEs that wait for delivery.
+    control: VecDeque<u32>,
+    /// Objects with READs that can be delivered.
+    ring: VecDeque<u32>,
+    reads_turn: bool,
     /// Messages in the hands of a `read()` that has not come to an end.
     in_hand: Vec<u32>,
     gone: Vec<ObjectKey>,
     released: Vec<u32>,
     count: u32,
-    /// The order of what happened.
-    clock: u64,
     /// The time in milliseconds.
     now: u64,
     last_object_id: u32,
@@ -216,39 +301,37 @@ fn pick<T: Copy>(from: &[T], at: usize) -> Option<T> {
 
 /// The ids in a map.
 fn ids<T>(slots: &Slots<T, Host>) -> BTreeSet<u32> {
-    (0..slots.slots())
-        .filter_map(|at| slots.id_at(at))
-        .collect()
+    (0..slots.len()).filter_map(|at| slots.id_at(at)).collect()
 }
 
-/// How many more values a map takes.
-fn room<T>(slots: &Slots<T, Host>) -> usize {
-    let (mut fits, mut full) = (0, slots.slots() + 1);
-    while fits + 1 < full {
-        let middle = (fits + full) / 2;
-        if slots.wants(middle).is_none() {
-            fits = middle;
-        } else {
-            full = middle;
-        }
+/// One of a few users.
+fn user(at: usize) -> User {
+    match at % 4 {
+        0 => User::EXEMPT,
+        number => User::new(1000 + number as u32),
     }
-    fits
 }
 
 impl Run {
-    fn new() -> Self {
+    fn new(bounds: Bounds) -> Self {
         Run {
-            table: Table::new(),
+            table: Table::new(bounds),
             live: Rc::new(()),
             objects: BTreeMap::new(),
             requests: BTreeMap::new(),
             handles: BTreeMap::new(),
-            queue: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            line: Vec::new(),
+            idle: Vec::new(),
+            pending: Vec::new(),
+            bounds,
+            control: VecDeque::new(),
+            ring: VecDeque::new(),
+            reads_turn: false,
             in_hand: Vec::new(),
             gone: Vec::new(),
             released: Vec::new(),
             count: 0,
-            clock: 0,
             now: 0,
             last_object_id: 0,
             dead: false,
@@ -284,34 +367,320 @@ impl Run {
         let request = Request {
             object,
             kind,
-            phase: Phase::Parked,
-            sent: 0,
+            phase: Phase::New,
         };
         assert!(self.requests.insert(id, request).is_none());
     }
 
-    fn enqueue(&mut self, id: u32) {
-        self.requests.get_mut(&id).unwrap().phase = Phase::Queued;
-        self.queue.push_back(id);
-        self.wake = true;
+    /// The object on whose queue a request is, if it is a READ.
+    fn queue_of(&self, id: u32) -> Option<u32> {
+        let request = &self.requests[&id];
+        let is_read = matches!(request.kind, Kind::Read { .. });
+        request.object.filter(|_| is_read)
     }
 
+    /// Sees to it that the ring has those objects, and no others, whose READs can be delivered.
+    fn settle(&mut self) {
+        let objects = &self.objects;
+        let ready = |number: &u32| {
+            let object = objects.get(number);
+            object.is_some_and(|object| object.state == State::Open && !object.queued.is_empty())
+        };
+        self.ring.retain(ready);
+        let new: Vec<u32> = objects
+            .keys()
+            .filter(|number| ready(number) && !self.ring.contains(number))
+            .copied()
+            .collect();
+        // No operation makes more than one ready.
+        self.ring.extend(new);
+    }
+
+    /// Puts a request that is on no list at the end of the queue that it belongs on, or at its
+    /// beginning.
+    fn enqueue(&mut self, id: u32, first: bool) {
+        self.requests.get_mut(&id).unwrap().phase = Phase::Queued;
+        let object = self.queue_of(id);
+        let queue = match object {
+            Some(object) => &mut self.objects.get_mut(&object).unwrap().queued,
+            None => &mut self.control,
+        };
+        if first {
+            queue.push_front(id);
+        } else {
+            queue.push_back(id);
+        }
+        self.settle();
+        let can_be_read = object.is_none_or(|object| self.ring.contains(&object));
+        self.wake |= can_be_read;
+    }
+
+    /// Takes a request off the queue or list that it is on.
     fn set_phase(&mut self, id: u32, phase: Phase) {
-        self.queue.retain(|queued| *queued != id);
-        self.clock += 1;
-        let request = self.requests.get_mut(&id).unwrap();
-        (request.phase, request.sent) = (phase, self.clock);
+        self.control.retain(|queued| *queued != id);
+        let object = self.queue_of(id);
+        if let Some(object) = object.and_then(|object| self.objects.get_mut(&object)) {
+            object.lose(id);
+            if phase == Phase::Sent {
+                object.delivered.push_back(id);
+            }
+        }
+        self.requests.get_mut(&id).unwrap().phase = phase;
+        self.settle();
     }
 
     fn remove(&mut self, id: u32) -> Request {
-        self.queue.retain(|queued| *queued != id);
+        self.set_phase(id, Phase::New);
         self.requests.remove(&id).unwrap()
     }
 
+    /// Removes a READ whose reader goes on.
+    fn take_read(&mut self, id: u32) -> Request {
+        let request = self.remove(id);
+        let Kind::Read { ticket, .. } = request.kind else {
+            panic!("not a READ");
+        };
+        self.idle.push(ticket);
+        request
+    }
+
     fn doom_reads(&mut self, object: u32) {
-        let reads = std::mem::take(&mut self.objects.get_mut(&object).unwrap().reads);
-        for id in reads {
+        for id in self.objects[&object].reads() {
             self.set_phase(id, Phase::Doomed);
+        }
+        for waiting in self.waiting.values_mut() {
+            if waiting.ticket.object == object && waiting.in_line {
+                waiting.in_vain |= waiting.stage == Stage::Object;
+            }
+        }
+    }
+
+    // The bounds. What is taken is counted anew each time.
+
+    fn takes(ticket: &Ticket, stage: Stage, like: &Ticket) -> bool {
+        match stage {
+            Stage::User => ticket.user == like.user,
+            Stage::Object => ticket.object == like.object,
+            _ => true,
+        }
+    }
+
+    fn taken(&self, stage: Stage, like: &Ticket) -> u32 {
+        let pending = self.pending.iter().filter(|(from, _)| stage >= *from);
+        let reads = self.requests.values().filter_map(|req| match &req.kind {
+            Kind::Read { ticket, .. } => Some(ticket),
+            _ => None,
+        });
+        let held = self
+            .waiting
+            .values()
+            .filter(|waiting| waiting.stage > stage);
+        let all = reads
+            .chain(&self.idle)
+            .chain(held.map(|waiting| &waiting.ticket))
+            .chain(pending.map(|(_, ticket)| ticket));
+        all.filter(|ticket| Self::takes(ticket, stage, like))
+            .count() as u32
+    }
+
+    /// Whether there is something left for one more; `None` if nobody counts that.
+    fn has_left(&self, stage: Stage, like: &Ticket) -> Option<bool> {
+        let bound = match stage {
+            Stage::User if like.user == User::EXEMPT => return None,
+            Stage::Object if !self.objects.contains_key(&like.object) => return None,
+            Stage::User => self.bounds.user,
+            Stage::Object => self.bounds.object,
+            _ => self.bounds.whole,
+        };
+        Some(self.taken(stage, like) < bound)
+    }
+
+    /// Whether a reader is admitted at once.
+    fn fits(&self, ticket: &Ticket) -> bool {
+        let left = STAGES.map(|stage| self.has_left(stage, ticket));
+        left.iter().all(|left| left.unwrap_or(true))
+    }
+
+    /// Has somebody who waits take what there is. Returns whom to wake.
+    fn advance(&mut self, id: u32) -> Option<u32> {
+        loop {
+            let Waiting {
+                ticket,
+                sleeper,
+                stage,
+                ..
+            } = self.waiting[&id];
+            if stage == Stage::Admitted {
+                return Some(sleeper);
+            }
+            match self.has_left(stage, &ticket) {
+                None => return Some(sleeper),
+                Some(true) => self.waiting.get_mut(&id).unwrap().stage = stage.next(),
+                Some(false) => {
+                    self.waiting.get_mut(&id).unwrap().in_line = true;
+                    self.line.push(id);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Something was given back, of which there is one more than the model counts: it is the
+    /// first one's in that line.
+    fn pass_on(&mut self, stage: Stage, like: &Ticket) -> Option<u32> {
+        self.has_left(stage, like)?;
+        let waiting = &self.waiting;
+        let first = self.line.iter().position(|id| {
+            let waiting = &waiting[id];
+            let same = Self::takes(&waiting.ticket, stage, like);
+            waiting.stage == stage && !waiting.in_vain && same
+        })?;
+        let id = self.line.remove(first);
+        let waiting = self.waiting.get_mut(&id).unwrap();
+        waiting.in_line = false;
+        waiting.stage = stage.next();
+        self.advance(id)
+    }
+
+    fn line_up(&mut self, at: usize, user: User) {
+        let Some(key) = self.key(at) else {
+            return;
+        };
+        self.count += 1;
+        let sleeper = self.count;
+        for attempt in 0.. {
+            let found = self.number_of(key);
+            match self.table.line_up(key, user, Rc::new(sleeper)) {
+                Ok(id) => {
+                    let ticket = Ticket {
+                        object: found.expect("in line for nothing"),
+                        key,
+                        user,
+                    };
+                    let stage = match user {
+                        User::EXEMPT => Stage::Object,
+                        _ => Stage::User,
+                    };
+                    let waiting = Waiting {
+                        ticket,
+                        sleeper,
+                        stage,
+                        in_line: false,
+                        in_vain: false,
+                    };
+                    assert!(!self.dead);
+                    assert!(self.waiting.insert(id, waiting).is_none());
+                    self.advance(id);
+                    return;
+                }
+                Err(Refused::Full) => {
+                    assert_eq!(attempt, 0);
+                    make_room(1, self.table.waiting());
+                    self.make_room_for_users();
+                }
+                Err(refused) => {
+                    assert_eq!(refused, Refused::Gone);
+                    return assert!(self.dead || found.is_none());
+                }
+            }
+        }
+    }
+
+    fn look(&mut self, id: u32) {
+        let result = self.table.admitted(id);
+        let Some(waiting) = self.waiting.get(&id).copied() else {
+            return assert_eq!(result, Err(Refused::Gone));
+        };
+        if waiting.in_line {
+            assert_eq!(result, Ok(false));
+        } else if waiting.stage != Stage::Admitted || self.dead {
+            assert_eq!(result, Err(Refused::Gone));
+        } else if result == Err(Refused::Full) {
+            assert_eq!(self.table.requests().room(), 0);
+            make_room(1, self.table.requests());
+            self.look(id);
+        } else {
+            assert_eq!(result, Ok(true));
+            self.waiting.remove(&id);
+            self.idle.push(waiting.ticket);
+        }
+    }
+
+    fn step_out(&mut self, id: u32) {
+        let woken = self.table.step_out(id);
+        let expected = self.forget_waiting(id);
+        let woken: Vec<u32> = woken
+            .into_iter()
+            .flatten()
+            .map(|sleeper| *sleeper)
+            .collect();
+        assert_eq!(woken, expected);
+    }
+
+    /// Returns whom to wake.
+    fn forget_waiting(&mut self, id: u32) -> Vec<u32> {
+        let Some(waiting) = self.waiting.remove(&id) else {
+            return Vec::new();
+        };
+        self.line.retain(|other| *other != id);
+        self.give_back(&waiting.ticket, waiting.stage)
+    }
+
+    /// As the table does, with what is given back taken until it is passed on.
+    fn give_back(&mut self, ticket: &Ticket, below: Stage) -> Vec<u32> {
+        // What is not yet passed on is not there to be taken either: somebody who is passed the
+        // first may need the second.
+        let mut woken = Vec::new();
+        for stage in STAGES.into_iter().filter(|stage| *stage < below) {
+            self.pending.push((stage.next(), *ticket));
+            woken.extend(self.pass_on(stage, ticket));
+            self.pending.pop();
+        }
+        woken
+    }
+
+    fn leave(&mut self, at: usize) {
+        if self.idle.is_empty() {
+            return;
+        }
+        let ticket = self.idle.swap_remove(at % self.idle.len());
+        let woken = self.table.leave(ticket.key, ticket.user);
+        let woken: Vec<u32> = woken
+            .into_iter()
+            .flatten()
+            .map(|sleeper| *sleeper)
+            .collect();
+        assert_eq!(woken, self.give_back(&ticket, Stage::Admitted));
+    }
+
+    fn again(&mut self, at: usize, off: u64, len: u64) {
+        let Some(ticket) = pick(&self.idle, at) else {
+            return;
+        };
+        let found = self.objects.contains_key(&ticket.object) && !self.dead;
+        let payload = self.payload();
+        let read = payload.number;
+        match self
+            .table
+            .read(ticket.key, (off, len), payload, self.now, None)
+        {
+            Ok(watch) => {
+                assert!(found);
+                self.idle.swap_remove(at % self.idle.len());
+                self.added_read(ticket, off, len, read, watch);
+            }
+            Err((refused, _)) => {
+                // Never for want of room.
+                assert_eq!(refused, Refused::Gone);
+                assert!(!found);
+            }
+        }
+    }
+
+    fn make_room_for_users(&mut self) {
+        let users = self.table.users();
+        if users.len() < 4 {
+            make_room(1, users);
         }
     }
 
@@ -320,21 +689,30 @@ impl Run {
         let entry = self.objects.get_mut(&object).unwrap();
         entry.state = State::Reopening;
         entry.open = Some(open);
-        for id in entry.reads.clone() {
-            self.set_phase(id, Phase::Parked);
-        }
+        self.take_back(object);
         let kind = Kind::Open {
             waiter: None,
             issued: false,
         };
         self.add(open, Some(object), kind);
-        self.enqueue(open);
+        self.enqueue(open, false);
+    }
+
+    /// Puts an object's READs that are with the daemon before those that wait; how many.
+    fn take_back(&mut self, object: u32) -> usize {
+        let delivered = self.objects[&object].delivered.clone();
+        for id in delivered.iter().rev() {
+            self.set_phase(*id, Phase::New);
+            self.enqueue(*id, true);
+        }
+        delivered.len()
     }
 
     fn make_room(&mut self) {
         make_room(1, self.table.objects());
         make_room(2, self.table.requests());
         make_room(1, self.table.handles());
+        self.make_room_for_users();
     }
 
     fn number_of(&self, key: ObjectKey) -> Option<u32> {
@@ -359,19 +737,42 @@ impl Run {
     fn run(&mut self, op: Op) {
         match op {
             Op::Register { open_size, max } => self.register(open_size, max),
-            Op::Read { object, off, len } => {
-                if !self.read(object, off, len) {
+            Op::Read {
+                object,
+                off,
+                len,
+                user: at,
+            } => {
+                if self.read(object, off, len, user(at)) == Some(Refused::Full) {
                     self.make_room();
-                    assert!(self.read(object, off, len));
+                    assert_ne!(self.read(object, off, len, user(at)), Some(Refused::Full));
                 }
             }
-            Op::FillUp(object) => {
+            Op::FillUp { object, user: at } => {
                 let found = self.key(object).and_then(|key| self.number_of(key));
                 // A table that was filled up a few times is too large to be compared.
-                if self.dead || found.is_none() || room(self.table.requests()) > 64 {
+                if self.dead || found.is_none() || self.table.requests().room() > 64 {
                     return;
                 }
-                while self.read(object, 0, 1) {}
+                while self.read(object, 0, 1, user(at)).is_none() {}
+            }
+            Op::LineUp { object, user: at } => self.line_up(object, user(at)),
+            Op::Look(at) => {
+                let ids: Vec<u32> = self.waiting.keys().copied().collect();
+                self.look(pick(&ids, at).unwrap_or(at as u32));
+            }
+            Op::StepOut(at) => {
+                let ids: Vec<u32> = self.waiting.keys().copied().collect();
+                self.step_out(pick(&ids, at).unwrap_or(at as u32));
+            }
+            Op::Again { reader, off, len } => self.again(reader, off, len),
+            Op::Leave(at) => self.leave(at),
+            Op::Trim(most) => {
+                for _ in 0..most {
+                    if self.table.trim().is_none() {
+                        break;
+                    }
+                }
             }
             Op::Churn(count) => {
                 for _ in 0..count {
@@ -482,18 +883,19 @@ impl Run {
             Op::Kill => self.kill(),
             Op::PopDoomed => drop(self.pop_doomed()),
             Op::KeepWatching => {
-                let reads = self.objects.values().any(|object| !object.reads.is_empty());
+                let reads = self
+                    .objects
+                    .values()
+                    .any(|object| !object.reads().is_empty());
                 assert_eq!(self.table.keep_watching(), reads);
                 self.watched = reads;
             }
-            Op::Grow { which, log } => {
-                fn grow<T>(slots: &mut Slots<T, Host>, log: u32) {
-                    slots.grow(empty(1 << log));
-                }
+            Op::Grow { which, extra } => {
+                // Not necessarily all that is wanted.
                 match which {
-                    0 => grow(self.table.requests(), log),
-                    1 => grow(self.table.objects(), log),
-                    _ => grow(self.table.handles(), log),
+                    0 => drop(grow(extra, self.table.requests())),
+                    1 => drop(grow(extra, self.table.objects())),
+                    _ => drop(grow(extra, self.table.handles())),
                 }
             }
         }
@@ -505,7 +907,7 @@ impl Run {
         let mut payload = Rc::new(number);
         let kept = payload.clone();
         for attempt in 0.. {
-            let fits = room(self.table.requests()) > 1 && room(self.table.objects()) > 0;
+            let fits = self.table.requests().room() > 1 && self.table.objects().room() > 0;
             match self.table.register(payload, open_size, max, waiter) {
                 Ok((key, open)) => {
                     assert!(fits && !self.dead);
@@ -520,7 +922,8 @@ impl Run {
                         size: None,
                         version: None,
                         max,
-                        reads: Vec::new(),
+                        queued: VecDeque::new(),
+                        delivered: VecDeque::new(),
                         open_size,
                     };
                     self.objects.insert(number, object);
@@ -529,7 +932,7 @@ impl Run {
                         issued: false,
                     };
                     self.add(open, Some(number), kind);
-                    return self.enqueue(open);
+                    return self.enqueue(open, false);
                 }
                 Err((refused, object, back)) => {
                     assert_eq!((*object, back.number), (number, number));
@@ -545,57 +948,83 @@ impl Run {
         }
     }
 
-    /// Returns whether it was taken, or refused for good.
-    fn read(&mut self, at: usize, off: u64, len: u64) -> bool {
+    /// Returns why it was not taken, if a later try may be.
+    fn read(&mut self, at: usize, off: u64, len: u64, user: User) -> Option<Refused> {
         let Some(key) = self.key(at) else {
-            return true;
+            return Some(Refused::Gone);
         };
         let object = self.number_of(key);
         let payload = self.payload();
         let read = payload.number;
-        let fits = room(self.table.requests()) > 0;
-        match self.table.read(key, off, len, payload, self.now) {
+        let full = self.table.requests().room() == 0;
+        match self
+            .table
+            .read(key, (off, len), payload, self.now, Some(user))
+        {
             Ok(watch) => {
-                assert!(fits && !self.dead);
-                assert_eq!(watch, !self.watched);
-                self.watched = true;
-                let object = object.expect("a READ of nothing was taken");
-                let state = self.objects[&object].state;
-                let new = self.new_requests();
-                // The READ is made first, and ids do not wrap here.
-                let since = self.now;
-                let kind = Kind::Read {
-                    off,
-                    len,
-                    read,
-                    since,
+                let ticket = Ticket {
+                    object: object.expect("a READ of nothing was taken"),
+                    key,
+                    user,
                 };
-                self.add(new[0], Some(object), kind);
-                self.objects.get_mut(&object).unwrap().reads.push(new[0]);
-                assert_eq!(new.len(), if state == State::Closed { 2 } else { 1 });
-                match state {
-                    State::Open => self.enqueue(new[0]),
-                    State::Closed => self.reopen(object, new[1]),
-                    State::Opening | State::Reopening => {}
-                }
-                true
+                assert!(!full && !self.dead && self.fits(&ticket));
+                self.added_read(ticket, off, len, read, watch);
+                None
             }
             Err((refused, back)) => {
                 assert_eq!(back.number, read);
-                if self.dead || object.is_none() {
+                let Some(object) = object.filter(|_| !self.dead) else {
                     assert_eq!(refused, Refused::Gone);
-                    return true;
+                    return Some(refused);
+                };
+                let ticket = Ticket { object, key, user };
+                match refused {
+                    Refused::Crowded => assert!(!self.fits(&ticket)),
+                    Refused::Full => assert!(full || self.table.users().room() == 0),
+                    Refused::Gone => panic!("it is there"),
                 }
-                assert_eq!(refused, Refused::Full);
-                assert!(!fits);
-                false
+                Some(refused)
             }
+        }
+    }
+
+    fn added_read(&mut self, ticket: Ticket, off: u64, len: u64, read: u32, watch: bool) {
+        assert_eq!(watch, !self.watched);
+        self.watched = true;
+        let state = self.objects[&ticket.object].state;
+        let new = self.new_requests();
+        // The READ is made first, and ids do not wrap here.
+        let kind = Kind::Read {
+            off,
+            len,
+            read,
+            since: self.now,
+            ticket,
+        };
+        self.add(new[0], Some(ticket.object), kind);
+        self.enqueue(new[0], false);
+        assert_eq!(new.len(), if state == State::Closed { 2 } else { 1 });
+        if state == State::Closed {
+            self.reopen(ticket.object, new[1]);
+        }
+    }
+
+    /// The message to be delivered next.
+    fn head(&self) -> Option<u32> {
+        let control = self.control.front().copied();
+        let read = self
+            .ring
+            .front()
+            .map(|object| self.objects[object].queued[0]);
+        match (control, read) {
+            (Some(_), Some(read)) if self.reads_turn => Some(read),
+            (control, read) => control.or(read),
         }
     }
 
     /// Returns the message, if there was one, and whether it is an OPEN.
     fn deliver(&mut self, room: usize) -> Option<(u32, bool)> {
-        let head = self.queue.front().copied().filter(|_| !self.dead);
+        let head = self.head().filter(|_| !self.dead);
         let delivery = self.table.deliver(room);
         let Some(head) = head else {
             assert!(matches!(delivery, Delivery::Empty));
@@ -654,7 +1083,14 @@ impl Run {
             _ => panic!("not what is at the head of the queue"),
         };
         let phase = if is_open { Phase::Claimed } else { Phase::Sent };
+        let object = self.queue_of(head);
         self.set_phase(head, phase);
+        if let Some(object) = object {
+            if self.ring.front() == Some(&object) {
+                self.ring.rotate_left(1);
+            }
+        }
+        self.reads_turn = object.is_none();
         self.in_hand.push(head);
         Some((head, is_open))
     }
@@ -693,7 +1129,7 @@ impl Run {
     fn queue_close(&mut self, fd: u32, close: u32) {
         self.handles.get_mut(&fd).unwrap().close = Close::Queued(close);
         self.add(close, None, Kind::Close { fd });
-        self.enqueue(close);
+        self.enqueue(close, false);
     }
 
     fn issue(&mut self, id: u32) {
@@ -705,8 +1141,8 @@ impl Run {
         let old = old.and_then(|object| self.objects.get(&object)?.fd);
         let old = old.filter(|_| claimed && !self.dead);
         for attempt in 0.. {
-            let fits = room(self.table.handles()) > 0
-                && (old.is_none() || room(self.table.requests()) > 0);
+            let fits = self.table.handles().room() > 0
+                && (old.is_none() || self.table.requests().room() > 0);
             match self.table.issue(id) {
                 Ok(object_id) => {
                     assert!(claimed && fits);
@@ -734,6 +1170,7 @@ impl Run {
                     assert!(!claimed);
                     break;
                 }
+                Err(Refused::Crowded) => panic!("no READ"),
                 Err(Refused::Full) => {
                     assert!(claimed && !fits && attempt == 0);
                     self.make_room();
@@ -746,16 +1183,20 @@ impl Run {
     fn put_back(&mut self, id: u32, next: bool) {
         self.table.put_back(id, next);
         self.in_hand.retain(|other| *other != id);
-        if let Some(request) = self.requests.get_mut(&id) {
-            if matches!(request.phase, Phase::Claimed | Phase::Sent) {
-                request.phase = Phase::Queued;
-                if next {
-                    self.queue.push_front(id);
-                } else {
-                    self.queue.push_back(id);
-                }
-                self.wake = true;
+        let phase = self.requests.get(&id).map(|req| req.phase);
+        if !matches!(phase, Some(Phase::Claimed | Phase::Sent)) {
+            return;
+        }
+        self.set_phase(id, Phase::New);
+        self.enqueue(id, next);
+        if next {
+            let object = self.queue_of(id);
+            if let Some(at) = self.ring.iter().position(|other| Some(*other) == object) {
+                self.ring.remove(at);
+                self.ring.extend(object);
+                self.ring.rotate_right(1);
             }
+            self.reads_turn = object.is_some();
         }
     }
 
@@ -851,10 +1292,9 @@ impl Run {
         match outcome {
             Ok(_) => {
                 object.state = State::Open;
-                for read in object.reads.clone() {
-                    assert_eq!(self.requests[&read].phase, Phase::Parked);
-                    self.enqueue(read);
-                }
+                assert!(object.delivered.is_empty());
+                self.wake |= !object.queued.is_empty();
+                self.settle();
             }
             Err(_) => {
                 object.state = State::Closed;
@@ -895,9 +1335,7 @@ impl Run {
                 ..
             }) if *phase != Phase::Doomed && object == Some(*of) => {
                 assert_eq!(result.ok().unwrap().number, *read);
-                let object = self.objects.get_mut(of).unwrap();
-                object.reads.retain(|other| *other != id);
-                self.remove(id);
+                self.take_read(id);
             }
             _ => assert_eq!(result.err(), Some(Errno::EINVAL)),
         }
@@ -921,9 +1359,7 @@ impl Run {
             return false;
         };
         assert_eq!(found.expect("one is over the limit").number, read);
-        let object = self.remove(id).object.unwrap();
-        let reads = &mut self.objects.get_mut(&object).unwrap().reads;
-        reads.retain(|other| *other != id);
+        self.take_read(id);
         true
     }
 
@@ -947,7 +1383,7 @@ impl Run {
         if object.state != State::Open {
             return;
         }
-        if object.reads.is_empty() {
+        if object.reads().is_empty() {
             object.state = State::Closed;
         } else {
             let open = self.new_request();
@@ -995,17 +1431,24 @@ impl Run {
     }
 
     fn restore(&mut self) {
-        self.table.restore();
+        let mut at = self.table.begin_restore();
+        let count: usize = std::iter::from_fn(|| self.table.restore_some(&mut at)).sum();
         self.wake = true;
-        let sent = self
-            .requests
-            .iter()
-            .filter(|(_, req)| req.phase == Phase::Sent);
-        let mut sent: Vec<_> = sent.map(|(id, req)| (req.sent, *id)).collect();
-        sent.sort();
-        for (_, id) in sent {
-            self.enqueue(id);
+        // From the last object to the first, as they are in the table.
+        let objects: Vec<u32> = (0..self.objects.len())
+            .map(|at| *self.table.object_at(at).unwrap())
+            .collect();
+        let mut expected = 0;
+        for number in objects.into_iter().rev() {
+            let open = self.objects[&number].open;
+            let open = open.filter(|open| self.requests[open].phase == Phase::Sent);
+            if let Some(open) = open {
+                self.enqueue(open, true);
+                self.reads_turn = false;
+            }
+            expected += usize::from(open.is_some()) + self.take_back(number);
         }
+        assert_eq!(count, expected);
     }
 
     /// Everything that is in the table now is to fail.
@@ -1016,10 +1459,15 @@ impl Run {
 
     /// Returns whether somebody was told.
     fn pop_doomed(&mut self) -> bool {
+        let mut asleep = None;
         let told = match self.table.pop_doomed() {
             None => None,
             Some(Failed::Waiter(waiter)) => Some((true, waiter.number)),
             Some(Failed::Read(read)) => Some((false, read.number)),
+            Some(Failed::Sleeper(sleeper)) => {
+                asleep = Some(*sleeper);
+                None
+            }
         };
         if self.dead {
             // What nobody waits for goes unnoticed.
@@ -1031,11 +1479,19 @@ impl Run {
                 }
             }
         }
+        if let Some(sleeper) = asleep {
+            self.dismissed(sleeper);
+            return true;
+        }
         let dead = self.dead;
         let owed = |req: &Request| owner(req).is_some() && (dead || req.phase == Phase::Doomed);
         let mut owed = self.requests.iter().filter(|(_, req)| owed(req));
         match told {
-            None => assert!(owed.next().is_none(), "not told"),
+            None => {
+                assert!(owed.next().is_none(), "not told");
+                let in_vain = |waiting: &Waiting| dead || waiting.in_vain;
+                assert!(!self.waiting.values().any(in_vain), "waits in vain");
+            }
             Some(told) => {
                 let (id, _) = owed
                     .find(|(_, req)| owner(req) == Some(told))
@@ -1047,15 +1503,38 @@ impl Run {
         told.is_some()
     }
 
+    /// Somebody in line was told that it is in vain.
+    fn dismissed(&mut self, sleeper: u32) {
+        let mut found = self
+            .waiting
+            .iter()
+            .filter(|(_, waiting)| waiting.sleeper == sleeper);
+        let (id, waiting) = found.next().expect("told somebody who does not wait");
+        let id = *id;
+        assert!(self.dead || waiting.in_vain);
+        if waiting.in_vain {
+            self.line.retain(|other| *other != id);
+            let waiting = self.waiting.get_mut(&id).unwrap();
+            (waiting.in_line, waiting.in_vain) = (false, false);
+        }
+        if self.dead {
+            self.forget_waiting(id);
+        }
+    }
+
     /// Removes a request that has failed.
     fn forget(&mut self, id: u32) {
-        let request = self.remove(id);
+        let is_read = matches!(self.requests[&id].kind, Kind::Read { .. });
+        let request = if is_read {
+            self.take_read(id)
+        } else {
+            self.remove(id)
+        };
         if let Kind::Close { fd } = request.kind {
             self.handles.get_mut(&fd).unwrap().close = Close::No;
         }
         if let Some(object) = request.object.and_then(|at| self.objects.get_mut(&at)) {
             object.open = object.open.filter(|open| *open != id);
-            object.reads.retain(|read| *read != id);
         }
     }
 
@@ -1068,27 +1547,28 @@ impl Run {
             "handles"
         );
 
-        let mut objects = BTreeSet::new();
-        let mut from = 0;
-        while let Some((object, next)) = self.table.next_object(from) {
-            assert!(objects.insert(*object) && next > from);
-            from = next;
-        }
+        let objects: BTreeSet<u32> = (0..self.table.objects().len())
+            .map(|at| *self.table.object_at(at).unwrap())
+            .collect();
         assert!(objects.iter().eq(self.objects.keys()), "objects");
+        assert!(
+            ids(self.table.waiting()).iter().eq(self.waiting.keys()),
+            "waiting"
+        );
         let mut reading = BTreeSet::new();
-        let mut from = 0;
+        let mut from = usize::MAX;
         while let Some((found, next)) = self.table.next_reading(from) {
             if let Some((key, object)) = found {
                 assert_eq!(self.number_of(key), Some(*object));
                 assert!(reading.insert(*object));
             }
-            assert!(next > from);
+            assert!(next < from);
             from = next;
         }
         let expected = self
             .objects
             .iter()
-            .filter(|(_, object)| !object.reads.is_empty());
+            .filter(|(_, object)| !object.reads().is_empty());
         assert!(
             reading.iter().eq(expected.map(|(number, _)| number)),
             "reading"
@@ -1105,10 +1585,23 @@ impl Run {
             .handles
             .values()
             .filter(|handle| handle.close == Close::Later);
-        let reserved = objects.count() + later.count();
+        // And so has a reader whose READ was answered.
+        let reserved = objects.count() + later.count() + self.idle.len();
         let slots = self.table.requests();
-        let taken = slots.slots() / 2 - room(slots);
-        assert_eq!(taken, self.requests.len() + reserved, "reservations");
+        let all = slots.room() + self.requests.len() + reserved;
+        assert_eq!(all % Host::CHUNK, 0, "reservations");
+        let users: Vec<u32> = (0..4)
+            .map(|at| {
+                let like = Ticket {
+                    object: 0,
+                    key: ObjectKey::NONE,
+                    user: user(at),
+                };
+                self.taken(Stage::User, &like)
+            })
+            .collect();
+        let accounts = users[1..].iter().filter(|taken| **taken > 0).count();
+        assert_eq!(self.table.users().len(), accounts, "accounts");
 
         let inside = self.requests.values().filter(|req| match req.kind {
             Kind::Open { waiter, .. } => waiter.is_some(),
@@ -1120,7 +1613,7 @@ impl Run {
         let wake = std::mem::take(&mut self.wake);
         assert_eq!(self.table.take_wake(), wake, "wake");
         assert!(!self.table.take_wake());
-        let ready = !self.queue.is_empty() && !self.dead;
+        let ready = self.head().is_some() && !self.dead;
         assert_eq!(self.table.is_ready(), ready, "ready");
         assert_eq!(self.table.is_dead(), self.dead);
     }
@@ -1158,12 +1651,33 @@ impl Run {
         self.compare();
         assert!(self.requests.is_empty() && self.handles.is_empty());
         assert_eq!(Rc::strong_count(&self.live), 1);
-        let slots = self.table.requests();
-        assert_eq!(room(slots), slots.slots() / 2, "reservations are left");
-        let objects = self.table.objects();
-        assert_eq!(room(objects), objects.slots() / 2);
-        let handles = self.table.handles();
-        assert_eq!(room(handles), handles.slots() / 2);
+        while !self.waiting.is_empty() {
+            let id = *self.waiting.keys().next().unwrap();
+            self.step_out(id);
+            self.compare();
+        }
+        while !self.idle.is_empty() {
+            self.leave(0);
+            self.compare();
+        }
+        assert!(self.line.is_empty());
+        while self.table.trim().is_some() {}
+        // What a chunk has room for, or none if there was never any.
+        let table = &mut self.table;
+        let left = [
+            (table.requests().len(), table.requests().room()),
+            (table.objects().len(), table.objects().room()),
+            (table.handles().len(), table.handles().room()),
+            (table.waiting().len(), table.waiting().room()),
+        ];
+        for (len, room) in left {
+            assert_eq!(len, 0);
+            assert!(
+                [0, Host::CHUNK].contains(&room),
+                "reservations are left, or memory"
+            );
+        }
+        assert_eq!(table.users().len(), 0);
     }
 }
 
@@ -1197,9 +1711,15 @@ fn ops(churn: u32, len: usize) -> BoxedStrategy<Vec<Op>> {
     let any_answer = (at(), answers());
     let op = prop_oneof![
         6 => (open_size, max).prop_map(|(open_size, max)| Op::Register { open_size, max }),
-        16 => (at(), any::<u64>(), any::<u64>())
-            .prop_map(|(object, off, len)| Op::Read { object, off, len }),
-        1 => at().prop_map(Op::FillUp),
+        16 => (at(), any::<u64>(), any::<u64>(), at())
+            .prop_map(|(object, off, len, user)| Op::Read { object, off, len, user }),
+        1 => (at(), at()).prop_map(|(object, user)| Op::FillUp { object, user }),
+        5 => (at(), at()).prop_map(|(object, user)| Op::LineUp { object, user }),
+        3 => at().prop_map(Op::Look),
+        1 => at().prop_map(Op::StepOut),
+        4 => (at(), any::<u64>(), any::<u64>())
+            .prop_map(|(reader, off, len)| Op::Again { reader, off, len }),
+        6 => at().prop_map(Op::Leave),
         1 => (0usize..100).prop_map(Op::Churn),
         4 => select(vec![0, 15, 16, 31, 32, 33, 40, 543, 1024])
             .prop_map(|room| Op::Deliver { room }),
@@ -1223,13 +1743,32 @@ fn ops(churn: u32, len: usize) -> BoxedStrategy<Vec<Op>> {
         1 => Just(Op::Restore),
         4 => Just(Op::PopDoomed),
         1 => Just(Op::KeepWatching),
-        1 => (0usize..3, 0u32..10).prop_map(|(which, log)| Op::Grow { which, log }),
+        1 => (0usize..3, 0usize..100).prop_map(|(which, extra)| Op::Grow { which, extra }),
+        2 => (0usize..10).prop_map(Op::Trim),
     ];
     vec(op, 0..len).boxed()
 }
 
-fn run(ops: Vec<Op>, kill: bool) {
-    let mut run = Run::new();
+/// So few that there is a line for everything.
+fn bounds() -> BoxedStrategy<Bounds> {
+    let few = || 1u32..8;
+    (few(), few(), few())
+        .prop_map(|(object, user, whole)| Bounds {
+            object,
+            user,
+            whole: whole + 3,
+        })
+        .boxed()
+}
+
+const MANY: Bounds = Bounds {
+    object: 1 << 20,
+    user: 1 << 20,
+    whole: 1 << 20,
+};
+
+fn run(bounds: Bounds, ops: Vec<Op>, kill: bool) {
+    let mut run = Run::new(bounds);
     for op in ops {
         run.run(op);
         run.compare();
@@ -1240,23 +1779,32 @@ fn run(ops: Vec<Op>, kill: bool) {
 #[test]
 fn any_use_of_the_table_is_that_of_the_model() {
     check(1200, (ops(3, 120), any::<bool>()), |(ops, kill)| {
-        run(ops, kill)
+        run(MANY, ops, kill)
     });
+}
+
+#[test]
+fn any_use_of_a_table_with_bounds_is_that_of_the_model() {
+    check(
+        1200,
+        (bounds(), ops(2, 150), any::<bool>()),
+        |(bounds, ops, kill)| run(bounds, ops, kill),
+    );
 }
 
 #[test]
 fn a_table_that_fills_up_is_that_of_the_model() {
     // Little is given up, so that the table is full again and again.
     check(150, (ops(1, 600), any::<bool>()), |(ops, kill)| {
-        run(ops, kill)
+        run(MANY, ops, kill)
     });
 }
 
 #[test]
 fn death_at_any_moment_leaves_nothing_behind() {
-    let cases = (ops(3, 80), ops(6, 40));
-    check(1000, cases, |(before, after)| {
-        let mut table = Run::new();
+    let cases = (bounds(), ops(3, 80), ops(6, 40));
+    check(1000, cases, |(bounds, before, after)| {
+        let mut table = Run::new(bounds);
         for op in before.into_iter().chain([Op::Kill]).chain(after) {
             table.run(op);
             table.compare();

@@ -7,24 +7,38 @@ use crate::{
     daemon::command::Reply,
     errno::{Errno, Result},
     ondemand::{
-        queue::{Delivery, Failed, Family, ObjectKey, Refused, Table},
+        queue::{Bounds, Delivery, Failed, Family, ObjectKey, Refused, Table, User},
         slots::Storage,
     },
-    support::make_room,
+    support::{looks, make_room, Counted},
 };
 
 /// Names are all that is kept.
 struct Names;
 
 impl Storage for Names {
-    type Buf<T> = Vec<T>;
+    type Buf<T> = Counted<T>;
+    type Error = ();
+    const CHUNK: usize = 64;
+
+    fn alloc<T>(capacity: usize) -> std::result::Result<Counted<T>, ()> {
+        Ok(Counted::with_capacity(capacity))
+    }
 }
+
+/// More READs than any test makes, but for those that are about this.
+const UNBOUNDED: Bounds = Bounds {
+    object: 1 << 20,
+    user: 1 << 20,
+    whole: 1 << 20,
+};
 
 impl Family for Names {
     type Object = &'static str;
     type Waiter = &'static str;
     type Read = &'static str;
     type Version = &'static str;
+    type Sleeper = &'static str;
 }
 
 /// What a daemon reads.
@@ -52,13 +66,20 @@ struct Cache {
     table: Table<Names>,
     /// The time.
     now: u64,
+    /// The READs that were admitted, and have not left.
+    admitted: Vec<(ObjectKey, User)>,
 }
 
 impl Cache {
     fn new() -> Self {
+        Self::bounded(UNBOUNDED)
+    }
+
+    fn bounded(bounds: Bounds) -> Self {
         Cache {
-            table: Table::new(),
+            table: Table::new(bounds),
             now: 0,
+            admitted: Vec::new(),
         }
     }
 
@@ -81,7 +102,29 @@ impl Cache {
 
     fn read(&mut self, key: ObjectKey, name: &'static str, off: u64) {
         make_room(1, self.table.requests());
-        assert!(self.table.read(key, off, 4096, name, self.now).is_ok());
+        assert!(self.try_read(key, name, off, User::EXEMPT).is_ok());
+    }
+
+    /// The first READ of a reader.
+    fn try_read(
+        &mut self,
+        key: ObjectKey,
+        name: &'static str,
+        off: u64,
+        user: User,
+    ) -> std::result::Result<bool, (Refused, &'static str)> {
+        let result = self
+            .table
+            .read(key, (off, 4096), name, self.now, Some(user));
+        if result.is_ok() {
+            self.admitted.push((key, user));
+        }
+        result
+    }
+
+    fn restore(&mut self) -> usize {
+        let mut at = self.table.begin_restore();
+        std::iter::from_fn(|| self.table.restore_some(&mut at)).sum()
     }
 
     /// The next message, read without mishap.
@@ -186,7 +229,7 @@ impl Cache {
         let mut all = Vec::new();
         while let Some(failed) = self.table.pop_doomed() {
             all.push(match failed {
-                Failed::Waiter(name) | Failed::Read(name) => name,
+                Failed::Waiter(name) | Failed::Read(name) | Failed::Sleeper(name) => name,
             });
         }
         all
@@ -202,10 +245,10 @@ impl Cache {
     fn fill(&mut self, key: ObjectKey) -> usize {
         let mut count = 0;
         loop {
-            match self.table.read(key, 0, 4096, "filler", self.now) {
+            match self.try_read(key, "filler", 0, User::EXEMPT) {
                 Ok(_) => count += 1,
                 Err((Refused::Full, _)) => return count,
-                Err((Refused::Gone, _)) => panic!("the object is gone"),
+                Err((refused, _)) => panic!("{refused:?}"),
             }
         }
     }
@@ -213,12 +256,21 @@ impl Cache {
     /// Nothing is left in the table, and no slot is set aside.
     #[track_caller]
     fn assert_empty(&mut self) {
+        assert!(self.table.pop_doomed().is_none());
+        for (key, user) in std::mem::take(&mut self.admitted) {
+            assert_eq!(self.table.leave(key, user), [None; 3]);
+        }
+        while self.table.trim().is_some() {}
         let requests = self.table.requests();
-        assert_eq!(requests.next_used(0), None, "a request is left");
-        let half = requests.slots() / 2;
-        assert_eq!(requests.wants(half), None, "a reservation is left");
-        assert!(self.table.next_object(0).is_none(), "an object is left");
-        assert_eq!(self.table.handles().next_used(0), None);
+        assert_eq!(requests.len(), 0, "a request is left");
+        assert!(
+            [0, Names::CHUNK].contains(&requests.room()),
+            "a reservation is left"
+        );
+        assert!(self.table.object_at(0).is_none(), "an object is left");
+        assert_eq!(self.table.handles().len(), 0);
+        assert_eq!(self.table.users().len(), 0);
+        assert_eq!(self.table.waiting().len(), 0);
         assert!(!self.table.is_ready());
         assert!(self.table.pop_doomed().is_none());
     }
@@ -273,10 +325,11 @@ fn a_flood_of_new_requests_does_not_delay_an_old_one() {
     for off in 0..10 {
         cache.read(busy, "r", off);
     }
+    cache.take_read(fd, 0);
     cache.take_open(old);
     for off in 10..2000 {
         cache.read(busy, "r", off);
-        let id = cache.take_read(fd, off - 10);
+        let id = cache.take_read(fd, off - 9);
         assert_eq!(cache.table.read_complete(id, fd), Ok("r"));
     }
 }
@@ -295,9 +348,9 @@ fn closing_one_file_descriptor_leaves_the_reads_of_other_objects_alone() {
     cache.table.released(fd_a);
     assert_eq!(cache.failed(), [""; 0]);
     assert_eq!(cache.table.read_complete(id, fd_b), Ok("b0"));
-    cache.take_read(fd_b, 4096);
     // The READ of the object itself waits for a new file descriptor.
     let (open, fd) = cache.take_any_open();
+    cache.take_read(fd_b, 4096);
     assert_eq!(cache.answer(open), (None, Ok(())));
     cache.take_read(fd, 0);
 }
@@ -453,13 +506,13 @@ fn nothing_is_delivered_or_taken_after_death_and_everybody_is_told() {
     assert!(cache.table.take_wake(), "pollers are not told");
     assert!(cache.table.is_dead());
     cache.nothing();
-    cache.table.restore();
+    cache.restore();
     cache.put_back(delivered);
     cache.put_back(claimed);
     cache.nothing();
     let refused = cache.table.register("f", 40, SIZE, "f");
     assert!(matches!(refused, Err((Refused::Gone, "f", "f"))));
-    let refused = cache.table.read(a, 0, 1, "r", 0);
+    let refused = cache.try_read(a, "r", 0, User::EXEMPT);
     assert!(matches!(refused, Err((Refused::Gone, "r"))));
 
     let mut failed = cache.failed();
@@ -508,8 +561,8 @@ fn a_reopening_object_given_up_right_after_death_does_not_hide_the_others_failur
     cache.table.released(fd_a);
     cache.read(a, "ra", 0);
     cache.read(b, "rb", 0);
-    cache.take_any_open();
     cache.take_read(fd_b, 0);
+    cache.take_any_open();
     let (_, _) = cache.lookup("c");
     cache.table.kill();
     assert_eq!(cache.table.unregister(a), Some("a"));
@@ -524,7 +577,7 @@ fn an_open_that_two_daemons_read_is_answered_once() {
     let mut cache = Cache::new();
     let (key, open) = cache.lookup("a");
     let first = cache.take_open(open);
-    cache.table.restore();
+    cache.restore();
     let second = cache.take_open(open);
     assert_ne!(first, second);
     assert_eq!(cache.answer(open), (Some(("a", Ok(4096))), Ok(())));
@@ -540,7 +593,7 @@ fn an_open_answered_while_another_daemon_prepares_it_is_not_issued() {
     let mut cache = Cache::new();
     let (key, open) = cache.lookup("a");
     let fd = cache.take_open(open);
-    cache.table.restore();
+    cache.restore();
     assert!(matches!(
         cache.table.deliver(1024),
         Delivery::Open { msg_id, .. } if msg_id == open
@@ -652,7 +705,7 @@ fn of_two_file_descriptors_for_one_open_the_later_counts() {
     let mut cache = Cache::new();
     let (key, open) = cache.lookup("a");
     let first = cache.take_open(open);
-    cache.table.restore();
+    cache.restore();
     let second = cache.take_open(open);
     assert_eq!(cache.answer(open), (Some(("a", Ok(4096))), Ok(())));
     cache.table.released(first);
@@ -673,7 +726,7 @@ fn closing_the_later_of_two_file_descriptors_closes_the_object() {
     let mut cache = Cache::new();
     let (key, open) = cache.lookup("a");
     let first = cache.take_open(open);
-    cache.table.restore();
+    cache.restore();
     let second = cache.take_open(open);
     cache.table.released(second);
     assert_eq!(
@@ -724,6 +777,8 @@ fn an_open_without_room_for_a_file_descriptor_stays_the_next() {
 fn an_open_for_want_of_a_file_descriptor_may_let_others_pass() {
     let mut cache = Cache::new();
     let (key, fd) = cache.open("a");
+    cache.read(key, "before", 4096);
+    cache.take_read(fd, 4096);
     let (_, open) = cache.lookup("b");
     cache.read(key, "r", 0);
     assert!(matches!(
@@ -805,7 +860,6 @@ fn a_message_too_large_for_the_buffer_stays_the_next() {
     let Ok((_, open)) = big else {
         panic!("refused");
     };
-    cache.read(key, "r", 0);
     cache.table.take_wake();
     for room in [0, 16, 32, 40, 542] {
         assert!(matches!(cache.table.deliver(room), Delivery::TooSmall));
@@ -817,6 +871,7 @@ fn a_message_too_large_for_the_buffer_stays_the_next() {
         cache.table.deliver(543),
         Delivery::Open { object: "big", .. }
     ));
+    cache.read(key, "r", 0);
     for room in [0, 16, 31] {
         assert!(matches!(cache.table.deliver(room), Delivery::TooSmall));
     }
@@ -864,7 +919,7 @@ fn a_daemon_that_has_two_fds_of_an_object_is_told_to_close_the_first() {
     let (key, open) = cache.lookup("a");
     let first = cache.take_open(open);
     // A successor in the same process: the fd is still there.
-    cache.table.restore();
+    cache.restore();
     let second = cache.take_open(open);
     assert_ne!(first, second);
     cache.take_close(first);
@@ -956,7 +1011,7 @@ fn a_withdrawn_object_takes_all_of_its_requests_along_and_no_others() {
     assert_eq!(cache.table.unregister(a), Some("a"));
     assert_eq!(cache.table.unregister(a), None);
     assert!(matches!(
-        cache.table.read(a, 0, 1, "late", 0),
+        cache.try_read(a, "late", 0, User::EXEMPT),
         Err((Refused::Gone, "late"))
     ));
     cache.table.cancel_reads(a);
@@ -965,9 +1020,9 @@ fn a_withdrawn_object_takes_all_of_its_requests_along_and_no_others() {
         Err(Errno::EINVAL)
     );
     assert_eq!(cache.failed(), ["a0", "a1"]);
+    cache.take_close(fd_a);
     cache.take_read(fd_b, 0);
     cache.take_read(fd_b, 4096);
-    cache.take_close(fd_a);
     cache.nothing();
 }
 
@@ -1128,7 +1183,7 @@ fn a_close_that_was_read_does_not_come_again() {
     let (key, fd) = cache.open("a");
     assert_eq!(cache.table.unregister(key), Some("a"));
     cache.take_close(fd);
-    cache.table.restore();
+    cache.restore();
     cache.nothing();
     cache.table.released(fd);
     cache.assert_empty();
@@ -1230,7 +1285,7 @@ fn a_new_daemon_may_read_an_open_before_the_old_ones_fd_is_closed() {
     let mut cache = Cache::new();
     let (key, open) = cache.lookup("a");
     let old = cache.take_open(open);
-    cache.table.restore();
+    cache.restore();
     let new = cache.take_open(open);
     cache.table.released(old);
     assert_eq!(cache.answer(open), (Some(("a", Ok(4096))), Ok(())));
@@ -1245,7 +1300,7 @@ fn a_read_restored_before_the_old_ones_fd_is_closed_comes_again_after_it() {
     let (key, old) = cache.open("a");
     cache.read(key, "r", 0);
     let read = cache.take_read(old, 0);
-    cache.table.restore();
+    cache.restore();
     // The new daemon does not know this file descriptor.
     assert_eq!(cache.take_read(old, 0), read);
     cache.table.released(old);
@@ -1256,23 +1311,29 @@ fn a_read_restored_before_the_old_ones_fd_is_closed_comes_again_after_it() {
 }
 
 #[test]
-fn restore_brings_back_what_was_delivered_after_what_was_not() {
+fn restore_brings_back_what_was_delivered_before_what_was_not() {
     let mut cache = Cache::new();
     let (a, fd_a) = cache.open("a");
     let (b, fd_b) = cache.open("b");
+    let (_, first) = cache.lookup("first");
+    cache.take_open(first);
     cache.read(a, "a0", 0);
     cache.read(b, "b0", 0);
     cache.read(a, "a1", 4096);
-    let (_, open) = cache.lookup("c");
     cache.read(b, "b1", 4096);
     let ids = [cache.take_read(fd_a, 0), cache.take_read(fd_b, 0)];
+    let (_, second) = cache.lookup("second");
     cache.table.take_wake();
-    cache.table.restore();
+    assert_eq!(cache.restore(), 3);
     assert!(cache.table.take_wake());
+    cache.take_open(first);
+    assert_eq!(cache.take_read(fd_a, 0), ids[0]);
+    cache.table.take_closed();
+    cache.take_open(second);
+    assert_eq!(cache.take_read(fd_b, 0), ids[1]);
+    assert!(matches!(cache.next(), Some(Msg::Close { .. })));
     cache.take_read(fd_a, 4096);
-    cache.take_open(open);
     cache.take_read(fd_b, 4096);
-    assert_eq!([cache.take_read(fd_a, 0), cache.take_read(fd_b, 0)], ids);
     cache.nothing();
 }
 
@@ -1281,7 +1342,7 @@ fn restore_brings_back_what_was_delivered_in_the_same_order() {
     // Also if some were with the daemon for so long that the ids went round the slots meanwhile.
     let mut cache = Cache::new();
     let (key, fd) = cache.open("a");
-    let slots = cache.table.requests().slots() as u32;
+    let slots = 64u32;
     let mut kept = Vec::new();
     for round in 0..slots + 10 {
         let off = u64::from(round);
@@ -1293,8 +1354,7 @@ fn restore_brings_back_what_was_delivered_in_the_same_order() {
             assert_eq!(cache.table.read_complete(id, fd), Ok("r"));
         }
     }
-    assert_eq!(cache.table.requests().slots() as u32, slots);
-    cache.table.restore();
+    cache.restore();
     for (off, id) in kept {
         assert_eq!(cache.take_read(fd, off), id);
     }
@@ -1303,7 +1363,7 @@ fn restore_brings_back_what_was_delivered_in_the_same_order() {
 #[test]
 fn restore_of_nothing_wakes_pollers() {
     let mut cache = Cache::new();
-    cache.table.restore();
+    cache.restore();
     assert!(cache.table.take_wake());
     cache.nothing();
 }
@@ -1365,11 +1425,17 @@ fn failures_that_are_not_yet_told_keep_their_room() {
     cache.fill(key);
     cache.table.cancel_reads(key);
     assert!(matches!(
-        cache.table.read(key, 0, 1, "r", 0),
+        cache.try_read(key, "r", 0, User::EXEMPT),
         Err((Refused::Full, "r"))
     ));
     assert!(cache.table.pop_doomed().is_some());
-    assert!(cache.table.read(key, 0, 1, "r", 0).is_ok());
+    // Its reader may have something else to ask for.
+    assert!(matches!(
+        cache.try_read(key, "r", 0, User::EXEMPT),
+        Err((Refused::Full, "r"))
+    ));
+    assert_eq!(cache.table.leave(key, User::EXEMPT), [None; 3]);
+    assert!(cache.try_read(key, "r", 0, User::EXEMPT).is_ok());
 }
 
 #[test]
@@ -1384,7 +1450,7 @@ fn what_is_traced_of_a_request_is_what_the_daemon_gets() {
     let fd = cache.take_open(open);
     assert_eq!(cache.table.answerable(open), Some(&"a"));
     assert_eq!(cache.table.answerable(early), None);
-    assert_eq!(cache.table.restore(), 1);
+    assert_eq!(cache.restore(), 1);
     // Another daemon gets it; the first one's file descriptor is to be closed.
     let second = cache.take_open(open);
     let (id, closed) = cache.table.take_closed().expect("a CLOSE was queued");
@@ -1400,7 +1466,7 @@ fn what_is_traced_of_a_request_is_what_the_daemon_gets() {
     let (late, late_fd) = cache.table.last_read(key);
     assert_eq!(late_fd, second);
     assert_eq!(cache.take_read(second, 4096), late);
-    assert_eq!(cache.table.restore(), 2);
+    assert_eq!(cache.restore(), 2);
 
     // Without its file descriptor an OPEN cannot be answered with a size.
     let (b, open) = cache.lookup("b");
@@ -1424,8 +1490,14 @@ fn the_first_of_the_reads_finds_somebody_to_watch() {
     let mut cache = Cache::new();
     let (key, fd) = cache.open("a");
     assert!(!cache.table.keep_watching());
-    assert!(matches!(cache.table.read(key, 0, 1, "r0", 0), Ok(true)));
-    assert!(matches!(cache.table.read(key, 1, 1, "r1", 0), Ok(false)));
+    assert!(matches!(
+        cache.try_read(key, "r0", 0, User::EXEMPT),
+        Ok(true)
+    ));
+    assert!(matches!(
+        cache.try_read(key, "r1", 1, User::EXEMPT),
+        Ok(false)
+    ));
     assert!(cache.table.keep_watching());
     for off in [0, 1] {
         let id = cache.take_read(fd, off);
@@ -1433,7 +1505,10 @@ fn the_first_of_the_reads_finds_somebody_to_watch() {
         assert!(cache.table.read_complete(id, fd).is_ok());
     }
     assert!(!cache.table.keep_watching());
-    assert!(matches!(cache.table.read(key, 2, 1, "r2", 0), Ok(true)));
+    assert!(matches!(
+        cache.try_read(key, "r2", 2, User::EXEMPT),
+        Ok(true)
+    ));
     cache.table.kill();
     assert_eq!(cache.failed(), ["r2"]);
     assert!(!cache.table.keep_watching());
@@ -1447,7 +1522,7 @@ fn objects_with_reads_are_found() {
     let (c, open) = cache.lookup("c");
     let found = |cache: &Cache| {
         let mut names = Vec::new();
-        let mut from = 0;
+        let mut from = usize::MAX;
         while let Some((found, next)) = cache.table.next_reading(from) {
             names.extend(found.map(|(_, name)| name));
             from = next;
@@ -1544,9 +1619,9 @@ fn what_is_answered_in_time_or_fails_otherwise_does_not_expire() {
     for off in 0..4 {
         cache.read(a, ["a0", "a1", "a2", "a3"][off], off as u64);
     }
-    cache.read(b, "b0", 0);
     // The head, one in the middle, and the last of the list go.
     let ids: Vec<u32> = (0..4).map(|off| cache.take_read(fd, off)).collect();
+    cache.read(b, "b0", 0);
     assert_eq!(cache.table.read_complete(ids[0], fd), Ok("a0"));
     assert_eq!(cache.table.read_complete(ids[2], fd), Ok("a2"));
     cache.table.cancel_reads(b);
@@ -1568,7 +1643,7 @@ fn reads_expire_while_their_object_is_reopened() {
     // The time that counts is that of the first delivery's READ, not of the second's.
     cache.now = 5001;
     assert_eq!(cache.overdue(5000), ["r0"]);
-    cache.table.restore();
+    cache.restore();
     cache.now = 8001;
     assert_eq!(cache.overdue(5000), ["r1"]);
     // The OPEN has no limit of its own. It can be answered, and what is read then is served.
@@ -1630,4 +1705,541 @@ fn a_hundred_thousand_reads_expire_without_a_search() {
         assert_eq!(cache.overdue(1000).len(), expected, "at {now}");
     }
     cache.nothing();
+}
+
+const USER: User = User::EXEMPT;
+
+#[test]
+fn a_flood_of_reads_delays_others_by_a_few_messages() {
+    // R3: what is first in the queue was queued first, whoever had queued 500000 before.
+    let mut cache = Cache::new();
+    let (busy, fd_busy) = cache.open("busy");
+    let (other, fd_other) = cache.open("other");
+    let (closed, fd_closed) = cache.open("closed");
+    for off in 0..5000 {
+        cache.read(busy, "flood", off);
+    }
+    for off in 0..100 {
+        cache.take_read(fd_busy, off);
+    }
+    cache.read(other, "other", 7);
+    let (_, open) = cache.lookup("new");
+    assert_eq!(cache.table.unregister(closed), Some("closed"));
+    cache.take_open(open);
+    cache.take_read(fd_busy, 100);
+    cache.take_close(fd_closed);
+    cache.take_read(fd_other, 7);
+    for off in 101..5000 {
+        cache.take_read(fd_busy, off);
+    }
+    cache.nothing();
+}
+
+#[test]
+fn a_flood_of_opens_delays_others_by_a_message() {
+    let mut cache = Cache::new();
+    let (key, fd) = cache.open("a");
+    let opens: Vec<u32> = (0..1000).map(|_| cache.lookup("flood").1).collect();
+    for open in &opens[..100] {
+        cache.take_open(*open);
+    }
+    for off in 0..3 {
+        cache.read(key, "r", off);
+    }
+    for off in 0..3 {
+        cache.take_read(fd, off);
+        cache.take_open(opens[100 + off as usize]);
+    }
+    for open in &opens[103..] {
+        cache.take_open(*open);
+    }
+    cache.nothing();
+}
+
+#[test]
+fn objects_have_their_reads_delivered_in_turn() {
+    let mut cache = Cache::new();
+    let objects: Vec<_> = (0..5).map(|_| cache.open("o")).collect();
+    // The first has five READs, the second four, ...
+    for (number, (key, _)) in objects.iter().enumerate() {
+        for off in 0..5 - number {
+            cache.read(*key, "r", off as u64);
+        }
+    }
+    for off in 0..5 {
+        for (_, fd) in &objects[..5 - off] {
+            cache.take_read(*fd, off as u64);
+        }
+    }
+    cache.nothing();
+}
+
+#[test]
+fn an_object_that_is_reopened_does_not_hold_the_others_up() {
+    let mut cache = Cache::new();
+    let (a, fd_a) = cache.open("a");
+    let (b, fd_b) = cache.open("b");
+    for off in 0..3 {
+        cache.read(a, "ra", off);
+        cache.read(b, "rb", off);
+    }
+    cache.take_read(fd_a, 0);
+    cache.table.released(fd_a);
+    let (open, fd_a) = cache.take_any_open();
+    cache.take_read(fd_b, 0);
+    assert_eq!(cache.answer(open), (None, Ok(())));
+    cache.take_read(fd_b, 1);
+    cache.take_read(fd_a, 0);
+    cache.take_read(fd_b, 2);
+    cache.take_read(fd_a, 1);
+    cache.take_read(fd_a, 2);
+    cache.nothing();
+}
+
+#[test]
+fn a_message_that_was_not_copied_is_the_next_whoevers_turn_it_is() {
+    let mut cache = Cache::new();
+    let (a, _) = cache.open("a");
+    let (b, _) = cache.open("b");
+    cache.lookup("new");
+    for off in 0..3 {
+        cache.read(a, "ra", off);
+        cache.read(b, "rb", off);
+    }
+    let mut delivered = 0;
+    let mut last = None;
+    for _ in 0..20 {
+        let id = match cache.table.deliver(1024) {
+            Delivery::Empty => break,
+            Delivery::TooSmall => panic!("a message of more than 1024 bytes"),
+            Delivery::Open { msg_id, .. } | Delivery::Message { msg_id, .. } => msg_id,
+        };
+        // Every other time it cannot be copied.
+        if last == Some(id) {
+            delivered += 1;
+            last = None;
+        } else {
+            assert_eq!(last, None, "another message is the next");
+            cache.put_back(id);
+            last = Some(id);
+        }
+    }
+    assert_eq!((delivered, last), (7, None));
+}
+
+const SMALL: Bounds = Bounds {
+    object: 4,
+    user: 6,
+    whole: 8,
+};
+
+impl Cache {
+    fn small() -> Self {
+        let mut cache = Cache::bounded(SMALL);
+        make_room(40, cache.table.requests());
+        make_room(5, cache.table.users());
+        make_room(10, cache.table.waiting());
+        cache
+    }
+
+    /// Queues READs until there are too many; how many.
+    #[track_caller]
+    fn flood(&mut self, key: ObjectKey, user: User) -> usize {
+        for count in 0..100 {
+            match self.try_read(key, "flood", count, user) {
+                Ok(_) => {}
+                Err((Refused::Crowded, "flood")) => return count as usize,
+                Err(refused) => panic!("{refused:?}"),
+            }
+        }
+        panic!("there is no bound");
+    }
+
+    #[track_caller]
+    fn line_up(&mut self, key: ObjectKey, user: User, name: &'static str) -> u32 {
+        let id = self.table.line_up(key, user, name).expect("refused");
+        assert_eq!(self.table.admitted(id), Ok(false), "nothing to wait for");
+        id
+    }
+
+    /// Answers the next READ, whose reader is then done; who is woken.
+    #[track_caller]
+    fn answer_read(&mut self, key: ObjectKey, user: User) -> Vec<&'static str> {
+        let Some(Msg::Read { id, fd, .. }) = self.next() else {
+            panic!("no READ");
+        };
+        assert!(self.table.read_complete(id, fd).is_ok());
+        self.leave(key, user)
+    }
+
+    #[track_caller]
+    fn leave(&mut self, key: ObjectKey, user: User) -> Vec<&'static str> {
+        let at = self.admitted.iter().position(|one| *one == (key, user));
+        self.admitted.remove(at.expect("it was not admitted"));
+        let woken = self.table.leave(key, user);
+        woken.into_iter().flatten().collect()
+    }
+
+    #[track_caller]
+    fn admitted(&mut self, id: u32, key: ObjectKey, user: User) {
+        assert_eq!(self.table.admitted(id), Ok(true));
+        self.admitted.push((key, user));
+    }
+}
+
+#[test]
+fn what_an_object_a_user_and_all_may_have_outstanding_is_bounded() {
+    let mut cache = Cache::small();
+    let keys: Vec<_> = (0..4).map(|_| cache.open("o").0).collect();
+    let (alice, bob) = (User::new(1000), User::new(1001));
+    assert_eq!(cache.flood(keys[0], alice), 4, "of the object");
+    assert_eq!(cache.flood(keys[1], alice), 2, "of the user");
+    assert_eq!(cache.flood(keys[2], alice), 0);
+    assert_eq!(cache.flood(keys[0], bob), 0, "of the object");
+    assert_eq!(cache.flood(keys[2], bob), 2, "of all");
+    assert_eq!(cache.flood(keys[3], USER), 0);
+    // OPENs and CLOSEs have room of their own.
+    let (_, open) = cache.lookup("new");
+    while cache.next().is_some() {}
+    assert_eq!(cache.answer(open), (Some(("new", Ok(4096))), Ok(())));
+}
+
+#[test]
+fn no_bound_for_users_applies_to_the_administrator() {
+    let mut cache = Cache::small();
+    let keys: Vec<_> = (0..2).map(|_| cache.open("o").0).collect();
+    assert_eq!(cache.flood(keys[0], USER), 4);
+    assert_eq!(cache.flood(keys[1], USER), 4);
+}
+
+#[test]
+fn a_reader_keeps_its_place_from_gap_to_gap() {
+    let mut cache = Cache::small();
+    let (key, fd) = cache.open("a");
+    let user = User::new(1);
+    assert_eq!(cache.flood(key, user), 4);
+    for off in 0..20 {
+        let id = cache.take_read(fd, if off < 4 { off } else { 100 + off - 4 });
+        assert!(cache.table.read_complete(id, fd).is_ok());
+        // Nobody else gets in between, and memory is not needed.
+        assert_eq!(cache.flood(key, user), 0);
+        let next = cache.table.read(key, (100 + off, 1), "next", 0, None);
+        assert!(next.is_ok());
+    }
+}
+
+#[test]
+fn those_who_wait_are_admitted_in_their_order_and_nobody_before_them() {
+    let mut cache = Cache::small();
+    let (key, _) = cache.open("a");
+    let (alice, bob) = (User::new(1000), User::new(1001));
+    assert_eq!(cache.flood(key, alice), 4);
+    let first = cache.line_up(key, alice, "first");
+    let second = cache.line_up(key, bob, "second");
+    let third = cache.line_up(key, USER, "third");
+    assert_eq!(cache.answer_read(key, alice), ["first"]);
+    assert_eq!(cache.flood(key, bob), 0);
+    cache.admitted(first, key, alice);
+    // It need not have come back by then.
+    assert_eq!(cache.answer_read(key, alice), ["second"]);
+    assert_eq!(cache.answer_read(key, alice), ["third"]);
+    assert_eq!(cache.answer_read(key, alice), [""; 0]);
+    cache.admitted(third, key, USER);
+    cache.admitted(second, key, bob);
+    assert_eq!(cache.flood(key, bob), 1);
+}
+
+#[test]
+fn a_user_who_waits_for_an_object_keeps_nobody_else_from_it() {
+    let mut cache = Cache::small();
+    let (a, _) = cache.open("a");
+    let (b, _) = cache.open("b");
+    let (alice, bob) = (User::new(1000), User::new(1001));
+    assert_eq!(cache.flood(a, alice), 4);
+    // These take up what is Alice's, and no more.
+    let two = [(); 2].map(|()| cache.line_up(a, alice, "object"));
+    let three = [(); 3].map(|()| cache.line_up(b, alice, "user"));
+    assert_eq!(cache.flood(b, bob), 4);
+    for _ in 0..4 {
+        // In turn, Alice's first.
+        cache.answer_read(a, alice);
+        cache.answer_read(b, bob);
+    }
+    for id in two {
+        cache.admitted(id, a, alice);
+        cache.leave(a, alice);
+    }
+    for id in three {
+        cache.admitted(id, b, alice);
+        cache.leave(b, alice);
+    }
+    assert_eq!(cache.table.users().len(), 0);
+}
+
+#[test]
+fn whoever_steps_out_of_the_line_gives_back_what_he_took() {
+    let mut cache = Cache::small();
+    let (key, _) = cache.open("a");
+    let alice = User::new(1000);
+    assert_eq!(cache.flood(key, alice), 4);
+    let ids = ["1", "2", "3", "4", "5"].map(|name| cache.line_up(key, alice, name));
+    // Two of them wait for the object, the others for Alice's account.
+    assert_eq!(cache.table.step_out(ids[0]), [None; 3]);
+    assert_eq!(cache.table.step_out(ids[3]), [None; 3]);
+    assert_eq!(cache.table.step_out(ids[3]), [None; 3], "once");
+    assert_eq!(cache.answer_read(key, alice), ["2"]);
+    // Killed before it knew: the next one.
+    let woken = cache.table.step_out(ids[1]);
+    assert_eq!(woken, [None, Some("3"), None]);
+    cache.admitted(ids[2], key, alice);
+    assert_eq!(cache.answer_read(key, alice), ["5"]);
+    cache.admitted(ids[4], key, alice);
+    assert_eq!(cache.flood(key, alice), 0);
+    assert_eq!(cache.table.waiting().len(), 0);
+}
+
+#[test]
+fn who_was_admitted_may_have_to_bring_memory() {
+    let mut cache = Cache::bounded(Bounds {
+        whole: 1000,
+        object: 100,
+        user: 1000,
+    });
+    make_room(10, cache.table.waiting());
+    make_room(10, cache.table.users());
+    let (a, fd) = cache.open("a");
+    let (b, _) = cache.open("b");
+    for off in 0..100 {
+        cache.read(a, "r", off);
+    }
+    let id = cache.line_up(a, USER, "sleeper");
+    let read = cache.take_read(fd, 0);
+    assert!(cache.table.read_complete(read, fd).is_ok());
+    assert_eq!(cache.leave(a, USER), ["sleeper"]);
+    cache.fill(b);
+    assert_eq!(cache.table.admitted(id), Err(Refused::Full));
+    make_room(1, cache.table.requests());
+    cache.admitted(id, a, USER);
+    cache.fill(b);
+    assert!(cache.table.read(a, (0, 1), "r", 0, None).is_ok());
+}
+
+#[test]
+fn nobody_waits_for_an_object_that_is_gone_or_given_up() {
+    for gone in [false, true] {
+        let mut cache = Cache::small();
+        let (a, _) = cache.open("a");
+        let (b, _) = cache.open("b");
+        let alice = User::new(1000);
+        assert_eq!(cache.flood(a, alice), 4);
+        let object = [(); 2].map(|()| cache.line_up(a, alice, "object"));
+        let account = cache.line_up(a, alice, "account");
+        let other = cache.line_up(b, alice, "other");
+        if gone {
+            assert_eq!(cache.table.unregister(a), Some("a"));
+            let refused = cache.table.line_up(a, alice, "late");
+            assert_eq!(refused, Err(Refused::Gone));
+        } else {
+            cache.table.cancel_reads(a);
+        }
+        // One leaves before it is told.
+        let mut woken: Vec<_> = cache
+            .table
+            .step_out(object[0])
+            .into_iter()
+            .flatten()
+            .collect();
+        let mut failed = cache.failed();
+        failed.sort();
+        assert_eq!(failed, ["flood", "flood", "flood", "flood", "object"]);
+        assert_eq!(cache.table.admitted(object[1]), Err(Refused::Gone));
+        woken.extend(cache.table.step_out(object[1]).into_iter().flatten());
+        for _ in 0..4 {
+            woken.extend(cache.leave(a, alice));
+        }
+        woken.sort();
+        // The one that would wait for the object next finds out by itself that it is gone.
+        assert_eq!(woken, ["account", "other"]);
+        cache.admitted(other, b, alice);
+        cache.leave(b, alice);
+        if gone {
+            assert_eq!(cache.table.admitted(account), Err(Refused::Gone));
+            cache.table.step_out(account);
+        } else {
+            cache.admitted(account, a, alice);
+            cache.leave(a, alice);
+        }
+        assert_eq!(cache.table.users().len(), 0);
+        assert_eq!(cache.table.waiting().len(), 0);
+    }
+}
+
+#[test]
+fn nobody_waits_when_the_cache_is_dead() {
+    let mut cache = Cache::small();
+    let (key, _) = cache.open("a");
+    let alice = User::new(1000);
+    assert_eq!(cache.flood(key, alice), 4);
+    let ids = ["1", "2", "3", "4"].map(|name| cache.line_up(key, alice, name));
+    cache.table.kill();
+    assert_eq!(cache.table.line_up(key, alice, "late"), Err(Refused::Gone));
+    let mut failed = cache.failed();
+    failed.sort();
+    assert_eq!(
+        failed,
+        ["1", "2", "3", "4", "flood", "flood", "flood", "flood"]
+    );
+    for id in ids {
+        assert_eq!(cache.table.admitted(id), Err(Refused::Gone));
+        assert_eq!(cache.table.step_out(id), [None; 3]);
+    }
+    for _ in 0..4 {
+        assert_eq!(cache.leave(key, alice), [""; 0]);
+    }
+    cache.table.unregister(key);
+    assert_eq!(cache.table.users().len(), 0);
+}
+
+/// The largest table there may be: what its operations look at, and how long they take.
+struct Large {
+    cache: Cache,
+    objects: Vec<(ObjectKey, u32)>,
+    worst: std::collections::BTreeMap<&'static str, (u64, std::time::Duration)>,
+}
+
+impl Large {
+    fn new(reads: usize) -> Self {
+        let mut this = Large {
+            cache: Cache::bounded(Bounds::DEFAULT),
+            objects: Vec::new(),
+            worst: Default::default(),
+        };
+        let per_object = Bounds::DEFAULT.object as usize;
+        for _ in 0..reads.div_ceil(per_object) {
+            let object = this.cache.open("o");
+            this.objects.push(object);
+        }
+        // In turn, so that what one object has is spread over the memory.
+        for number in 0..reads {
+            let (key, _) = this.objects[number % this.objects.len()];
+            this.read(key, number as u64);
+        }
+        this
+    }
+
+    /// Does something that is done in one go.
+    fn go<R>(&mut self, what: &'static str, f: impl FnOnce(&mut Table<Names>) -> R) -> R {
+        let table = &mut self.cache.table;
+        let start = std::time::Instant::now();
+        let (count, ret) = looks(|| f(table));
+        let took = start.elapsed();
+        let worst = self.worst.entry(what).or_default();
+        *worst = (worst.0.max(count), worst.1.max(took));
+        ret
+    }
+
+    fn make_room(&mut self) {
+        while let Some(want) = self.cache.table.requests().wants(1) {
+            let supply = crate::ondemand::slots::Supply::bring(want)
+                .unwrap()
+                .unwrap();
+            let grow = |table: &mut Table<Names>| table.requests().grow(1, supply);
+            drop(self.go("growing", grow));
+        }
+    }
+
+    fn read(&mut self, key: ObjectKey, off: u64) {
+        self.make_room();
+        let read =
+            |table: &mut Table<Names>| table.read(key, (off, 4096), "r", 0, Some(USER)).is_ok();
+        assert!(self.go("reading", read));
+    }
+
+    /// Whatever has failed is told so.
+    fn tell_doomed(&mut self) -> usize {
+        let mut count = 0;
+        while self.go("telling", |table| table.pop_doomed()).is_some() {
+            count += 1;
+        }
+        count
+    }
+
+    fn run(mut self, reads: usize) -> Self {
+        let mut ids = Vec::new();
+        while let Delivery::Message { msg_id, .. } =
+            self.go("delivering", |table| table.deliver(32))
+        {
+            ids.push(msg_id);
+        }
+        assert_eq!(ids.len(), reads);
+        let mut at = self.cache.table.begin_restore();
+        let mut count = 0;
+        while let Some(more) = self.go("restoring", |table| table.restore_some(&mut at)) {
+            count += more;
+        }
+        assert_eq!(count, reads);
+        let mut from = usize::MAX;
+        while let Some((_, next)) = self.go("watching", |table| table.next_reading(from)) {
+            from = next;
+        }
+        for _ in 0..reads / 2 {
+            let delivery = self.go("delivering", |table| table.deliver(32));
+            assert!(matches!(delivery, Delivery::Message { .. }));
+        }
+        // Each of these is about what one object has.
+        let objects = self.objects.clone();
+        let per_object = Bounds::DEFAULT.object as usize;
+        self.go("closing", |table| table.released(objects[0].1));
+        self.go("giving up", |table| table.cancel_reads(objects[1].0));
+        assert_eq!(self.tell_doomed(), per_object);
+        self.go("withdrawing", |table| table.unregister(objects[2].0));
+        assert_eq!(self.tell_doomed(), per_object);
+        self.go("killing", |table| table.kill());
+        assert_eq!(self.tell_doomed(), reads - 2 * per_object);
+        for number in 0..reads {
+            let (key, _) = objects[number % objects.len()];
+            self.go("leaving", |table| table.leave(key, USER));
+            drop(self.go("shrinking", |table| table.trim()));
+        }
+        for (key, fd) in objects {
+            self.go("withdrawing", |table| table.unregister(key));
+            self.go("closing", |table| table.released(fd));
+        }
+        while self.go("shrinking", |table| table.trim()).is_some() {}
+        assert_eq!(self.cache.table.requests().len(), 0);
+        let room = self.cache.table.requests().room();
+        assert!(room <= 8 * Names::CHUNK, "{room} slots are left");
+        self
+    }
+}
+
+#[test]
+fn nothing_looks_at_much_in_one_go() {
+    // R14. What is bounded by what one object may have is the most, at some looks for each.
+    let reads = 64 * 1024;
+    let large = Large::new(reads).run(reads);
+    let most = 128 * u64::from(Bounds::DEFAULT.object);
+    for (what, (count, _)) in &large.worst {
+        assert!(*count < most, "{what}: {count} looks");
+    }
+    for what in ["reading", "delivering", "leaving", "telling"] {
+        assert!(
+            large.worst[what].0 < 300,
+            "{what}: {} looks",
+            large.worst[what].0
+        );
+    }
+}
+
+#[test]
+#[ignore = "for figures: run it in a release build, alone"]
+fn how_long_the_lock_is_held_in_a_table_of_half_a_million() {
+    let reads = 1 << 19;
+    let large = Large::new(reads).run(reads);
+    for (what, (count, took)) in &large.worst {
+        println!(
+            "{what:12} {count:6} looks {:8.1} us",
+            took.as_nanos() as f64 / 1000.0
+        );
+    }
 }
