@@ -1,0 +1,504 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Whoever floods the daemon with requests neither delays those of others nor takes
+ * the room that they need.
+ *
+ * The floods are made by a user without privileges: by very many threads that read a
+ * file, and by posix_fadvise(POSIX_FADV_WILLNEED), which makes READs and does not wait
+ * for them, of very many files.
+ */
+#include <dirent.h>
+#include <grp.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "cachefiles_test.h"
+
+/* As Documentation/filesystems/caching/cachefiles-rust.rst has them. */
+#define PER_OBJECT	1024
+#define PER_USER	8192
+/* As rust/ondemandfs/read.c has it. */
+#define AHEAD_OF_FILE	128
+
+#define NOBODY		65534
+#define SIZE		(256ULL << 20)
+/* A flood makes no progress for so long: it waits.  In ms. */
+#define STALLED		3000
+/* How long much takes on a slow machine, in ms. */
+#define LATE		120000
+/* "A few": one for each queue, and what was under way. */
+#define FEW		4
+
+/* What a flood, and another reader, have done so far; shared with their processes. */
+struct flood {
+	atomic_int made, good;
+	atomic_int stage;
+	pid_t pid;
+};
+
+FIXTURE(fair) {
+	struct cf_env e;
+	struct flood *flood;
+};
+
+FIXTURE_SETUP(fair)
+{
+	if (cf_is_c())
+		SKIP(return, "C has a task waiting for each READ, and one queue");
+	ASSERT_SETUP(cf_env_all(&self->e));
+	self->flood = mmap(NULL, sizeof(*self->flood), PROT_READ | PROT_WRITE,
+			   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->flood);
+}
+
+FIXTURE_TEARDOWN(fair)
+{
+	if (self->flood && self->flood->pid > 0) {
+		kill(self->flood->pid, SIGKILL);
+		waitpid(self->flood->pid, NULL, 0);
+	}
+	cf_env_end(&self->e);
+}
+
+static void become(uid_t uid)
+{
+	if (uid && (setgroups(0, NULL) || setresgid(uid, uid, uid) || setresuid(uid, uid, uid)))
+		_exit(100);
+}
+
+/* Whether a task waits, killably, for somebody else. */
+static bool is_waiting(const char *dir)
+{
+	char path[PATH_MAX], state = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/stat", dir);
+	file = fopen(path, "r");
+	if (!file)
+		return false;
+	if (fscanf(file, "%*d (%*[^)]) %c", &state) != 1)
+		state = 0;
+	fclose(file);
+	return state == 'D';
+}
+
+static bool process_is_waiting(pid_t pid)
+{
+	char dir[64];
+
+	snprintf(dir, sizeof(dir), "/proc/%d", pid);
+	return is_waiting(dir);
+}
+
+static int waiting_threads(pid_t pid)
+{
+	char path[PATH_MAX], dir[64];
+	struct dirent *d;
+	int n = 0;
+	DIR *all;
+
+	snprintf(dir, sizeof(dir), "/proc/%d/task", pid);
+	all = opendir(dir);
+	if (!all)
+		return -errno;
+	while ((d = readdir(all))) {
+		snprintf(path, sizeof(path), "%s/%s", dir, d->d_name);
+		n += d->d_name[0] != '.' && is_waiting(path);
+	}
+	closedir(all);
+	return n;
+}
+
+/* How many threads of the flood wait in the end; @count is what to wait for. */
+static int wait_for_threads(struct flood *f, int count)
+{
+	long since = cf_now_ms();
+	int now, before = -1;
+
+	for (;;) {
+		now = waiting_threads(f->pid);
+		if (now >= count || (now == before && cf_now_ms() > since + LATE / 4))
+			return now;
+		if (now != before)
+			since = cf_now_ms();
+		before = now;
+		cf_sleep_ms(100);
+	}
+}
+
+struct reader {
+	pthread_t thread;
+	struct flood *flood;
+	int fd;
+	off_t off;
+};
+
+static void *read_block(void *arg)
+{
+	struct reader *r = arg;
+	char buf[CF_BLOCK];
+
+	if (pread(r->fd, buf, sizeof(buf), r->off) == sizeof(buf) && buf[0])
+		atomic_fetch_add(&r->flood->good, 1);
+	atomic_fetch_add(&r->flood->made, 1);
+	return NULL;
+}
+
+/*
+ * Have @count threads read a block of @b each, all of them blocks that are apart.  Their
+ * process does not keep the device open, and ends with 0 when all are done.
+ */
+static int start_threads(struct flood *f, struct cf_env *e, const struct cf_blob *b, int count)
+{
+	struct reader *all;
+	pthread_attr_t attr;
+	pid_t pid;
+
+	cf_no_readahead(b->fd);
+	atomic_store(&f->made, 0);
+	atomic_store(&f->good, 0);
+	pid = cf_fork();
+	if (pid) {
+		f->pid = pid;
+		return pid < 0 ? -errno : 0;
+	}
+
+	close(e->dev);
+	become(NOBODY);
+	all = calloc(count, sizeof(*all));
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 32768);
+	for (int i = 0; i < count; i++) {
+		all[i] = (struct reader){ .flood = f, .fd = b->fd, .off = i * 2LL * CF_BLOCK };
+		if (pthread_create(&all[i].thread, &attr, read_block, &all[i]))
+			_exit(2);
+	}
+	for (int i = 0; i < count; i++)
+		pthread_join(all[i].thread, NULL);
+	_exit(0);
+}
+
+/* Have as much as possible of each of these files read ahead, in blocks that are apart. */
+static int start_advice(struct flood *f, struct cf_env *e, const struct cf_blob *b, int nr)
+{
+	pid_t pid;
+
+	atomic_store(&f->made, 0);
+	pid = cf_fork();
+	if (pid) {
+		f->pid = pid;
+		return pid < 0 ? -errno : 0;
+	}
+
+	close(e->dev);
+	become(NOBODY);
+	for (int n = 0; n < nr; n++) {
+		for (int i = 0; i < AHEAD_OF_FILE; i++) {
+			if (posix_fadvise(b[n].fd, i * 2LL * CF_BLOCK, CF_BLOCK,
+					  POSIX_FADV_WILLNEED))
+				_exit(1);
+			atomic_fetch_add(&f->made, 1);
+		}
+	}
+	_exit(0);
+}
+
+/* How many READs it has made when it makes no more. */
+static int wait_for_stall(struct flood *f)
+{
+	int before;
+
+	do {
+		before = atomic_load(&f->made);
+		cf_sleep_ms(STALLED);
+		if (waitpid(f->pid, NULL, WNOHANG) == f->pid) {
+			f->pid = 0;
+			break;
+		}
+	} while (atomic_load(&f->made) != before || !process_is_waiting(f->pid));
+	return atomic_load(&f->made);
+}
+
+static int kill_flood(struct flood *f)
+{
+	int ret;
+
+	kill(f->pid, SIGKILL);
+	ret = cf_reap(f->pid, LATE);
+	if (ret != -ETIMEDOUT)
+		f->pid = 0;
+	return ret;
+}
+
+/*
+ * Take messages until one of @object, or of any if that is 0, with this opcode.
+ * Returns how many others came before it, or -errno.
+ */
+static int recv_past(int dev, uint32_t opcode, uint32_t object, struct cf_msg *m)
+{
+	for (int n = 0; n <= 2 * PER_USER; n++) {
+		int err = cf_recv(dev, m, CF_SOON);
+
+		if (err)
+			return err;
+		if (m->w.opcode == opcode && (!object || m->w.object_id == object))
+			return n;
+	}
+	return -ENOENT;
+}
+
+/* Open @name and read a block of it as @uid, in a process of its own. */
+static pid_t start_reader(struct flood *f, struct cf_env *e, const char *name, uid_t uid)
+{
+	char path[512], buf[CF_BLOCK];
+	pid_t pid;
+	int fd;
+
+	atomic_store(&f->stage, 0);
+	snprintf(path, sizeof(path), "%s/%s", e->mnt, name);
+	pid = cf_fork();
+	if (pid)
+		return pid;
+	close(e->dev);
+	atomic_store(&f->stage, 1);
+	fd = open(path, O_RDONLY);
+	become(uid);
+	atomic_store(&f->stage, 2);
+	if (fd < 0 || pread(fd, buf, sizeof(buf), 0) != sizeof(buf))
+		_exit(1);
+	_exit(cf_check(name, 0, buf, sizeof(buf)) == -1 ? 0 : 2);
+}
+
+/* The same, as its daemon: the most messages that its OPEN or its READ had to wait for. */
+static int read_another(struct flood *f, struct cf_env *e, const char *name, uid_t uid)
+{
+	struct cf_blob b = { .size = CF_BLOCK };
+	pid_t pid = start_reader(f, e, name, uid);
+	int opened, wanted, ret;
+	struct cf_msg m;
+
+	/* The daemon takes nothing before what is measured has been queued. */
+	CF_WAIT_FOR(atomic_load(&f->stage) == 1 && process_is_waiting(pid), LATE);
+	snprintf(b.name, sizeof(b.name), "%s", name);
+	opened = recv_past(e->dev, CF_OPEN, 0, &m);
+	if (opened < 0)
+		return opened;
+	b.anon = m.w.open.fd;
+	b.object_id = m.w.object_id;
+	ret = cf_copen(e->dev, m.w.msg_id, b.size);
+	if (ret)
+		return ret;
+	CF_WAIT_FOR(atomic_load(&f->stage) == 2 && process_is_waiting(pid), LATE);
+	wanted = recv_past(e->dev, CF_READ, b.object_id, &m);
+	if (wanted < 0)
+		return wanted;
+	ret = cf_blob_answer_read(&b, &m) ?: -cf_reap(pid, CF_SOON);
+	close(b.anon);
+	return ret ?: (opened > wanted ? opened : wanted);
+}
+
+/* How many READs of @b there are to be taken. */
+static int count_reads(struct cf_env *e, const struct cf_blob *b)
+{
+	struct cf_msg m;
+	int n = 0;
+
+	while (cf_readable(e->dev, STALLED)) {
+		if (cf_expect(e->dev, CF_READ, &m) || m.w.object_id != b->object_id)
+			return -EPROTO;
+		n++;
+	}
+	return n;
+}
+
+TEST_F_TIMEOUT(fair, a_flood_of_reads_delays_others_by_a_few_messages, 600)
+{
+	int others, count = PER_OBJECT + 50;
+	struct cf_blob b;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "flooded", SIZE));
+	ASSERT_EQ(0, start_threads(self->flood, &self->e, &b, count));
+	ASSERT_EQ(count, wait_for_threads(self->flood, count));
+
+	others = read_another(self->flood, &self->e, "another", 0);
+	EXPECT_GE(others, 0);
+	EXPECT_LE(others, FEW);
+	others = read_another(self->flood, &self->e, "one_more", NOBODY);
+	EXPECT_GE(others, 0);
+	EXPECT_LE(others, FEW);
+	/* Nearly all are still there, and not one more than may be. */
+	others = count_reads(&self->e, &b);
+	EXPECT_LE(others, PER_OBJECT);
+	EXPECT_GE(others, PER_OBJECT - 4 * FEW);
+
+	/* Those who wait can be killed, and what they asked for ends. */
+	EXPECT_EQ(128 + SIGKILL, kill_flood(self->flood));
+	close(b.fd);
+	EXPECT_EQ(0, cf_env_umount_soon(&self->e));
+	close(b.anon);
+}
+
+TEST_F_TIMEOUT(fair, who_waits_goes_on_when_others_are_answered, 600)
+{
+	int count = PER_OBJECT + 300, reads = 0, ret;
+	struct cf_blob b;
+	struct cf_msg m;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "flooded", SIZE));
+	ASSERT_EQ(0, start_threads(self->flood, &self->e, &b, count));
+	ASSERT_EQ(count, wait_for_threads(self->flood, count));
+	for (; reads < count; reads++) {
+		ASSERT_EQ(0, cf_recv(self->e.dev, &m, LATE));
+		ASSERT_EQ(0, cf_blob_answer_read(&b, &m));
+	}
+	ret = cf_reap(self->flood->pid, LATE);
+	EXPECT_EQ(0, ret);
+	if (ret == 0)
+		self->flood->pid = 0;
+	EXPECT_EQ(count, atomic_load(&self->flood->good));
+	EXPECT_FALSE(cf_readable(self->e.dev, CF_NEVER));
+	close(b.fd);
+	close(b.anon);
+}
+
+TEST_F_TIMEOUT(fair, a_user_does_not_take_all_there_is, 900)
+{
+	enum { NR = PER_USER / AHEAD_OF_FILE + 2 };
+	struct cf_blob *b = calloc(NR, sizeof(*b));
+	char name[32];
+	int others;
+
+	for (int i = 0; i < NR; i++) {
+		snprintf(name, sizeof(name), "flooded_%d", i);
+		ASSERT_EQ(0, cf_blob_open(&self->e, &b[i], name, SIZE));
+	}
+	ASSERT_EQ(0, start_advice(self->flood, &self->e, b, NR));
+	EXPECT_EQ(PER_USER, wait_for_stall(self->flood));
+
+	/* These wait for the READs of each object to have had their turn. */
+	others = read_another(self->flood, &self->e, "another", NOBODY - 1);
+	EXPECT_GE(others, 0);
+	EXPECT_LE(others, 2 * NR + FEW);
+	others = read_another(self->flood, &self->e, "one_more", 0);
+	EXPECT_GE(others, 0);
+	EXPECT_LE(others, 2 * NR + FEW);
+	EXPECT_EQ(128 + SIGKILL, kill_flood(self->flood));
+	for (int i = 0; i < NR; i++) {
+		close(b[i].fd);
+		close(b[i].anon);
+	}
+	free(b);
+}
+
+TEST_F_TIMEOUT(fair, nobody_waits_for_a_daemon_that_is_gone, 600)
+{
+	int count = PER_OBJECT + 20, ret;
+	struct cf_blob b;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "flooded", SIZE));
+	ASSERT_EQ(0, start_threads(self->flood, &self->e, &b, count));
+	ASSERT_EQ(count, wait_for_threads(self->flood, count));
+	cf_env_close(&self->e);
+	ret = cf_reap(self->flood->pid, LATE);
+	EXPECT_EQ(0, ret);
+	if (ret == 0)
+		self->flood->pid = 0;
+	EXPECT_EQ(count, atomic_load(&self->flood->made));
+	EXPECT_EQ(0, atomic_load(&self->flood->good));
+	close(b.fd);
+	close(b.anon);
+}
+
+TEST_F_TIMEOUT(fair, a_flood_of_opens_delays_a_read_by_a_message, 120)
+{
+	enum { NR = 100 };
+	struct cf_op *opens[NR], *op;
+	struct cf_blob b;
+	struct cf_msg m;
+	char name[32];
+	int others;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "read", SIZE));
+	cf_no_readahead(b.fd);
+	for (int i = 0; i < NR; i++) {
+		snprintf(name, sizeof(name), "flood_%d", i);
+		opens[i] = cf_start_open(self->e.mnt, name);
+	}
+	ASSERT_TRUE(cf_readable(self->e.dev, CF_SOON));
+	/* Until most of them are there. */
+	cf_sleep_ms(STALLED);
+	op = cf_start_pread(b.fd, 0, CF_BLOCK);
+	cf_sleep_ms(STALLED);
+	others = recv_past(self->e.dev, CF_READ, b.object_id, &m);
+	EXPECT_GE(others, 0);
+	EXPECT_LE(others, FEW);
+	EXPECT_EQ(0, cf_blob_answer_read(&b, &m));
+	EXPECT_EQ(CF_BLOCK, cf_finish(op));
+	cf_env_close(&self->e);
+	for (int i = 0; i < NR; i++)
+		EXPECT_LT(cf_finish(opens[i]), 0);
+	close(b.fd);
+	close(b.anon);
+}
+
+/* As cf_env_all(), with a time limit for the daemon. */
+static int all_with(struct cf_env *e, const char *options)
+{
+	int err = cf_env_init(e);
+
+	if (err)
+		return err;
+	e->dev = cf_device_open();
+	if (e->dev < 0)
+		return e->dev;
+	err = cf_cmd(e->dev, "dir %s", e->dir);
+	if (!err)
+		err = cf_cmd(e->dev, "tag %s", e->tag);
+	if (!err)
+		err = cf_cmd(e->dev, "bind ondemand%s", options);
+	return err ?: cf_env_mount(e);
+}
+
+FIXTURE(limited) {
+	struct cf_env e;
+	struct flood *flood;
+};
+
+FIXTURE_SETUP(limited)
+{
+	if (cf_is_c())
+		SKIP(return, "C has no time limit");
+	ASSERT_SETUP(all_with(&self->e, " timeout=20"));
+	self->flood = mmap(NULL, sizeof(*self->flood), PROT_READ | PROT_WRITE,
+			   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->flood);
+}
+
+FIXTURE_TEARDOWN(limited)
+{
+	if (self->flood && self->flood->pid > 0) {
+		kill(self->flood->pid, SIGKILL);
+		waitpid(self->flood->pid, NULL, 0);
+	}
+	cf_env_end(&self->e);
+}
+
+TEST_F_TIMEOUT(limited, nobody_waits_longer_than_the_limit, 600)
+{
+	int count = PER_OBJECT + 20;
+	struct cf_blob b;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "flooded", SIZE));
+	ASSERT_EQ(0, start_threads(self->flood, &self->e, &b, count));
+	EXPECT_EQ(0, cf_reap(self->flood->pid, 2 * LATE));
+	EXPECT_EQ(count, atomic_load(&self->flood->made));
+	EXPECT_EQ(0, atomic_load(&self->flood->good));
+	self->flood->pid = 0;
+	close(b.fd);
+	close(b.anon);
+}
+
+TEST_HARNESS_MAIN
