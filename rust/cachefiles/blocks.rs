@@ -2,10 +2,10 @@
 
 //! What is known of an object's blocks: which the daemon wrote, and which of those may be lost.
 //!
-//! A block that was written is *in doubt* until it has been seen on the disk. Not every file system
-//! says of every page that it could not write it back: it drops the page, and there is a hole. So
-//! before a block in doubt is read, the file system is asked for holes; what is found on the disk
-//! is in doubt no more, and is read from then on without asking.
+//! A block that was written is *in doubt* until it has been seen on the disk. Not every file
+//! system says of every page that it could not write it back: it drops the page, and there is a
+//! hole. So before a block in doubt is read, the file system is asked for holes; what is found on
+//! the disk is in doubt no more, and is read from then on without asking.
 //!
 //! Others may punch holes, too. That changes the inode, so if its time of change is not the one
 //! that is known, every block is in doubt again.
@@ -157,8 +157,8 @@ where
         self.doubt.set(found, false, spare)
     }
 
-    /// Forgets `lost`, a part of `doubt`. As for [`Presence::set`]; does nothing if it is too late,
-    /// that is, if blocks were forgotten by another.
+    /// Forgets `lost`, a part of `doubt`. As for [`Presence::set`]; does nothing if it is too
+    /// late, that is, if blocks were forgotten by another.
     #[must_use]
     pub(crate) fn forget(
         &mut self,
@@ -177,17 +177,17 @@ where
         left
     }
 
-    /// Forgets all that is in doubt: something could not be written to the disk. As that may be told
-    /// late, all that is left is in doubt then; `all` is a map with all blocks. Returns what is to
-    /// be freed.
+    /// Forgets all that is in doubt: something could not be written to the disk. As that may be
+    /// told late, all that is left is in doubt then; `all` is a map with all blocks. Returns what
+    /// is to be freed.
     pub(crate) fn forget_doubted(&mut self, all: Presence<P, L>) -> Presence<P, L> {
         self.present.take_away(&mut self.doubt);
         self.epoch = self.epoch.wrapping_add(1);
         replace(&mut self.doubt, all)
     }
 
-    /// Puts all blocks in doubt, for which `all` is a map with all blocks: the inode was changed by
-    /// others, last at `changed`. Returns what is to be freed.
+    /// Puts all blocks in doubt, for which `all` is a map with all blocks: the inode was changed
+    /// by others, last at `changed`. Returns what is to be freed.
     pub(crate) fn doubt_all(&mut self, all: Presence<P, L>, changed: u64) -> Presence<P, L> {
         // Another was faster.
         if self.changed == changed {

@@ -6,8 +6,8 @@
 //!
 //! Reference: <https://docs.kernel.org/filesystems/caching/backend-api.html>
 //!
-//! A backend implements [`Backend`] and brings a [`Cache`] into service. fscache then asks it for a
-//! volume's and a cookie's representation and keeps them, until it gives them back to be freed:
+//! A backend implements [`Backend`] and brings a [`Cache`] into service. fscache then asks it for
+//! a volume's and a cookie's representation and keeps them, until it gives them back to be freed:
 //!
 //! | called | gives or takes | held meanwhile |
 //! |---|---|---|
@@ -138,7 +138,8 @@ pub(crate) trait Backend: Sized + 'static {
     ///
     /// # Errors
     ///
-    /// On any, nothing of the volume is cached, until it is tried again for the lookup of a cookie.
+    /// On any, nothing of the volume is cached, until it is tried again for the lookup of a
+    /// cookie.
     fn acquire_volume(
         cache: <Self::Cache as ForeignOwnable>::Borrowed<'_>,
         volume: &Volume,
@@ -150,8 +151,8 @@ pub(crate) trait Backend: Sized + 'static {
     /// Finds or makes a cookie's object.
     ///
     /// Runs in a worker that all caches and network file systems share. Where somebody has to be
-    /// asked who may take his time, the lookup is to be [put off](Lookup::put_off): then there is no
-    /// object this time.
+    /// asked who may take his time, the lookup is to be [put off](Lookup::put_off): then there is
+    /// no object this time.
     ///
     /// # Errors
     ///

@@ -3,11 +3,11 @@
 //! Lookups that are under way.
 //!
 //! fscache calls `lookup_cookie()` in a worker that all caches and all network file systems share,
-//! and that withdrawals need as well. A lookup must not keep it while a daemon makes up its mind, so
-//! it takes two calls. The first queues the OPEN, [puts the lookup off](Lookup::put_off) and ends
-//! without an object. When the daemon answers, the cookie is [told](Cookie::answer); who wants the
-//! file waits for that in a context of its own, killably, and has the cookie looked up again. The
-//! second call claims the answer and makes the object.
+//! and that withdrawals need as well. A lookup must not keep it while a daemon makes up its mind,
+//! so it takes two calls. The first queues the OPEN, [puts the lookup off](Lookup::put_off) and
+//! ends without an object. When the daemon answers, the cookie is [told](Cookie::answer); who
+//! wants the file waits for that in a context of its own, killably, and has the cookie looked up
+//! again. The second call claims the answer and makes the object.
 //!
 //! From the first call on an [`Open`] stands in [`Opens`], under its cookie. It ends when it is
 //! claimed; with an answer that is an error; with the time limit or the cache; or when nobody uses

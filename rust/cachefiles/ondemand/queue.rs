@@ -16,8 +16,8 @@
 //! `read()` nor `poll()` ever searches. OPENs and CLOSEs have one queue. Each object has a queue of
 //! its READs, and those objects that are open and have any are in a ring. Delivery takes turns
 //! between that one queue and the ring, and within the ring from object to object. So whatever is
-//! queued for an object delays a READ of another one by a message, and an OPEN by a message. What is
-//! outstanding is bounded; see [`admission`].
+//! queued for an object delays a READ of another one by a message, and an OPEN by a message. What
+//! is outstanding is bounded; see [`admission`].
 //!
 //! Lists are linked by message id; see [`Slots`] for how an id is found.
 //!
@@ -397,8 +397,8 @@ impl<F: Family> Table<F> {
     }
 
     /// Gives a request another phase, and moves it to the end of that phase's list. This is the
-    /// only way on or off the lists, but for [`Self::put_first`]: so whatever becomes of a request,
-    /// it is on the list that it says it is on.
+    /// only way on or off the lists, but for [`Self::put_first`]: so whatever becomes of a
+    /// request, it is on the list that it says it is on.
     fn set_phase(&mut self, id: u32, phase: Phase) {
         let Some(req) = self.requests.get_mut(id) else {
             return;
@@ -597,8 +597,8 @@ impl<F: Family> Table<F> {
         self.set_phase(id, Phase::Queued);
     }
 
-    /// Puts an object's READs that are with the daemon before those that wait for delivery. Returns
-    /// how many.
+    /// Puts an object's READs that are with the daemon before those that wait for delivery.
+    /// Returns how many.
     fn take_back_reads(&mut self, key: ObjectKey) -> usize {
         let mut count = 0;
         while let Some(id) = self

@@ -20,11 +20,11 @@ impl_has_work! {
 /// Watches over requests: fails those that are over the time limit, and those whose cookie nobody
 /// uses any more, so that neither the daemon nor who tidies up has to do with them.
 ///
-/// fscache tells a backend that a cookie is given up only when nobody has an access to it any more; a
-/// READ that is not answered has one. Of a lookup that was put off it knows nothing. So somebody has
-/// to look: while there are requests, once a second. All that nobody uses end together then, which
-/// is why reclaiming memory waits once for files that were closed with READs in flight, and not once
-/// for each.
+/// fscache tells a backend that a cookie is given up only when nobody has an access to it any
+/// more; a READ that is not answered has one. Of a lookup that was put off it knows nothing. So
+/// somebody has to look: while there are requests, once a second. All that nobody uses end
+/// together then, which is why reclaiming memory waits once for files that were closed with READs
+/// in flight, and not once for each.
 impl WorkItem for Ondemand {
     type Pointer = Arc<Self>;
 

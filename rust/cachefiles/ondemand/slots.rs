@@ -5,10 +5,10 @@
 //! Ids are given out cyclically: one is not given out again before nearly the whole range has gone
 //! by, so a stale one is recognised.
 //!
-//! The map lives under a spinlock and may become large, so no operation on it may take long. Values
-//! are kept densely in *chunks*, and so are the heads of the chains by which an id is found. The map
-//! grows and shrinks by a chunk at a time, which redistributes the chains of one chunk (linear
-//! hashing). Removing a value moves the last one into its place.
+//! The map lives under a spinlock and may become large, so no operation on it may take long.
+//! Values are kept densely in *chunks*, and so are the heads of the chains by which an id is
+//! found. The map grows and shrinks by a chunk at a time, which redistributes the chains of one
+//! chunk (linear hashing). Removing a value moves the last one into its place.
 //!
 //! Memory is allocated and freed outside of the lock: [`Slots::wants`] says what is needed,
 //! [`Supply::bring`] allocates it, [`Slots::grow`] takes it, and [`Slots::shrink`] gives it back.
@@ -154,8 +154,8 @@ impl<T, S: Storage> Slots<T, S> {
         }
     }
 
-    /// Takes memory that [`Self::wants`] has asked for, for `extra` more values. Returns what is to
-    /// be freed: memory that is not needed, because somebody else was faster, or not any more.
+    /// Takes memory that [`Self::wants`] has asked for, for `extra` more values. Returns what is
+    /// to be freed: memory that is not needed, because somebody else was faster, or not any more.
     #[must_use]
     pub(crate) fn grow(&mut self, extra: usize, supply: Supply<T, S>) -> Option<Supply<T, S>> {
         match (supply, self.wants(extra)) {
@@ -195,7 +195,8 @@ impl<T, S: Storage> Slots<T, S> {
         None
     }
 
-    /// Gives back a chunk, if three quarters of the room are not used.
+    /// Gives back a chunk, if three quarters of the room are not used. The list of chunks, which is
+    /// small beside them, stays as large as it is.
     #[must_use]
     pub(crate) fn shrink(&mut self) -> Option<Supply<T, S>> {
         let chunks = self.chunks.len();
@@ -323,7 +324,8 @@ impl<T, S: Storage> Slots<T, S> {
     }
 
     /// How far to go on after so many ids that were in use: farther and farther, if many in a row
-    /// are, for there are far more ids than values; in the end one at a time, to find one for sure.
+    /// are, for there are far more ids than values; in the end one at a time, to find one for
+    /// sure.
     fn step(tries: u32) -> u64 {
         match tries.checked_sub(Self::TRIES) {
             Some(jumps @ 0..=20) => 2 << jumps,

@@ -30,8 +30,8 @@ use kernel::{
     time::msecs_to_jiffies, //
 };
 
-/// What a reader has that may have a READ outstanding, once it has had one; before that it is empty.
-/// Given back when it is dropped, which must not be under the table's lock.
+/// What a reader has that may have a READ outstanding, once it has had one; before that it is
+/// empty. Given back when it is dropped, which must not be under the table's lock.
 pub(crate) struct Ticket {
     ondemand: Option<Arc<Ondemand>>,
     key: ObjectKey,

@@ -323,7 +323,8 @@ impl<F: Family> Table<F> {
         let end = from.saturating_sub(Self::STRIDE);
         let mut count = 0;
         at.0 = from;
-        while at.0 > end && count < Self::STRIDE {
+        // The next object may have as many READs as one may have.
+        while at.0 > end && count < Self::STRIDE / 8 {
             at.0 -= 1;
             let key = ObjectKey(self.objects.id_at(at.0)?);
             count += self.take_back_open(key) + self.take_back_reads(key);

@@ -77,7 +77,7 @@ TEST_F_TIMEOUT(pending, opens_do_not_keep_other_lookups_from_being_made, 600)
 	int i;
 
 	if (cf_intended("silent-opens-stop-all"))
-		SKIP(return, "C keeps a worker of fscache for each: all lookups of the machine stop");
+		SKIP(return, "C keeps a worker of fscache for each: all lookups stop");
 	for (i = 0; i < OPENERS; i++) {
 		snprintf(name, sizeof(name), "silent%d", i);
 		pids[i] = start_opener(&self->e, name);

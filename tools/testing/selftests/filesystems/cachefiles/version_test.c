@@ -11,6 +11,7 @@
 
 #define SIZE	40960ULL
 #define HALF	20480ULL
+#define ANY	" W/\"a,b\"\xff\x01 "
 #define NOT_IN_C "C knows no version: copen with one fails the OPEN"
 
 FIXTURE(version) {
@@ -119,9 +120,7 @@ FIXTURE_VARIANT_ADD(again, a_shorter_one) { .first = "v11", .second = "v1" };
 FIXTURE_VARIANT_ADD(again, one_after_none) { .first = NULL, .second = "v1" };
 FIXTURE_VARIANT_ADD(again, none_after_one) { .first = "v1", .second = NULL };
 FIXTURE_VARIANT_ADD(again, none_at_all) { .first = NULL, .second = NULL, .same = true };
-FIXTURE_VARIANT_ADD(again, any_bytes) {
-	.first = " W/\"a,b\"\xff\x01 ", .second = " W/\"a,b\"\xff\x01 ", .same = true
-};
+FIXTURE_VARIANT_ADD(again, any_bytes) { .first = ANY, .second = ANY, .same = true };
 FIXTURE_VARIANT_ADD(again, trailing_blanks_that_differ) { .first = "v1 ", .second = "v1" };
 
 FIXTURE_SETUP(again)
@@ -213,7 +212,7 @@ TEST_F_TIMEOUT(version, of_the_largest_length_is_taken, 60)
 TEST_F_TIMEOUT(version, that_is_none_fails_the_open, 60)
 {
 	char too_long[130];
-	const char *bad[] = { "", too_long };
+	const char *const bad[] = { "", too_long };
 	unsigned int i;
 
 	if (cf_is_c())
