@@ -288,7 +288,7 @@ static int odfs_get_tree(struct fs_context *fc)
 	} else if (!odfs_same_owner(&ODFS_SB(sb)->owner, &opts->owner)) {
 		/* Nobody is to get, or give, more access than was asked for. */
 		deactivate_locked_super(sb);
-		errorfc(fc, "domain is mounted with another mode=, uid= or gid=; a remount sets them");
+		errorfc(fc, "mounted with another mode=, uid= or gid=; a remount sets them");
 		return -EBUSY;
 	}
 	fc->root = dget(sb->s_root);

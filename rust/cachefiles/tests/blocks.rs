@@ -101,15 +101,15 @@ mod tests {
         assert_eq!(doubted(&blocks, 0..8), Some(4..8));
         // What this read has looked at already.
         assert_eq!(blocks.look(0..8, None, 8), Look::Ready);
-        let Some(was) = doubt(&blocks, 0..6) else {
-            return assert!(false);
-        };
+        let was = doubt(&blocks, 0..6);
+        assert!(was.is_some());
+        let Some(was) = was else { return };
         trust(&mut blocks, &was, 6, false);
         assert_eq!(doubted(&blocks, 0..8), Some(6..8));
         // All of it, as nothing is dirty.
-        let Some(was) = doubt(&blocks, 6..7) else {
-            return assert!(false);
-        };
+        let was = doubt(&blocks, 6..7);
+        assert!(was.is_some());
+        let Some(was) = was else { return };
         trust(&mut blocks, &was, SIZE, true);
         assert_eq!(blocks.look(0..8, Some(1), 0), Look::Ready);
     }
@@ -118,9 +118,9 @@ mod tests {
     fn what_is_written_meanwhile_stays_in_doubt() {
         let mut blocks = blocks();
         write(&mut blocks, 0..2);
-        let Some(was) = doubt(&blocks, 0..1) else {
-            return assert!(false);
-        };
+        let was = doubt(&blocks, 0..1);
+        assert!(was.is_some());
+        let Some(was) = was else { return };
         write(&mut blocks, 5..6);
         trust(&mut blocks, &was, SIZE, true);
         assert_eq!(doubted(&blocks, 0..2), Some(1..2));
@@ -131,9 +131,9 @@ mod tests {
     fn what_is_lost_is_forgotten_and_no_more() {
         let mut blocks = blocks();
         write(&mut blocks, 0..SIZE);
-        let Some(was) = doubt(&blocks, 0..SIZE) else {
-            return assert!(false);
-        };
+        let was = doubt(&blocks, 0..SIZE);
+        assert!(was.is_some());
+        let Some(was) = was else { return };
         forget(&mut blocks, &was, 7..9);
         assert_eq!(blocks.look(0..SIZE, None, 0), Look::Gap(7..9));
         // Who looked before that has to look again.
@@ -150,18 +150,18 @@ mod tests {
         let mut blocks = blocks();
         find(&mut blocks, 0..10);
         write(&mut blocks, 10..20);
-        let Some(was) = doubt(&blocks, 10..20) else {
-            return assert!(false);
-        };
+        let was = doubt(&blocks, 10..20);
+        assert!(was.is_some());
+        let Some(was) = was else { return };
         let _old = blocks.doubt_all(map().filled(), 2);
         assert_eq!(blocks.look(0..20, Some(1), 0), Look::Changed);
         assert_eq!(doubted(&blocks, 0..20), Some(0..20));
         // What was seen before is not believed.
         trust(&mut blocks, &was, 20, true);
         assert_eq!(doubted(&blocks, 0..20), Some(0..20));
-        let Some(now) = doubt(&blocks, 3..5) else {
-            return assert!(false);
-        };
+        let now = doubt(&blocks, 3..5);
+        assert!(now.is_some());
+        let Some(now) = now else { return };
         trust(&mut blocks, &now, 20, true);
         assert_eq!(blocks.look(3..20, Some(2), 0), Look::Ready);
         assert_eq!(doubted(&blocks, 0..20), Some(0..3));

@@ -142,7 +142,7 @@ fn sha256(data: &[u8]) -> [u8; 32] {
         };
         let mut root = 0u128;
         for bit in (0..37).rev() {
-            if fits(root | 1 << bit) {
+            if fits(root | (1 << bit)) {
                 root |= 1 << bit;
             }
         }
@@ -199,8 +199,10 @@ mod tests {
 
     #[test]
     fn digests_are_those_of_the_standard() {
-        let hex =
-            |data: &[u8]| -> String { sha256(data).iter().map(|b| format!("{b:02x}")).collect() };
+        let hex = |data: &[u8]| {
+            let digits = sha256(data).map(|byte| format!("{byte:02x}"));
+            digits.concat()
+        };
         assert_eq!(
             hex(b"abc"),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

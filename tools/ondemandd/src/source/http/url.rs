@@ -178,7 +178,9 @@ fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0u32, |word, b| word << 8 | u32::from(*b));
+        let word = chunk
+            .iter()
+            .fold(0u32, |word, b| (word << 8) | u32::from(*b));
         let word = word << (8 * (3 - chunk.len()));
         for i in 0..4 {
             let digit = DIGITS[(word >> (18 - 6 * i)) as usize & 63];
