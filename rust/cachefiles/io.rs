@@ -142,7 +142,18 @@ impl Reader {
                 drop(self);
                 read.finish();
             }
-            Ok(cached) => {
+            Ok(cached) => self.submit_direct(pos + cached as u64, read),
+        }
+    }
+
+    /// Reads past the page cache.
+    fn submit_direct(mut self, pos: u64, mut read: CacheRead) {
+        // What was in memory when it was looked for, and is not now, may have been dropped because
+        // it could not be written back: then there is a hole, and nobody was told of an error.
+        // CAST: A length in memory.
+        let blocks = presence::needed(pos, read.len() as u64, self.size);
+        match first_gap(&self.object, self.file.file(), blocks) {
+            Ok(None) => {
                 let Reader {
                     object,
                     file,
@@ -150,7 +161,19 @@ impl Reader {
                     ..
                 } = self;
                 drop((ticket, object));
-                read.read_direct(file, pos as i64 + cached as i64);
+                read.read_direct(file, pos as i64);
+            }
+            Ok(Some(gap)) if self.asks > 0 => {
+                self.asks -= 1;
+                self.wait(pos, read, gap)
+            }
+            Ok(Some(_)) => {
+                drop(self);
+                read.fail(EIO);
+            }
+            Err(e) => {
+                drop(self);
+                read.fail(e);
             }
         }
     }

@@ -55,7 +55,9 @@ __rust_helper bool rust_helper_mapping_has_dirty_folio(struct address_space *map
 	rcu_read_lock();
 	folio = xa_load(&mapping->i_pages, pos >> PAGE_SHIFT);
 	ret = folio && !xa_is_value(folio) && folio_size(folio) == len &&
-	      (folio_test_dirty(folio) || folio_test_writeback(folio));
+	      (folio_test_dirty(folio) || folio_test_writeback(folio)) &&
+	      /* Without a reference it may have become another's meanwhile. */
+	      READ_ONCE(folio->mapping) == mapping;
 	rcu_read_unlock();
 	return ret;
 }
