@@ -393,16 +393,12 @@ impl Ondemand {
             let age = now.saturating_sub(open.since());
             open.answer().is_none() && self.options.timeout.is_some_and(|limit| age > limit)
         };
+        let over = |open: &Open| open.is_unwanted() || open.is_left() || timed_out(open);
         let (mut from, mut count) = (0, 0);
-        while let Some((open, next)) = self
-            .opens
-            .next(from, |open| open.is_unwanted() || timed_out(open))
-        {
+        while let Some((open, next)) = self.opens.next(from, over) {
             if let Some(open) = open {
-                let error = if timed_out(&open) { ETIMEDOUT } else { EIO };
-                if self.end_open(&open, error) {
-                    count += usize::from(error == ETIMEDOUT);
-                }
+                let late = timed_out(&open);
+                count += usize::from(self.end_open(&open, late) && late);
             }
             from = next;
         }
@@ -410,11 +406,18 @@ impl Ondemand {
         self.complain(count);
     }
 
-    /// Ends an OPEN that is not claimed. Returns whether it was not answered either.
-    fn end_open(&self, open: &Arc<Open>, error: Error) -> bool {
+    /// Ends an OPEN that is not claimed, because it is `late` or nobody wants it. Returns whether
+    /// it was not answered either.
+    fn end_open(&self, open: &Arc<Open>, late: bool) -> bool {
         let cancel = |table: &mut Table<Requests>| table.cancel_open(open.msg_id()?);
         if self.with(cancel).is_some() {
-            self.answered(open, Err(error));
+            if late {
+                self.answered(open, Err(ETIMEDOUT));
+            } else {
+                trace::open_failed(open.object(), EIO);
+                self.opens.cancel(open);
+                self.drop_open(open);
+            }
             return true;
         }
         // If it has no answer, it is about to be queued or to be told one.

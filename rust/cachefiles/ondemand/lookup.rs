@@ -35,6 +35,10 @@ use kernel::{
     },
     sync::{
         aref::ARef,
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
         Arc,
         SetOnce,
         SpinLock, //
@@ -70,6 +74,8 @@ pub(crate) struct Open {
     msg_id: SetOnce<u32>,
     /// Set under the lock of [`Opens`].
     answer: SetOnce<Answer>,
+    /// How often [`Self::is_left`] was asked since the answer.
+    ticks: Atomic<i32>,
 }
 
 impl Open {
@@ -81,6 +87,7 @@ impl Open {
                 since,
                 msg_id: SetOnce::new(),
                 answer: SetOnce::new(),
+                ticks: Atomic::new(0),
             },
             GFP_KERNEL,
         )?)
@@ -106,6 +113,13 @@ impl Open {
     /// The daemon's answer, if it has answered and the object can be had.
     pub(super) fn answer(&self) -> Option<&Answer> {
         self.answer.as_ref()
+    }
+
+    /// Whether it was answered some intervals of [`PATIENCE`](super::PATIENCE) ago, and no lookup
+    /// has claimed it since: whoever had it queued is gone, though others use the cookie. To be
+    /// asked once in each interval.
+    pub(super) fn is_left(&self) -> bool {
+        self.answer().is_some() && self.ticks.fetch_add(1, Relaxed) >= 3
     }
 
     /// Whether nobody waits for the answer, or wants it.
@@ -210,6 +224,19 @@ impl Opens {
         open.cookie.wake();
         drop(node);
         stays
+    }
+
+    /// Takes back an OPEN that nobody wanted; its object is the caller's to drop. Who has begun to
+    /// use the cookie since, and found that it was queued, gets a size, so that he has the cookie
+    /// looked up again, which queues another.
+    pub(super) fn cancel(&self, open: &Arc<Open>) {
+        let mut inner = self.inner.lock();
+        let again = open.cookie.is_in_use() && !inner.closed;
+        open.cookie.answer(if again { Ok(0) } else { Err(EIO) });
+        let node = Self::take(&mut inner.tree, open);
+        drop(inner);
+        open.cookie.wake();
+        drop(node);
     }
 
     /// Looks, from the address `from` on, for an OPEN that is `over`. Returns it, if there is one
