@@ -53,6 +53,30 @@ pub(crate) fn with_cred<R>(cred: &Credential, f: impl FnOnce() -> R) -> R {
     ret
 }
 
+/// Runs `f` with the credentials that the current task has of its own (`task_struct::real_cred`),
+/// whatever it acts with: for what is asked of the task itself, as how much it may use, where a
+/// file system in between acts with those of its mounter.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::cred::{
+///     capable_noaudit,
+///     with_own_cred,
+///     Capability, //
+/// };
+///
+/// let is_administrator = with_own_cred(|| capable_noaudit(Capability::SYS_ADMIN));
+/// # let _ = is_administrator;
+/// # Ok::<(), Error>(())
+/// ```
+pub(crate) fn with_own_cred<R>(f: impl FnOnce() -> R) -> R {
+    // SAFETY: The running task has credentials of its own, which nobody else replaces, and `f`
+    // runs with others in force.
+    let own = unsafe { Credential::from_ptr((*bindings::get_current()).real_cred) };
+    with_cred(own, f)
+}
+
 /// New credentials that nothing uses yet, so that they may be changed.
 ///
 /// # Invariants
@@ -315,6 +339,8 @@ mod tests {
             assert!(!with_cred(&powerless, || capable_noaudit(capability)));
         }
         assert!(capable(Capability::SYS_ADMIN));
+        let own = || with_own_cred(|| capable(Capability::SYS_ADMIN));
+        assert!(with_cred(&powerless, own));
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     kernel_next::{
         cred::{
             capable_noaudit,
+            with_own_cred,
             Capability, //
         },
         sched::is_kernel_thread,
@@ -76,14 +77,18 @@ impl Drop for Ticket {
 
 /// The user whose READs the current task makes. Neither the kernel nor the administrator is kept
 /// from reading by what others in the same role read.
+///
+/// The task's own credentials count: EROFS reads with those of whoever mounted it.
 pub(super) fn current_user() -> User {
-    let exempt = is_kernel_thread()
-        || capable_noaudit(Capability::SYS_RESOURCE)
-        || capable_noaudit(Capability::SYS_ADMIN);
-    match exempt {
-        true => User::EXEMPT,
-        false => User::new(Kuid::current_euid().into_raw().val),
-    }
+    with_own_cred(|| {
+        let exempt = is_kernel_thread()
+            || capable_noaudit(Capability::SYS_RESOURCE)
+            || capable_noaudit(Capability::SYS_ADMIN);
+        match exempt {
+            true => User::EXEMPT,
+            false => User::new(Kuid::current_euid().into_raw().val),
+        }
+    })
 }
 
 /// A place in line, of a task that waits until its READ can be queued.
