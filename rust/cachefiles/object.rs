@@ -106,6 +106,8 @@ const MAX_SIZE: u64 = 1 << 44;
 type Parts = KVVec<presence::Part<KVec<u64>>>;
 type Presence = presence::Presence<Parts, KVec<u64>>;
 type Blocks = blocks::Blocks<Parts, KVec<u64>>;
+/// The blocks for which a leaf is needed first.
+type Rest = Option<Range<u64>>;
 
 /// What a file descriptor needs to fill an object.
 #[derive(Clone)]
@@ -281,7 +283,7 @@ impl Object {
     fn update(
         &self,
         blocks: Range<u64>,
-        mut f: impl FnMut(&mut Blocks, Range<u64>, &mut Option<KVec<u64>>) -> Result<Option<Range<u64>>>,
+        mut f: impl FnMut(&mut Blocks, Range<u64>, &mut Option<KVec<u64>>) -> Result<Rest>,
     ) -> Result {
         let (mut left, mut spare) = (Some(blocks), None);
         while let Some(blocks) = left {
