@@ -41,8 +41,7 @@ static pid_t start_opener(struct cf_env *e, const char *name)
 	if (pid)
 		return pid;
 	snprintf(path, sizeof(path), "%s/%s", e->mnt, name);
-	open(path, O_RDONLY);
-	_exit(0);
+	_exit(open(path, O_RDONLY) < 0 ? errno : 0);
 }
 
 /* Take all OPENs there are, and keep their fds: how many. */

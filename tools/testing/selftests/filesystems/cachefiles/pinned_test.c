@@ -148,8 +148,6 @@ TEST_F_TIMEOUT(pinned, name_can_be_opened_again, 120)
 	self->pin = variant->pin(path);
 	if (self->pin == -EOPNOTSUPP)
 		SKIP(return, "there is no Landlock");
-	if (self->pin == -ENOSYS)
-		SKIP(return, "there is no inotify");
 	ASSERT_GE(self->pin, 0);
 	close(b.fd);
 	drop_all_caches();
@@ -174,8 +172,6 @@ TEST_F_TIMEOUT(pinned, file_never_opened_can_be_opened, 120)
 	self->pin = variant->pin(path);
 	if (self->pin == -EOPNOTSUPP)
 		SKIP(return, "there is no Landlock");
-	if (self->pin == -ENOSYS)
-		SKIP(return, "there is no inotify");
 	ASSERT_GE(self->pin, 0);
 	drop_all_caches();
 	start_daemon(&self->e, &self->d);
@@ -193,8 +189,6 @@ TEST_F_TIMEOUT(pinned, unmount_ends_it, 120)
 	self->pin = variant->pin(path);
 	if (self->pin == -EOPNOTSUPP)
 		SKIP(return, "there is no Landlock");
-	if (self->pin == -ENOSYS)
-		SKIP(return, "there is no inotify");
 	ASSERT_GE(self->pin, 0);
 	close(b.fd);
 	drop_all_caches();
