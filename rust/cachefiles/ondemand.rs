@@ -301,6 +301,7 @@ impl Ondemand {
                 Failed::Waiter(open) => self.answered(&open, Err(EIO)),
                 Failed::Read(read) => read.fail(EIO),
                 Failed::Sleeper(place) => place.wake(),
+                Failed::Nobody => {}
             }
         }
     }

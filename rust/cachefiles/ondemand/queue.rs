@@ -246,6 +246,8 @@ pub(crate) enum Failed<F: Family> {
     Read(F::Read),
     /// Somebody who waits until a READ can be queued, which will not be.
     Sleeper(F::Sleeper),
+    /// Nobody waits: a CLOSE, or the OPEN of an object that is reopened.
+    Nobody,
 }
 
 /// Memory that is not needed any more.
@@ -556,30 +558,22 @@ impl<F: Family> Table<F> {
     /// Takes the next of the doomed out of the table, for the caller to tell its owner. If the
     /// cache is dead, all are doomed.
     pub(crate) fn pop_doomed(&mut self) -> Option<Failed<F>> {
-        loop {
-            let id = match self.doomed.first() {
-                Some(id) => id,
-                None if self.dead && self.requests.len() > 0 => {
-                    self.requests.id_at(self.requests.len() - 1)?
-                }
-                None => return self.pop_vain().map(Failed::Sleeper),
-            };
-            match self.requests.get(id)?.kind {
-                Kind::Open { .. } => {
-                    if let Some(waiter) = self.take_open(id) {
-                        return Some(Failed::Waiter(waiter));
-                    }
-                }
-                Kind::Read { .. } => {
-                    if let Some(read) = self.take_read(id) {
-                        return Some(Failed::Read(read));
-                    }
-                }
-                Kind::Close { .. } => {
-                    self.remove(id);
-                }
+        let id = match self.doomed.first() {
+            Some(id) => id,
+            None if self.dead && self.requests.len() > 0 => {
+                self.requests.id_at(self.requests.len() - 1)?
             }
-        }
+            None => return self.pop_vain().map(Failed::Sleeper),
+        };
+        let failed = match self.requests.get(id)?.kind {
+            Kind::Open { .. } => self.take_open(id).map(Failed::Waiter),
+            Kind::Read { .. } => self.take_read(id).map(Failed::Read),
+            Kind::Close { .. } => {
+                self.remove(id);
+                None
+            }
+        };
+        Some(failed.unwrap_or(Failed::Nobody))
     }
 
     fn new_open(key: ObjectKey, waiter: Option<F::Waiter>) -> Request<F> {

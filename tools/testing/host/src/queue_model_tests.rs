@@ -1457,11 +1457,15 @@ impl Run {
         (self.dead, self.wake) = (true, true);
     }
 
-    /// Returns whether somebody was told.
+    /// Returns whether there was something to be told, be it to nobody.
     fn pop_doomed(&mut self) -> bool {
-        let mut asleep = None;
+        let (mut asleep, mut nobody) = (None, false);
         let told = match self.table.pop_doomed() {
             None => None,
+            Some(Failed::Nobody) => {
+                nobody = true;
+                None
+            }
             Some(Failed::Waiter(waiter)) => Some((true, waiter.number)),
             Some(Failed::Read(read)) => Some((false, read.number)),
             Some(Failed::Sleeper(sleeper)) => {
@@ -1481,6 +1485,8 @@ impl Run {
         }
         if let Some(sleeper) = asleep {
             self.dismissed(sleeper);
+        }
+        if nobody || asleep.is_some() {
             return true;
         }
         let dead = self.dead;

@@ -228,9 +228,10 @@ impl Cache {
     fn failed(&mut self) -> Vec<&'static str> {
         let mut all = Vec::new();
         while let Some(failed) = self.table.pop_doomed() {
-            all.push(match failed {
-                Failed::Waiter(name) | Failed::Read(name) | Failed::Sleeper(name) => name,
-            });
+            match failed {
+                Failed::Waiter(name) | Failed::Read(name) | Failed::Sleeper(name) => all.push(name),
+                Failed::Nobody => {}
+            }
         }
         all
     }
@@ -2173,8 +2174,8 @@ impl Large {
     /// Whatever has failed is told so.
     fn tell_doomed(&mut self) -> usize {
         let mut count = 0;
-        while self.go("telling", |table| table.pop_doomed()).is_some() {
-            count += 1;
+        while let Some(failed) = self.go("telling", |table| table.pop_doomed()) {
+            count += usize::from(!matches!(failed, Failed::Nobody));
         }
         count
     }
@@ -2243,6 +2244,21 @@ fn nothing_looks_at_much_in_one_go() {
             "{what}: {} looks",
             large.worst[what].0
         );
+    }
+}
+
+#[test]
+fn closes_of_a_dead_table_go_one_at_a_time() {
+    let mut cache = Cache::new();
+    let objects: Vec<_> = (0..2000).map(|_| cache.open("o")).collect();
+    for (key, _) in objects {
+        cache.table.unregister(key);
+    }
+    cache.table.kill();
+    while cache.table.requests().len() > 0 {
+        let (count, failed) = looks(|| cache.table.pop_doomed());
+        assert!(matches!(failed, Some(Failed::Nobody)));
+        assert!(count < 100, "{count} looks");
     }
 }
 
