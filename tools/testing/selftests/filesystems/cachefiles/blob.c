@@ -32,16 +32,52 @@ int cf_blob_answer_open(struct cf_env *e, struct cf_blob *b, long long size)
 	return err ? err : cf_copen(e->dev, b->msg_id, size);
 }
 
-int cf_blob_open(struct cf_env *e, struct cf_blob *b, const char *name, uint64_t size)
+int cf_copen_version(int dev, uint32_t msg_id, uint64_t size, const char *version)
 {
-	struct cf_op *op = cf_start_open(e->mnt, name);
-	int err;
+	return cf_cmd(dev, "copen %u,%llu%s%s", msg_id, (unsigned long long)size,
+		      version ? "," : "", version ?: "");
+}
 
+int cf_blob_answer_version(struct cf_env *e, struct cf_blob *b, const char *version)
+{
+	int err = cf_blob_take_open(e, b);
+
+	return err ?: cf_copen_version(e->dev, b->msg_id, b->size, version);
+}
+
+static void blob_init(struct cf_blob *b, const char *name, uint64_t size)
+{
 	memset(b, 0, sizeof(*b));
 	snprintf(b->name, sizeof(b->name), "%s", name);
 	b->size = size;
 	b->anon = -1;
 	b->fd = -1;
+}
+
+int cf_blob_open_version(struct cf_env *e, struct cf_blob *b, uint64_t size,
+			 const char *content, const char *version)
+{
+	struct cf_op *op = cf_start_open(e->mnt, "blob");
+	int err;
+
+	blob_init(b, "blob", size);
+	err = cf_blob_answer_version(e, b, version);
+	if (err)
+		return err;
+	snprintf(b->name, sizeof(b->name), "%s", content);
+	b->fd = cf_finish(op);
+	if (b->fd < 0)
+		return b->fd;
+	cf_no_readahead(b->fd);
+	return 0;
+}
+
+int cf_blob_open(struct cf_env *e, struct cf_blob *b, const char *name, uint64_t size)
+{
+	struct cf_op *op = cf_start_open(e->mnt, name);
+	int err;
+
+	blob_init(b, name, size);
 	err = cf_blob_answer_open(e, b, size);
 	if (err)
 		return err;

@@ -270,6 +270,12 @@ int cf_blob_open(struct cf_env *e, struct cf_blob *b, const char *name, uint64_t
 /* Take the OPEN of @b, the first or one of a reopening, and answer it. */
 int cf_blob_take_open(struct cf_env *e, struct cf_blob *b);
 int cf_blob_answer_open(struct cf_env *e, struct cf_blob *b, long long size);
+/* As the daemon of @version answers, which may be NULL for none. */
+int cf_copen_version(int dev, uint32_t msg_id, uint64_t size, const char *version);
+int cf_blob_answer_version(struct cf_env *e, struct cf_blob *b, const char *version);
+/* Open "blob", which has the data of the blob @content in this version. */
+int cf_blob_open_version(struct cf_env *e, struct cf_blob *b, uint64_t size,
+			 const char *content, const char *version);
 /* Answer a READ of @b, which has to be for the fd it has now. */
 int cf_blob_answer_read(const struct cf_blob *b, const struct cf_msg *m);
 /* Read one block, being the daemon meanwhile: 0 if it was asked for once and is right. */

@@ -403,7 +403,7 @@ TEST_F_TIMEOUT(bare, u12_daemon_is_woken_when_its_cache_has_died, 60)
 	EXPECT_EQ(cf_intended("cache-dies-silently") ? 0 : POLLERR | POLLHUP, told);
 }
 
-TEST_F_TIMEOUT(bare, u33_bind_to_a_file_system_that_fails_is_EIO, 60)
+TEST_F_TIMEOUT(bare, u33_bind_to_a_file_system_that_fails_is_refused, 60)
 {
 	long expected = cf_intended("statfs-error-in-bind");
 	int err;

@@ -20,9 +20,9 @@ FIXTURE_VARIANT(replaced) {
 };
 
 /* What the daemon says with copen; what it has is another thing each time. */
-FIXTURE_VARIANT_ADD(replaced, by_another_version) { .first = ",v1", .second = ",v2" };
-FIXTURE_VARIANT_ADD(replaced, by_one_with_a_version) { .first = "", .second = ",v1" };
-FIXTURE_VARIANT_ADD(replaced, by_one_without) { .first = ",v1", .second = "" };
+FIXTURE_VARIANT_ADD(replaced, by_another_version) { .first = "v1", .second = "v2" };
+FIXTURE_VARIANT_ADD(replaced, by_one_with_a_version) { .first = NULL, .second = "v1" };
+FIXTURE_VARIANT_ADD(replaced, by_one_without) { .first = "v1", .second = NULL };
 
 FIXTURE_SETUP(replaced)
 {
@@ -36,34 +36,6 @@ FIXTURE_TEARDOWN(replaced)
 	cf_env_end(&self->e);
 }
 
-static int answer(struct cf_env *e, struct cf_blob *b, const char *version)
-{
-	int err = cf_blob_take_open(e, b);
-
-	return err ?: cf_cmd(e->dev, "copen %u,%llu%s", b->msg_id, SIZE, version);
-}
-
-/* Open "blob", which holds @content. */
-static long open_version(struct cf_env *e, struct cf_blob *b, const char *content,
-			 const char *version)
-{
-	struct cf_op *op = cf_start_open(e->mnt, "blob");
-	int err;
-
-	memset(b, 0, sizeof(*b));
-	snprintf(b->name, sizeof(b->name), "blob");
-	b->size = SIZE;
-	err = answer(e, b, version);
-	if (err)
-		return err;
-	snprintf(b->name, sizeof(b->name), "%s", content);
-	b->fd = cf_finish(op);
-	if (b->fd < 0)
-		return b->fd;
-	cf_no_readahead(b->fd);
-	return 0;
-}
-
 /* All of it is of one version. */
 static long read_all(struct cf_env *e, struct cf_blob *b)
 {
@@ -75,14 +47,14 @@ TEST_F_TIMEOUT(replaced, while_nobody_has_it_open, 120)
 	struct cf_blob b;
 	struct cf_msg m;
 
-	ASSERT_EQ(0, open_version(&self->e, &b, "old", variant->first));
+	ASSERT_EQ(0, cf_blob_open_version(&self->e, &b, SIZE, "old", variant->first));
 	ASSERT_EQ(0, cf_blob_serve(&self->e, &b, cf_start_pread(b.fd, 0, HALF)));
 	close(b.fd);
 	/* fscache gives up an unused cookie after 10 s; pages stay. */
 	ASSERT_EQ(0, cf_recv(self->e.dev, &m, 40000));
 	ASSERT_EQ(CF_CLOSE, m.w.opcode);
 	close(b.anon);
-	ASSERT_EQ(0, open_version(&self->e, &b, "new", variant->second));
+	ASSERT_EQ(0, cf_blob_open_version(&self->e, &b, SIZE, "new", variant->second));
 	EXPECT_EQ(0, read_all(&self->e, &b));
 }
 
@@ -92,7 +64,7 @@ TEST_F_TIMEOUT(replaced, while_it_is_open_and_the_daemon_is_away, 120)
 	struct cf_op *op;
 	struct cf_msg m;
 
-	ASSERT_EQ(0, open_version(&self->e, &b, "old", variant->first));
+	ASSERT_EQ(0, cf_blob_open_version(&self->e, &b, SIZE, "old", variant->first));
 	ASSERT_EQ(0, cf_blob_serve(&self->e, &b, cf_start_pread(b.fd, 0, HALF)));
 	cf_env_close(&self->e);
 	close(b.anon);
@@ -103,8 +75,7 @@ TEST_F_TIMEOUT(replaced, while_it_is_open_and_the_daemon_is_away, 120)
 		if (cf_recv(self->e.dev, &m, 20))
 			continue;
 		ASSERT_EQ(CF_OPEN, m.w.opcode);
-		ASSERT_EQ(0, cf_cmd(self->e.dev, "copen %u,%llu%s", m.w.msg_id, SIZE,
-				    variant->second));
+		ASSERT_EQ(0, cf_copen_version(self->e.dev, m.w.msg_id, SIZE, variant->second));
 	}
 	EXPECT_EQ(-EIO, cf_wait(op, 0)) TH_LOG("bytes of another version");
 	EXPECT_EQ(0, cf_read_and_check("old", b.fd, 0, HALF, HALF));
@@ -115,14 +86,14 @@ TEST_F_TIMEOUT(replaced, by_nothing_else_than_it_was, 120)
 	struct cf_blob b;
 	struct cf_op *op;
 
-	ASSERT_EQ(0, open_version(&self->e, &b, "old", variant->first));
+	ASSERT_EQ(0, cf_blob_open_version(&self->e, &b, SIZE, "old", variant->first));
 	ASSERT_EQ(0, cf_blob_serve(&self->e, &b, cf_start_pread(b.fd, 0, HALF)));
 	cf_env_close(&self->e);
 	close(b.anon);
 	ASSERT_SETUP(cf_env_bind(&self->e));
 	op = cf_start_pread(b.fd, HALF, 4096);
 	snprintf(b.name, sizeof(b.name), "blob");
-	ASSERT_EQ(0, answer(&self->e, &b, variant->first));
+	ASSERT_EQ(0, cf_blob_answer_version(&self->e, &b, variant->first));
 	snprintf(b.name, sizeof(b.name), "old");
 	EXPECT_EQ(0, cf_blob_serve(&self->e, &b, op));
 	EXPECT_EQ(0, read_all(&self->e, &b));

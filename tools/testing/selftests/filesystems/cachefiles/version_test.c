@@ -28,40 +28,6 @@ FIXTURE_TEARDOWN(version)
 	cf_env_end(&self->e);
 }
 
-static int answer(struct cf_env *e, struct cf_blob *b, const char *version)
-{
-	int err = cf_blob_take_open(e, b);
-
-	if (err)
-		return err;
-	return cf_cmd(e->dev, "copen %u,%llu%s%s", b->msg_id, (unsigned long long)b->size,
-		      version ? "," : "", version ?: "");
-}
-
-/*
- * Open "blob" as the daemon of @version would have it, whose data is that of
- * @content.
- */
-static long open_version(struct cf_env *e, struct cf_blob *b, const char *content,
-			 const char *version)
-{
-	struct cf_op *op = cf_start_open(e->mnt, "blob");
-	int err;
-
-	memset(b, 0, sizeof(*b));
-	snprintf(b->name, sizeof(b->name), "blob");
-	b->size = SIZE;
-	err = answer(e, b, version);
-	if (err)
-		return err;
-	snprintf(b->name, sizeof(b->name), "%s", content);
-	b->fd = cf_finish(op);
-	if (b->fd < 0)
-		return b->fd;
-	cf_no_readahead(b->fd);
-	return 0;
-}
-
 static int let_go(struct cf_env *e, struct cf_blob *b)
 {
 	struct cf_msg m;
@@ -81,7 +47,7 @@ TEST_F_TIMEOUT(version, of_copen, 60)
 	struct cf_op *op = cf_start_open(self->e.mnt, "blob");
 	long ret;
 
-	EXPECT_EQ(cf_intended("copen-version"), answer(&self->e, &b, "v1"));
+	EXPECT_EQ(cf_intended("copen-version"), cf_blob_answer_version(&self->e, &b, "v1"));
 	ret = cf_finish(op);
 	if (ret >= 0)
 		ret = 0;
@@ -93,7 +59,7 @@ static long cache_half(struct cf_env *e, const char *content, const char *versio
 {
 	char path[PATH_MAX];
 	struct cf_blob b;
-	long err = open_version(e, &b, content, version);
+	long err = cf_blob_open_version(e, &b, SIZE, content, version);
 
 	if (!err)
 		err = cf_fill(b.anon, content, 0, HALF, SIZE);
@@ -142,7 +108,7 @@ TEST_F_TIMEOUT(again, what_was_cached_is_used_if_it_is_of_the_version, 120)
 	off_t off;
 
 	ASSERT_EQ(0, cache_half(&self->e, "old", variant->first));
-	ASSERT_EQ(0, open_version(&self->e, &b, now, variant->second));
+	ASSERT_EQ(0, cf_blob_open_version(&self->e, &b, SIZE, now, variant->second));
 	for (off = 0; off < SIZE; off += 4096) {
 		if (variant->same && off < HALF) {
 			EXPECT_EQ(0, cf_read_and_check("old", b.fd, off, 4096, 4096));
@@ -168,7 +134,7 @@ TEST_F_TIMEOUT(again, the_other_one_goes, 120)
 	ASSERT_EQ(0, cache_half(&self->e, "old", variant->first));
 	ASSERT_TRUE(cf_find_cache_file(&self->e, "blob", NULL, path));
 	ASSERT_EQ(0, stat(path, &before));
-	ASSERT_EQ(0, open_version(&self->e, &b, now, variant->second));
+	ASSERT_EQ(0, cf_blob_open_version(&self->e, &b, SIZE, now, variant->second));
 	ASSERT_EQ(0, cf_fill(b.anon, now, 0, HALF, SIZE));
 	ASSERT_EQ(0, let_go(&self->e, &b));
 	ASSERT_TRUE(CF_WAIT_FOR(!stat(path, &after) &&
@@ -203,7 +169,7 @@ TEST_F_TIMEOUT(version, of_the_largest_length_is_taken, 60)
 	memset(longest, 'v', 128);
 	longest[128] = 0;
 	ASSERT_EQ(0, cache_half(&self->e, "old", longest));
-	ASSERT_EQ(0, open_version(&self->e, &b, "old", longest));
+	ASSERT_EQ(0, cf_blob_open_version(&self->e, &b, SIZE, "old", longest));
 	EXPECT_EQ(0, cf_read_and_check("old", b.fd, 0, HALF, HALF));
 	EXPECT_FALSE(cf_readable(self->e.dev, 0));
 	close(b.fd);
@@ -223,7 +189,7 @@ TEST_F_TIMEOUT(version, that_is_none_fails_the_open, 60)
 		struct cf_op *op = cf_start_open(self->e.mnt, "blob");
 		struct cf_blob b = { .name = "blob", .size = SIZE };
 
-		EXPECT_EQ(-EINVAL, answer(&self->e, &b, bad[i]));
+		EXPECT_EQ(-EINVAL, cf_blob_answer_version(&self->e, &b, bad[i]));
 		EXPECT_EQ(-EINVAL, cf_finish(op));
 		close(b.anon);
 	}
@@ -251,7 +217,7 @@ TEST_F_TIMEOUT(version, of_a_reopening_that_differs_fails_who_waits, 60)
 
 	if (cf_is_c())
 		SKIP(return, NOT_IN_C);
-	ASSERT_EQ(0, open_version(&self->e, &b, "old", "v1"));
+	ASSERT_EQ(0, cf_blob_open_version(&self->e, &b, SIZE, "old", "v1"));
 	ASSERT_EQ(0, cf_blob_fetch(&self->e, &b, 0));
 	close(b.anon);
 	op = cf_start_pread(b.fd, 4096, 4096);
@@ -269,7 +235,7 @@ TEST_F_TIMEOUT(version, of_a_reopening_that_differs_fails_who_waits, 60)
 	/* One that has it goes on. */
 	op = cf_start_pread(b.fd, 4096, 4096);
 	snprintf(b.name, sizeof(b.name), "blob");
-	ASSERT_EQ(0, answer(&self->e, &b, "v1"));
+	ASSERT_EQ(0, cf_blob_answer_version(&self->e, &b, "v1"));
 	snprintf(b.name, sizeof(b.name), "old");
 	EXPECT_EQ(0, cf_blob_serve(&self->e, &b, op));
 	close(b.fd);
