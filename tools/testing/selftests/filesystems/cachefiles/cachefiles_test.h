@@ -355,4 +355,11 @@ void cf_daemon_stop(struct cf_daemon *d);	/* threads ended, anon fds left open *
 void cf_daemon_close_fds(struct cf_daemon *d);
 void cf_daemon_free(struct cf_daemon *d);
 
+/* ---- EROFS images, whose blobs are the files beside the program ---- */
+#define CF_IMAGE	"erofs_flat.img"
+long long cf_image_size(const char *name);	/* -ENOENT if it was built without mkfs.erofs */
+struct cf_daemon *cf_image_daemon(int dev);	/* that serves them, to be started */
+/* Mount one at e->erofs; @options may be NULL, and have to stay.  0 or -errno. */
+long cf_mount_erofs(struct cf_env *e, const char *image, const char *options);
+
 #endif /* CACHEFILES_TEST_H */

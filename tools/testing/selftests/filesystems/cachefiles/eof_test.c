@@ -335,7 +335,6 @@ TEST_F_TIMEOUT(mapped, file_cannot_be_opened_for_direct_IO, 60)
 FIXTURE(image) {
 	struct cf_env e;
 	struct cf_daemon *d;
-	char path[PATH_MAX];
 	off_t size;
 };
 
@@ -347,56 +346,15 @@ FIXTURE_VARIANT(image) {
 FIXTURE_VARIANT_ADD(image, buffered) { .options = NULL };
 FIXTURE_VARIANT_ADD(image, direct) { .options = "directio" };
 
-static char image_path[PATH_MAX];
-static const char *mount_options;
-
-static long long image_size(struct cf_daemon *d, const char *name)
-{
-	struct stat st;
-
-	return stat(image_path, &st) ? -errno : st.st_size;
-}
-
-static int image_fill(struct cf_daemon *d, const struct cf_read *r)
-{
-	char block[CF_BLOCK] __attribute__((aligned(CF_BLOCK)));
-	int fd = open(image_path, O_RDONLY | O_CLOEXEC), err = 0;
-	uint64_t off;
-
-	for (off = r->off; off < r->off + r->len && off < r->size && !err; off += CF_BLOCK) {
-		memset(block, 0, sizeof(block));
-		if (pread(fd, block, sizeof(block), off) < 0 ||
-		    pwrite(r->fd, block, sizeof(block), off) != sizeof(block))
-			err = -errno;
-	}
-	close(fd);
-	return err;
-}
-
-static long do_mount(struct cf_op *op)
-{
-	char dir[PATH_MAX];
-
-	snprintf(dir, sizeof(dir), "%.*s", (int)(strrchr(op->path, '/') - op->path), op->path);
-	dir[strlen(dir) - 1] = 'e';	/* e->erofs beside e->mnt */
-	return mount(op->path, dir, "erofs", MS_RDONLY, mount_options) ? -errno : 0;
-}
-
 FIXTURE_SETUP(image)
 {
-	mount_options = variant->options;
-	cf_beside(SMALL, image_path);
-	self->size = image_size(NULL, "");
+	self->size = cf_image_size(SMALL);
 	if (self->size < 0)
 		SKIP(return, "no " SMALL " beside the program: rebuild with mkfs.erofs");
 	ASSERT_SETUP(cf_env_all(&self->e));
-	cf_run("modprobe", "erofs", NULL);
-	self->d = cf_daemon_new(self->e.dev, 0);
+	self->d = cf_image_daemon(self->e.dev);
 	ASSERT_NE(NULL, self->d);
-	self->d->size_of = image_size;
-	self->d->fill = image_fill;
 	ASSERT_EQ(0, cf_daemon_start(self->d, 1));
-	snprintf(self->path, sizeof(self->path), "%s/image", self->e.mnt);
 }
 
 FIXTURE_TEARDOWN(image)
@@ -413,7 +371,7 @@ TEST_F_TIMEOUT(image, that_ends_within_a_page_can_be_read, 120)
 	int fd, k;
 
 	ASSERT_NE(0, self->size % CF_BLOCK) TH_LOG("the image does not show it");
-	ASSERT_EQ(0, cf_finish(cf_start(do_mount, self->path, -1, 0, 0)));
+	ASSERT_EQ(0, cf_mount_erofs(&self->e, SMALL, variant->options));
 	for (k = 10; k < 20; k++) {
 		snprintf(path, sizeof(path), "%s/s%d", self->e.erofs, k);
 		snprintf(want, sizeof(want), "small file %d\n", k);
@@ -437,7 +395,7 @@ TEST_F_TIMEOUT(image, can_be_read_with_a_registered_buffer, 120)
 	if (err == -EOPNOTSUPP)
 		SKIP(return, "there is no io_uring");
 	ASSERT_EQ(0, err);
-	ASSERT_EQ(0, cf_finish(cf_start(do_mount, self->path, -1, 0, 0)));
+	ASSERT_EQ(0, cf_mount_erofs(&self->e, SMALL, variant->options));
 	snprintf(path, sizeof(path), "%s/s19", self->e.erofs);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	ASSERT_GE(fd, 0);

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The stock EROFS, mounted from files of ondemandfs.
- *
- * The images are next to the program, where its Makefile puts them; the
- * environment variable CACHEFILES_TEST_IMAGES names another directory.
  */
 #include <signal.h>
 #include <sys/mount.h>
@@ -12,62 +9,12 @@
 #include "kselftest_harness.h"
 #include "cachefiles_test.h"
 
-#define FLAT	"erofs_flat.img"
+#define FLAT	CF_IMAGE
 #define MULTI	"erofs_multi.img"
 #define BLOB	"erofs_blob.img"
 
 /* What the Makefile puts into fK: the numbers K..K+30000, a line each. */
 #define LAST	30000
-
-static char images[PATH_MAX];
-
-static bool find_images(void)
-{
-	const char *env = getenv("CACHEFILES_TEST_IMAGES");
-	char path[PATH_MAX];
-
-	snprintf(images, sizeof(images), "%s", env ?: cf_beside(".", path));
-	snprintf(path, sizeof(path), "%s/" FLAT, images);
-	if (access(path, R_OK))
-		return false;
-	snprintf(path, sizeof(path), "%s/" MULTI, images);
-	return access(path, R_OK) == 0;
-}
-
-static long long image_size(struct cf_daemon *d, const char *name)
-{
-	char path[PATH_MAX + 256];
-	struct stat st;
-
-	snprintf(path, sizeof(path), "%s/%s", images, name);
-	return stat(path, &st) ? -errno : st.st_size;
-}
-
-static int image_fill(struct cf_daemon *d, const struct cf_read *r)
-{
-	uint64_t off = r->off, end = r->off + r->len;
-	char path[PATH_MAX + 256];
-	int fd, err = 0;
-	/* as the C implementation wants it */
-	char buf[65536] __attribute__((aligned(4096)));
-
-	snprintf(path, sizeof(path), "%s/%s", images, r->name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	if (end > (r->size + CF_BLOCK - 1) / CF_BLOCK * CF_BLOCK)
-		end = (r->size + CF_BLOCK - 1) / CF_BLOCK * CF_BLOCK;
-	while (off < end && !err) {
-		size_t n = end - off < sizeof(buf) ? end - off : sizeof(buf);
-
-		memset(buf, 0, n);
-		if (pread(fd, buf, n, off) < 0 || pwrite(r->fd, buf, n, off) != n)
-			err = errno ? -errno : -EIO;
-		off += n;
-	}
-	close(fd);
-	return err;
-}
 
 FIXTURE(erofs) {
 	struct cf_env e;
@@ -77,15 +24,11 @@ FIXTURE(erofs) {
 
 FIXTURE_SETUP(erofs)
 {
-	if (!find_images())
+	if (cf_image_size(FLAT) < 0 || cf_image_size(MULTI) < 0)
 		SKIP(return, "no " FLAT " beside the program: rebuild with mkfs.erofs");
 	ASSERT_SETUP(cf_env_all(&self->e));
-	if (cf_run("modprobe", "erofs", NULL))
-		TH_LOG("modprobe erofs failed; perhaps it is built in");
-	self->d = cf_daemon_new(self->e.dev, 0);
+	self->d = cf_image_daemon(self->e.dev);
 	ASSERT_NE(NULL, self->d);
-	self->d->size_of = image_size;
-	self->d->fill = image_fill;
 }
 
 FIXTURE_TEARDOWN(erofs)
@@ -98,45 +41,17 @@ FIXTURE_TEARDOWN(erofs)
 	cf_daemon_free(self->d);
 }
 
-struct mounting {
-	char source[256], target[128], options[512];
-};
-
-static struct mounting mounting;
-
-static long do_mount(struct cf_op *op)
+static long mount_with_device(struct cf_env *e, const char *device)
 {
-	return mount(mounting.source, mounting.target, "erofs", MS_RDONLY, mounting.options) ?
-		-errno : 0;
-}
+	static char options[512];
 
-static long mount_erofs(struct cf_env *e, const char *image, const char *device)
-{
-	struct cf_op *op;
-
-	snprintf(mounting.source, sizeof(mounting.source), "%s/%s", e->mnt, image);
-	snprintf(mounting.target, sizeof(mounting.target), "%s", e->erofs);
-	mounting.options[0] = 0;
-	if (device)
-		snprintf(mounting.options, sizeof(mounting.options), "device=%s/%s", e->mnt,
-			 device);
-	op = cf_start(do_mount, NULL, -1, 0, 0);
-	return cf_wait(op, 30000);
-}
-
-static long do_open(struct cf_op *op)
-{
-	int fd = open(op->path, O_RDONLY | O_CLOEXEC);
-
-	return fd < 0 ? -errno : fd;
+	snprintf(options, sizeof(options), "device=%s/%s", e->mnt, device);
+	return cf_mount_erofs(e, MULTI, options);
 }
 
 static long open_erofs(struct cf_env *e, const char *name)
 {
-	char path[256];
-
-	snprintf(path, sizeof(path), "%s/%s", e->erofs, name);
-	return cf_finish(cf_start(do_open, path, -1, 0, 0));
+	return cf_finish(cf_start_open(e->erofs, name));
 }
 
 /* What fK must hold; to be freed. */
@@ -219,7 +134,7 @@ TEST_F_TIMEOUT(erofs, image_in_one_file_is_read_right, 120)
 	char path[256];
 
 	ASSERT_EQ(0, cf_daemon_start(self->d, 2));
-	ASSERT_EQ(0, mount_erofs(&self->e, FLAT, NULL));
+	ASSERT_EQ(0, cf_mount_erofs(&self->e, FLAT, NULL));
 	EXPECT_EQ(0, compare_all(&self->e));
 	snprintf(path, sizeof(path), "%s/empty", self->e.erofs);
 	ASSERT_EQ(0, stat(path, &st));
@@ -230,7 +145,7 @@ TEST_F_TIMEOUT(erofs, image_in_one_file_is_read_right, 120)
 TEST_F_TIMEOUT(erofs, image_with_a_data_device_is_read_right, 120)
 {
 	ASSERT_EQ(0, cf_daemon_start(self->d, 2));
-	ASSERT_EQ(0, mount_erofs(&self->e, MULTI, BLOB));
+	ASSERT_EQ(0, mount_with_device(&self->e, BLOB));
 	EXPECT_EQ(0, compare_all(&self->e));
 	EXPECT_EQ(2, self->d->opens);
 	EXPECT_EQ(0, self->d->bad) TH_LOG("%s", self->d->error);
@@ -242,13 +157,13 @@ TEST_F_TIMEOUT(erofs, only_what_is_read_is_fetched, 120)
 	int i;
 
 	ASSERT_EQ(0, cf_daemon_start(self->d, 1));
-	ASSERT_EQ(0, mount_erofs(&self->e, FLAT, NULL));
+	ASSERT_EQ(0, cf_mount_erofs(&self->e, FLAT, NULL));
 	ASSERT_EQ(0, compare(&self->e, 3));
 	for (i = 0; i < self->d->nlog; i++)
 		fetched += self->d->log[i].len;
 	/* one file of eight, and some metadata */
 	EXPECT_GE(fetched, 168 * 1024);
-	EXPECT_LE(fetched, image_size(NULL, FLAT) / 2);
+	EXPECT_LE(fetched, cf_image_size(FLAT) / 2);
 }
 
 TEST_F_TIMEOUT(erofs, second_mount_fetches_nothing, 120)
@@ -256,14 +171,14 @@ TEST_F_TIMEOUT(erofs, second_mount_fetches_nothing, 120)
 	int reads;
 
 	ASSERT_EQ(0, cf_daemon_start(self->d, 1));
-	ASSERT_EQ(0, mount_erofs(&self->e, FLAT, NULL));
+	ASSERT_EQ(0, cf_mount_erofs(&self->e, FLAT, NULL));
 	ASSERT_EQ(0, compare_all(&self->e));
 	ASSERT_EQ(0, umount(self->e.erofs));
 	ASSERT_EQ(0, cf_env_umount(&self->e));
 	EXPECT_TRUE(CF_WAIT_FOR(self->d->closes == 1, CF_SOON));
 	reads = self->d->reads;
 	ASSERT_SETUP(cf_env_mount(&self->e));
-	ASSERT_EQ(0, mount_erofs(&self->e, FLAT, NULL));
+	ASSERT_EQ(0, cf_mount_erofs(&self->e, FLAT, NULL));
 	EXPECT_EQ(0, compare_all(&self->e));
 	EXPECT_EQ(reads, self->d->reads);
 	EXPECT_EQ(0, self->d->bad) TH_LOG("%s", self->d->error);
@@ -274,7 +189,7 @@ TEST_F_TIMEOUT(erofs, reads_again_from_the_cache_when_memory_was_reclaimed, 120)
 	int reads;
 
 	ASSERT_EQ(0, cf_daemon_start(self->d, 1));
-	ASSERT_EQ(0, mount_erofs(&self->e, FLAT, NULL));
+	ASSERT_EQ(0, cf_mount_erofs(&self->e, FLAT, NULL));
 	ASSERT_EQ(0, compare_all(&self->e));
 	reads = self->d->reads;
 	drop_page_cache();
@@ -287,7 +202,7 @@ TEST_F_TIMEOUT(erofs, unknown_image_fails_the_mount, 60)
 	long expected = cf_intended("opener-gets-the-errno") ? -ENOENT : -EIO;
 
 	ASSERT_EQ(0, cf_daemon_start(self->d, 1));
-	EXPECT_EQ(expected, mount_erofs(&self->e, "no-such-image", NULL));
+	EXPECT_EQ(expected, cf_mount_erofs(&self->e, "no-such-image", NULL));
 }
 
 TEST_F_TIMEOUT(erofs, unknown_device_fails_the_mount, 60)
@@ -295,14 +210,14 @@ TEST_F_TIMEOUT(erofs, unknown_device_fails_the_mount, 60)
 	long expected = cf_intended("opener-gets-the-errno") ? -ENOENT : -EIO;
 
 	ASSERT_EQ(0, cf_daemon_start(self->d, 1));
-	EXPECT_EQ(expected, mount_erofs(&self->e, MULTI, "no-such-blob"));
+	EXPECT_EQ(expected, mount_with_device(&self->e, "no-such-blob"));
 }
 
 TEST_F_TIMEOUT(erofs, missing_superblock_fails_the_mount, 60)
 {
 	self->d->lie = true;
 	ASSERT_EQ(0, cf_daemon_start(self->d, 1));
-	EXPECT_EQ(-EIO, mount_erofs(&self->e, FLAT, NULL));
+	EXPECT_EQ(-EIO, cf_mount_erofs(&self->e, FLAT, NULL));
 }
 
 /* Blocks that are far apart, so that they are not asked for in one piece. */
@@ -327,7 +242,7 @@ TEST_F_TIMEOUT(erofs, READS_of_one_reader_outstanding, 120)
 	int fd, before;
 
 	ASSERT_EQ(0, cf_daemon_start(self->d, 1));
-	ASSERT_EQ(0, mount_erofs(&self->e, FLAT, NULL));
+	ASSERT_EQ(0, cf_mount_erofs(&self->e, FLAT, NULL));
 	fd = open_erofs(&self->e, "f5");
 	ASSERT_GE(fd, 0);
 	want = expected(5, &len);
@@ -355,7 +270,7 @@ TEST_F_TIMEOUT(erofs, reads_after_the_daemon_was_killed_are_EIO, 120)
 		_exit(0);
 	}
 	cf_env_close(&self->e);
-	ASSERT_EQ(0, mount_erofs(&self->e, FLAT, NULL));
+	ASSERT_EQ(0, cf_mount_erofs(&self->e, FLAT, NULL));
 	ASSERT_EQ(0, compare(&self->e, 0));
 	fd = open_erofs(&self->e, "f6");
 	ASSERT_GE(fd, 0);
@@ -386,7 +301,7 @@ TEST_F_TIMEOUT(erofs, reads_waiting_when_the_daemon_is_killed_are_EIO, 120)
 		_exit(0);
 	}
 	cf_env_close(&self->e);
-	ASSERT_EQ(0, mount_erofs(&self->e, FLAT, NULL));
+	ASSERT_EQ(0, cf_mount_erofs(&self->e, FLAT, NULL));
 	fd = open_erofs(&self->e, "f7");
 	ASSERT_GE(fd, 0);
 	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
@@ -418,7 +333,7 @@ TEST_F_TIMEOUT(erofs, unmount_with_READS_in_flight_ends_with_the_daemon, 120)
 	int fd;
 
 	ASSERT_EQ(0, cf_daemon_start(self->d, 1));
-	ASSERT_EQ(0, mount_erofs(&self->e, FLAT, NULL));
+	ASSERT_EQ(0, cf_mount_erofs(&self->e, FLAT, NULL));
 	fd = open_erofs(&self->e, "f1");
 	ASSERT_GE(fd, 0);
 	self->d->hold_reads = true;
@@ -443,7 +358,7 @@ TEST_F_TIMEOUT(erofs, unmount_with_READS_in_flight_ends_with_umount_f, 120)
 	if (cf_intended("readahead-waits"))
 		SKIP(return, "a READ is waited for by a task, which that does not end");
 	ASSERT_EQ(0, cf_daemon_start(self->d, 1));
-	ASSERT_EQ(0, mount_erofs(&self->e, FLAT, NULL));
+	ASSERT_EQ(0, cf_mount_erofs(&self->e, FLAT, NULL));
 	fd = open_erofs(&self->e, "f1");
 	ASSERT_GE(fd, 0);
 	self->d->hold_reads = true;
@@ -456,7 +371,7 @@ TEST_F_TIMEOUT(erofs, unmount_with_READS_in_flight_ends_with_umount_f, 120)
 	EXPECT_EQ(-EBUSY, cf_finish(cf_start_umount(self->e.mnt, MNT_FORCE)));
 	EXPECT_EQ(0, cf_wait(op, CF_SOON));
 	self->d->hold_reads = false;
-	ASSERT_EQ(0, mount_erofs(&self->e, FLAT, NULL));
+	ASSERT_EQ(0, cf_mount_erofs(&self->e, FLAT, NULL));
 	EXPECT_EQ(0, compare(&self->e, 2));
 }
 

@@ -364,33 +364,103 @@ TEST_F_TIMEOUT(fair, who_waits_goes_on_when_others_are_answered, 600)
 	close(b.anon);
 }
 
+/* Files from which a user asks for as much as he may have. */
+#define FLOODED	(PER_USER / AHEAD_OF_FILE + 2)
+
+/* NOBODY floods the daemon, and waits in the end: how many READs that took. */
+static int flood_as_nobody(struct flood *f, struct cf_env *e, struct cf_blob b[FLOODED])
+{
+	char name[32];
+	int err;
+
+	for (int i = 0; i < FLOODED; i++) {
+		snprintf(name, sizeof(name), "flooded_%d", i);
+		err = cf_blob_open(e, &b[i], name, SIZE);
+		if (err)
+			return err;
+	}
+	err = start_advice(f, e, b, FLOODED);
+	return err ?: wait_for_stall(f);
+}
+
+static void close_flooded(struct cf_blob b[FLOODED])
+{
+	for (int i = 0; i < FLOODED; i++) {
+		close(b[i].fd);
+		close(b[i].anon);
+	}
+}
+
 TEST_F_TIMEOUT(fair, a_user_does_not_take_all_there_is, 900)
 {
-	enum { NR = PER_USER / AHEAD_OF_FILE + 2 };
-	struct cf_blob *b = calloc(NR, sizeof(*b));
-	char name[32];
+	static struct cf_blob b[FLOODED];
 	int others;
 
-	for (int i = 0; i < NR; i++) {
-		snprintf(name, sizeof(name), "flooded_%d", i);
-		ASSERT_EQ(0, cf_blob_open(&self->e, &b[i], name, SIZE));
-	}
-	ASSERT_EQ(0, start_advice(self->flood, &self->e, b, NR));
-	EXPECT_EQ(PER_USER, wait_for_stall(self->flood));
+	EXPECT_EQ(PER_USER, flood_as_nobody(self->flood, &self->e, b));
 
 	/* These wait for the READs of each object to have had their turn. */
 	others = read_another(self->flood, &self->e, "another", NOBODY - 1);
 	EXPECT_GE(others, 0);
-	EXPECT_LE(others, 2 * NR + FEW);
+	EXPECT_LE(others, 2 * FLOODED + FEW);
 	others = read_another(self->flood, &self->e, "one_more", 0);
 	EXPECT_GE(others, 0);
-	EXPECT_LE(others, 2 * NR + FEW);
+	EXPECT_LE(others, 2 * FLOODED + FEW);
 	EXPECT_EQ(128 + SIGKILL, kill_flood(self->flood));
-	for (int i = 0; i < NR; i++) {
-		close(b[i].fd);
-		close(b[i].anon);
-	}
-	free(b);
+	close_flooded(b);
+}
+
+/* Read the first block of an open file as @uid. */
+static pid_t start_reader_of(struct cf_env *e, int fd, uid_t uid)
+{
+	char buf[CF_BLOCK];
+	pid_t pid = cf_fork();
+
+	if (pid)
+		return pid;
+	close(e->dev);
+	become(uid);
+	_exit(pread(fd, buf, sizeof(buf), 0) < 0);
+}
+
+/* EROFS reads its image with the credentials of whoever mounted it. */
+TEST_F_TIMEOUT(fair, who_reads_an_erofs_is_the_user_he_is, 900)
+{
+	static struct cf_blob b[FLOODED];
+	struct cf_daemon *d;
+	struct cf_msg m;
+	pid_t same, other;
+	int fd, n;
+
+	if (cf_image_size(CF_IMAGE) < 0)
+		SKIP(return, "no " CF_IMAGE " beside the program: rebuild with mkfs.erofs");
+	d = cf_image_daemon(self->e.dev);
+	ASSERT_NE(NULL, d);
+	ASSERT_EQ(0, cf_daemon_start(d, 1));
+	ASSERT_EQ(0, cf_mount_erofs(&self->e, CF_IMAGE, NULL));
+	fd = cf_finish(cf_start_open(self->e.erofs, "f5"));
+	ASSERT_GE(fd, 0);
+	cf_no_readahead(fd);
+	cf_daemon_stop(d);
+
+	EXPECT_EQ(PER_USER, flood_as_nobody(self->flood, &self->e, b));
+	for (n = 0; n < PER_USER; n++)
+		ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+
+	same = start_reader_of(&self->e, fd, NOBODY);
+	CF_WAIT_FOR(process_is_waiting(same), LATE);
+	EXPECT_FALSE(cf_readable(self->e.dev, STALLED)) TH_LOG("he has more than one may have");
+	kill(same, SIGKILL);
+	EXPECT_EQ(128 + SIGKILL, cf_reap(same, LATE));
+	other = start_reader_of(&self->e, fd, NOBODY - 1);
+	EXPECT_EQ(0, cf_expect(self->e.dev, CF_READ, &m)) TH_LOG("he has to wait for NOBODY");
+
+	EXPECT_EQ(128 + SIGKILL, kill_flood(self->flood));
+	cf_env_close(&self->e);
+	EXPECT_EQ(1, cf_reap(other, LATE));
+	close(fd);
+	close_flooded(b);
+	cf_daemon_close_fds(d);
+	cf_daemon_free(d);
 }
 
 TEST_F_TIMEOUT(fair, nobody_waits_for_a_daemon_that_is_gone, 600)

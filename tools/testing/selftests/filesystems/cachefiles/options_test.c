@@ -494,38 +494,6 @@ TEST_F_TIMEOUT(timeout, lets_ondemandfs_be_unmounted, 60)
 	EXPECT_LE(cf_spent(&clock), LIMIT_MS + LATE_MS);
 }
 
-/* The image that erofs_test mounts, too. */
-static char image[PATH_MAX];
-
-static long long image_size(struct cf_daemon *d, const char *name)
-{
-	struct stat st;
-
-	return stat(image, &st) ? -errno : st.st_size;
-}
-
-static int image_fill(struct cf_daemon *d, const struct cf_read *r)
-{
-	char *buf = calloc(1, r->len);
-	int fd = open(image, O_RDONLY | O_CLOEXEC), err = 0;
-
-	if (!buf || fd < 0 || pread(fd, buf, r->len, r->off) < 0 ||
-	    pwrite(r->fd, buf, r->len, r->off) != r->len)
-		err = errno ? -errno : -EIO;
-	close(fd);
-	free(buf);
-	return err;
-}
-
-static long do_mount_erofs(struct cf_op *op)
-{
-	struct cf_env *e = (struct cf_env *)op->off;
-	char source[256];
-
-	snprintf(source, sizeof(source), "%s/image", e->mnt);
-	return mount(source, e->erofs, "erofs", MS_RDONLY, "") ? -errno : 0;
-}
-
 /* EROFS waits, unkillably, for the pages that are being read. */
 TEST_F_TIMEOUT(timeout, lets_erofs_be_unmounted, 120)
 {
@@ -534,16 +502,12 @@ TEST_F_TIMEOUT(timeout, lets_erofs_be_unmounted, 120)
 	int fd, before;
 	struct cf_clock clock;
 
-	if (access(cf_beside("erofs_flat.img", image), R_OK))
-		SKIP(return, "no erofs_flat.img beside the program: rebuild with mkfs.erofs");
-	if (cf_run("modprobe", "erofs", NULL))
-		TH_LOG("modprobe erofs failed; perhaps it is built in");
-	self->d = cf_daemon_new(self->dev, 0);
+	if (cf_image_size(CF_IMAGE) < 0)
+		SKIP(return, "no " CF_IMAGE " beside the program: rebuild with mkfs.erofs");
+	self->d = cf_image_daemon(self->dev);
 	ASSERT_NE(NULL, self->d);
-	self->d->size_of = image_size;
-	self->d->fill = image_fill;
 	ASSERT_EQ(0, cf_daemon_start(self->d, 1));
-	ASSERT_EQ(0, cf_finish(cf_start(do_mount_erofs, NULL, -1, (off_t)&self->e, 0)));
+	ASSERT_EQ(0, cf_mount_erofs(&self->e, CF_IMAGE, NULL));
 	snprintf(path, sizeof(path), "%s/f1", self->e.erofs);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	ASSERT_GE(fd, 0);
