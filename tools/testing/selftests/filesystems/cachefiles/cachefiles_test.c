@@ -548,6 +548,39 @@ int cf_modprobe(const char *module)
 	return cf_run("modprobe", module, NULL);
 }
 
+bool cf_has_fscache_user(void)
+{
+	char path[PATH_MAX];
+
+	return !access(cf_beside("fscache_user.ko", path), R_OK);
+}
+
+static long load_fscache_user(struct cf_op *op)
+{
+	char path[PATH_MAX];
+	int fd = open(cf_beside("fscache_user.ko", path), O_RDONLY | O_CLOEXEC);
+	long err = fd < 0 || syscall(SYS_finit_module, fd, op->path, 0) ? -errno : 0;
+
+	close(fd);
+	return err;
+}
+
+struct cf_op *cf_start_fscache_user(const char *params)
+{
+	return cf_start(load_fscache_user, params, -1, 0, 0);
+}
+
+pid_t cf_fork_fscache_user(const char *params)
+{
+	struct cf_op op = {};
+	pid_t pid = cf_fork();
+
+	if (pid)
+		return pid;
+	snprintf(op.path, sizeof(op.path), "%s", params);
+	_exit(-load_fscache_user(&op));
+}
+
 bool cf_is_module(const char *module)
 {
 	char path[128];

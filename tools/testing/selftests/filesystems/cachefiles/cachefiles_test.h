@@ -193,6 +193,14 @@ pid_t cf_fork(void);
 int cf_reap(pid_t pid, int timeout_ms);
 int cf_run(const char *prog, ...);	/* run a program to its end: as cf_reap() */
 int cf_modprobe(const char *module);
+/*
+ * fscache_user.ko beside this program, loaded with these parameters: -EALREADY if all
+ * cookies are cached.  It does not stay.
+ */
+#define CF_NO_FSCACHE_USER	"there is no fscache_user.ko beside this program: KDIR= builds it"
+bool cf_has_fscache_user(void);
+struct cf_op *cf_start_fscache_user(const char *params);
+pid_t cf_fork_fscache_user(const char *params);	/* in a process, which can be killed */
 bool cf_is_module(const char *module);	/* it is there, and not built in */
 int cf_rmmod(const char *module);	/* delete_module(O_NONBLOCK): 0 or -errno */
 

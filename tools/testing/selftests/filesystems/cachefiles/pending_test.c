@@ -179,6 +179,42 @@ TEST_F_TIMEOUT(pending, open_is_taken_over_by_the_next_opener, 120)
 	cf_op_free(op);
 }
 
+static long do_pwrite(struct cf_op *op)
+{
+	static const char block[CF_BLOCK] __attribute__((aligned(CF_BLOCK)));
+
+	return cf_pwrite(op->fd, block, sizeof(block), op->off);
+}
+
+/*
+ * Answered, and nobody looks the cookie up again though somebody uses it: no object
+ * and no fd may stay, and the daemon's write must not wait for an object.
+ */
+TEST_F_TIMEOUT(pending, answer_that_nobody_claims_is_taken_back, 120)
+{
+	struct cf_msg open, m;
+	char params[64];
+	struct cf_op *op;
+	pid_t user;
+
+	if (!cf_has_fscache_user())
+		SKIP(return, CF_NO_FSCACHE_USER);
+	if (cf_is_c())
+		SKIP(return, "with C, a lookup waits for its answer");
+	snprintf(params, sizeof(params), "cache=%s volume=v size=1 forgetful=1", self->e.tag);
+	user = cf_fork_fscache_user(params);
+	ASSERT_GT(user, 0);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &open));
+	ASSERT_EQ(0, cf_copen(self->dev, open.w.msg_id, 4096));
+	op = cf_start(do_pwrite, NULL, open.w.open.fd, 0, 0);
+	EXPECT_GT(0, cf_finish(op)) TH_LOG("written to an object that nobody has");
+	ASSERT_EQ(0, cf_expect(self->dev, CF_CLOSE, &m));
+	EXPECT_EQ(open.w.object_id, m.w.object_id);
+	close(open.w.open.fd);
+	kill(user, SIGKILL);
+	EXPECT_EQ(128 + SIGKILL, cf_reap(user, CF_SOON));
+}
+
 #define FILES	30
 
 /* Reads ahead of files that are closed: whoever tidies up waits once, not once for each. */

@@ -13,23 +13,6 @@
 
 #include "regression.h"
 
-/* ---- other users of fscache ---- */
-
-static long load_fscache_user(struct cf_op *op)
-{
-	char path[PATH_MAX];
-	int fd = open(cf_beside("fscache_user.ko", path), O_RDONLY | O_CLOEXEC);
-	long err = fd < 0 || syscall(SYS_finit_module, fd, op->path, 0) ? -errno : 0;
-
-	close(fd);
-	return err;
-}
-
-struct cf_op *start_fscache_user(const char *params)
-{
-	return cf_start(load_fscache_user, params, -1, 0, 0);
-}
-
 /* ---- slow memory ---- */
 
 int slow_make(struct cf_env *e, struct slow *s)

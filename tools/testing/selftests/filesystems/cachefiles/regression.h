@@ -31,12 +31,6 @@ int slow_go_on(struct slow *s);
 /* read(@dev) into the slow page. */
 struct cf_op *slow_recv(int dev, struct slow *s);
 
-/*
- * fscache_user.ko beside this program, loaded with these parameters: -EALREADY if all
- * cookies are cached.  It does not stay.
- */
-struct cf_op *start_fscache_user(const char *params);
-
 /* Mount a new ext4 of @mib MiB in a file of e->base at @dir; it goes with the test. */
 int mount_new_ext4(struct cf_env *e, const char *dir, int mib);
 /* From now on that file system fails with EIO. */

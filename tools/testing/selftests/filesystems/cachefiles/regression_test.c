@@ -513,7 +513,6 @@ TEST_F_TIMEOUT(bug, u28_cookie_key_may_have_200_bytes_that_cannot_be_in_names, 6
 
 /* ---------------------------------------------- other users of fscache */
 
-#define NO_FSCACHE_USER	"there is no fscache_user.ko beside this program: KDIR= builds it"
 
 /* How many messages of the driver there are in the kernel's log that @kmsg has not read yet. */
 static int complaints(int kmsg)
@@ -532,16 +531,16 @@ static int complaints(int kmsg)
 TEST_F_TIMEOUT(bug, u55_cookies_without_a_size_are_refused_without_much_ado, 60)
 {
 	bool each = cf_intended("each-cookie-without-size-logged");
-	char path[PATH_MAX], params[64];
+	char params[64];
 	int kmsg, logged;
 
-	if (access(cf_beside("fscache_user.ko", path), R_OK))
-		SKIP(return, NO_FSCACHE_USER);
+	if (!cf_has_fscache_user())
+		SKIP(return, CF_NO_FSCACHE_USER);
 	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	ASSERT_GE(kmsg, 0);
 	ASSERT_GE(lseek(kmsg, 0, SEEK_END), 0);
 	snprintf(params, sizeof(params), "cache=%s volume=any count=5", self->e.tag);
-	EXPECT_EQ(-ENOBUFS, cf_finish(start_fscache_user(params)));
+	EXPECT_EQ(-ENOBUFS, cf_finish(cf_start_fscache_user(params)));
 	EXPECT_FALSE(cf_readable(self->dev, 0));
 	/* once is enough for all time */
 	logged = complaints(kmsg);
@@ -552,14 +551,14 @@ TEST_F_TIMEOUT(bug, u55_cookies_without_a_size_are_refused_without_much_ado, 60)
 
 TEST_F_TIMEOUT(bug, u27_volume_key_may_be_empty, 60)
 {
-	char path[PATH_MAX], params[64];
 	struct cf_op *user;
+	char params[64];
 	struct cf_msg m;
 
-	if (access(cf_beside("fscache_user.ko", path), R_OK))
-		SKIP(return, NO_FSCACHE_USER);
+	if (!cf_has_fscache_user())
+		SKIP(return, CF_NO_FSCACHE_USER);
 	snprintf(params, sizeof(params), "cache=%s size=1", self->e.tag);
-	user = start_fscache_user(params);
+	user = cf_start_fscache_user(params);
 	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
 	EXPECT_EQ(1, m.w.open.volume_key_size);
 	EXPECT_EQ(0, m.w.open.data[0]);

@@ -24,6 +24,10 @@ static bool size;
 module_param(size, bool, 0);
 MODULE_PARM_DESC(size, "Whether to ask the cache for sizes");
 
+static bool forgetful;
+module_param(forgetful, bool, 0);
+MODULE_PARM_DESC(forgetful, "Whether to use a cookie, and never look up again what was put off");
+
 /*
  * A cache that asks somebody for the size may put the lookup off: it fails with
  * -EIOCBQUEUED as the size, which is replaced by the answer.  Then the cookie is
@@ -47,6 +51,14 @@ static int begin(struct netfs_cache_resources *res, struct fscache_cookie *cooki
 	return fscache_begin_read_operation(res, cookie);
 }
 
+/* Until somebody kills whoever loads the module. */
+static int wait_for_nothing(void)
+{
+	while (!msleep_interruptible(1000))
+		;
+	return -EINTR;
+}
+
 static int look_up(struct fscache_volume *vol, int index)
 {
 	struct netfs_cache_resources res = {};
@@ -58,7 +70,7 @@ static int look_up(struct fscache_volume *vol, int index)
 	if (!cookie)
 		return -ENOMEM;
 	fscache_use_cookie(cookie, false);
-	err = begin(&res, cookie);
+	err = forgetful ? wait_for_nothing() : begin(&res, cookie);
 	if (!err)
 		fscache_end_operation(&res);
 	fscache_unuse_cookie(cookie, NULL, NULL);
