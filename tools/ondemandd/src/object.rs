@@ -11,6 +11,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -635,25 +636,33 @@ impl Piece<'_, '_> {
             .min(self.end)
     }
 
+    fn cannot_write(&self, pos: u64, len: u64, err: &io::Error) -> SourceError {
+        let full = matches!(err.raw_os_error(), Some(libc::ENOBUFS | libc::ENOSPC));
+        let hint = if full {
+            " (the cache is full: free some space, or lower --bstop and --fstop; or the file was \
+             withdrawn)"
+        } else {
+            ""
+        };
+        let text = strip_code(err);
+        SourceError {
+            said: full && !self.report.cache_is_full(),
+            ..SourceError::new(
+                err.raw_os_error().unwrap_or(libc::EIO),
+                format!("writing {len} bytes to the cache file at {pos}: {text}{hint}"),
+            )
+        }
+    }
+
     /// Writes what has come, and says that it is there.
     fn write(&mut self) -> Result<(), SourceError> {
         let (pos, end) = (self.pos, self.came);
         let padded = (end - pos).next_multiple_of(BLOCK);
         self.buf.part(end - pos..padded).fill(0);
         let bytes = self.buf.part(0..padded);
-        self.object.file.write_all_at(bytes, pos).map_err(|err| {
-            let hint = match err.raw_os_error() {
-                Some(libc::ENOBUFS | libc::ENOSPC) => {
-                    " (the cache is full, or the file was withdrawn)"
-                }
-                _ => "",
-            };
-            let text = strip_code(&err);
-            SourceError::new(
-                err.raw_os_error().unwrap_or(libc::EIO),
-                format!("writing {padded} bytes to the cache file at {pos}: {text}{hint}"),
-            )
-        })?;
+        let written = self.object.file.write_all_at(bytes, pos);
+        written.map_err(|err| self.cannot_write(pos, padded, &err))?;
+        self.report.cache_has_room();
         self.report.add(&self.report.stats.written, padded);
         self.written += padded;
         self.pos = end;
@@ -938,20 +947,29 @@ pub mod tests {
             .unwrap()
             .into();
         let object = Object::new("blob".into(), blob, fd, 4096);
-        let told = Told::default();
-        let read = object.read(1, 0, 4096, Instant::now());
-        object.serve(
-            read,
-            &mut Tools {
-                buf: &mut Buffer::default(),
-                report: &Report::silent(),
-                limits: LIMITS,
-                outcomes: &told,
-            },
-        );
-        let err = told.ended.lock().unwrap().remove(&1).unwrap().unwrap_err();
+        let (told, report) = (Told::default(), Report::silent());
+        let fail = |id: u32| {
+            let read = object.read(id, u64::from(id) * 4096, 4096, Instant::now());
+            object.serve(
+                read,
+                &mut Tools {
+                    buf: &mut Buffer::default(),
+                    report: &report,
+                    limits: LIMITS,
+                    outcomes: &told,
+                },
+            );
+            let ended = told.ended.lock().unwrap().remove(&id);
+            ended.unwrap().unwrap_err()
+        };
+        let err = fail(0);
         assert_eq!(err.errno, libc::ENOSPC);
         assert!(err.reason.contains("the cache is full"), "{}", err.reason);
+        // The user is told once, until there is room again.
+        assert!(!err.said);
+        assert!(fail(1).said);
+        report.cache_has_room();
+        assert!(!fail(0).said);
     }
 
     #[test]

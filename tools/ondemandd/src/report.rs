@@ -77,6 +77,8 @@ pub struct Report {
     log: Option<Mutex<Log>>,
     stats_file: Option<PathBuf>,
     stats_trouble: Mutex<Trouble>,
+    /// Of a cache that takes no data.
+    cache_trouble: Mutex<Trouble>,
     progress: bool,
     terminal: Mutex<Terminal>,
     /// Set when totals have changed since the last [`refresh`](Self::refresh).
@@ -178,6 +180,7 @@ impl Report {
             log: log.map(|path| Mutex::new(Log::new(path))),
             stats_file: stats_file.map(Path::to_path_buf),
             stats_trouble: Mutex::default(),
+            cache_trouble: Mutex::default(),
             progress: !quiet && io::stderr().is_terminal(),
             terminal: Mutex::default(),
             changed: AtomicBool::new(false),
@@ -289,6 +292,19 @@ impl Report {
     pub fn error(&self, text: &str) {
         self.add(&self.stats.errors, 1);
         self.line(text);
+    }
+
+    /// The cache has taken no data because it is full. Returns whether that is to be said: it may
+    /// be so for each READ.
+    pub fn cache_is_full(&self) -> bool {
+        lock(&self.cache_trouble).begins()
+    }
+
+    /// The cache has taken data.
+    pub fn cache_has_room(&self) {
+        if lock(&self.cache_trouble).ends() {
+            self.line("the cache takes data again");
+        }
     }
 
     fn line(&self, text: &str) {
