@@ -37,9 +37,12 @@ impl WorkItem for Ondemand {
             let mut from = usize::MAX;
             while let Some((found, next)) = this.with(|table| table.next_reading(from)) {
                 if let Some((key, object)) = found {
-                    if object.is_unwanted() {
-                        this.with(|table| table.cancel_reads(key));
-                    }
+                    // Under the lock: whoever has queued a READ had a use of the cookie before.
+                    this.with(|table| {
+                        if object.is_unwanted() {
+                            table.cancel_reads(key);
+                        }
+                    });
                 }
                 from = next;
             }
