@@ -254,8 +254,8 @@ impl Object {
         self.key.populate(key);
     }
 
-    /// Whether nobody waits for the data any more: who does has a use of the cookie. Does not sleep;
-    /// may be called with the lock of the request table.
+    /// Whether nobody waits for the data any more: who does has a use of the cookie. Does not
+    /// sleep; may be called with the lock of the request table.
     pub(crate) fn is_unwanted(&self) -> bool {
         self.cookie
             .lock()

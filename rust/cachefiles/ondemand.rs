@@ -9,8 +9,8 @@
 //! # Locks
 //!
 //! The table's lock is a spinlock. Nothing is allocated, freed, copied to the daemon or completed
-//! under it; what comes out of the table is dealt with afterwards. The only lock that is taken under
-//! it is that of an object's cookie, under which no other is taken.
+//! under it; what comes out of the table is dealt with afterwards. The only lock that is taken
+//! under it is that of an object's cookie, under which no other is taken.
 
 mod anon_fd;
 mod lookup;

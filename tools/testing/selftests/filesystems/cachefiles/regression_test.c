@@ -513,7 +513,6 @@ TEST_F_TIMEOUT(bug, u28_cookie_key_may_have_200_bytes_that_cannot_be_in_names, 6
 
 /* ---------------------------------------------- other users of fscache */
 
-
 /* How many messages of the driver there are in the kernel's log that @kmsg has not read yet. */
 static int complaints(int kmsg)
 {
