@@ -15,6 +15,10 @@ pub(crate) use kernel::{
     module::{
         this_module,
         ModuleMetadata, //
+    },
+    sync::barrier::{
+        smp_mb,
+        Full, //
     }, //
 };
 
@@ -34,6 +38,15 @@ mod linux_7_2 {
     /// The `THIS_MODULE` of a module; there is only one that can be asked for.
     pub(crate) const fn this_module<M: ModuleMetadata>() -> &'static ThisModule {
         &crate::THIS_MODULE
+    }
+
+    /// What [`smp_mb`] is to order: all accesses.
+    pub(crate) struct Full;
+
+    /// A full memory barrier between CPUs.
+    #[inline(always)]
+    pub(crate) fn smp_mb(_: Full) {
+        kernel::sync::barrier::smp_mb();
     }
 
     const fn error(code: u32) -> Error {

@@ -216,8 +216,9 @@ pub(crate) fn capable(capability: Capability) -> bool {
 #[inline]
 #[must_use]
 pub(crate) fn capable_noaudit(capability: Capability) -> bool {
-    // SAFETY: No preconditions but that the capability is one, which all values of the type are.
-    unsafe { bindings::capable_noaudit(capability.0) }
+    // SAFETY: The initial user namespace is there always, and all values of the type are
+    // capabilities. `capable_noaudit()` in C is the same, but Linux 7.2 does not have it.
+    unsafe { bindings::ns_capable_noaudit(&raw mut bindings::init_user_ns, capability.0) }
 }
 
 #[kunit_tests(rust_cred)]

@@ -15,6 +15,8 @@ from rust_source import Item, code, depth, format_use, imported_name, items, par
 _COMPAT = {
     'this_module': ('module', 'this_module'),
     'ModuleMetadata': ('ModuleMetadata',),
+    'smp_mb': ('sync', 'barrier', 'smp_mb'),
+    'Full': ('sync', 'barrier', 'Full'),
 }
 
 # The prelude has the error numbers.

@@ -8,7 +8,13 @@ use super::{
     Volume,
     DATA_MAX, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    kernel_next::compat::{
+        smp_mb,
+        Full, //
+    }, //
+};
 use core::{
     ops::Deref,
     ptr::NonNull, //
@@ -24,10 +30,6 @@ use kernel::{
         atomic::{
             ordering::Relaxed,
             Atomic, //
-        },
-        barrier::{
-            smp_mb,
-            Full, //
         }, //
     },
     types::{
