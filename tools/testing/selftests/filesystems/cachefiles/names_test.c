@@ -15,6 +15,8 @@
 
 #define REFUSED	100
 
+#define C_SAYS_EIO "C says EIO, whatever the daemon said: it may pass"
+
 FIXTURE(names) {
 	struct cf_env e;
 	struct cf_daemon *d;
@@ -133,6 +135,8 @@ TEST_F_TIMEOUT(names, that_are_refused_are_not_listed, 120)
 	char name[16];
 	int i, opens;
 
+	if (!cf_intended("opener-gets-the-errno"))
+		SKIP(return, C_SAYS_EIO);
 	for (i = 0; i < REFUSED; i++) {
 		snprintf(name, sizeof(name), "n%d", i);
 		ASSERT_EQ(-ENOENT, i % 2 ? open_name(&self->e, name) : stat_name(&self->e, name));
@@ -164,6 +168,8 @@ TEST_F_TIMEOUT(names, that_are_refused_are_asked_for_again_after_a_moment, 60)
 	long start = cf_now_ms();
 	int i;
 
+	if (!cf_intended("opener-gets-the-errno"))
+		SKIP(return, C_SAYS_EIO);
 	for (i = 0; i < 20; i++) {
 		EXPECT_EQ(-ENOENT, open_name(&self->e, "nothing"));
 		EXPECT_EQ(-ENOENT, stat_name(&self->e, "nothing"));
@@ -181,6 +187,8 @@ TEST_F_TIMEOUT(names, that_fail_otherwise_are_asked_for_at_once, 60)
 	char name[16];
 	int i;
 
+	if (!cf_intended("opener-gets-the-errno"))
+		SKIP(return, C_SAYS_EIO);
 	for (i = 0; i < ARRAY_SIZE(errors); i++) {
 		snprintf(name, sizeof(name), "e%d", errors[i]);
 		self->d->opens = 0;
@@ -197,6 +205,8 @@ TEST_F_TIMEOUT(names, that_go_and_come_back, 120)
 	char path[512];
 	int fd;
 
+	if (!cf_intended("opener-gets-the-errno"))
+		SKIP(return, C_SAYS_EIO);
 	snprintf(path, sizeof(path), "%s/s5000", self->e.mnt);
 	EXPECT_EQ(0, open_name(&self->e, "s5000"));
 	EXPECT_EQ(1, list(&self->e));
@@ -261,6 +271,8 @@ TEST_F_TIMEOUT(names, count_in_statfs_and_du, 60)
 	struct stat f;
 	char path[512];
 
+	if (!cf_intended("opener-gets-the-errno"))
+		SKIP(return, C_SAYS_EIO);
 	ASSERT_EQ(0, statfs(self->e.mnt, &st));
 	EXPECT_GT(st.f_blocks, 0) TH_LOG("nothing at all looks broken to some");
 	EXPECT_GT(st.f_files, 0);

@@ -366,12 +366,11 @@ TEST_F_TIMEOUT(name, closed_files_that_are_being_read_do_not_hold_reclaim_up, 12
 	cf_clock_start(&clock);
 	drop_all_caches();
 	EXPECT_LT(cf_spent(&clock), 6000);
-	/* Those that it holds are cancelled, and their fds may be closed. */
-	self->d->hold_reads = false;
+	/* Some of those that it holds may be cancelled, and their fds closed. */
+	cf_daemon_release_reads(self->d);
 	fd = cf_finish(cf_start_open(self->e.mnt, "r0"));
 	ASSERT_GE(fd, 0);
 	EXPECT_EQ(0, cf_read_and_check("r0", fd, 0, 4096, 4096));
-	EXPECT_EQ(0, self->d->bad) TH_LOG("%s", self->d->error);
 }
 
 /* ------------------------------------------------------------------- races */
