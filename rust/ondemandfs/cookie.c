@@ -91,10 +91,13 @@ static long odfs_wait_cookie(struct odfs_sb_info *sbi, unsigned int aborts,
 			     struct fscache_cookie *cookie,
 			     bool (*condition)(struct fscache_cookie *cookie), long timeout)
 {
+	/* What the wait saw counts: the state may go on at once, as it does from FAILED. */
+	bool met = false;
 	long ret = odfs_wait_var(&cookie->state,
-				 condition(cookie) || READ_ONCE(sbi->aborts) != aborts, timeout);
+				 (met = condition(cookie)) || READ_ONCE(sbi->aborts) != aborts,
+				 timeout);
 
-	return ret > 0 && !condition(cookie) ? -EIO : ret;
+	return ret > 0 && !met ? -EIO : ret;
 }
 
 static bool odfs_same_name(const struct odfs_blob *blob, unsigned int hash, const void *name,
