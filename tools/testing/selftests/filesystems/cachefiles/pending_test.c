@@ -151,6 +151,8 @@ TEST_F_TIMEOUT(pending, no_object_stays_of_an_opener_that_was_killed, 120)
 	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &open));
 	kill(pid, SIGKILL);
 	ASSERT_EQ(128 + SIGKILL, cf_reap(pid, CF_SOON));
+	/* fscache looks after 10 s whether a cookie is still unused, and only once. */
+	cf_sleep_ms(15000);
 	cf_copen(self->dev, open.w.msg_id, 4096);
 	EXPECT_EQ(!cf_intended("killed-opener-leaves-object"), is_closed(&self->e, &open));
 	close(open.w.open.fd);
