@@ -106,28 +106,32 @@ impl Reader {
         }
         // CAST: A length in memory.
         let blocks = presence::needed(pos, read.len() as u64, self.size);
-        match (first_gap(&self.object, self.file.file(), blocks), asked) {
-            (Ok(None), _) => self.submit(pos, read),
+        match first_gap(&self.object, self.file.file(), blocks).transpose() {
+            None => self.submit(pos, read),
             // It has not written the first of the blocks: it cannot, or will not.
-            (Ok(Some(gap)), Some(asked)) if gap.contains(&asked) => {
+            Some(Ok(gap)) if asked.is_some_and(|asked| gap.contains(&asked)) => {
                 let (off, len) = bytes(&gap);
                 trace::read_failed(&self.object, off, len, EIO);
                 drop(self);
                 read.fail(EIO);
             }
-            (Ok(Some(gap)), _) if self.asks > 0 => {
-                self.asks -= 1;
-                self.wait(pos, read, gap)
-            }
-            (Ok(Some(_)), _) => {
-                drop(self);
-                read.fail(EIO);
-            }
-            (Err(e), _) => {
-                drop(self);
-                read.fail(e);
-            }
+            Some(gap) => self.ask(pos, read, gap),
         }
+    }
+
+    /// Asks the daemon for `gap`. Fails the read if that could not be found out, or if the daemon
+    /// was asked often enough.
+    fn ask(mut self, pos: u64, read: CacheRead, gap: Result<Range<u64>>) {
+        let error = match gap {
+            Ok(gap) if self.asks > 0 => {
+                self.asks -= 1;
+                return self.wait(pos, read, gap);
+            }
+            Ok(_) => EIO,
+            Err(e) => e,
+        };
+        drop(self);
+        read.fail(error);
     }
 
     /// Reads. All blocks are present.
@@ -147,13 +151,13 @@ impl Reader {
     }
 
     /// Reads past the page cache.
-    fn submit_direct(mut self, pos: u64, mut read: CacheRead) {
+    fn submit_direct(self, pos: u64, mut read: CacheRead) {
         // What was in memory when it was looked for, and is not now, may have been dropped because
         // it could not be written back: then there is a hole, and nobody was told of an error.
         // CAST: A length in memory.
         let blocks = presence::needed(pos, read.len() as u64, self.size);
-        match first_gap(&self.object, self.file.file(), blocks) {
-            Ok(None) => {
+        match first_gap(&self.object, self.file.file(), blocks).transpose() {
+            None => {
                 let Reader {
                     object,
                     file,
@@ -163,18 +167,7 @@ impl Reader {
                 drop((ticket, object));
                 read.read_direct(file, pos as i64);
             }
-            Ok(Some(gap)) if self.asks > 0 => {
-                self.asks -= 1;
-                self.wait(pos, read, gap)
-            }
-            Ok(Some(_)) => {
-                drop(self);
-                read.fail(EIO);
-            }
-            Err(e) => {
-                drop(self);
-                read.fail(e);
-            }
+            Some(gap) => self.ask(pos, read, gap),
         }
     }
 
