@@ -606,6 +606,12 @@ impl Ondemand {
                     (msg_id, result)
                 }
                 Delivery::Open { msg_id, object } => {
+                    let waiter = |table: &mut Table<Requests>| table.waiter(msg_id).cloned();
+                    if let Some(open) = self.with(waiter).filter(|open| open.is_unwanted()) {
+                        // The daemon has enough to do for those who still wait.
+                        self.end_open(&open, false);
+                        continue;
+                    }
                     (msg_id, self.deliver_open(msg_id, object, out))
                 }
             };

@@ -89,6 +89,14 @@ impl<F: Family> Table<F> {
         delivery
     }
 
+    /// Who waits for the answer to an OPEN; `None` if it is not that of a lookup.
+    pub(crate) fn waiter(&self, msg_id: u32) -> Option<&F::Waiter> {
+        match &self.requests.get(msg_id)?.kind {
+            Kind::Open { waiter, .. } => waiter.as_ref(),
+            _ => None,
+        }
+    }
+
     /// A message reached the daemon. There is no answer to a CLOSE, so that one is done.
     pub(crate) fn delivered(&mut self, msg_id: u32) {
         if let Some(Request {
