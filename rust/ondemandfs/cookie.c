@@ -210,7 +210,8 @@ static int odfs_acquire_cookie(struct odfs_sb_info *sbi, unsigned int aborts,
 		return -ENOMEM;
 	fscache_get_cookie(cookie, fscache_cookie_get_attach_object);
 	spin_lock(&sbi->lock);
-	blob->cookie = cookie;
+	/* Pairs with odfs_is_active(), which has no lock. */
+	smp_store_release(&blob->cookie, cookie);
 	spin_unlock(&sbi->lock);
 	return 0;
 }
@@ -521,6 +522,15 @@ static int odfs_use_cookie_locked(struct inode *inode, unsigned int aborts)
 	return err;
 }
 
+/* Whether nothing has to be looked up, unless the cache lets go of the object now. */
+static bool odfs_is_active(struct inode *inode)
+{
+	/* Pairs with odfs_acquire_cookie(). */
+	struct fscache_cookie *cookie = smp_load_acquire(&ODFS_I(inode)->blob->cookie);
+
+	return cookie && fscache_cookie_state(cookie) == FSCACHE_COOKIE_STATE_ACTIVE;
+}
+
 static bool odfs_is_refusal(int err)
 {
 	/* Other errors may pass: of the network, of the cache, of too much to do. */
@@ -563,18 +573,24 @@ static void odfs_note_result(struct inode *inode, int err)
 /*
  * Take the lock of the inode for a use of its cookie. Those who wait for the lock
  * while a lookup fails share the answer: each would wait for a silent daemon anew,
- * one after the other.
+ * one after the other. With @in_line, a lookup counts as one of the user's.
  */
-static int odfs_lock_and_use_cookie(struct inode *inode)
+static int odfs_lock_and_use_cookie(struct inode *inode, bool in_line)
 {
 	struct odfs_inode *oi = ODFS_I(inode);
+	struct odfs_sb_info *sbi = ODFS_SB(inode->i_sb);
 	unsigned int nr_failures = READ_ONCE(oi->nr_failures);
-	unsigned int aborts = READ_ONCE(ODFS_SB(inode->i_sb)->aborts);
+	unsigned int aborts = READ_ONCE(sbi->aborts);
+	struct odfs_user *user = NULL;
 	int err;
 
+	if (in_line && !odfs_is_active(inode))
+		user = odfs_begin_lookup(sbi);
+	if (IS_ERR(user))
+		return PTR_ERR(user);
 	err = mutex_lock_killable(&oi->lock);
 	if (err)
-		return err;
+		goto out;
 	if (oi->failure && (oi->nr_failures != nr_failures ||
 			    (odfs_is_refusal(oi->failure) &&
 			     time_before(jiffies, oi->failed_at + ODFS_REFUSAL_TIME)))) {
@@ -585,6 +601,8 @@ static int odfs_lock_and_use_cookie(struct inode *inode)
 	}
 	if (err)
 		mutex_unlock(&oi->lock);
+out:
+	odfs_end_lookup(sbi, user);
 	return err;
 }
 
@@ -603,7 +621,7 @@ static int odfs_lock_and_use_cookie(struct inode *inode)
  */
 int odfs_use_cookie(struct inode *inode)
 {
-	int err = odfs_lock_and_use_cookie(inode);
+	int err = odfs_lock_and_use_cookie(inode, true);
 
 	if (!err)
 		mutex_unlock(&ODFS_I(inode)->lock);
@@ -613,15 +631,17 @@ int odfs_use_cookie(struct inode *inode)
 /**
  * odfs_lookup_cookie - Have the cookie of a file looked up
  * @inode: The file
+ * @in_line: Whether to wait for other lookups of the user
  *
- * Like odfs_use_cookie(), for those who want the size or who have a use already
- * and found that the cache had gone and come back.
+ * Like odfs_use_cookie(), for those who want the size or, not @in_line, who have a use
+ * already and found that the cache had gone and come back: they may hold folio locks,
+ * for which other users wait.
  *
  * Return: 0 or a negative errno.
  */
-int odfs_lookup_cookie(struct inode *inode)
+int odfs_lookup_cookie(struct inode *inode, bool in_line)
 {
-	int err = odfs_lock_and_use_cookie(inode);
+	int err = odfs_lock_and_use_cookie(inode, in_line);
 
 	if (err)
 		return err;

@@ -142,7 +142,7 @@ static int odfs_getattr(struct mnt_idmap *idmap, const struct path *path,
 		/* Who may not read a file has no business to have it fetched. */
 		err = inode_permission(idmap, inode, MAY_READ);
 		if (!err)
-			err = odfs_lookup_cookie(inode);
+			err = odfs_lookup_cookie(inode, true);
 		if (err)
 			return err;
 	}

@@ -33,6 +33,8 @@
  *	    Dentries and inodes are not pinned: they stay on their LRUs until
  *	    memory is short, which bounds what a user can make us hold by looking
  *	    names up.
+ * user	    Stands in a table of the superblock while it has lookups under way or
+ *	    waiting. Each of them counts; the last one frees it.
  * use	    Every open file has one use (n_active) of the cookie, which keeps it
  *	    off fscache's LRU. stat(2) and the healing of a read take one for a
  *	    moment, under the lock of the inode.
@@ -42,6 +44,8 @@
  *
  * Lock order
  * ----------
+ *	odfs_user::room		(what lets a user have another lookup under way)
+ *	  odfs_inode::lock
  *	i_rwsem of the root, mmap_lock, folio locks, whatever a reader holds
  *	  odfs_inode::lock	(mutex; only ever taken killably)
  *	    fscache's locks
@@ -100,6 +104,7 @@ struct odfs_sb_info {
 	struct list_head	live;		/* the blobs that are not relinquished */
 	struct list_head	dying;		/* those that are, oldest first */
 
+	struct xarray		users;		/* with lookups under way, by user id */
 	struct xarray		names;		/* blobs by position in the directory */
 	u32			next_name;
 	atomic64_t		nr_names;
@@ -216,7 +221,7 @@ void odfs_reap_blobs(struct odfs_sb_info *sbi);
 void odfs_put_blob(struct odfs_blob *blob);
 void odfs_put_blobs(struct odfs_sb_info *sbi);
 int odfs_use_cookie(struct inode *inode);
-int odfs_lookup_cookie(struct inode *inode);
+int odfs_lookup_cookie(struct inode *inode, bool in_line);
 
 bool odfs_is_refused(struct inode *inode);
 
@@ -242,5 +247,9 @@ ssize_t odfs_read_direct(struct kiocb *iocb, struct iov_iter *to);
 /* super.c */
 void odfs_put_super(struct super_block *sb);
 int odfs_show_options(struct seq_file *m, struct dentry *root);
+
+/* user.c */
+struct odfs_user *odfs_begin_lookup(struct odfs_sb_info *sbi);
+void odfs_end_lookup(struct odfs_sb_info *sbi, struct odfs_user *user);
 
 #endif /* _ONDEMANDFS_INTERNAL_H */

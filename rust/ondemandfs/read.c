@@ -187,7 +187,7 @@ static int odfs_begin_access(struct odfs_io *io)
 	while (odfs_begin_operation(&io->cres, cookie)) {
 		if (looked_up)
 			return -ENOBUFS;
-		err = odfs_lookup_cookie(io->inode);
+		err = odfs_lookup_cookie(io->inode, false);
 		if (err)
 			return err;
 		looked_up = true;

@@ -4,13 +4,15 @@
  * the room that they need.
  *
  * The floods are made by a user without privileges: by very many threads that read a
- * file, and by posix_fadvise(POSIX_FADV_WILLNEED), which makes READs and does not wait
- * for them, of very many files.
+ * file, or open files, and by posix_fadvise(POSIX_FADV_WILLNEED), which makes READs and
+ * does not wait for them, of very many files.
  */
 #include <dirent.h>
 #include <grp.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +22,7 @@
 /* As Documentation/filesystems/caching/cachefiles-rust.rst has them. */
 #define PER_OBJECT	1024
 #define PER_USER	8192
+#define OPENS_PER_USER	64
 /* As rust/ondemandfs/read.c has it. */
 #define AHEAD_OF_FILE	128
 
@@ -49,6 +52,9 @@ FIXTURE_SETUP(fair)
 	if (cf_is_c())
 		SKIP(return, "C has a task waiting for each READ, and one queue");
 	ASSERT_SETUP(cf_env_all(&self->e));
+	/* for those who are not root */
+	ASSERT_EQ(0, chmod(CF_ROOT, 0755));
+	ASSERT_EQ(0, mount(NULL, self->e.mnt, NULL, MS_REMOUNT, "mode=0444"));
 	self->flood = mmap(NULL, sizeof(*self->flood), PROT_READ | PROT_WRITE,
 			   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, self->flood);
@@ -134,6 +140,7 @@ struct reader {
 	struct flood *flood;
 	int fd;
 	off_t off;
+	char path[128];
 };
 
 static void *read_block(void *arg)
@@ -147,9 +154,21 @@ static void *read_block(void *arg)
 	return NULL;
 }
 
+static void *open_file(void *arg)
+{
+	struct reader *r = arg;
+
+	r->fd = open(r->path, O_RDONLY);
+	if (r->fd >= 0)
+		atomic_fetch_add(&r->flood->good, 1);
+	atomic_fetch_add(&r->flood->made, 1);
+	return NULL;
+}
+
 /*
- * Have @count threads read a block of @b each, all of them blocks that are apart.  Their
- * process does not keep the device open, and ends with 0 when all are done.
+ * Have @count threads of NOBODY read a block of @b each, all of them blocks that are
+ * apart, or without @b open a file each.  Their process does not keep the device open,
+ * and ends with 0 when all are done.
  */
 static int start_threads(struct flood *f, struct cf_env *e, const struct cf_blob *b, int count)
 {
@@ -157,7 +176,8 @@ static int start_threads(struct flood *f, struct cf_env *e, const struct cf_blob
 	pthread_attr_t attr;
 	pid_t pid;
 
-	cf_no_readahead(b->fd);
+	if (b)
+		cf_no_readahead(b->fd);
 	atomic_store(&f->made, 0);
 	atomic_store(&f->good, 0);
 	pid = cf_fork();
@@ -172,8 +192,10 @@ static int start_threads(struct flood *f, struct cf_env *e, const struct cf_blob
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 32768);
 	for (int i = 0; i < count; i++) {
-		all[i] = (struct reader){ .flood = f, .fd = b->fd, .off = i * 2LL * CF_BLOCK };
-		if (pthread_create(&all[i].thread, &attr, read_block, &all[i]))
+		all[i] = (struct reader){ .flood = f, .fd = b ? b->fd : -1,
+					  .off = i * 2LL * CF_BLOCK };
+		snprintf(all[i].path, sizeof(all[i].path), "%s/flood_%d", e->mnt, i);
+		if (pthread_create(&all[i].thread, &attr, b ? read_block : open_file, &all[i]))
 			_exit(2);
 	}
 	for (int i = 0; i < count; i++)
@@ -233,18 +255,26 @@ static int kill_flood(struct flood *f)
 	return ret;
 }
 
+static bool is_open_of(const struct cf_msg *m, const char *name)
+{
+	char buf[256];
+
+	return m->w.opcode == CF_OPEN && !strcmp(cf_msg_name(m, buf), name);
+}
+
 /*
- * Take messages until one of @object, or of any if that is 0, with this opcode.
- * Returns how many others came before it, or -errno.
+ * Take messages until the OPEN of @name, or without it a READ of @object.  Returns how
+ * many others came before it, or -errno.
  */
-static int recv_past(int dev, uint32_t opcode, uint32_t object, struct cf_msg *m)
+static int recv_past(int dev, const char *name, uint32_t object, struct cf_msg *m)
 {
 	for (int n = 0; n <= 2 * PER_USER; n++) {
 		int err = cf_recv(dev, m, CF_SOON);
 
 		if (err)
 			return err;
-		if (m->w.opcode == opcode && (!object || m->w.object_id == object))
+		if (name ? is_open_of(m, name) :
+			   m->w.opcode == CF_READ && m->w.object_id == object)
 			return n;
 	}
 	return -ENOENT;
@@ -263,9 +293,9 @@ static pid_t start_reader(struct flood *f, struct cf_env *e, const char *name, u
 	if (pid)
 		return pid;
 	close(e->dev);
+	become(uid);
 	atomic_store(&f->stage, 1);
 	fd = open(path, O_RDONLY);
-	become(uid);
 	atomic_store(&f->stage, 2);
 	if (fd < 0 || pread(fd, buf, sizeof(buf), 0) != sizeof(buf))
 		_exit(1);
@@ -283,7 +313,7 @@ static int read_another(struct flood *f, struct cf_env *e, const char *name, uid
 	/* The daemon takes nothing before what is measured has been queued. */
 	CF_WAIT_FOR(atomic_load(&f->stage) == 1 && process_is_waiting(pid), LATE);
 	snprintf(b.name, sizeof(b.name), "%s", name);
-	opened = recv_past(e->dev, CF_OPEN, 0, &m);
+	opened = recv_past(e->dev, name, 0, &m);
 	if (opened < 0)
 		return opened;
 	b.anon = m.w.open.fd;
@@ -292,7 +322,7 @@ static int read_another(struct flood *f, struct cf_env *e, const char *name, uid
 	if (ret)
 		return ret;
 	CF_WAIT_FOR(atomic_load(&f->stage) == 2 && process_is_waiting(pid), LATE);
-	wanted = recv_past(e->dev, CF_READ, b.object_id, &m);
+	wanted = recv_past(e->dev, NULL, b.object_id, &m);
 	if (wanted < 0)
 		return wanted;
 	ret = cf_blob_answer_read(&b, &m) ?: -cf_reap(pid, CF_SOON);
@@ -502,7 +532,7 @@ TEST_F_TIMEOUT(fair, a_flood_of_opens_delays_a_read_by_a_message, 120)
 	cf_sleep_ms(STALLED);
 	op = cf_start_pread(b.fd, 0, CF_BLOCK);
 	cf_sleep_ms(STALLED);
-	others = recv_past(self->e.dev, CF_READ, b.object_id, &m);
+	others = recv_past(self->e.dev, NULL, b.object_id, &m);
 	EXPECT_GE(others, 0);
 	EXPECT_LE(others, FEW);
 	EXPECT_EQ(0, cf_blob_answer_read(&b, &m));
@@ -512,6 +542,73 @@ TEST_F_TIMEOUT(fair, a_flood_of_opens_delays_a_read_by_a_message, 120)
 		EXPECT_LT(cf_finish(opens[i]), 0);
 	close(b.fd);
 	close(b.anon);
+}
+
+/* More than one user may have under way, in a process that leaves room for others. */
+#define OPENERS	(3 * OPENS_PER_USER)
+
+TEST_F_TIMEOUT(fair, a_flood_of_opens_delays_an_open_by_few_messages, 300)
+{
+	int others;
+
+	ASSERT_EQ(0, start_threads(self->flood, &self->e, NULL, OPENERS));
+	ASSERT_EQ(OPENERS, wait_for_threads(self->flood, OPENERS));
+	others = read_another(self->flood, &self->e, "another", NOBODY - 1);
+	EXPECT_GE(others, OPENS_PER_USER - FEW);
+	EXPECT_LE(others, OPENS_PER_USER + FEW);
+	/* Those have been taken, and are not answered: no more come. */
+	others = read_another(self->flood, &self->e, "one_more", 0);
+	EXPECT_GE(others, 0);
+	EXPECT_LE(others, FEW);
+	EXPECT_EQ(128 + SIGKILL, kill_flood(self->flood));
+}
+
+TEST_F_TIMEOUT(fair, who_waits_to_open_goes_on_when_others_are_answered, 300)
+{
+	struct cf_msg m;
+	int opens;
+
+	ASSERT_EQ(0, start_threads(self->flood, &self->e, NULL, OPENERS));
+	for (opens = 0; opens < OPENERS; opens++) {
+		ASSERT_EQ(0, cf_expect(self->e.dev, CF_OPEN, &m));
+		ASSERT_EQ(0, cf_copen(self->e.dev, m.w.msg_id, opens % 2 ? CF_BLOCK : -EIO));
+		close(m.w.open.fd);
+	}
+	EXPECT_EQ(0, cf_reap(self->flood->pid, LATE));
+	self->flood->pid = 0;
+	EXPECT_EQ(OPENERS, atomic_load(&self->flood->made));
+	EXPECT_EQ(OPENERS / 2, atomic_load(&self->flood->good));
+}
+
+TEST_F_TIMEOUT(fair, a_forced_unmount_ends_all_who_wait_to_open, 300)
+{
+	struct cf_blob b;
+
+	ASSERT_EQ(0, start_threads(self->flood, &self->e, NULL, OPENERS));
+	ASSERT_EQ(OPENERS, wait_for_threads(self->flood, OPENERS));
+	umount2(self->e.mnt, MNT_FORCE);
+	EXPECT_EQ(0, cf_reap(self->flood->pid, LATE));
+	self->flood->pid = 0;
+	EXPECT_EQ(OPENERS, atomic_load(&self->flood->made));
+	EXPECT_EQ(0, atomic_load(&self->flood->good));
+
+	/* The user has all that he may have again. */
+	if (cf_env_umount(&self->e) == 0)
+		ASSERT_SETUP(cf_env_mount(&self->e));
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "later", CF_BLOCK));
+	close(b.fd);
+	close(b.anon);
+}
+
+TEST_F_TIMEOUT(fair, opens_that_nobody_wants_reach_no_daemon, 300)
+{
+	struct cf_msg m;
+
+	ASSERT_EQ(0, start_threads(self->flood, &self->e, NULL, OPENERS));
+	ASSERT_EQ(OPENERS, wait_for_threads(self->flood, OPENERS));
+	EXPECT_TRUE(cf_readable(self->e.dev, 0));
+	EXPECT_EQ(128 + SIGKILL, kill_flood(self->flood));
+	EXPECT_EQ(-ETIMEDOUT, cf_recv(self->e.dev, &m, CF_NEVER));
 }
 
 /* As cf_env_all(), with a time limit for the daemon. */
