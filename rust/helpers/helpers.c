@@ -18,4 +18,5 @@
 #include "kunit.c"
 #include "sched.c"
 #include "security.c"
+#include "uio.c"
 #include "workqueue.c"

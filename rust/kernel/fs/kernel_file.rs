@@ -379,17 +379,49 @@ impl KernelFile {
         Ok(ret)
     }
 
+    /// The most bytes that are written without letting go of the inode's lock.
+    const PIECE: usize = 1 << 20;
+
     /// Writes what `from` has to the offset `pos`, in bytes, through the page cache. Returns how
     /// many bytes were written, which may be less. Gets write access to the mount, so the task must
     /// not have it.
     ///
+    /// [`Self::seek`] takes the inode's lock, too, and waits for a [`Self::PIECE`] at most.
+    ///
     /// # Errors
     ///
-    /// `EINVAL` if `pos` is negative; what writing says.
+    /// `EINVAL` if `pos` is negative; what writing says, if nothing was written before.
     pub(crate) fn write(&self, mut pos: i64, from: &mut IovIterSource<'_>) -> Result<usize> {
+        let mut done = 0;
+        loop {
+            let piece = from.len().min(Self::PIECE);
+            let written = match self.write_piece(&mut pos, from, piece) {
+                Err(e) if done == 0 => return Err(e),
+                written => written.unwrap_or(0),
+            };
+            done += written;
+            if written < piece || from.is_empty() {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// Writes the first `len` bytes of `from`, which has as many.
+    fn write_piece(
+        &self,
+        pos: &mut i64,
+        from: &mut IovIterSource<'_>,
+        len: usize,
+    ) -> Result<usize> {
+        let rest = from.len().saturating_sub(len);
+        let iter = from.as_raw();
+        // SAFETY: The iterator is valid, and is left with `len` bytes or fewer.
+        unsafe { bindings::iov_iter_truncate(iter, len as u64) };
         // SAFETY: The file is valid and by its invariant can be written to; the iterator is a valid
         // source, `pos` may be written to, and the caller may sleep.
-        let ret = unsafe { bindings::vfs_iter_write(self.as_ptr(), from.as_raw(), &mut pos, 0) };
+        let ret = unsafe { bindings::vfs_iter_write(self.as_ptr(), iter, pos, 0) };
+        // SAFETY: The iterator is valid. What is left of the `len` bytes is followed by the rest.
+        unsafe { bindings::iov_iter_reexpand(iter, from.len() + rest) };
         // CAST: Negative values are error numbers, which fit.
         to_result(ret.min(0) as c_int)?;
         Ok(ret.unsigned_abs())

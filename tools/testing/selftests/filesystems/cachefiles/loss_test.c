@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/xattr.h>
 
 #include "kselftest_harness.h"
@@ -388,6 +389,66 @@ TEST_F_TIMEOUT(killed, readers_cost_nothing_that_is_there, 600)
 	for (off = 0; off < KILLED_SIZE; off += 2 * KILLED_RUN)
 		EXPECT_EQ(0, cf_read_and_check("blob", b->fd, off, KILLED_RUN, KILLED_RUN));
 	EXPECT_FALSE(cf_readable(self->e.dev, 0));
+}
+
+/* A block that was written back is looked for on the disk when it is first read. */
+FIXTURE(busy) {
+	struct cf_env e;
+	struct cf_blob b;
+};
+
+#define FIRST_BLOCKS	8
+#define MUCH		(128ULL << 20)
+
+FIXTURE_SETUP(busy)
+{
+	if (cf_is_c())
+		SKIP(return, "its reads take the lock that a write has");
+	ASSERT_SETUP(cf_env_all(&self->e));
+	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", MUCH + (1 << 20)));
+}
+
+FIXTURE_TEARDOWN(busy)
+{
+	close(self->b.fd);
+	close(self->b.anon);
+	cf_env_end(&self->e);
+}
+
+static long do_pwrite(struct cf_op *op)
+{
+	memset(op->buf, 1, op->len);
+	return cf_pwrite(op->fd, op->buf, op->len, op->off);
+}
+
+static uint64_t bytes_free(struct cf_env *e)
+{
+	struct statfs st;
+
+	return statfs(e->dir, &st) ? 0 : (uint64_t)st.f_bfree * st.f_bsize;
+}
+
+TEST_F_TIMEOUT(busy, reads_do_not_wait_for_a_long_write, 120)
+{
+	struct cf_blob *b = &self->b;
+	uint64_t before;
+	struct cf_op *op;
+	int i;
+
+	for (i = 0; i < FIRST_BLOCKS; i++)
+		ASSERT_EQ(0, cf_fill(b->anon, "blob", i * 65536, CF_BLOCK, b->size));
+	sync();
+	cf_no_readahead(b->fd);
+	before = bytes_free(&self->e);
+	op = cf_start(do_pwrite, NULL, b->anon, 1 << 20, MUCH);
+	ASSERT_TRUE(CF_WAIT_FOR(bytes_free(&self->e) + (2 << 20) < before, CF_SOON));
+
+	for (i = 0; i < FIRST_BLOCKS; i++)
+		EXPECT_EQ(0, cf_read_and_check("blob", b->fd, i * 65536, CF_BLOCK, CF_BLOCK));
+	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, 0)) TH_LOG("a read waited until all was written");
+	EXPECT_FALSE(cf_readable(self->e.dev, 0));
+	EXPECT_EQ(MUCH, cf_wait(op, 60000));
+	cf_op_free(op);
 }
 
 TEST_HARNESS_MAIN
