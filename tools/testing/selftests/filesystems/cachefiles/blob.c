@@ -107,7 +107,8 @@ static long checked(const struct cf_blob *b, struct cf_op *op, long ret)
 
 long cf_blob_fetch(struct cf_env *e, struct cf_blob *b, off_t off)
 {
-	struct cf_op *op = cf_start_pread(b->fd, off, 4096);
+	size_t len = b->size - off < CF_PAGE ? b->size - off : CF_PAGE;
+	struct cf_op *op = cf_start_pread(b->fd, off, len);
 	struct cf_msg m;
 	int err = cf_expect(e->dev, CF_READ, &m);
 

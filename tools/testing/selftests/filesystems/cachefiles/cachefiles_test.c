@@ -32,6 +32,13 @@ static uint64_t round_block(uint64_t n)
 	return (n + CF_BLOCK - 1) & ~(uint64_t)(CF_BLOCK - 1);
 }
 
+int cf_page_size(void)
+{
+	long size = sysconf(_SC_PAGESIZE);
+
+	return size > CF_BLOCK ? size : CF_BLOCK;
+}
+
 const char *cf_beside(const char *name, char path[PATH_MAX])
 {
 	ssize_t n = readlink("/proc/self/exe", path, PATH_MAX);

@@ -19,6 +19,13 @@
 #define CF_DEVICE	"/dev/cachefiles"
 #define CF_ROOT		"/var/cache/fscache"	/* an ext4 of its own */
 #define CF_BLOCK	4096			/* what READ ranges are aligned to */
+/*
+ * What a reader of one byte has asked for without readahead if nothing of it is there: a page of
+ * this kernel, or the blocks of it that the file has.  Reads that are to ask one by one are of
+ * different pages, whose offsets are multiples of this.  Never less than a block.
+ */
+#define CF_PAGE		cf_page_size()
+int cf_page_size(void);
 
 /* ---- which implementation is tested, and where they are meant to differ ---- */
 /* CACHEFILES_IMPLEMENTATION=c in the environment; otherwise it is the one in Rust. */
@@ -286,7 +293,7 @@ int cf_blob_open_version(struct cf_env *e, struct cf_blob *b, uint64_t size,
 			 const char *content, const char *version);
 /* Answer a READ of @b, which has to be for the fd it has now. */
 int cf_blob_answer_read(const struct cf_blob *b, const struct cf_msg *m);
-/* Read one block, being the daemon meanwhile: 0 if it was asked for once and is right. */
+/* Read one page, being the daemon meanwhile: 0 if it was asked for once and is right. */
 long cf_blob_fetch(struct cf_env *e, struct cf_blob *b, off_t off);
 /* Answer the OPENs and READs of @b until @op is over, and check the data that it read. */
 long cf_blob_serve(struct cf_env *e, struct cf_blob *b, struct cf_op *op);
