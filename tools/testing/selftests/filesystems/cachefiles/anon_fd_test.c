@@ -8,7 +8,7 @@
 #include "kselftest_harness.h"
 #include "cachefiles_test.h"
 
-#define KiB	1024ULL
+#define TAIL	(16 * CF_PAGE)	/* where the last block is, of 10 bytes */
 
 FIXTURE(anon) {
 	struct cf_env e;
@@ -19,7 +19,7 @@ FIXTURE(anon) {
 FIXTURE_SETUP(anon)
 {
 	ASSERT_SETUP(cf_env_all(&self->e));
-	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", 64 * KiB + 10));
+	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", TAIL + 10));
 	cf_no_readahead(self->b.fd);
 	self->block = aligned_alloc(4096, 4096);
 	ASSERT_NE(NULL, self->block);
@@ -48,30 +48,32 @@ TEST_F_TIMEOUT(anon, write_at_an_unaligned_offset_is_ENOBUFS, 30)
 TEST_F_TIMEOUT(anon, writes_follow_each_other, 30)
 {
 	bool together = cf_intended("write-after-lseek");
+	int i, n = CF_PAGE / CF_BLOCK * 4;
 	struct cf_blob *b = &self->b;
-	int i;
 
-	for (i = 0; i < 4; i++) {
+	for (i = 0; i < n; i++) {
 		cf_pattern("blob", i * 4096, self->block, 4096);
 		ASSERT_EQ(4096, write(b->anon, self->block, 4096));
 	}
-	EXPECT_EQ(together ? 4 * 4096 : 0, lseek(b->anon, 0, SEEK_CUR));
-	EXPECT_EQ(0, cf_read_and_check("blob", b->fd, 0, 4 * 4096, 4 * 4096));
+	EXPECT_EQ(together ? n * 4096 : 0, lseek(b->anon, 0, SEEK_CUR));
+	EXPECT_EQ(0, cf_read_and_check("blob", b->fd, 0, n * 4096, n * 4096));
 	EXPECT_FALSE(cf_readable(self->e.dev, 0));
 }
 
 TEST_F_TIMEOUT(anon, write_after_lseek, 30)
 {
 	/* In the C code lseek() moves another position than the one write() uses. */
-	off_t at = cf_intended("write-after-lseek") ? 8192 : 0;
+	off_t to = 2 * CF_PAGE, at = cf_intended("write-after-lseek") ? to : 0;
 	struct cf_blob *b = &self->b;
 
-	ASSERT_EQ(8192, lseek(b->anon, 8192, SEEK_SET));
+	ASSERT_EQ(to, lseek(b->anon, to, SEEK_SET));
 	cf_pattern("blob", at, self->block, 4096);
 	ASSERT_EQ(4096, write(b->anon, self->block, 4096));
-	EXPECT_EQ(at ? at + 4096 : 8192, lseek(b->anon, 0, SEEK_CUR));
+	EXPECT_EQ(at ? at + 4096 : to, lseek(b->anon, 0, SEEK_CUR));
 	EXPECT_EQ(at, lseek(b->anon, 0, SEEK_DATA));
 	EXPECT_EQ(at + 4096, lseek(b->anon, at, SEEK_HOLE));
+	/* The rest of the page, if it has one. */
+	ASSERT_EQ(0, cf_fill(b->anon, "blob", at + 4096, CF_PAGE - 4096, b->size));
 	EXPECT_EQ(0, cf_read_and_check("blob", b->fd, at, 4096, 4096));
 	EXPECT_FALSE(cf_readable(self->e.dev, 0));
 }
@@ -98,11 +100,11 @@ TEST_F_TIMEOUT(anon, SEEK_HOLE_of_a_complete_file_is_its_end, 30)
 {
 	off_t end;
 
-	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", 0, 68 * KiB, self->b.size));
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", 0, TAIL + 4096, self->b.size));
 	end = lseek(self->b.anon, 0, SEEK_HOLE);
 	/* the file is kept rounded up to whole blocks */
 	EXPECT_GE(end, self->b.size);
-	EXPECT_LE(end, 68 * KiB);
+	EXPECT_LE(end, TAIL + 4096);
 	EXPECT_EQ(end, lseek(self->b.anon, 0, SEEK_END));
 }
 
@@ -110,9 +112,9 @@ TEST_F_TIMEOUT(anon, SEEK_HOLE_of_a_complete_file_is_its_end, 30)
 TEST_F_TIMEOUT(anon, last_block_may_be_written_whole, 30)
 {
 	memset(self->block, 0, 4096);
-	cf_pattern("blob", 64 * KiB, self->block, 10);
-	EXPECT_EQ(4096, pwrite(self->b.anon, self->block, 4096, 64 * KiB));
-	EXPECT_EQ(0, cf_read_and_check("blob", self->b.fd, 64 * KiB, 4096, 10));
+	cf_pattern("blob", TAIL, self->block, 10);
+	EXPECT_EQ(4096, pwrite(self->b.anon, self->block, 4096, TAIL));
+	EXPECT_EQ(0, cf_read_and_check("blob", self->b.fd, TAIL, 4096, 10));
 }
 
 TEST_F_TIMEOUT(anon, last_block_written_as_short_as_it_is, 30)
@@ -120,23 +122,23 @@ TEST_F_TIMEOUT(anon, last_block_written_as_short_as_it_is, 30)
 	bool taken = cf_intended("unaligned-write");
 	struct cf_op *op;
 
-	cf_pattern("blob", 64 * KiB, self->block, 10);
-	EXPECT_EQ(taken ? 10 : -EINVAL, cf_pwrite(self->b.anon, self->block, 10, 64 * KiB));
-	op = cf_start_pread(self->b.fd, 64 * KiB, 4096);
+	cf_pattern("blob", TAIL, self->block, 10);
+	EXPECT_EQ(taken ? 10 : -EINVAL, cf_pwrite(self->b.anon, self->block, 10, TAIL));
+	op = cf_start_pread(self->b.fd, TAIL, 4096);
 	EXPECT_EQ(10, cf_serve_until_done(&self->e, &self->b, op, NULL));
-	EXPECT_EQ(-1, cf_check("blob", 64 * KiB, op->buf, 10));
+	EXPECT_EQ(-1, cf_check("blob", TAIL, op->buf, 10));
 }
 
 TEST_F_TIMEOUT(anon, write_from_unaligned_memory, 30)
 {
 	bool taken = cf_intended("unaligned-write");
-	char *buf = aligned_alloc(4096, 8192);
+	char *buf = aligned_alloc(4096, CF_PAGE + 4096);
 
 	ASSERT_NE(NULL, buf);
-	cf_pattern("blob", 4096, buf + 8, 4096);
-	EXPECT_EQ(taken ? 4096 : -EINVAL, cf_pwrite(self->b.anon, buf + 8, 4096, 4096));
+	cf_pattern("blob", CF_PAGE, buf + 8, CF_PAGE);
+	EXPECT_EQ(taken ? CF_PAGE : -EINVAL, cf_pwrite(self->b.anon, buf + 8, CF_PAGE, CF_PAGE));
 	if (taken)
-		EXPECT_EQ(0, cf_read_and_check("blob", self->b.fd, 4096, 4096, 4096));
+		EXPECT_EQ(0, cf_read_and_check("blob", self->b.fd, CF_PAGE, CF_PAGE, CF_PAGE));
 	free(buf);
 }
 
@@ -159,7 +161,7 @@ TEST_F_TIMEOUT(anon, write_beyond_the_size, 30)
 {
 	long expected = cf_intended("write-beyond-the-size");
 
-	EXPECT_EQ(expected, cf_pwrite(self->b.anon, self->block, 4096, 68 * KiB));
+	EXPECT_EQ(expected, cf_pwrite(self->b.anon, self->block, 4096, TAIL + 4096));
 	EXPECT_EQ(expected, cf_pwrite(self->b.anon, self->block, 4096, 1ULL << 40));
 }
 
@@ -184,7 +186,7 @@ TEST_F_TIMEOUT(anon, duplicate_serves_as_well, 30)
 	ASSERT_EQ(0, close(self->b.anon));
 	op = cf_start_pread(self->b.fd, 0, 4096);
 	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
-	ASSERT_EQ(0, cf_fill(fd, "blob", 0, 4096, self->b.size));
+	ASSERT_EQ(0, cf_fill(fd, "blob", 0, CF_PAGE, self->b.size));
 	EXPECT_EQ(0, cf_complete(fd, m.w.msg_id));
 	EXPECT_EQ(4096, cf_wait(op, CF_SOON));
 	EXPECT_EQ(-1, cf_check("blob", 0, op->buf, 4096));
@@ -199,7 +201,7 @@ TEST_F_TIMEOUT(anon, other_process_may_serve, 30)
 	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
 	pid = cf_fork();
 	if (pid == 0)
-		_exit(cf_fill(self->b.anon, "blob", 0, 4096, self->b.size) ||
+		_exit(cf_fill(self->b.anon, "blob", 0, CF_PAGE, self->b.size) ||
 		      cf_complete(self->b.anon, m.w.msg_id));
 	EXPECT_EQ(0, cf_reap(pid, CF_SOON));
 	EXPECT_EQ(4096, cf_wait(op, CF_SOON));
@@ -230,9 +232,9 @@ TEST_F_TIMEOUT(anon, lseek_refuses_what_is_no_place, 30)
 	EXPECT_EQ(EINVAL, errno);
 	EXPECT_EQ(-1, lseek(fd, 0, 99));
 	EXPECT_EQ(EINVAL, errno);
-	EXPECT_EQ(-1, lseek(fd, 68 * KiB, SEEK_DATA));
+	EXPECT_EQ(-1, lseek(fd, TAIL + 4096, SEEK_DATA));
 	EXPECT_EQ(ENXIO, errno);
-	EXPECT_EQ(-1, lseek(fd, 68 * KiB, SEEK_HOLE));
+	EXPECT_EQ(-1, lseek(fd, TAIL + 4096, SEEK_HOLE));
 	EXPECT_EQ(ENXIO, errno);
 }
 
@@ -242,7 +244,7 @@ TEST_F_TIMEOUT(anon, READ_may_be_completed_before_it_is_read, 30)
 	struct cf_op *op = cf_start_pread(self->b.fd, 0, 4096);
 
 	ASSERT_TRUE(cf_readable(self->e.dev, CF_SOON));
-	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", 0, 4096, self->b.size));
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", 0, CF_PAGE, self->b.size));
 	EXPECT_EQ(0, cf_complete(self->b.anon, self->b.msg_id + 1));
 	EXPECT_EQ(4096, cf_wait(op, CF_SOON));
 	EXPECT_EQ(-1, cf_check("blob", 0, op->buf, 4096));
@@ -270,7 +272,7 @@ FIXTURE_SETUP(space)
 	ASSERT_EQ(0, cf_cmd(self->e.dev, "bstop 50%%"));
 	ASSERT_EQ(0, cf_cmd(self->e.dev, "bind ondemand"));
 	ASSERT_SETUP(cf_env_mount(&self->e));
-	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", 64 * KiB));
+	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", 65536));
 	self->block = aligned_alloc(4096, 4096);
 	memset(self->block, 'x', 4096);
 }

@@ -14,9 +14,9 @@ FIXTURE(disk) {
 	struct cf_blob b;
 };
 
-/* One object of 200 kB with its first half present, withdrawn and committed. */
-#define DISK_SIZE	200001ULL
-#define DISK_HALF	98304ULL
+/* One object of 200 kB, or as many pages, with its first half present, withdrawn and committed. */
+#define DISK_SIZE	(48 * CF_PAGE + 3393ULL)
+#define DISK_HALF	(24ULL * CF_PAGE)
 
 FIXTURE_SETUP(disk)
 {
@@ -41,7 +41,7 @@ FIXTURE_TEARDOWN(disk)
 
 TEST_F_TIMEOUT(disk, state_xattr_is_as_the_C_code_writes_it, 60)
 {
-	static const uint8_t size_be[8] = {
+	const uint8_t size_be[8] = {
 		0, 0, 0, 0, DISK_SIZE >> 24, (DISK_SIZE >> 16) & 255, (DISK_SIZE >> 8) & 255,
 		DISK_SIZE & 255,
 	};
@@ -358,15 +358,15 @@ TEST_F_TIMEOUT(disk, device_closed_while_mounted_still_commits, 60)
 	char path[PATH_MAX];
 
 	ASSERT_SETUP(cf_env_mount(&self->e));
-	ASSERT_EQ(0, cf_blob_open(&self->e, b, "second", 8192));
-	ASSERT_EQ(0, cf_fill(b->anon, "second", 0, 4096, 8192));
+	ASSERT_EQ(0, cf_blob_open(&self->e, b, "second", 2 * CF_PAGE));
+	ASSERT_EQ(0, cf_fill(b->anon, "second", 0, CF_PAGE, b->size));
 	cf_env_close(&self->e);
 	close(b->anon);
 	close(b->fd);
 	ASSERT_EQ(0, cf_env_umount(&self->e));
 	EXPECT_TRUE(CF_WAIT_FOR(cf_find_cache_file(&self->e, "second", NULL, path), CF_SOON));
 	ASSERT_SETUP(rebind(&self->e));
-	ASSERT_EQ(0, cf_blob_open(&self->e, b, "second", 8192));
+	ASSERT_EQ(0, cf_blob_open(&self->e, b, "second", 2 * CF_PAGE));
 	cf_no_readahead(b->fd);
 	EXPECT_EQ(0, cf_read_and_check("second", b->fd, 0, 4096, 4096));
 	EXPECT_FALSE(cf_readable(self->e.dev, 0));

@@ -15,8 +15,8 @@
 
 #define STATE	"user.CacheFiles.cache"
 #define LIST	"user.CacheFiles.present"
-#define SIZE	200001ULL
-#define HALF	98304ULL
+#define SIZE	(48 * CF_PAGE + 3393ULL)
+#define HALF	(24ULL * CF_PAGE)
 
 static int give_up(struct cf_env *e, struct cf_blob *b)
 {
@@ -150,13 +150,13 @@ TEST_F_TIMEOUT(keep, list_of_another_version_counts_as_empty, 60)
 
 TEST_F_TIMEOUT(keep, list_that_reaches_beyond_the_file_counts_as_far_as_it_makes_sense, 60)
 {
-	/* Blocks 0 and 1; then a million. */
-	static const char list[] = { 1, 0, 2, 1, 0x80, 0x80, 0x40 };
+	/* Pages 0 and 1, in blocks; from page 3 on a million blocks. */
+	char n = CF_PAGE / CF_BLOCK, list[] = { 1, 0, 2 * n, n, 0x80, 0x80, 0x40 };
 
 	ASSERT_EQ(0, setxattr(self->path, LIST, list, sizeof(list), 0));
 	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
-	EXPECT_EQ(0, reads_for(&self->e, &self->b, 0, 8192));
-	EXPECT_EQ(1, reads_for(&self->e, &self->b, 12288, 4096));
+	EXPECT_EQ(0, reads_for(&self->e, &self->b, 0, 2 * CF_PAGE));
+	EXPECT_EQ(1, reads_for(&self->e, &self->b, 3 * CF_PAGE, 4096));
 }
 
 /* An opener that comes while the file is being removed gets a new one. */
@@ -329,13 +329,21 @@ static int fill_runs(struct cf_blob *b, int first, int count)
 	return err;
 }
 
+/* The first two, which are read later: no page of theirs has a hole. */
+static int fill_pages(struct cf_blob *b)
+{
+	return cf_fill(b->anon, "blob", 0, CF_PAGE, RUNS_SIZE) ?:
+		cf_fill(b->anon, "blob", 2 * CF_PAGE, CF_PAGE, RUNS_SIZE);
+}
+
 TEST_F_TIMEOUT(room, list_is_shortened_and_the_object_kept, 120)
 {
 	struct cf_blob *b = &self->b;
 	int i, present = 0;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, b, "blob", RUNS_SIZE));
-	ASSERT_EQ(0, fill_runs(b, 0, RUNS));
+	ASSERT_EQ(0, fill_pages(b));
+	ASSERT_EQ(0, fill_runs(b, 2, RUNS - 2));
 	ASSERT_EQ(0, give_up(&self->e, b));
 	ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(&self->e, "blob", NULL, self->path), CF_SOON));
 
@@ -359,7 +367,7 @@ TEST_F_TIMEOUT(room, full_disk_costs_no_object, 120)
 	if (!variant->image)
 		SKIP(return, "that disk is not ours to fill");
 	ASSERT_EQ(0, cf_blob_open(&self->e, b, "blob", RUNS_SIZE));
-	ASSERT_EQ(0, fill_runs(b, 0, 2));
+	ASSERT_EQ(0, fill_pages(b));
 	ASSERT_EQ(0, give_up(&self->e, b));
 	ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(&self->e, "blob", NULL, self->path), CF_SOON));
 
@@ -381,7 +389,7 @@ TEST_F_TIMEOUT(room, full_disk_costs_no_object, 120)
 
 	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
 	EXPECT_EQ(0, reads_for(&self->e, b, 0, 4096));
-	EXPECT_EQ(0, reads_for(&self->e, b, 8192, 4096));
+	EXPECT_EQ(0, reads_for(&self->e, b, 2 * CF_PAGE, 4096));
 }
 
 TEST_HARNESS_MAIN
