@@ -9,7 +9,8 @@
 #include "kselftest_harness.h"
 #include "cachefiles_test.h"
 
-#define SIZE		(1024 * 1024ULL)
+#define SIZE		(256ULL * CF_PAGE)
+#define FAR		(16 * CF_PAGE)
 #define OPENERS		8
 #define C_WAITS		"a READ is waited for by a task, which that does not end"
 
@@ -57,7 +58,7 @@ TEST_F_TIMEOUT(force, files_open_through_another_mount_go_on, 120)
 
 	if (cf_intended("readahead-waits"))
 		SKIP(return, C_WAITS);
-	op = cf_start_pread(self->b.fd, 65536, 4096);
+	op = cf_start_pread(self->b.fd, FAR, 4096);
 	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
 	ASSERT_EQ(0, force(&self->e));
 	EXPECT_EQ(0, read_present(&self->b));
@@ -65,10 +66,10 @@ TEST_F_TIMEOUT(force, files_open_through_another_mount_go_on, 120)
 	EXPECT_EQ(-EINVAL, cf_complete(self->b.anon, m.w.msg_id));
 
 	EXPECT_EQ(0, read_present(&self->b));
-	EXPECT_EQ(0, cf_blob_fetch(&self->e, &self->b, 8192));
+	EXPECT_EQ(0, cf_blob_fetch(&self->e, &self->b, 2 * CF_PAGE));
 	/* What was failed may fail once more for a moment. */
 	cf_sleep_ms(2000);
-	EXPECT_EQ(0, cf_blob_fetch(&self->e, &self->b, 65536));
+	EXPECT_EQ(0, cf_blob_fetch(&self->e, &self->b, FAR));
 	EXPECT_EQ(0, read_present(&self->b));
 }
 
@@ -79,10 +80,10 @@ TEST_F_TIMEOUT(force, reads_that_follow_at_once_are_served, 120)
 
 	if (cf_intended("readahead-waits"))
 		SKIP(return, C_WAITS);
-	old = cf_start_pread(self->b.fd, 65536, 4096);
+	old = cf_start_pread(self->b.fd, FAR, 4096);
 	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
 	ASSERT_EQ(0, force(&self->e));
-	new = cf_start_pread(self->b.fd, 8192, 4096);
+	new = cf_start_pread(self->b.fd, 2 * CF_PAGE, 4096);
 	EXPECT_EQ(0, cf_blob_serve(&self->e, &self->b, new));
 	EXPECT_EQ(-EIO, cf_wait(old, CF_SOON));
 }
@@ -91,10 +92,10 @@ TEST_F_TIMEOUT(force, without_waiters_nothing_happens, 120)
 {
 	ASSERT_EQ(0, force(&self->e));
 	EXPECT_EQ(0, read_present(&self->b));
-	EXPECT_EQ(0, cf_blob_fetch(&self->e, &self->b, 8192));
+	EXPECT_EQ(0, cf_blob_fetch(&self->e, &self->b, 2 * CF_PAGE));
 	cf_sleep_ms(1500);
 	EXPECT_EQ(0, read_present(&self->b));
-	EXPECT_EQ(0, cf_blob_fetch(&self->e, &self->b, 16384));
+	EXPECT_EQ(0, cf_blob_fetch(&self->e, &self->b, 4 * CF_PAGE));
 }
 
 /* The page cache asks again for what was not read ahead: one umount is enough. */
@@ -106,7 +107,7 @@ TEST_F_TIMEOUT(force, reader_behind_readahead_is_let_go, 120)
 	if (cf_intended("readahead-waits"))
 		SKIP(return, C_WAITS);
 	posix_fadvise(self->b.fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-	op = cf_start_pread(self->b.fd, 65536, 131072);
+	op = cf_start_pread(self->b.fd, FAR, 32 * CF_PAGE);
 	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
 	ASSERT_EQ(0, force(&self->e));
 	EXPECT_EQ(-EIO, cf_wait(op, CF_SOON));
@@ -147,11 +148,11 @@ TEST_F_TIMEOUT(force, mount_that_is_in_use_is_let_go_too, 120)
 
 	if (cf_intended("readahead-waits"))
 		SKIP(return, C_WAITS);
-	op = cf_start_pread(self->b.fd, 65536, 4096);
+	op = cf_start_pread(self->b.fd, FAR, 4096);
 	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
 	EXPECT_EQ(-EBUSY, cf_finish(cf_start_umount(self->e.mnt, MNT_FORCE)));
 	EXPECT_EQ(-EIO, cf_wait(op, CF_SOON));
-	EXPECT_EQ(0, cf_blob_fetch(&self->e, &self->b, 8192));
+	EXPECT_EQ(0, cf_blob_fetch(&self->e, &self->b, 2 * CF_PAGE));
 }
 
 static atomic_bool stop;

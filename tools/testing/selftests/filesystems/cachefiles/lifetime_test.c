@@ -67,7 +67,7 @@ TEST_F_TIMEOUT(lifetime, mount_while_an_fd_of_the_last_one_is_kept, 60)
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "kept", SIZE));
 	cf_no_readahead(b.fd);
 	EXPECT_NE(old.object_id, b.object_id);
-	EXPECT_EQ(0, cf_blob_fetch(&self->e, &b, 8192));
+	EXPECT_EQ(0, cf_blob_fetch(&self->e, &b, 2 * CF_PAGE));
 }
 
 TEST_F_TIMEOUT(lifetime, fd_of_a_withdrawn_object_takes_nothing, 60)
@@ -490,7 +490,7 @@ TEST_F_TIMEOUT(lifetime, READS_of_an_object_wait_for_its_reopening_others_do_not
 	rb = cf_start_pread(b.fd, 0, 4096);
 	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
 	EXPECT_EQ(b.object_id, m.w.object_id);
-	ASSERT_EQ(0, cf_fill(b.anon, "alive", 0, 4096, SIZE));
+	ASSERT_EQ(0, cf_fill(b.anon, "alive", 0, CF_PAGE, SIZE));
 	EXPECT_EQ(0, cf_complete(b.anon, m.w.msg_id));
 	EXPECT_EQ(4096, cf_finish(rb));
 	EXPECT_EQ(-ETIMEDOUT, cf_recv(self->dev, &m, CF_NEVER));
@@ -498,7 +498,7 @@ TEST_F_TIMEOUT(lifetime, READS_of_an_object_wait_for_its_reopening_others_do_not
 	ASSERT_EQ(0, cf_copen(self->dev, open.w.msg_id, SIZE));
 	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
 	EXPECT_EQ(open.w.object_id, m.w.object_id);
-	ASSERT_EQ(0, cf_fill(open.w.open.fd, "reopened", 0, 4096, SIZE));
+	ASSERT_EQ(0, cf_fill(open.w.open.fd, "reopened", 0, CF_PAGE, SIZE));
 	EXPECT_EQ(0, cf_complete(open.w.open.fd, m.w.msg_id));
 	EXPECT_EQ(4096, cf_finish(ra));
 }
@@ -823,7 +823,7 @@ TEST_F_TIMEOUT(lifetime, fd_close_racing_with_the_delivery_of_a_READ, 180)
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "race", SIZE));
 	cf_no_readahead(b.fd);
-	for (i = 0; i < ROUNDS; i++, off += 8192) {
+	for (i = 0; i < ROUNDS; i++, off += 2 * CF_PAGE) {
 		reopened = false;
 		op = cf_start_pread(b.fd, off, 4096);
 		cl = cf_start_close(b.anon);
@@ -945,7 +945,7 @@ TEST_F_TIMEOUT(module, fifty_loads_and_unloads, 240)
 		if (i % 10 == 0) {
 			ASSERT_SETUP(cf_env_mount(&self->e));
 			ASSERT_EQ(0, cf_blob_open(&self->e, &b, "work", SIZE));
-			ASSERT_EQ(0, cf_blob_fetch(&self->e, &b, (i + 1) * 4096));
+			ASSERT_EQ(0, cf_blob_fetch(&self->e, &b, (i + 1) * CF_PAGE));
 			close(b.fd);
 			close(b.anon);
 			ASSERT_EQ(0, cf_env_umount(&self->e));
