@@ -8,8 +8,8 @@
 #include "kselftest_harness.h"
 #include "cachefiles_test.h"
 
-#define SIZE	40960ULL
-#define HALF	20480ULL
+#define SIZE	(10ULL * CF_PAGE)
+#define HALF	(5ULL * CF_PAGE)
 
 FIXTURE(replaced) {
 	struct cf_env e;

@@ -9,8 +9,8 @@
 #include "kselftest_harness.h"
 #include "cachefiles_test.h"
 
-#define SIZE	40960ULL
-#define HALF	20480ULL
+#define SIZE	(10ULL * CF_PAGE)
+#define HALF	(5ULL * CF_PAGE)
 #define ANY	" W/\"a,b\"\xff\x01 "
 #define NOT_IN_C "C knows no version: copen with one fails the OPEN"
 
@@ -109,9 +109,9 @@ TEST_F_TIMEOUT(again, what_was_cached_is_used_if_it_is_of_the_version, 120)
 
 	ASSERT_EQ(0, cache_half(&self->e, "old", variant->first));
 	ASSERT_EQ(0, cf_blob_open_version(&self->e, &b, SIZE, now, variant->second));
-	for (off = 0; off < SIZE; off += 4096) {
+	for (off = 0; off < SIZE; off += CF_PAGE) {
 		if (variant->same && off < HALF) {
-			EXPECT_EQ(0, cf_read_and_check("old", b.fd, off, 4096, 4096));
+			EXPECT_EQ(0, cf_read_and_check("old", b.fd, off, CF_PAGE, CF_PAGE));
 			EXPECT_FALSE(cf_readable(self->e.dev, 0))
 				TH_LOG("asked for what is there, at %ld", (long)off);
 		} else {
@@ -126,7 +126,7 @@ TEST_F_TIMEOUT(again, what_was_cached_is_used_if_it_is_of_the_version, 120)
 TEST_F_TIMEOUT(again, the_other_one_goes, 120)
 {
 	const char *now = variant->same ? "old" : "new";
-	char path[PATH_MAX], buf[HALF];
+	char path[PATH_MAX], *buf = malloc(HALF);
 	struct stat before, after;
 	struct cf_blob b;
 	int fd;
@@ -144,6 +144,7 @@ TEST_F_TIMEOUT(again, the_other_one_goes, 120)
 	ASSERT_EQ(HALF, read(fd, buf, HALF));
 	EXPECT_EQ(-1, cf_check(now, 0, buf, HALF));
 	close(fd);
+	free(buf);
 }
 
 TEST_F_TIMEOUT(version, is_kept_with_the_coherency_data, 60)
@@ -220,7 +221,7 @@ TEST_F_TIMEOUT(version, of_a_reopening_that_differs_fails_who_waits, 60)
 	ASSERT_EQ(0, cf_blob_open_version(&self->e, &b, SIZE, "old", "v1"));
 	ASSERT_EQ(0, cf_blob_fetch(&self->e, &b, 0));
 	close(b.anon);
-	op = cf_start_pread(b.fd, 4096, 4096);
+	op = cf_start_pread(b.fd, CF_PAGE, 4096);
 	/* A reader tries a second time. */
 	while (cf_wait(op, 20) == -ETIMEDOUT && !cf_expect(self->e.dev, CF_OPEN, &m)) {
 		EXPECT_EQ(-EINVAL, cf_cmd(self->e.dev, "copen %u,%llu,v2", m.w.msg_id, SIZE));
@@ -233,7 +234,7 @@ TEST_F_TIMEOUT(version, of_a_reopening_that_differs_fails_who_waits, 60)
 	EXPECT_EQ(0, cf_read_and_check("old", b.fd, 0, 4096, 4096));
 
 	/* One that has it goes on. */
-	op = cf_start_pread(b.fd, 4096, 4096);
+	op = cf_start_pread(b.fd, CF_PAGE, 4096);
 	snprintf(b.name, sizeof(b.name), "blob");
 	ASSERT_EQ(0, cf_blob_answer_version(&self->e, &b, "v1"));
 	snprintf(b.name, sizeof(b.name), "old");
