@@ -106,8 +106,9 @@ TEST_F_TIMEOUT(bind, max_read_cuts_at_its_multiples, 60)
 		SKIP(return, NOT_IN_C);
 	ASSERT_SETUP(bind_with(&self->e, " max-read=16384"));
 	ASSERT_SETUP(cf_env_mount(&self->e));
-	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "blob", SIZE));
-	/* One request for the folios from 4096 to 36864. */
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "blob", 36864));
+	/* One request from 4096 to 36864.  A large page begins before that. */
+	ASSERT_EQ(0, cf_fill(b.anon, "blob", 0, 4096, b.size));
 	op = cf_start(do_readahead, NULL, b.fd, 4096, 32768);
 	for (i = 0; i < ARRAY_SIZE(expected); i++) {
 		ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
@@ -440,9 +441,9 @@ TEST_F_TIMEOUT(timeout, of_many_READS_fails_all_and_no_later_one, 90)
 	struct cf_msg m;
 	int i;
 
-	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "many", SIZE));
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "many", 256 * CF_PAGE));
 	for (i = 0; i < 100; i++)
-		ASSERT_EQ(0, readahead(b.fd, i * 8192, 4096));
+		ASSERT_EQ(0, readahead(b.fd, i * 2 * CF_PAGE, 4096));
 	/* Some are with the daemon, the others in the queue. */
 	for (i = 0; i < 50; i++)
 		ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
@@ -452,7 +453,7 @@ TEST_F_TIMEOUT(timeout, of_many_READS_fails_all_and_no_later_one, 90)
 	}
 	op = cf_start_pread(b.fd, 0, 4096);
 	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
-	ASSERT_EQ(0, cf_fill(b.anon, "many", m.w.read.off, m.w.read.len, SIZE));
+	ASSERT_EQ(0, cf_fill(b.anon, "many", m.w.read.off, m.w.read.len, b.size));
 	EXPECT_EQ(0, cf_complete(b.anon, m.w.msg_id));
 	EXPECT_EQ(4096, cf_wait(op, CF_SOON));
 	EXPECT_EQ(-1, cf_check("many", 0, op->buf, 4096));
@@ -1036,7 +1037,7 @@ TEST_F_TIMEOUT(plain, bind_has_no_limit, 60)
 	op = cf_start_pread(self->b.fd, 0, 4096);
 	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
 	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, LIMIT_MS + LATE_MS));
-	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", 0, 4096, SIZE));
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", 0, CF_PAGE, SIZE));
 	EXPECT_EQ(0, cf_complete(self->b.anon, m.w.msg_id));
 	EXPECT_EQ(4096, cf_finish(op));
 }
