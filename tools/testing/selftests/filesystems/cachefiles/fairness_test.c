@@ -27,7 +27,7 @@
 #define AHEAD_OF_FILE	128
 
 #define NOBODY		65534
-#define SIZE		(256ULL << 20)
+#define SIZE		(65536ULL * CF_PAGE)
 /* A flood makes no progress for so long: it waits.  In ms. */
 #define STALLED		3000
 /* How long much takes on a slow machine, in ms. */
@@ -166,7 +166,7 @@ static void *open_file(void *arg)
 }
 
 /*
- * Have @count threads of NOBODY read a block of @b each, all of them blocks that are
+ * Have @count threads of NOBODY read a block of @b each, all of them in pages that are
  * apart, or without @b open a file each.  Their process does not keep the device open,
  * and ends with 0 when all are done.
  */
@@ -193,7 +193,7 @@ static int start_threads(struct flood *f, struct cf_env *e, const struct cf_blob
 	pthread_attr_setstacksize(&attr, 32768);
 	for (int i = 0; i < count; i++) {
 		all[i] = (struct reader){ .flood = f, .fd = b ? b->fd : -1,
-					  .off = i * 2LL * CF_BLOCK };
+					  .off = i * 2LL * CF_PAGE };
 		snprintf(all[i].path, sizeof(all[i].path), "%s/flood_%d", e->mnt, i);
 		if (pthread_create(&all[i].thread, &attr, b ? read_block : open_file, &all[i]))
 			_exit(2);
@@ -203,7 +203,7 @@ static int start_threads(struct flood *f, struct cf_env *e, const struct cf_blob
 	_exit(0);
 }
 
-/* Have as much as possible of each of these files read ahead, in blocks that are apart. */
+/* Have as much as possible of each of these files read ahead, in pages that are apart. */
 static int start_advice(struct flood *f, struct cf_env *e, const struct cf_blob *b, int nr)
 {
 	pid_t pid;
@@ -219,7 +219,7 @@ static int start_advice(struct flood *f, struct cf_env *e, const struct cf_blob 
 	become(NOBODY);
 	for (int n = 0; n < nr; n++) {
 		for (int i = 0; i < AHEAD_OF_FILE; i++) {
-			if (posix_fadvise(b[n].fd, i * 2LL * CF_BLOCK, CF_BLOCK,
+			if (posix_fadvise(b[n].fd, i * 2LL * CF_PAGE, CF_BLOCK,
 					  POSIX_FADV_WILLNEED))
 				_exit(1);
 			atomic_fetch_add(&f->made, 1);
