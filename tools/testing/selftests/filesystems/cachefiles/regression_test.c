@@ -214,7 +214,7 @@ TEST_F_TIMEOUT(bug, u05_READ_never_has_the_id_of_no_object, 120)
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "race", 4 * SIZE));
 	cf_no_readahead(b.fd);
 	for (i = 0; i < 60; i++) {
-		op = cf_start_pread(b.fd, i * 4096, 4096);
+		op = cf_start_pread(b.fd, i * CF_PAGE, 4096);
 		ASSERT_TRUE(cf_readable(self->dev, CF_SOON));
 		cl = cf_start_close(b.anon);
 		b.anon = -1;

@@ -327,7 +327,7 @@ TEST_F_TIMEOUT(trace, follows_an_object_from_OPEN_to_CLOSE, 60)
 	if (!self->r.dir[0])
 		SKIP(return, "%s", self->r.why);
 	SERVICE();
-	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "traced", 3 * BLOCK + 5));
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "traced", 3 * CF_PAGE + 5));
 	obj = object(&self->r, "open", 0);
 	ASSERT_NE(0, obj);
 	cookie = cookie_number("traced");
@@ -335,10 +335,10 @@ TEST_F_TIMEOUT(trace, follows_an_object_from_OPEN_to_CLOSE, 60)
 	EXPECT_EQ(cf_intended("trace-tells-cookie"), obj == cookie);
 	EXPECT_EVENT("open", 0, "o=%08x mid=%x oid=%x fd=%d f=0", obj, known(b.msg_id),
 		     known(b.object_id), b.anon);
-	EXPECT_EVENT("copen", 0, "o=%08x mid=%x l=%x", obj, b.msg_id, 3 * BLOCK + 5);
+	EXPECT_EVENT("copen", 0, "o=%08x mid=%x l=%x", obj, b.msg_id, 3 * CF_PAGE + 5);
 
 	cf_no_readahead(b.fd);
-	op = cf_start_pread(b.fd, BLOCK, 100);
+	op = cf_start_pread(b.fd, CF_PAGE, 100);
 	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
 	ASSERT_EQ(0, cf_blob_answer_read(&b, &m));
 	EXPECT_EQ(100, cf_finish(op));
@@ -360,8 +360,8 @@ TEST_F_TIMEOUT(trace, follows_an_object_from_OPEN_to_CLOSE, 60)
 
 	ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(&self->e, "traced", NULL, path), CF_SOON));
 	ASSERT_EQ(0, stat(path, &st));
-	EXPECT_EVENT("fd_write", 0, "o=%08x iB=%x s=%x l=%x", obj, (unsigned int)st.st_ino, BLOCK,
-		     BLOCK);
+	EXPECT_EVENT("fd_write", 0, "o=%08x iB=%x s=%x l=%x", obj, (unsigned int)st.st_ino, CF_PAGE,
+		     CF_PAGE);
 	EXPECT_STREQ("open copen read fd_write cread close fd_release", sequence(&self->r));
 }
 
@@ -460,11 +460,11 @@ TEST_F_TIMEOUT(trace, shows_what_the_daemon_refuses_or_forgets, 60)
 	ASSERT_EQ(0, cf_expect(self->dev, CF_CLOSE, &m));
 	EXPECT_STREQ("open fail close", sequence(&self->r));
 
-	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "lie", 4 * BLOCK));
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "lie", 4 * CF_PAGE));
 	obj = object(&self->r, "copen", 0);
 	ASSERT_NE(0, obj);
 	cf_no_readahead(b.fd);
-	op = cf_start_pread(b.fd, 2 * BLOCK, BLOCK);
+	op = cf_start_pread(b.fd, 2 * CF_PAGE, BLOCK);
 	/* The page cache may ask twice. */
 	while (cf_wait(op, 20) == -ETIMEDOUT) {
 		ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
@@ -472,7 +472,7 @@ TEST_F_TIMEOUT(trace, shows_what_the_daemon_refuses_or_forgets, 60)
 		cf_wait(op, 200);
 	}
 	EXPECT_EQ(-EIO, cf_finish(op));
-	EXPECT_EVENT("fail", 1, "o=%08x op=2 s=%x l=%x e=-5", obj, 2 * BLOCK, BLOCK);
+	EXPECT_EVENT("fail", 1, "o=%08x op=2 s=%x l=%x e=-5", obj, 2 * CF_PAGE, CF_PAGE);
 }
 
 TEST_F_TIMEOUT(trace, shows_who_was_waiting_when_the_cache_died, 60)
