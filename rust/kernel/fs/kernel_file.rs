@@ -692,6 +692,7 @@ mod tests {
         AtomicPtr,
         Ordering::Relaxed as CoreRelaxed, //
     };
+    use kernel::page::PAGE_SIZE;
 
     const BLOCK: usize = 4096;
 
@@ -945,15 +946,16 @@ mod tests {
     #[test]
     fn seek_tells_data_from_holes() -> Result {
         let file = file()?;
-        file.truncate(8 * BLOCK as i64)?;
-        fill(&file, 4 * BLOCK as i64, BLOCK, b'd')?;
+        // What tmpfs has is whole pages.
+        let page = PAGE_SIZE as i64;
+        file.truncate(8 * page)?;
+        fill(&file, 4 * page, PAGE_SIZE, b'd')?;
         file.write_and_wait()?;
-        let block = BLOCK as i64;
-        assert_eq!(file.seek(0, Seek::Data), Ok(4 * block));
+        assert_eq!(file.seek(0, Seek::Data), Ok(4 * page));
         assert_eq!(file.seek(0, Seek::Hole), Ok(0));
-        assert_eq!(file.seek(4 * block, Seek::Hole), Ok(5 * block));
-        assert_eq!(file.seek(5 * block, Seek::Data), Err(ENXIO));
-        assert_eq!(file.seek(8 * block, Seek::Hole), Err(ENXIO));
+        assert_eq!(file.seek(4 * page, Seek::Hole), Ok(5 * page));
+        assert_eq!(file.seek(5 * page, Seek::Data), Err(ENXIO));
+        assert_eq!(file.seek(8 * page, Seek::Hole), Err(ENXIO));
         Ok(())
     }
 
@@ -1113,18 +1115,18 @@ mod tests {
     fn page_cache_tells_what_is_not_on_the_disk() -> Result {
         let dir = scratch::dir_on_disk(b"kunit-kernel-file")?;
         let file = file_in(&dir)?;
-        let block = BLOCK as i64;
-        assert!(file.is_clean() && !file.is_dirty(0..2 * block));
-        fill(&file, block, BLOCK, b'a')?;
+        let page = PAGE_SIZE as i64;
+        assert!(file.is_clean() && !file.is_dirty(0..2 * page));
+        fill(&file, page, PAGE_SIZE, b'a')?;
         assert!(!file.is_clean());
-        assert!(file.is_dirty(0..2 * block) && !file.is_dirty(0..block));
-        assert!(file.is_in_dirty_page(block..2 * block));
+        assert!(file.is_dirty(0..2 * page) && !file.is_dirty(0..page));
+        assert!(file.is_in_dirty_page(page..2 * page));
         // Not a page of its own, or none.
-        assert!(!file.is_in_dirty_page(block..3 * block));
-        assert!(!file.is_in_dirty_page(0..block));
+        assert!(!file.is_in_dirty_page(page..3 * page));
+        assert!(!file.is_in_dirty_page(0..page));
         file.write_and_wait()?;
-        assert!(file.is_clean() && !file.is_dirty(0..2 * block));
-        assert!(!file.is_in_dirty_page(block..2 * block));
+        assert!(file.is_clean() && !file.is_dirty(0..2 * page));
+        assert!(!file.is_in_dirty_page(page..2 * page));
         Ok(())
     }
 
