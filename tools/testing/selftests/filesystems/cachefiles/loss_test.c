@@ -436,7 +436,7 @@ TEST_F_TIMEOUT(busy, reads_do_not_wait_for_a_long_write, 120)
 	int i;
 
 	for (i = 0; i < FIRST_BLOCKS; i++)
-		ASSERT_EQ(0, cf_fill(b->anon, "blob", i * 65536, CF_BLOCK, b->size));
+		ASSERT_EQ(0, cf_fill(b->anon, "blob", i * 65536, CF_PAGE, b->size));
 	sync();
 	cf_no_readahead(b->fd);
 	before = bytes_free(&self->e);
