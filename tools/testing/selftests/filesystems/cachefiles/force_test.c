@@ -86,6 +86,26 @@ TEST_F_TIMEOUT(force, reads_that_follow_at_once_are_served, 120)
 	new = cf_start_pread(self->b.fd, 2 * CF_PAGE, 4096);
 	EXPECT_EQ(0, cf_blob_serve(&self->e, &self->b, new));
 	EXPECT_EQ(-EIO, cf_wait(old, CF_SOON));
+	cf_op_free(old);
+}
+
+/* The cache looks once a second for cookies that nobody wants. */
+TEST_F_TIMEOUT(force, reads_that_follow_may_take_long, 120)
+{
+	struct cf_op *old, *new;
+	struct cf_msg m;
+
+	if (cf_intended("readahead-waits"))
+		SKIP(return, C_WAITS);
+	old = cf_start_pread(self->b.fd, FAR, 4096);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
+	ASSERT_EQ(0, force(&self->e));
+	EXPECT_EQ(-EIO, cf_finish(old));
+	new = cf_start_pread(self->b.fd, 2 * CF_PAGE, 4096);
+	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
+	EXPECT_EQ(-ETIMEDOUT, cf_wait(new, 4000)) TH_LOG("failed with those before it");
+	EXPECT_EQ(0, cf_blob_answer_read(&self->b, &m));
+	EXPECT_EQ(4096, cf_finish(new));
 }
 
 TEST_F_TIMEOUT(force, without_waiters_nothing_happens, 120)
