@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/xattr.h>
 #include <time.h>
 
@@ -130,7 +131,9 @@ TEST_F_TIMEOUT(keep, list_that_is_too_long_counts_as_empty, 60)
 	static char list[3000];
 
 	memset(list, 1, sizeof(list));
-	ASSERT_EQ(0, setxattr(self->path, LIST, list, sizeof(list), 0));
+	if (setxattr(self->path, LIST, list, sizeof(list), 0) && errno == ENOSPC)
+		SKIP(return, "this file system has no room for so long a list");
+	ASSERT_EQ(sizeof(list), getxattr(self->path, LIST, NULL, 0));
 	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
 	EXPECT_EQ(1, reads_for(&self->e, &self->b, 0, 4096));
 	EXPECT_EQ(1, getxattr(self->path, LIST, NULL, 0));
@@ -289,12 +292,12 @@ FIXTURE(room) {
 
 FIXTURE_VARIANT(room) {
 	const char *image;
-	int at_least;	/* runs that there is room for */
 };
 
-FIXTURE_VARIANT_ADD(room, ext4_1k) { .image = "fs_ext4_1k.img.gz", .at_least = 200 };
-FIXTURE_VARIANT_ADD(room, ext4_2k) { .image = "fs_ext4_2k.img.gz", .at_least = 400 };
-FIXTURE_VARIANT_ADD(room, ext4_4k) { .at_least = 1000 };
+FIXTURE_VARIANT_ADD(room, ext4_1k) { .image = "fs_ext4_1k.img.gz" };
+FIXTURE_VARIANT_ADD(room, ext4_2k) { .image = "fs_ext4_2k.img.gz" };
+/* That of all tests, see scripts/selftest --fs. */
+FIXTURE_VARIANT_ADD(room, given) { };
 
 FIXTURE_SETUP(room)
 {
@@ -336,6 +339,16 @@ static int fill_pages(struct cf_blob *b)
 		cf_fill(b->anon, "blob", 2 * CF_PAGE, CF_PAGE, RUNS_SIZE);
 }
 
+/* How many runs a list has room for, which is in the inode's block of attributes. */
+static int at_least(struct cf_env *e)
+{
+	struct statfs st;
+
+	if (statfs(e->dir, &st))
+		return INT_MAX;
+	return st.f_bsize == 1024 ? 200 : st.f_bsize == 2048 ? 400 : 1000;
+}
+
 TEST_F_TIMEOUT(room, list_is_shortened_and_the_object_kept, 120)
 {
 	struct cf_blob *b = &self->b;
@@ -352,7 +365,7 @@ TEST_F_TIMEOUT(room, list_is_shortened_and_the_object_kept, 120)
 	for (i = 0; i < RUNS; i++)
 		present += lseek(b->anon, i * 8192ULL, SEEK_DATA) == i * 8192ULL;
 	TH_LOG("%d of %d runs are there", present, RUNS);
-	EXPECT_GE(present, variant->at_least);
+	EXPECT_GE(present, at_least(&self->e));
 	if (variant->image)
 		EXPECT_EQ(1, in_log("The list of what a file holds does not fit"));
 }
