@@ -3,7 +3,7 @@
 # The commands of this repository; `make help` lists them. Kbuild says how the modules are built.
 
 # Nothing here is a file that make could find up to date: the scripts know what is.
-.PHONY: modules run test test-debug test-fs test-clients compare series series-check check shell modules_install clean help
+.PHONY: modules run test test-debug test-fs test-clients compare bench profile series series-check check shell modules_install clean help
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
@@ -26,6 +26,12 @@ test-fs:
 
 compare:
 	@scripts/compare
+
+bench:
+	@scripts/bench
+
+profile:
+	@scripts/bench --profile ours
 
 test-clients:
 	@scripts/test-clients
@@ -58,6 +64,8 @@ help:
 	@echo 'make test-fs          the selftests with the cache on ext4 with small blocks, xfs and btrfs'
 	@echo 'make test-clients     nydusd, as it is, serves images: from a directory, a registry, killed'
 	@echo 'make compare          the selftests on the C implementation and on ours, and where they differ'
+	@echo 'make bench            what a read costs, beside the C implementation and the floors'
+	@echo 'make profile          instructions of a read and of an open, by function'
 	@echo 'make series           the patch series for the kernel, as mails; nothing is sent'
 	@echo 'make series-check     that every patch builds and the whole boots, on x86_64 and arm64 (hours)'
 	@echo 'make check            formatting, lints and the rules of the code'

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Measure what it costs to read an EROFS image through one arm, of which each read is
+ * checked. See scripts/bench.
+ *
+ *	bench KIND ARM IMAGE
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bench.h"
+
+#define MNT	"/mnt"
+/* The file in the image that is read; it has no two blocks alike. */
+#define DATA	MNT "/data"
+
+void die(const char *fmt, ...)
+{
+	int err = errno;
+	va_list args;
+
+	fprintf(stderr, "bench: ");
+	va_start(args, fmt);
+	vfprintf(stderr, fmt, args);
+	va_end(args);
+	fprintf(stderr, ": %s\n", strerror(err));
+	exit(1);
+}
+
+uint64_t now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC_RAW, &ts);
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+void samples_add(struct samples *s, uint64_t value)
+{
+	if (s->n == s->max) {
+		s->max = s->max ? 2 * s->max : 1024;
+		s->v = realloc(s->v, s->max * sizeof(*s->v));
+		if (!s->v)
+			die("samples");
+	}
+	s->v[s->n++] = value;
+}
+
+static int compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+void samples_report(struct samples *s, const char *arm, const char *metric)
+{
+	static const int percents[] = { 50, 90, 99 };
+	double sum = 0;
+
+	if (!s->n)
+		return;
+	qsort(s->v, s->n, sizeof(*s->v), compare);
+	for (size_t i = 0; i < s->n; i++)
+		sum += s->v[i];
+	printf("{\"arm\":\"%s\",\"metric\":\"%s\",\"n\":%zu,\"mean\":%.0f", arm, metric, s->n,
+	       sum / s->n);
+	for (int i = 0; i < 3; i++)
+		printf(",\"p%d\":%llu", percents[i],
+		       (unsigned long long)s->v[s->n * percents[i] / 100]);
+	puts("}");
+	fflush(stdout);
+	s->n = 0;
+}
+
+void image_load(struct image *image, const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st))
+		die("%s", path);
+	image->size = st.st_size;
+	image->data = mmap(NULL, image->size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
+	if (image->data == MAP_FAILED)
+		die("mmap of %s", path);
+	close(fd);
+}
+
+/* ---- the data ---- */
+static uint64_t word_at(uint64_t off)
+{
+	return (off + 1) * 0x9e3779b97f4a7c15ULL | 1;
+}
+
+static void fill(void *buf, uint64_t off, size_t len)
+{
+	uint64_t *words = buf;
+
+	for (size_t i = 0; i < len / 8; i++)
+		words[i] = word_at(off + 8 * i);
+}
+
+static void check(const void *buf, uint64_t off, size_t len)
+{
+	const uint64_t *words = buf;
+
+	for (size_t i = 0; i < len / 8; i++) {
+		if (words[i] != word_at(off + 8 * i)) {
+			fprintf(stderr, "bench: wrong data at %llu\n",
+				(unsigned long long)(off + 8 * i));
+			exit(1);
+		}
+	}
+}
+
+static int generate(size_t size)
+{
+	static char block[1 << 20];
+
+	for (size_t off = 0; off < size; off += sizeof(block)) {
+		fill(block, off, sizeof(block));
+		if (fwrite(block, sizeof(block), 1, stdout) != 1)
+			die("write");
+	}
+	return 0;
+}
+
+/* ---- the reader ---- */
+struct reader {
+	const struct arm *arm;
+	const char *name;	/* of the arm, in the results */
+	const struct image *image;
+	int fd;
+	off_t size;
+	int round;
+};
+
+static void open_image(struct reader *r)
+{
+	char path[PATH_MAX];
+	struct stat st;
+
+	r->arm->start(r->image, r->round++, path);
+	if (mount(path, MNT, "erofs", MS_RDONLY, r->arm->mount_options))
+		die("mount of %s", path);
+	r->fd = open(DATA, O_RDONLY);
+	if (r->fd < 0 || fstat(r->fd, &st))
+		die(DATA);
+	r->size = st.st_size;
+	posix_fadvise(r->fd, 0, 0, POSIX_FADV_RANDOM);
+}
+
+static void close_image(struct reader *r)
+{
+	close(r->fd);
+	if (umount(MNT))
+		die("umount");
+	r->arm->stop();
+}
+
+__attribute__((noinline, noclone)) void profile_on(void)
+{
+	asm volatile("");
+}
+
+__attribute__((noinline, noclone)) void profile_off(void)
+{
+	asm volatile("");
+}
+
+/* Time reads of @len bytes, @stride apart, @count of them at most. */
+static void read_each(struct reader *r, struct samples *s, size_t len, size_t stride, int count)
+{
+	char *buf = aligned_alloc(BLOCK, len);
+
+	memset(buf, 0, len);
+	if (s)
+		profile_on();
+	for (off_t off = 0; off + len <= r->size && count--; off += stride) {
+		uint64_t since = now();
+		ssize_t n = pread(r->fd, buf, len, off);
+
+		if (s)
+			samples_add(s, now() - since);
+		if (n != len)
+			die("read at %lld gave %zd", (long long)off, n);
+		check(buf, off, len);
+	}
+	if (s)
+		profile_off();
+	free(buf);
+}
+
+static void drop_all(const char *what)
+{
+	int fd = open("/proc/sys/vm/drop_caches", O_WRONLY);
+
+	sync();
+	if (fd < 0 || write(fd, what, 1) != 1)
+		die("dropping caches");
+	close(fd);
+}
+
+/* Have the reader's pages gone, and nothing else. */
+static void forget_pages(struct reader *r)
+{
+	posix_fadvise(r->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+#define READS	1000
+
+static void measure(struct reader *r, const char *what, const char *size, size_t len, int count)
+{
+	struct samples s = {};
+	char metric[64];
+
+	read_each(r, &s, len, 2 * len, count);
+	snprintf(metric, sizeof(metric), "%s_%s", what, size);
+	samples_report(&s, r->name, metric);
+	free(s.v);
+}
+
+static void measure_reads(struct reader *r, const char *size, size_t len, int count)
+{
+	open_image(r);
+	if (r->arm->local)
+		read_each(r, NULL, len, 2 * len, count);
+	else
+		measure(r, "miss", size, len, count);
+	forget_pages(r);
+	if (!r->arm->local)
+		measure(r, "hit_just_written", size, len, count);
+
+	sync();
+	forget_pages(r);
+	/* The first of them after that may have more to do. */
+	read_each(r, NULL, len, 2 * len, count);
+	forget_pages(r);
+	measure(r, "hit_in_memory", size, len, count);
+
+	drop_all("1");
+	measure(r, "hit_on_disk", size, len, count);
+	measure(r, "page_cache", size, len, count);
+	close_image(r);
+}
+
+static const struct arm *const arms[] = { &arm_file, &arm_file_direct, &arm_cachefiles };
+
+int main(int argc, char **argv)
+{
+	const struct arm *arm = NULL;
+	struct reader r = {};
+	struct image image;
+
+	if (argc == 3 && !strcmp(argv[1], "--generate"))
+		return generate(strtoull(argv[2], NULL, 0));
+	if (argc != 4) {
+		fprintf(stderr, "usage: bench KIND ARM IMAGE\n");
+		return 2;
+	}
+	for (size_t i = 0; i < sizeof(arms) / sizeof(*arms); i++)
+		if (!strcmp(arms[i]->name, argv[1]))
+			arm = arms[i];
+	if (!arm) {
+		fprintf(stderr, "bench: there is no arm %s\n", argv[1]);
+		return 2;
+	}
+	image_load(&image, argv[3]);
+	r.name = argv[2];
+	r.arm = arm;
+	r.image = &image;
+	measure_reads(&r, "4k", BLOCK, READS);
+	measure_reads(&r, "64k", 65536, 100);
+	if (arm->measure) {
+		char path[PATH_MAX];
+
+		arm->start(&image, r.round, path);
+		arm->measure(r.name);
+		arm->stop();
+	}
+	return 0;
+}

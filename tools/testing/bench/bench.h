@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the arms of the benchmark have in common: an image, who reads it through EROFS,
+ * and what the figures are made of.
+ */
+#ifndef BENCH_H
+#define BENCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define BLOCK	4096
+
+/* Ends the program with @fmt and the errno. */
+void die(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
+
+/* In ns; with QEMU's -icount that is instructions. */
+uint64_t now(void);
+
+/* ---- samples ---- */
+struct samples {
+	uint64_t *v;
+	size_t n, max;
+};
+
+void samples_add(struct samples *s, uint64_t value);
+/* Print what the samples are, as a line of JSON, and forget them. */
+void samples_report(struct samples *s, const char *arm, const char *metric);
+
+/* What is run from one to the other is what scripts/bench --profile counts. */
+void profile_on(void);
+void profile_off(void);
+
+/* ---- the image ---- */
+struct image {
+	const uint8_t *data;	/* read only */
+	size_t size;		/* in bytes */
+};
+
+void image_load(struct image *image, const char *path);
+
+/* ---- arms ---- */
+/*
+ * Something that has EROFS read an image that is not here yet. Each start has it
+ * absent again.
+ */
+struct arm {
+	const char *name;
+	/* Make @path, of PATH_MAX bytes, what EROFS is mounted from; @round counts starts. */
+	void (*start)(const struct image *image, int round, char *path);
+	void (*stop)(void);
+	/* Measure what only this arm has, after a start; may be NULL. */
+	void (*measure)(const char *name);
+	const char *mount_options;	/* of EROFS; may be NULL */
+	bool local;			/* nothing is ever absent */
+};
+
+extern const struct arm arm_file, arm_file_direct, arm_cachefiles;
+
+#endif /* BENCH_H */

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * EROFS on ondemandfs, with cachefiles below: whichever is loaded. The daemon is a
+ * process of its own that does no more than it has to.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "bench.h"
+#include <linux/cachefiles.h>
+
+#define ODFS	"/odfs"
+
+static pid_t daemon_pid;
+
+static void command(int dev, const char *cmd)
+{
+	if (write(dev, cmd, strlen(cmd)) < 0)
+		die("%s", cmd);
+}
+
+#define MAX_OBJECTS	65536
+static int fd_of[MAX_OBJECTS];
+
+static void on_open(int dev, const struct image *image, const struct cachefiles_msg *msg)
+{
+	const struct cachefiles_open *open = (const void *)msg->data;
+	char cmd[64];
+
+	fd_of[msg->object_id % MAX_OBJECTS] = open->fd;
+	snprintf(cmd, sizeof(cmd), "copen %u,%zu", msg->msg_id, image->size);
+	command(dev, cmd);
+}
+
+static void on_read(const struct image *image, const struct cachefiles_msg *msg)
+{
+	const struct cachefiles_read *read = (const void *)msg->data;
+	int fd = fd_of[msg->object_id % MAX_OBJECTS];
+
+	if (pwrite(fd, image->data + read->off, read->len, read->off) != (ssize_t)read->len)
+		die("pwrite");
+	if (ioctl(fd, CACHEFILES_IOC_READ_COMPLETE, msg->msg_id))
+		die("READ_COMPLETE");
+}
+
+static void serve(int dev, const struct image *image)
+{
+	struct pollfd p = { .fd = dev, .events = POLLIN };
+	union {
+		struct cachefiles_msg msg;
+		char bytes[1024];
+	} u;
+
+	for (;;) {
+		ssize_t n = read(dev, &u, sizeof(u));
+
+		if (n < 0)
+			die("read of the device");
+		if (n == 0) {
+			poll(&p, 1, -1);
+			continue;
+		}
+		switch (u.msg.opcode) {
+		case CACHEFILES_OP_OPEN:
+			on_open(dev, image, &u.msg);
+			break;
+		case CACHEFILES_OP_READ:
+			on_read(image, &u.msg);
+			break;
+		case CACHEFILES_OP_CLOSE:
+			close(fd_of[u.msg.object_id % MAX_OBJECTS]);
+			break;
+		}
+	}
+}
+
+static void start(const struct image *image, int round, char *path)
+{
+	int ready[2], dev;
+	char byte;
+
+	if (pipe(ready))
+		die("pipe");
+	daemon_pid = fork();
+	if (daemon_pid < 0)
+		die("fork");
+	if (!daemon_pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		dev = open("/dev/cachefiles", O_RDWR | O_CLOEXEC);
+		if (dev < 0)
+			die("/dev/cachefiles");
+		command(dev, "dir /cache");
+		command(dev, "tag bench");
+		command(dev, "bind ondemand");
+		if (write(ready[1], "", 1) != 1)
+			die("pipe");
+		serve(dev, image);
+		exit(0);
+	}
+	close(ready[1]);
+	if (read(ready[0], &byte, 1) != 1)
+		die("the daemon is not there");
+	close(ready[0]);
+	if (mount("none", ODFS, "ondemandfs", 0, "domain=bench,cache=bench"))
+		die("mount of ondemandfs");
+	snprintf(path, PATH_MAX, ODFS "/image.%d", round);
+}
+
+static void stop(void)
+{
+	if (umount(ODFS))
+		die("umount of ondemandfs");
+	kill(daemon_pid, SIGKILL);
+	waitpid(daemon_pid, NULL, 0);
+}
+
+/* From open() until it returns: the daemon was asked, has answered, and there is an object. */
+static void open_names(const char *name, const char *metric, int first, int count)
+{
+	struct samples s = {};
+	char path[64];
+
+	profile_on();
+	for (int i = first; i < first + count; i++) {
+		uint64_t since;
+		int fd;
+
+		snprintf(path, sizeof(path), ODFS "/name.%d", i);
+		since = now();
+		fd = open(path, O_RDONLY);
+		samples_add(&s, now() - since);
+		if (fd < 0)
+			die("%s", path);
+		close(fd);
+	}
+	profile_off();
+	samples_report(&s, name, metric);
+}
+
+#define NAMES	300
+
+static void measure(const char *name)
+{
+	open_names(name, "open", 0, NAMES);
+	open_names(name, "open_more", NAMES, NAMES);
+	/* They have not been closed for long. */
+	open_names(name, "open_active", NAMES, NAMES);
+}
+
+const struct arm arm_cachefiles = {
+	.name = "cachefiles", .start = start, .stop = stop, .measure = measure,
+};
