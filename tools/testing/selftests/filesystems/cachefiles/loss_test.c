@@ -418,6 +418,8 @@ FIXTURE_TEARDOWN(busy)
 static long do_pwrite(struct cf_op *op)
 {
 	memset(op->buf, 1, op->len);
+	for (size_t at = 0; at < op->len; at += CF_BLOCK)
+		*(uint64_t *)(op->buf + at) = at;
 	return cf_pwrite(op->fd, op->buf, op->len, op->off);
 }
 
@@ -449,6 +451,14 @@ TEST_F_TIMEOUT(busy, reads_do_not_wait_for_a_long_write, 120)
 	EXPECT_FALSE(cf_readable(self->e.dev, 0));
 	EXPECT_EQ(MUCH, cf_wait(op, 60000));
 	cf_op_free(op);
+	/* It is all where it belongs. */
+	for (i = 0; i < MUCH / CF_BLOCK; i += 85) {
+		uint64_t at = i * (uint64_t)CF_BLOCK, is = 0;
+
+		ASSERT_EQ(8, pread(b->fd, &is, 8, (1 << 20) + at));
+		ASSERT_EQ(at, is);
+	}
+	EXPECT_FALSE(cf_readable(self->e.dev, 0));
 }
 
 TEST_HARNESS_MAIN
