@@ -395,7 +395,8 @@ impl Ondemand {
             let age = now.saturating_sub(open.since());
             open.answer().is_none() && self.options.timeout.is_some_and(|limit| age > limit)
         };
-        let over = |open: &Open| open.is_unwanted() || open.is_left() || timed_out(open);
+        let stuck = self.opens.is_stuck();
+        let over = |open: &Open| open.is_unwanted() || open.is_left(stuck) || timed_out(open);
         let (mut from, mut count) = (0, 0);
         while let Some((open, next)) = self.opens.next(from, over) {
             if let Some(open) = open {

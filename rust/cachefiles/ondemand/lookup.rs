@@ -74,8 +74,8 @@ pub(crate) struct Open {
     msg_id: SetOnce<u32>,
     /// Set under the lock of [`Opens`].
     answer: SetOnce<Answer>,
-    /// How often [`Self::is_left`] was asked since the answer.
-    ticks: Atomic<i32>,
+    /// How long nobody has claimed the answer, see [`Self::is_left`].
+    left: Atomic<i32>,
 }
 
 impl Open {
@@ -87,7 +87,7 @@ impl Open {
                 since,
                 msg_id: SetOnce::new(),
                 answer: SetOnce::new(),
-                ticks: Atomic::new(0),
+                left: Atomic::new(0),
             },
             GFP_KERNEL,
         )?)
@@ -115,11 +115,16 @@ impl Open {
         self.answer.as_ref()
     }
 
-    /// Whether it was answered some intervals of [`PATIENCE`](super::PATIENCE) ago, and no lookup
-    /// has claimed it since: whoever had it queued is gone, though others use the cookie. To be
-    /// asked once in each interval.
-    pub(super) fn is_left(&self) -> bool {
-        self.answer().is_some() && self.ticks.fetch_add(1, Relaxed) >= 3
+    /// Whether it was answered long ago and no lookup has claimed it since: whoever had it queued
+    /// is gone, though others use the cookie. To be asked once in each interval of
+    /// [`PATIENCE`](super::PATIENCE), and told whether lookups are [stuck](Opens::is_stuck) in it.
+    ///
+    /// Five intervals in which they are make it long, or sixty: very many openers on a slow machine
+    /// have their turn one after the other.
+    pub(super) fn is_left(&self, stuck: bool) -> bool {
+        const LONG: i32 = 60;
+        let step = if stuck { LONG / 5 } else { 1 };
+        self.answer().is_some() && self.left.fetch_add(step, Relaxed) + step > LONG
     }
 
     /// Whether nobody waits for the answer, or wants it.
@@ -135,6 +140,8 @@ struct Inner {
     tree: Tree,
     /// Whether the cache is dead: then the daemon's answers come too late.
     closed: bool,
+    /// Whether an answer was claimed since [`Opens::is_stuck`] was asked.
+    claimed: bool,
 }
 
 /// What a lookup finds.
@@ -163,6 +170,7 @@ impl Opens {
             inner <- new_spinlock!(Inner {
                 tree: RBTree::new(),
                 closed: false,
+                claimed: false,
             }),
         })
     }
@@ -178,6 +186,7 @@ impl Opens {
             return Found::Queued;
         }
         let node = entry.remove_node();
+        inner.claimed = true;
         drop(inner);
         let (_, open) = node.to_key_value();
         Found::Answered(open)
@@ -258,6 +267,11 @@ impl Opens {
         }
         let (address, _) = cursor.current();
         Some((None, *address))
+    }
+
+    /// Whether no lookup has claimed an answer since the last call.
+    pub(super) fn is_stuck(&self) -> bool {
+        !core::mem::replace(&mut self.inner.lock().claimed, false)
     }
 
     pub(super) fn is_empty(&self) -> bool {
