@@ -244,6 +244,8 @@ static void measure_reads(struct reader *r, const char *size, size_t len, int co
 		read_each(r, NULL, len, stride(len), count);
 	else
 		measure(r, "miss", size, len, count);
+	if (r->arm->complete)
+		r->arm->complete();
 	forget_pages(r);
 	if (!r->arm->local)
 		measure(r, "hit_just_written", size, len, count);
@@ -261,7 +263,10 @@ static void measure_reads(struct reader *r, const char *size, size_t len, int co
 	close_image(r);
 }
 
-static const struct arm *const arms[] = { &arm_file, &arm_file_direct, &arm_cachefiles };
+static const struct arm *const arms[] = {
+	&arm_file, &arm_file_direct, &arm_cachefiles,
+	&arm_fanotify, &arm_fanotify_unmark,
+};
 
 int main(int argc, char **argv)
 {

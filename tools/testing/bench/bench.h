@@ -51,6 +51,8 @@ struct arm {
 	/* Make @path, of PATH_MAX bytes, what EROFS is mounted from; @round counts starts. */
 	void (*start)(const struct image *image, int round, char *path);
 	void (*stop)(void);
+	/* Have all of it there, before hits are measured; may be NULL. */
+	void (*complete)(void);
 	/* Measure what only this arm has, after a start; may be NULL. */
 	void (*measure)(const char *name);
 	const char *mount_options;	/* of EROFS; may be NULL */
@@ -58,5 +60,12 @@ struct arm {
 };
 
 extern const struct arm arm_file, arm_file_direct, arm_cachefiles;
+extern const struct arm arm_fanotify, arm_fanotify_unmark;
+
+/* ---- daemons ---- */
+/* Have @serve run in a process of its own, with @fd and what else is open. */
+pid_t daemon_start(void (*serve)(const struct image *image, int fd), const struct image *image,
+		   int fd);
+void daemon_end(pid_t pid);
 
 #endif /* BENCH_H */

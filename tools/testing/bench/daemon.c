@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0
+/* A daemon: a process of its own that ends with the benchmark. */
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "bench.h"
+
+pid_t daemon_start(void (*serve)(const struct image *image, int fd), const struct image *image,
+		   int fd)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		die("fork");
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		serve(image, fd);
+		_exit(0);
+	}
+	return pid;
+}
+
+void daemon_end(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
