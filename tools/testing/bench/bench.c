@@ -136,6 +136,24 @@ static int generate(size_t size)
 	return 0;
 }
 
+static bool holds(const struct image *image, size_t at, uint64_t off)
+{
+	uint64_t word = word_at(off);
+
+	return at < image->size && !memcmp(image->data + at, &word, sizeof(word));
+}
+
+const uint8_t *image_content(const struct image *image, size_t *size)
+{
+	size_t start = 0;
+
+	while (start < image->size && !holds(image, start, 0))
+		start += BLOCK;
+	for (*size = 0; holds(image, start + *size, *size);)
+		*size += BLOCK;
+	return image->data + start;
+}
+
 /* ---- the reader ---- */
 struct reader {
 	const struct arm *arm;
@@ -152,11 +170,11 @@ static void open_image(struct reader *r)
 	struct stat st;
 
 	r->arm->start(r->image, r->round++, path);
-	if (mount(path, MNT, "erofs", MS_RDONLY, r->arm->mount_options))
+	if (!r->arm->plain && mount(path, MNT, "erofs", MS_RDONLY, r->arm->mount_options))
 		die("mount of %s", path);
-	r->fd = open(DATA, O_RDONLY);
+	r->fd = open(r->arm->plain ? path : DATA, O_RDONLY);
 	if (r->fd < 0 || fstat(r->fd, &st))
-		die(DATA);
+		die("the file to read");
 	r->size = st.st_size;
 	posix_fadvise(r->fd, 0, 0, POSIX_FADV_RANDOM);
 }
@@ -164,7 +182,7 @@ static void open_image(struct reader *r)
 static void close_image(struct reader *r)
 {
 	close(r->fd);
-	if (umount(MNT))
+	if (!r->arm->plain && umount(MNT))
 		die("umount");
 	r->arm->stop();
 }
@@ -266,6 +284,7 @@ static void measure_reads(struct reader *r, const char *size, size_t len, int co
 static const struct arm *const arms[] = {
 	&arm_file, &arm_file_direct, &arm_cachefiles,
 	&arm_fanotify, &arm_fanotify_unmark,
+	&arm_erofs_on_fuse, &arm_fuse_direct,
 };
 
 int main(int argc, char **argv)

@@ -40,6 +40,8 @@ struct image {
 };
 
 void image_load(struct image *image, const char *path);
+/* The file in the image that is read: where its data is, and its size in bytes. */
+const uint8_t *image_content(const struct image *image, size_t *size);
 
 /* ---- arms ---- */
 /*
@@ -57,10 +59,12 @@ struct arm {
 	void (*measure)(const char *name);
 	const char *mount_options;	/* of EROFS; may be NULL */
 	bool local;			/* nothing is ever absent */
+	bool plain;			/* start() gives the file itself, not an image */
 };
 
 extern const struct arm arm_file, arm_file_direct, arm_cachefiles;
 extern const struct arm arm_fanotify, arm_fanotify_unmark;
+extern const struct arm arm_erofs_on_fuse, arm_fuse_direct;
 
 /* ---- daemons ---- */
 /* Have @serve run in a process of its own, with @fd and what else is open. */
