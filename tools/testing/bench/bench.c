@@ -285,6 +285,7 @@ static const struct arm *const arms[] = {
 	&arm_file, &arm_file_direct, &arm_cachefiles,
 	&arm_fanotify, &arm_fanotify_unmark,
 	&arm_erofs_on_fuse, &arm_fuse_direct,
+	&arm_nbd,
 };
 
 int main(int argc, char **argv)
