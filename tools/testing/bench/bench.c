@@ -286,6 +286,7 @@ static const struct arm *const arms[] = {
 	&arm_fanotify, &arm_fanotify_unmark,
 	&arm_erofs_on_fuse, &arm_fuse_direct,
 	&arm_nbd,
+	&arm_ublk,
 };
 
 int main(int argc, char **argv)

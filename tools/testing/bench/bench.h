@@ -66,6 +66,7 @@ extern const struct arm arm_file, arm_file_direct, arm_cachefiles;
 extern const struct arm arm_fanotify, arm_fanotify_unmark;
 extern const struct arm arm_erofs_on_fuse, arm_fuse_direct;
 extern const struct arm arm_nbd;
+extern const struct arm arm_ublk;
 
 /* ---- daemons ---- */
 /* Have @serve run in a process of its own, with @fd and what else is open. */
