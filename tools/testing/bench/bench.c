@@ -285,8 +285,8 @@ static const struct arm *const arms[] = {
 	&arm_file, &arm_file_direct, &arm_cachefiles,
 	&arm_fanotify, &arm_fanotify_unmark,
 	&arm_erofs_on_fuse, &arm_fuse_direct,
-	&arm_nbd,
-	&arm_ublk,
+	&arm_erofs_on_fuse_stored, &arm_fuse_direct_stored,
+	&arm_nbd, &arm_nbd_stored, &arm_ublk, &arm_ublk_stored,
 };
 
 int main(int argc, char **argv)

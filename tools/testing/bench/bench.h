@@ -65,13 +65,31 @@ struct arm {
 extern const struct arm arm_file, arm_file_direct, arm_cachefiles;
 extern const struct arm arm_fanotify, arm_fanotify_unmark;
 extern const struct arm arm_erofs_on_fuse, arm_fuse_direct;
-extern const struct arm arm_nbd;
-extern const struct arm arm_ublk;
+extern const struct arm arm_erofs_on_fuse_stored, arm_fuse_direct_stored;
+extern const struct arm arm_nbd, arm_nbd_stored;
+extern const struct arm arm_ublk, arm_ublk_stored;
 
 /* ---- daemons ---- */
 /* Have @serve run in a process of its own, with @fd and what else is open. */
 pid_t daemon_start(void (*serve)(const struct image *image, int fd), const struct image *image,
 		   int fd);
 void daemon_end(pid_t pid);
+
+/* ---- stores ---- */
+struct store {
+	const uint8_t *data;
+	size_t size;	/* in bytes */
+	int fd;		/* of the file; -1 if nothing is kept */
+	bool *present;	/* by block of the file */
+};
+
+/* The most that can be asked for, in bytes. */
+#define STORE_MAX	1048576
+
+/* Make @s empty, for what @data has; nothing is ever put there unless @keep. */
+void store_open(struct store *s, const uint8_t *data, size_t size, bool keep);
+void store_close(struct store *s);
+/* The data of whole blocks, or up to the end: in @buf, or where it comes from. */
+const void *store_get(struct store *s, size_t off, size_t len, void *buf);
 
 #endif /* BENCH_H */

@@ -11,7 +11,8 @@
  * In the arm "erofs-on-fuse" the file is the image, and EROFS is on it. Then the data is
  * in the page cache twice, and "hit_in_memory" is what FUSE's copy costs; nothing is on a
  * disk, so in "hit_on_disk" the daemon is asked again. In "fuse-direct" the file is the
- * one in the image, and is read without EROFS: each hit asks the daemon.
+ * one in the image, and is read without EROFS: each hit asks the daemon. The same with
+ * "-stored": the daemon keeps what it has fetched in a file (store.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -34,8 +35,7 @@
 
 static pid_t daemon_pid;
 /* What the file holds. */
-static const uint8_t *content;
-static size_t content_size;
+static struct store content;
 
 static void reply(int dev, uint64_t unique, int err, const void *data, size_t len)
 {
@@ -57,8 +57,8 @@ static struct fuse_attr attr_of(uint64_t node)
 	if (node == FUSE_ROOT_ID)
 		return (struct fuse_attr){ .ino = node, .mode = S_IFDIR | 0555, .nlink = 2 };
 	return (struct fuse_attr){
-		.ino = node, .mode = S_IFREG | 0444, .nlink = 1, .size = content_size,
-		.blocks = content_size / 512, .blksize = BLOCK,
+		.ino = node, .mode = S_IFREG | 0444, .nlink = 1, .size = content.size,
+		.blocks = content.size / 512, .blksize = BLOCK,
 	};
 }
 
@@ -107,10 +107,11 @@ static void on_open(int dev, uint64_t unique)
 
 static void on_read(int dev, uint64_t unique, const struct fuse_read_in *in)
 {
-	size_t off = in->offset < content_size ? in->offset : content_size;
-	size_t left = content_size - off;
+	static uint8_t buf[STORE_MAX];
+	size_t off = in->offset < content.size ? in->offset : content.size;
+	size_t left = content.size - off, len = in->size < left ? in->size : left;
 
-	reply(dev, unique, 0, content + off, in->size < left ? in->size : left);
+	reply(dev, unique, 0, store_get(&content, off, len, buf), len);
 }
 
 static void on_request(int dev, const struct fuse_in_header *head)
@@ -185,15 +186,34 @@ static void start_with(const struct image *image, char *path)
 static void start(const struct image *image, int round, char *path)
 {
 	(void)round;
-	content = image->data;
-	content_size = image->size;
+	store_open(&content, image->data, image->size, false);
+	start_with(image, path);
+}
+
+static void start_stored(const struct image *image, int round, char *path)
+{
+	(void)round;
+	store_open(&content, image->data, image->size, true);
 	start_with(image, path);
 }
 
 static void start_direct(const struct image *image, int round, char *path)
 {
+	size_t size;
+	const uint8_t *data = image_content(image, &size);
+
 	(void)round;
-	content = image_content(image, &content_size);
+	store_open(&content, data, size, false);
+	start_with(image, path);
+}
+
+static void start_direct_stored(const struct image *image, int round, char *path)
+{
+	size_t size;
+	const uint8_t *data = image_content(image, &size);
+
+	(void)round;
+	store_open(&content, data, size, true);
 	start_with(image, path);
 }
 
@@ -202,10 +222,19 @@ static void stop(void)
 	if (umount(MNT))
 		die("umount of FUSE");
 	daemon_end(daemon_pid);
+	store_close(&content);
 }
 
 const struct arm arm_erofs_on_fuse = { .name = "erofs-on-fuse", .start = start, .stop = stop };
 
+const struct arm arm_erofs_on_fuse_stored = {
+	.name = "erofs-on-fuse-stored", .start = start_stored, .stop = stop,
+};
+
 const struct arm arm_fuse_direct = {
 	.name = "fuse-direct", .start = start_direct, .stop = stop, .plain = true,
+};
+
+const struct arm arm_fuse_direct_stored = {
+	.name = "fuse-direct-stored", .start = start_direct_stored, .stop = stop, .plain = true,
 };

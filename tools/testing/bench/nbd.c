@@ -10,7 +10,8 @@
  *   data is.
  *
  * EROFS reads data from a block device by bio, past the device's page cache: a hit, too,
- * asks the daemon, whether "in memory" or "on disk".
+ * asks the daemon, whether "in memory" or "on disk". In the arm "nbd-stored" the daemon
+ * keeps what it has fetched in a file (store.c).
  */
 #include <endian.h>
 #include <fcntl.h>
@@ -32,19 +33,19 @@
 
 /* The one serves; the other is in the driver for as long as the device is to be there. */
 static pid_t daemon_pid, driver_pid;
+static struct store store;
 
-static void answer(const struct image *image, int sock, const struct nbd_request *request)
+static void answer(int sock, const struct nbd_request *request)
 {
+	static uint8_t buf[STORE_MAX];
 	size_t off = be64toh(request->from), len = be32toh(request->len);
 	struct nbd_reply head = { .magic = htobe32(NBD_REPLY_MAGIC) };
 	struct iovec iov[] = {
 		{ .iov_base = &head, .iov_len = sizeof(head) },
-		{ .iov_base = (void *)(image->data + off), .iov_len = len },
+		{ .iov_base = (void *)store_get(&store, off, len, buf), .iov_len = len },
 	};
 
 	memcpy(head.handle, request->handle, sizeof(head.handle));
-	if (off + len > image->size)
-		die("a read at %zu", off);
 	if (writev(sock, iov, 2) != (ssize_t)(sizeof(head) + len))
 		die("writev to the socket");
 }
@@ -53,6 +54,7 @@ static void serve(const struct image *image, int sock)
 {
 	struct nbd_request request;
 
+	(void)image;
 	while (read(sock, &request, sizeof(request)) == sizeof(request)) {
 		if (request.magic != htobe32(NBD_REQUEST_MAGIC))
 			die("not a request");
@@ -60,7 +62,7 @@ static void serve(const struct image *image, int sock)
 			return;
 		if (be32toh(request.type) != NBD_CMD_READ)
 			die("a request of type %u", be32toh(request.type));
-		answer(image, sock, &request);
+		answer(sock, &request);
 	}
 }
 
@@ -87,11 +89,11 @@ static bool is_there(void)
 	return strtoull(size, NULL, 10);
 }
 
-static void start(const struct image *image, int round, char *path)
+static void start_with(const struct image *image, char *path, bool keep)
 {
 	int sock[2];
 
-	(void)round;
+	store_open(&store, image->data, image->size, keep);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock))
 		die("socketpair");
 	driver_pid = daemon_start(drive, image, sock[0]);
@@ -103,10 +105,25 @@ static void start(const struct image *image, int round, char *path)
 	snprintf(path, PATH_MAX, DEVICE);
 }
 
+static void start(const struct image *image, int round, char *path)
+{
+	(void)round;
+	start_with(image, path, false);
+}
+
+static void start_stored(const struct image *image, int round, char *path)
+{
+	(void)round;
+	start_with(image, path, true);
+}
+
 static void stop(void)
 {
 	daemon_end(driver_pid);
 	daemon_end(daemon_pid);
+	store_close(&store);
 }
 
 const struct arm arm_nbd = { .name = "nbd", .start = start, .stop = stop };
+
+const struct arm arm_nbd_stored = { .name = "nbd-stored", .start = start_stored, .stop = stop };

@@ -13,7 +13,8 @@
  * - No I/O scheduler (the kernel has none built in), no partitions.
  *
  * EROFS reads data from a block device by bio, past the device's page cache: a hit, too,
- * asks the daemon, whether "in memory" or "on disk".
+ * asks the daemon, whether "in memory" or "on disk". In the arm "ublk-stored" the daemon
+ * keeps what it has fetched in a file (store.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -38,7 +39,7 @@
 #define CHANNEL		"/dev/ublkc0"
 #define DEVICE		"/dev/ublkb0"
 #define DEPTH		64
-#define MAX_REQUEST	(1 << 20)	/* in bytes */
+#define MAX_REQUEST	STORE_MAX	/* in bytes */
 #define SECTOR		512
 
 /* ---- io_uring ---- */
@@ -134,14 +135,18 @@ static void queue_request(struct ring *ring, uint32_t op, unsigned int tag, int 
 	ring_queue(ring, 0, IOSQE_FIXED_FILE, op, tag, &cmd, sizeof(cmd));
 }
 
-static void answer(struct ring *ring, const struct image *image, unsigned int tag,
-		   const struct ublksrv_io_desc *request)
+static struct store store;
+/* By tag. */
+static uint8_t buffers[DEPTH][MAX_REQUEST];
+
+static void answer(struct ring *ring, unsigned int tag, const struct ublksrv_io_desc *request)
 {
 	size_t off = request->start_sector * SECTOR, len = (size_t)request->nr_sectors * SECTOR;
 
-	if (ublksrv_get_op(request) != UBLK_IO_OP_READ || off + len > image->size)
+	if (ublksrv_get_op(request) != UBLK_IO_OP_READ)
 		die("a request of type %u at %zu", ublksrv_get_op(request), off);
-	queue_request(ring, UBLK_U_IO_COMMIT_AND_FETCH_REQ, tag, len, image->data + off);
+	queue_request(ring, UBLK_U_IO_COMMIT_AND_FETCH_REQ, tag, len,
+		      store_get(&store, off, len, buffers[tag]));
 }
 
 static void serve(const struct image *image, int unused)
@@ -152,6 +157,7 @@ static void serve(const struct image *image, int unused)
 	/* Whoever opens it is the server for the driver. */
 	int channel = open(CHANNEL, O_RDWR | O_CLOEXEC);
 
+	(void)image;
 	(void)unused;
 	if (channel < 0)
 		die(CHANNEL);
@@ -164,7 +170,7 @@ static void serve(const struct image *image, int unused)
 	if (syscall(SYS_io_uring_register, ring.fd, IORING_REGISTER_FILES, &channel, 1))
 		die("IORING_REGISTER_FILES");
 	for (unsigned int tag = 0; tag < DEPTH; tag++)
-		queue_request(&ring, UBLK_U_IO_FETCH_REQ, tag, 0, image->data);
+		queue_request(&ring, UBLK_U_IO_FETCH_REQ, tag, 0, buffers[tag]);
 	for (;;) {
 		ring_enter(&ring);
 		while (ring_take(&ring, &cqe)) {
@@ -174,7 +180,7 @@ static void serve(const struct image *image, int unused)
 			errno = -cqe.res;
 			if (cqe.res != UBLK_IO_RES_OK)
 				die("a command to " CHANNEL);
-			answer(&ring, image, cqe.user_data, &requests[cqe.user_data]);
+			answer(&ring, cqe.user_data, &requests[cqe.user_data]);
 		}
 	}
 }
@@ -222,7 +228,7 @@ static void command(uint32_t op, const void *arg, size_t len, uint64_t data)
 		exit(1);
 }
 
-static void start(const struct image *image, int round, char *path)
+static void start_with(const struct image *image, char *path, bool keep)
 {
 	struct ublksrv_ctrl_dev_info info = {
 		.nr_hw_queues = 1, .queue_depth = DEPTH, .max_io_buf_bytes = MAX_REQUEST,
@@ -240,7 +246,7 @@ static void start(const struct image *image, int round, char *path)
 		},
 	};
 
-	(void)round;
+	store_open(&store, image->data, image->size, keep);
 	command(UBLK_U_CMD_ADD_DEV, &info, sizeof(info), 0);
 	command(UBLK_U_CMD_SET_PARAMS, &params, sizeof(params), 0);
 	daemon_pid = daemon_start(serve, image, -1);
@@ -249,11 +255,26 @@ static void start(const struct image *image, int round, char *path)
 	snprintf(path, PATH_MAX, DEVICE);
 }
 
+static void start(const struct image *image, int round, char *path)
+{
+	(void)round;
+	start_with(image, path, false);
+}
+
+static void start_stored(const struct image *image, int round, char *path)
+{
+	(void)round;
+	start_with(image, path, true);
+}
+
 static void stop(void)
 {
 	command(UBLK_U_CMD_STOP_DEV, NULL, 0, 0);
 	daemon_end(daemon_pid);
 	command(UBLK_U_CMD_DEL_DEV, NULL, 0, 0);
+	store_close(&store);
 }
 
 const struct arm arm_ublk = { .name = "ublk", .start = start, .stop = stop };
+
+const struct arm arm_ublk_stored = { .name = "ublk-stored", .start = start_stored, .stop = stop };
