@@ -571,6 +571,58 @@ static void odfs_note_result(struct inode *inode, int err)
 }
 
 /*
+ * Whether a lookup has failed since there were @nr_failures, or has just been refused.
+ * Called with the lock of the inode.
+ */
+static bool odfs_has_failed(const struct odfs_inode *oi, unsigned int nr_failures)
+{
+	return oi->failure && (oi->nr_failures != nr_failures ||
+			       (odfs_is_refusal(oi->failure) &&
+				time_before(jiffies, oi->failed_at + ODFS_REFUSAL_TIME)));
+}
+
+/*
+ * Take the lock of the inode and, if there is something to look up, one of the lookups
+ * that the user may have under way. Neither is waited for while the other is held: the
+ * lock may be that of another user's lookup, and others may want the lock.
+ *
+ * Return: 0, with what odfs_end_lookup() takes in @user and the count of failures from
+ * before the wait for the lock in @nr_failures; or a negative errno.
+ */
+static int odfs_lock_in_line(struct inode *inode, unsigned int aborts,
+			     unsigned int *nr_failures, struct odfs_user **user)
+{
+	struct odfs_sb_info *sbi = ODFS_SB(inode->i_sb);
+	struct odfs_inode *oi = ODFS_I(inode);
+	int err;
+
+	for (;;) {
+		*user = NULL;
+		*nr_failures = READ_ONCE(oi->nr_failures);
+		err = mutex_lock_killable(&oi->lock);
+		if (err || odfs_has_failed(oi, *nr_failures) || odfs_is_active(inode))
+			return err;
+		*user = odfs_begin_lookup(sbi, false);
+		if (!IS_ERR(*user))
+			return 0;
+		mutex_unlock(&oi->lock);
+		if (PTR_ERR(*user) != -EAGAIN)
+			return PTR_ERR(*user);
+
+		*user = odfs_begin_lookup(sbi, true);
+		if (IS_ERR(*user))
+			return PTR_ERR(*user);
+		*nr_failures = READ_ONCE(oi->nr_failures);
+		err = READ_ONCE(sbi->aborts) != aborts ? -EIO : 0;
+		if (!err && mutex_trylock(&oi->lock))
+			return 0;
+		odfs_end_lookup(sbi, *user);
+		if (err)
+			return err;
+	}
+}
+
+/*
  * Take the lock of the inode for a use of its cookie. Those who wait for the lock
  * while a lookup fails share the answer: each would wait for a silent daemon anew,
  * one after the other. With @in_line, a lookup counts as one of the user's.
@@ -584,16 +636,13 @@ static int odfs_lock_and_use_cookie(struct inode *inode, bool in_line)
 	struct odfs_user *user = NULL;
 	int err;
 
-	if (in_line && !odfs_is_active(inode))
-		user = odfs_begin_lookup(sbi);
-	if (IS_ERR(user))
-		return PTR_ERR(user);
-	err = mutex_lock_killable(&oi->lock);
+	if (in_line)
+		err = odfs_lock_in_line(inode, aborts, &nr_failures, &user);
+	else
+		err = mutex_lock_killable(&oi->lock);
 	if (err)
-		goto out;
-	if (oi->failure && (oi->nr_failures != nr_failures ||
-			    (odfs_is_refusal(oi->failure) &&
-			     time_before(jiffies, oi->failed_at + ODFS_REFUSAL_TIME)))) {
+		return err;
+	if (odfs_has_failed(oi, nr_failures)) {
 		err = oi->failure;
 	} else {
 		err = odfs_use_cookie_locked(inode, aborts);
@@ -601,7 +650,6 @@ static int odfs_lock_and_use_cookie(struct inode *inode, bool in_line)
 	}
 	if (err)
 		mutex_unlock(&oi->lock);
-out:
 	odfs_end_lookup(sbi, user);
 	return err;
 }

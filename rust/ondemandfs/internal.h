@@ -33,8 +33,8 @@
  *	    Dentries and inodes are not pinned: they stay on their LRUs until
  *	    memory is short, which bounds what a user can make us hold by looking
  *	    names up.
- * user	    Stands in a table of the superblock while it has lookups under way or
- *	    waiting. Each of them counts; the last one frees it.
+ * user	    Stands in a table of the superblock while lookups of his are under way or
+ *	    in line. Each of them counts; the last one frees it.
  * use	    Every open file has one use (n_active) of the cookie, which keeps it
  *	    off fscache's LRU. stat(2) and the healing of a read take one for a
  *	    moment, under the lock of the inode.
@@ -44,8 +44,6 @@
  *
  * Lock order
  * ----------
- *	odfs_user::room		(what lets a user have another lookup under way)
- *	  odfs_inode::lock
  *	i_rwsem of the root, mmap_lock, folio locks, whatever a reader holds
  *	  odfs_inode::lock	(mutex; only ever taken killably)
  *	    fscache's locks
@@ -53,7 +51,9 @@
  *	  inode::i_lock
  *	  odfs_inode::abort_lock (spinlock; also taken in interrupts)
  *
- * Nothing waits for the cache or its daemon under i_rwsem of the root.
+ * Nothing waits for the cache or its daemon under i_rwsem of the root. What lets a user
+ * have one more lookup (odfs_user::room) is only tried for under odfs_inode::lock, and
+ * waited for under none of these.
  *
  * A file's own folio locks are taken under odfs_inode::lock only while nobody
  * has the file open (odfs_set_size()), when no reader can be waiting for it.
@@ -249,7 +249,7 @@ void odfs_put_super(struct super_block *sb);
 int odfs_show_options(struct seq_file *m, struct dentry *root);
 
 /* user.c */
-struct odfs_user *odfs_begin_lookup(struct odfs_sb_info *sbi);
+struct odfs_user *odfs_begin_lookup(struct odfs_sb_info *sbi, bool wait);
 void odfs_end_lookup(struct odfs_sb_info *sbi, struct odfs_user *user);
 
 #endif /* _ONDEMANDFS_INTERNAL_H */

@@ -269,7 +269,7 @@ static int odfs_get_tree(struct fs_context *fc)
 	hash_init(sbi->blobs);
 	INIT_LIST_HEAD(&sbi->live);
 	INIT_LIST_HEAD(&sbi->dying);
-	xa_init(&sbi->users);
+	xa_init_flags(&sbi->users, XA_FLAGS_ACCOUNT);
 	xa_init_flags(&sbi->names, XA_FLAGS_ALLOC);
 	sbi->ino_key.key[0] = ODFS_SUPER_MAGIC;
 	sbi->ino_key.key[1] = siphash(sbi->domain, strlen(sbi->domain), &sbi->ino_key);

@@ -2,9 +2,13 @@
 /*
  * How many lookups one user may have under way.
  *
- * Each makes the cache ask its daemon, which answers OPENs in the order in which
- * they were queued. A user who opens many files at once is kept waiting here, so
- * that those of others wait for few of his. READs are bounded by the cache.
+ * Each makes the cache ask its daemon, which gets OPENs in the order in which they
+ * were queued. A user who opens many files at once is kept waiting here, so that the
+ * OPENs of others wait for few of his.
+ *
+ * File systems that open our files with locks of their own held wait here as well:
+ * overlayfs copies up below a directory's i_rwsem. Then those who want such a lock
+ * wait for this user's lookups, too.
  */
 #include <linux/capability.h>
 #include <linux/cred.h>
@@ -16,7 +20,7 @@
 
 struct odfs_user {
 	struct semaphore	room;		/* first come, first served */
-	unsigned int		lookups;	/* under way or waiting; under xa_lock */
+	unsigned int		lookups;	/* under way or in line; under xa_lock */
 	uid_t			uid;
 };
 
@@ -79,28 +83,34 @@ static void odfs_put_user(struct odfs_sb_info *sbi, struct odfs_user *user)
 }
 
 /**
- * odfs_begin_lookup - Wait until the current user may have one more lookup under way
+ * odfs_begin_lookup - Count a lookup as one of the current user's
  * @sbi: The superblock
+ * @wait: Whether to wait until he may have one more
  *
- * To be called without locks of inodes and folios, for which others may wait. Waits
- * killably, for lookups of the same user only, which end when the daemon answers,
- * their tasks are killed or umount -f is called.
+ * Waits killably, and in line, for lookups of the same user, which end when the daemon
+ * answers, their tasks are killed or umount -f is called. The caller must hold no lock
+ * of an inode or a folio then, as others may want it.
  *
- * Return: what odfs_end_lookup() takes, NULL if the task is exempt, -ERESTARTSYS if
- * it was killed, -ENOMEM.
+ * Return: what odfs_end_lookup() takes, NULL if the task is exempt, -EAGAIN if he may
+ * not and is not to wait, -ERESTARTSYS if the task was killed, -ENOMEM.
  */
-struct odfs_user *odfs_begin_lookup(struct odfs_sb_info *sbi)
+struct odfs_user *odfs_begin_lookup(struct odfs_sb_info *sbi, bool wait)
 {
 	struct odfs_user *user;
+	int err;
 
 	if (odfs_is_exempt())
 		return NULL;
 	user = odfs_get_user(sbi, from_kuid(&init_user_ns, current_real_cred()->euid));
 	if (IS_ERR(user))
 		return user;
-	if (down_killable(&user->room)) {
+	if (wait)
+		err = down_killable(&user->room) ? -ERESTARTSYS : 0;
+	else
+		err = down_trylock(&user->room) ? -EAGAIN : 0;
+	if (err) {
 		odfs_put_user(sbi, user);
-		return ERR_PTR(-ERESTARTSYS);
+		return ERR_PTR(err);
 	}
 	return user;
 }

@@ -166,41 +166,57 @@ static void *open_file(void *arg)
 }
 
 /*
- * Have @count threads of NOBODY read a block of @b each, all of them in pages that are
- * apart, or without @b open a file each.  Their process does not keep the device open,
- * and ends with 0 when all are done.
+ * Have threads of NOBODY do this for each of @all, which is freed.  Their process does not
+ * keep the device open, and ends with 0 when all are done.
  */
-static int start_threads(struct flood *f, struct cf_env *e, const struct cf_blob *b, int count)
+static int start_threads(struct flood *f, struct cf_env *e, struct reader *all, int count,
+			 void *(*what)(void *))
 {
-	struct reader *all;
 	pthread_attr_t attr;
 	pid_t pid;
 
-	if (b)
-		cf_no_readahead(b->fd);
 	atomic_store(&f->made, 0);
 	atomic_store(&f->good, 0);
 	pid = cf_fork();
 	if (pid) {
+		free(all);
 		f->pid = pid;
 		return pid < 0 ? -errno : 0;
 	}
 
 	close(e->dev);
 	become(NOBODY);
-	all = calloc(count, sizeof(*all));
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 32768);
-	for (int i = 0; i < count; i++) {
-		all[i] = (struct reader){ .flood = f, .fd = b ? b->fd : -1,
-					  .off = i * 2LL * CF_PAGE };
-		snprintf(all[i].path, sizeof(all[i].path), "%s/flood_%d", e->mnt, i);
-		if (pthread_create(&all[i].thread, &attr, b ? read_block : open_file, &all[i]))
+	for (int i = 0; i < count; i++)
+		if (pthread_create(&all[i].thread, &attr, what, &all[i]))
 			_exit(2);
-	}
 	for (int i = 0; i < count; i++)
 		pthread_join(all[i].thread, NULL);
 	_exit(0);
+}
+
+/* Have @count threads read a block of @b each, all of them in pages that are apart. */
+static int start_readers(struct flood *f, struct cf_env *e, const struct cf_blob *b, int count)
+{
+	struct reader *all = calloc(count, sizeof(*all));
+
+	cf_no_readahead(b->fd);
+	for (int i = 0; all && i < count; i++)
+		all[i] = (struct reader){ .flood = f, .fd = b->fd, .off = i * 2LL * CF_PAGE };
+	return all ? start_threads(f, e, all, count, read_block) : -ENOMEM;
+}
+
+/* Have @count threads open one of @files files each. */
+static int start_openers(struct flood *f, struct cf_env *e, int count, int files)
+{
+	struct reader *all = calloc(count, sizeof(*all));
+
+	for (int i = 0; all && i < count; i++) {
+		all[i] = (struct reader){ .flood = f };
+		snprintf(all[i].path, sizeof(all[i].path), "%s/flood_%d", e->mnt, i % files);
+	}
+	return all ? start_threads(f, e, all, count, open_file) : -ENOMEM;
 }
 
 /* Have as much as possible of each of these files read ahead, in pages that are apart. */
@@ -350,7 +366,7 @@ TEST_F_TIMEOUT(fair, a_flood_of_reads_delays_others_by_a_few_messages, 600)
 	struct cf_blob b;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "flooded", SIZE));
-	ASSERT_EQ(0, start_threads(self->flood, &self->e, &b, count));
+	ASSERT_EQ(0, start_readers(self->flood, &self->e, &b, count));
 	ASSERT_EQ(count, wait_for_threads(self->flood, count));
 
 	others = read_another(self->flood, &self->e, "another", 0);
@@ -378,7 +394,7 @@ TEST_F_TIMEOUT(fair, who_waits_goes_on_when_others_are_answered, 600)
 	struct cf_msg m;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "flooded", SIZE));
-	ASSERT_EQ(0, start_threads(self->flood, &self->e, &b, count));
+	ASSERT_EQ(0, start_readers(self->flood, &self->e, &b, count));
 	ASSERT_EQ(count, wait_for_threads(self->flood, count));
 	for (; reads < count; reads++) {
 		ASSERT_EQ(0, cf_recv(self->e.dev, &m, LATE));
@@ -499,7 +515,7 @@ TEST_F_TIMEOUT(fair, nobody_waits_for_a_daemon_that_is_gone, 600)
 	struct cf_blob b;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "flooded", SIZE));
-	ASSERT_EQ(0, start_threads(self->flood, &self->e, &b, count));
+	ASSERT_EQ(0, start_readers(self->flood, &self->e, &b, count));
 	ASSERT_EQ(count, wait_for_threads(self->flood, count));
 	cf_env_close(&self->e);
 	ret = cf_reap(self->flood->pid, LATE);
@@ -551,7 +567,7 @@ TEST_F_TIMEOUT(fair, a_flood_of_opens_delays_an_open_by_few_messages, 300)
 {
 	int others;
 
-	ASSERT_EQ(0, start_threads(self->flood, &self->e, NULL, OPENERS));
+	ASSERT_EQ(0, start_openers(self->flood, &self->e, OPENERS, OPENERS));
 	ASSERT_EQ(OPENERS, wait_for_threads(self->flood, OPENERS));
 	others = read_another(self->flood, &self->e, "another", NOBODY - 1);
 	EXPECT_GE(others, OPENS_PER_USER - FEW);
@@ -563,12 +579,34 @@ TEST_F_TIMEOUT(fair, a_flood_of_opens_delays_an_open_by_few_messages, 300)
 	EXPECT_EQ(128 + SIGKILL, kill_flood(self->flood));
 }
 
+/* Those who wait for what somebody else has asked for are not in line themselves. */
+TEST_F_TIMEOUT(fair, openers_of_one_file_do_not_keep_their_user_from_others, 300)
+{
+	pid_t pid = start_reader(self->flood, &self->e, "flood_0", 0);
+	struct cf_msg m;
+	int others;
+
+	ASSERT_EQ(0, recv_past(self->e.dev, "flood_0", 0, &m));
+	ASSERT_EQ(0, start_openers(self->flood, &self->e, OPENERS, 1));
+	ASSERT_EQ(OPENERS, wait_for_threads(self->flood, OPENERS));
+	others = read_another(self->flood, &self->e, "another", NOBODY);
+	EXPECT_GE(others, 0);
+	EXPECT_LE(others, FEW);
+
+	ASSERT_EQ(0, cf_copen(self->e.dev, m.w.msg_id, -EIO));
+	close(m.w.open.fd);
+	EXPECT_EQ(0, cf_reap(self->flood->pid, LATE));
+	self->flood->pid = 0;
+	EXPECT_EQ(0, atomic_load(&self->flood->good));
+	EXPECT_EQ(1, cf_reap(pid, LATE));
+}
+
 TEST_F_TIMEOUT(fair, who_waits_to_open_goes_on_when_others_are_answered, 300)
 {
 	struct cf_msg m;
 	int opens;
 
-	ASSERT_EQ(0, start_threads(self->flood, &self->e, NULL, OPENERS));
+	ASSERT_EQ(0, start_openers(self->flood, &self->e, OPENERS, OPENERS));
 	for (opens = 0; opens < OPENERS; opens++) {
 		ASSERT_EQ(0, cf_expect(self->e.dev, CF_OPEN, &m));
 		ASSERT_EQ(0, cf_copen(self->e.dev, m.w.msg_id, opens % 2 ? CF_BLOCK : -EIO));
@@ -585,7 +623,7 @@ TEST_F_TIMEOUT(fair, a_forced_unmount_ends_all_who_wait_to_open, 300)
 	struct cf_blob b;
 	bool gone;
 
-	ASSERT_EQ(0, start_threads(self->flood, &self->e, NULL, OPENERS));
+	ASSERT_EQ(0, start_openers(self->flood, &self->e, OPENERS, OPENERS));
 	ASSERT_EQ(OPENERS, wait_for_threads(self->flood, OPENERS));
 	/* EBUSY, unless all are out before it looks. */
 	gone = umount2(self->e.mnt, MNT_FORCE) == 0;
@@ -606,7 +644,7 @@ TEST_F_TIMEOUT(fair, opens_that_nobody_wants_reach_no_daemon, 300)
 {
 	struct cf_msg m;
 
-	ASSERT_EQ(0, start_threads(self->flood, &self->e, NULL, OPENERS));
+	ASSERT_EQ(0, start_openers(self->flood, &self->e, OPENERS, OPENERS));
 	ASSERT_EQ(OPENERS, wait_for_threads(self->flood, OPENERS));
 	EXPECT_TRUE(cf_readable(self->e.dev, 0));
 	EXPECT_EQ(128 + SIGKILL, kill_flood(self->flood));
@@ -661,7 +699,7 @@ TEST_F_TIMEOUT(limited, nobody_waits_longer_than_the_limit, 600)
 	struct cf_blob b;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "flooded", SIZE));
-	ASSERT_EQ(0, start_threads(self->flood, &self->e, &b, count));
+	ASSERT_EQ(0, start_readers(self->flood, &self->e, &b, count));
 	EXPECT_EQ(0, cf_reap(self->flood->pid, 2 * LATE));
 	EXPECT_EQ(count, atomic_load(&self->flood->made));
 	EXPECT_EQ(0, atomic_load(&self->flood->good));
