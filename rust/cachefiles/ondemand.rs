@@ -595,7 +595,19 @@ impl Ondemand {
     /// Delivers the next message. Returns whether there was one.
     fn deliver_next(self: &Arc<Self>, out: &mut Output) -> Result<bool> {
         loop {
-            let delivery = self.with(|table| table.deliver(out.room()));
+            let next = |table: &mut Table<Requests>| match table.next_waiter() {
+                Some(open) if open.is_unwanted() => Err(open.clone()),
+                _ => Ok(table.deliver(out.room())),
+            };
+            let delivery = match self.with(next) {
+                Ok(delivery) => delivery,
+                Err(open) => {
+                    // The daemon has enough to do for those who still wait. The object is not
+                    // open yet, so no READ fails with it that somebody has to be told of.
+                    self.end_open(&open, false);
+                    continue;
+                }
+            };
             let (msg_id, result) = match delivery {
                 Delivery::Empty => return Ok(false),
                 Delivery::TooSmall => return Err(EMSGSIZE),
@@ -607,12 +619,6 @@ impl Ondemand {
                     (msg_id, result)
                 }
                 Delivery::Open { msg_id, object } => {
-                    let waiter = |table: &mut Table<Requests>| table.waiter(msg_id).cloned();
-                    if let Some(open) = self.with(waiter).filter(|open| open.is_unwanted()) {
-                        // The daemon has enough to do for those who still wait.
-                        self.end_open(&open, false);
-                        continue;
-                    }
                     (msg_id, self.deliver_open(msg_id, object, out))
                 }
             };

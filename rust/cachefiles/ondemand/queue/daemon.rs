@@ -42,6 +42,15 @@ impl<F: Family> Table<F> {
         }
     }
 
+    /// Who waits for the answer to the OPEN that is the next of the OPENs and CLOSEs. `None` if
+    /// there is no such OPEN, or it is that of an object that is reopened.
+    pub(crate) fn next_waiter(&self) -> Option<&F::Waiter> {
+        match &self.requests.get(self.control.first()?)?.kind {
+            Kind::Open { waiter, .. } => waiter.as_ref(),
+            _ => None,
+        }
+    }
+
     /// The next message, for a buffer of `room` bytes.
     pub(crate) fn deliver(&mut self, room: usize) -> Delivery<F> {
         let Some(msg_id) = self.next_message().filter(|_| !self.dead) else {
@@ -87,14 +96,6 @@ impl<F: Family> Table<F> {
         self.turn_ring(key, false);
         self.reads_turn = key == ObjectKey::NONE;
         delivery
-    }
-
-    /// Who waits for the answer to an OPEN; `None` if it is not that of a lookup.
-    pub(crate) fn waiter(&self, msg_id: u32) -> Option<&F::Waiter> {
-        match &self.requests.get(msg_id)?.kind {
-            Kind::Open { waiter, .. } => waiter.as_ref(),
-            _ => None,
-        }
     }
 
     /// A message reached the daemon. There is no answer to a CLOSE, so that one is done.
