@@ -386,7 +386,7 @@ impl KernelFile {
     /// many bytes were written, which may be less. Gets write access to the mount, so the task must
     /// not have it.
     ///
-    /// [`Self::seek`] takes the inode's lock, too, and waits for a [`Self::PIECE`] at most.
+    /// [`Self::seek`] takes the inode's lock, too, and need not wait until all is written.
     ///
     /// # Errors
     ///
