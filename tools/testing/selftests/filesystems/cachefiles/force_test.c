@@ -51,6 +51,14 @@ static long read_present(struct cf_blob *b)
 	return cf_read_and_check(b->name, b->fd, 0, 4096, 4096);
 }
 
+/* A read that the daemon was asked for by @m when umount -f was called; NULL if one failed. */
+static struct cf_op *read_and_force(struct cf_env *e, struct cf_blob *b, size_t len, struct cf_msg *m)
+{
+	struct cf_op *op = cf_start_pread(b->fd, FAR, len);
+
+	return cf_expect(e->dev, CF_READ, m) || force(e) ? NULL : op;
+}
+
 TEST_F_TIMEOUT(force, files_open_through_another_mount_go_on, 120)
 {
 	struct cf_op *op;
@@ -58,9 +66,8 @@ TEST_F_TIMEOUT(force, files_open_through_another_mount_go_on, 120)
 
 	if (cf_intended("readahead-waits"))
 		SKIP(return, C_WAITS);
-	op = cf_start_pread(self->b.fd, FAR, 4096);
-	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
-	ASSERT_EQ(0, force(&self->e));
+	op = read_and_force(&self->e, &self->b, 4096, &m);
+	ASSERT_NE(NULL, op);
 	EXPECT_EQ(0, read_present(&self->b));
 	EXPECT_EQ(-EIO, cf_wait(op, CF_SOON));
 	EXPECT_EQ(-EINVAL, cf_complete(self->b.anon, m.w.msg_id));
@@ -80,9 +87,8 @@ TEST_F_TIMEOUT(force, reads_that_follow_at_once_are_served, 120)
 
 	if (cf_intended("readahead-waits"))
 		SKIP(return, C_WAITS);
-	old = cf_start_pread(self->b.fd, FAR, 4096);
-	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
-	ASSERT_EQ(0, force(&self->e));
+	old = read_and_force(&self->e, &self->b, 4096, &m);
+	ASSERT_NE(NULL, old);
 	new = cf_start_pread(self->b.fd, 2 * CF_PAGE, 4096);
 	EXPECT_EQ(0, cf_blob_serve(&self->e, &self->b, new));
 	EXPECT_EQ(-EIO, cf_wait(old, CF_SOON));
@@ -97,9 +103,8 @@ TEST_F_TIMEOUT(force, reads_that_follow_may_take_long, 120)
 
 	if (cf_intended("readahead-waits"))
 		SKIP(return, C_WAITS);
-	old = cf_start_pread(self->b.fd, FAR, 4096);
-	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
-	ASSERT_EQ(0, force(&self->e));
+	old = read_and_force(&self->e, &self->b, 4096, &m);
+	ASSERT_NE(NULL, old);
 	EXPECT_EQ(-EIO, cf_finish(old));
 	new = cf_start_pread(self->b.fd, 2 * CF_PAGE, 4096);
 	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
@@ -127,9 +132,8 @@ TEST_F_TIMEOUT(force, reader_behind_readahead_is_let_go, 120)
 	if (cf_intended("readahead-waits"))
 		SKIP(return, C_WAITS);
 	posix_fadvise(self->b.fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-	op = cf_start_pread(self->b.fd, FAR, 32 * CF_PAGE);
-	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
-	ASSERT_EQ(0, force(&self->e));
+	op = read_and_force(&self->e, &self->b, 32 * CF_PAGE, &m);
+	ASSERT_NE(NULL, op);
 	EXPECT_EQ(-EIO, cf_wait(op, CF_SOON));
 }
 
