@@ -80,7 +80,8 @@ void samples_report(struct samples *s, const char *arm, const char *metric)
 		       (unsigned long long)s->v[s->n * percents[i] / 100]);
 	puts("}");
 	fflush(stdout);
-	s->n = 0;
+	free(s->v);
+	*s = (struct samples){};
 }
 
 void image_load(struct image *image, const char *path)
@@ -169,7 +170,7 @@ static void open_image(struct reader *r)
 	char path[PATH_MAX];
 	struct stat st;
 
-	r->arm->start(r->image, r->round++, path);
+	r->arm->start(r->arm, r->image, r->round++, path);
 	if (!r->arm->plain && mount(path, MNT, "erofs", MS_RDONLY, r->arm->mount_options))
 		die("mount of %s", path);
 	r->fd = open(r->arm->plain ? path : DATA, O_RDONLY);
@@ -197,15 +198,18 @@ __attribute__((noinline, noclone)) void profile_off(void)
 	asm volatile("");
 }
 
-/* Time reads of @len bytes, @stride apart, @count of them at most. */
-static void read_each(struct reader *r, struct samples *s, size_t len, size_t stride, int count)
+/*
+ * Time reads of @len bytes, @count of them at most. Two blocks are left out between them:
+ * one would be readahead's idea of sequential below EROFS.
+ */
+static void read_each(struct reader *r, struct samples *s, size_t len, int count)
 {
 	char *buf = aligned_alloc(BLOCK, len);
 
 	memset(buf, 0, len);
 	if (s)
 		profile_on();
-	for (off_t off = 0; off + len <= r->size && count--; off += stride) {
+	for (off_t off = 0; off + len <= r->size && count--; off += len + 2 * BLOCK) {
 		uint64_t since = now();
 		ssize_t n = pread(r->fd, buf, len, off);
 
@@ -236,12 +240,6 @@ static void forget_pages(struct reader *r)
 	posix_fadvise(r->fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
-/* If one block were left out, it would be readahead's idea of sequential below EROFS. */
-static size_t stride(size_t len)
-{
-	return len + 2 * BLOCK;
-}
-
 #define READS	1000
 
 static void measure(struct reader *r, const char *what, const char *size, size_t len, int count)
@@ -249,17 +247,16 @@ static void measure(struct reader *r, const char *what, const char *size, size_t
 	struct samples s = {};
 	char metric[64];
 
-	read_each(r, &s, len, stride(len), count);
+	read_each(r, &s, len, count);
 	snprintf(metric, sizeof(metric), "%s_%s", what, size);
 	samples_report(&s, r->name, metric);
-	free(s.v);
 }
 
 static void measure_reads(struct reader *r, const char *size, size_t len, int count)
 {
 	open_image(r);
 	if (r->arm->local)
-		read_each(r, NULL, len, stride(len), count);
+		read_each(r, NULL, len, count);
 	else
 		measure(r, "miss", size, len, count);
 	if (r->arm->complete)
@@ -271,7 +268,7 @@ static void measure_reads(struct reader *r, const char *size, size_t len, int co
 	sync();
 	forget_pages(r);
 	/* The first of them after that may have more to do. */
-	read_each(r, NULL, len, stride(len), count);
+	read_each(r, NULL, len, count);
 	forget_pages(r);
 	measure(r, "hit_in_memory", size, len, count);
 
@@ -317,7 +314,7 @@ int main(int argc, char **argv)
 	if (arm->measure) {
 		char path[PATH_MAX];
 
-		arm->start(&image, r.round, path);
+		arm->start(arm, &image, r.round, path);
 		arm->measure(r.name);
 		arm->stop();
 	}

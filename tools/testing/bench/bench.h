@@ -26,7 +26,7 @@ struct samples {
 };
 
 void samples_add(struct samples *s, uint64_t value);
-/* Print what the samples are, as a line of JSON, and forget them. */
+/* Print what the samples are, as a line of JSON, and free them. */
 void samples_report(struct samples *s, const char *arm, const char *metric);
 
 /* What is run from one to the other is what scripts/bench --profile counts. */
@@ -51,7 +51,7 @@ const uint8_t *image_content(const struct image *image, size_t *size);
 struct arm {
 	const char *name;
 	/* Make @path, of PATH_MAX bytes, what EROFS is mounted from; @round counts starts. */
-	void (*start)(const struct image *image, int round, char *path);
+	void (*start)(const struct arm *arm, const struct image *image, int round, char *path);
 	void (*stop)(void);
 	/* Have all of it there, before hits are measured; may be NULL. */
 	void (*complete)(void);
@@ -60,6 +60,7 @@ struct arm {
 	const char *mount_options;	/* of EROFS; may be NULL */
 	bool local;			/* nothing is ever absent */
 	bool plain;			/* start() gives the file itself, not an image */
+	bool store;			/* the daemon keeps what it fetched, see store.c */
 };
 
 extern const struct arm arm_file, arm_file_direct, arm_cachefiles;

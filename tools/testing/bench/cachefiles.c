@@ -3,19 +3,13 @@
  * EROFS on ondemandfs, with cachefiles below: whichever is loaded. The daemon is a
  * process of its own that does no more than it has to.
  */
-#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "bench.h"
@@ -55,14 +49,30 @@ static void on_read(const struct image *image, const struct cachefiles_msg *msg)
 		die("READ_COMPLETE");
 }
 
-static void serve(int dev, const struct image *image)
+static int bind_cache(void)
 {
-	struct pollfd p = { .fd = dev, .events = POLLIN };
+	int dev = open("/dev/cachefiles", O_RDWR | O_CLOEXEC);
+
+	if (dev < 0)
+		die("/dev/cachefiles");
+	command(dev, "dir /cache");
+	command(dev, "tag bench");
+	command(dev, "bind ondemand");
+	return dev;
+}
+
+/* Says through @ready that the cache is bound. */
+static void serve(const struct image *image, int ready)
+{
+	struct pollfd p = { .fd = bind_cache(), .events = POLLIN };
+	int dev = p.fd;
 	union {
 		struct cachefiles_msg msg;
 		char bytes[1024];
 	} u;
 
+	if (write(ready, "", 1) != 1)
+		die("pipe");
 	for (;;) {
 		ssize_t n = read(dev, &u, sizeof(u));
 
@@ -86,29 +96,15 @@ static void serve(int dev, const struct image *image)
 	}
 }
 
-static void start(const struct image *image, int round, char *path)
+static void start(const struct arm *arm, const struct image *image, int round, char *path)
 {
-	int ready[2], dev;
+	int ready[2];
 	char byte;
 
+	(void)arm;
 	if (pipe(ready))
 		die("pipe");
-	daemon_pid = fork();
-	if (daemon_pid < 0)
-		die("fork");
-	if (!daemon_pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		dev = open("/dev/cachefiles", O_RDWR | O_CLOEXEC);
-		if (dev < 0)
-			die("/dev/cachefiles");
-		command(dev, "dir /cache");
-		command(dev, "tag bench");
-		command(dev, "bind ondemand");
-		if (write(ready[1], "", 1) != 1)
-			die("pipe");
-		serve(dev, image);
-		exit(0);
-	}
+	daemon_pid = daemon_start(serve, image, ready[1]);
 	close(ready[1]);
 	if (read(ready[0], &byte, 1) != 1)
 		die("the daemon is not there");
@@ -122,8 +118,7 @@ static void stop(void)
 {
 	if (umount(ODFS))
 		die("umount of ondemandfs");
-	kill(daemon_pid, SIGKILL);
-	waitpid(daemon_pid, NULL, 0);
+	daemon_end(daemon_pid);
 }
 
 /* From open() until it returns: the daemon was asked, has answered, and there is an object. */

@@ -113,11 +113,12 @@ static void serve(const struct image *image, int group)
 	}
 }
 
-static void start(const struct image *image, int round, char *path)
+static void start(const struct arm *arm, const struct image *image, int round, char *path)
 {
 	int group;
 
 	(void)round;
+	unmark = arm->complete;
 	backing = open(FILE_PATH, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (backing < 0 || ftruncate(backing, image->size))
 		die(FILE_PATH);
@@ -134,12 +135,6 @@ static void start(const struct image *image, int round, char *path)
 	close(backing);
 	free(present);
 	snprintf(path, PATH_MAX, FILE_PATH);
-}
-
-static void start_unmark(const struct image *image, int round, char *path)
-{
-	unmark = true;
-	start(image, round, path);
 }
 
 /* Read all of the file, for the daemon to fill it. */
@@ -168,5 +163,5 @@ static void stop(void)
 const struct arm arm_fanotify = { .name = "fanotify", .start = start, .stop = stop };
 
 const struct arm arm_fanotify_unmark = {
-	.name = "fanotify-unmark", .start = start_unmark, .stop = stop, .complete = complete,
+	.name = "fanotify-unmark", .start = start, .stop = stop, .complete = complete,
 };

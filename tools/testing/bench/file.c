@@ -10,10 +10,11 @@
 
 #define FILE_PATH	"/cache/image"
 
-static void start(const struct image *image, int round, char *path)
+static void start(const struct arm *arm, const struct image *image, int round, char *path)
 {
 	int fd = open(FILE_PATH, O_RDWR | O_CREAT | O_TRUNC, 0600);
 
+	(void)arm;
 	(void)round;
 	if (fd < 0)
 		die(FILE_PATH);

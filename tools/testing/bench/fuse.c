@@ -167,13 +167,19 @@ static void serve(const struct image *image, int dev)
 	}
 }
 
-static void start_with(const struct image *image, char *path)
+static void start(const struct arm *arm, const struct image *image, int round, char *path)
 {
 	int dev = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	const uint8_t *data = image->data;
+	size_t size = image->size;
 	char options[128];
 
+	(void)round;
 	if (dev < 0)
 		die("/dev/fuse");
+	if (arm->plain)
+		data = image_content(image, &size);
+	store_open(&content, data, size, arm->store);
 	snprintf(options, sizeof(options), "fd=%d,rootmode=40555,user_id=0,group_id=0,max_read=%d",
 		 dev, MAX_REQUEST);
 	if (mount("bench", MNT, "fuse", MS_RDONLY, options))
@@ -181,40 +187,6 @@ static void start_with(const struct image *image, char *path)
 	daemon_pid = daemon_start(serve, image, dev);
 	close(dev);
 	snprintf(path, PATH_MAX, MNT "/" NAME);
-}
-
-static void start(const struct image *image, int round, char *path)
-{
-	(void)round;
-	store_open(&content, image->data, image->size, false);
-	start_with(image, path);
-}
-
-static void start_stored(const struct image *image, int round, char *path)
-{
-	(void)round;
-	store_open(&content, image->data, image->size, true);
-	start_with(image, path);
-}
-
-static void start_direct(const struct image *image, int round, char *path)
-{
-	size_t size;
-	const uint8_t *data = image_content(image, &size);
-
-	(void)round;
-	store_open(&content, data, size, false);
-	start_with(image, path);
-}
-
-static void start_direct_stored(const struct image *image, int round, char *path)
-{
-	size_t size;
-	const uint8_t *data = image_content(image, &size);
-
-	(void)round;
-	store_open(&content, data, size, true);
-	start_with(image, path);
 }
 
 static void stop(void)
@@ -228,13 +200,13 @@ static void stop(void)
 const struct arm arm_erofs_on_fuse = { .name = "erofs-on-fuse", .start = start, .stop = stop };
 
 const struct arm arm_erofs_on_fuse_stored = {
-	.name = "erofs-on-fuse-stored", .start = start_stored, .stop = stop,
+	.name = "erofs-on-fuse-stored", .start = start, .stop = stop, .store = true,
 };
 
 const struct arm arm_fuse_direct = {
-	.name = "fuse-direct", .start = start_direct, .stop = stop, .plain = true,
+	.name = "fuse-direct", .start = start, .stop = stop, .plain = true,
 };
 
 const struct arm arm_fuse_direct_stored = {
-	.name = "fuse-direct-stored", .start = start_direct_stored, .stop = stop, .plain = true,
+	.name = "fuse-direct-stored", .start = start, .stop = stop, .plain = true, .store = true,
 };

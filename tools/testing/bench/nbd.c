@@ -89,11 +89,12 @@ static bool is_there(void)
 	return strtoull(size, NULL, 10);
 }
 
-static void start_with(const struct image *image, char *path, bool keep)
+static void start(const struct arm *arm, const struct image *image, int round, char *path)
 {
 	int sock[2];
 
-	store_open(&store, image->data, image->size, keep);
+	(void)round;
+	store_open(&store, image->data, image->size, arm->store);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock))
 		die("socketpair");
 	driver_pid = daemon_start(drive, image, sock[0]);
@@ -105,18 +106,6 @@ static void start_with(const struct image *image, char *path, bool keep)
 	snprintf(path, PATH_MAX, DEVICE);
 }
 
-static void start(const struct image *image, int round, char *path)
-{
-	(void)round;
-	start_with(image, path, false);
-}
-
-static void start_stored(const struct image *image, int round, char *path)
-{
-	(void)round;
-	start_with(image, path, true);
-}
-
 static void stop(void)
 {
 	daemon_end(driver_pid);
@@ -126,4 +115,6 @@ static void stop(void)
 
 const struct arm arm_nbd = { .name = "nbd", .start = start, .stop = stop };
 
-const struct arm arm_nbd_stored = { .name = "nbd-stored", .start = start_stored, .stop = stop };
+const struct arm arm_nbd_stored = {
+	.name = "nbd-stored", .start = start, .stop = stop, .store = true,
+};

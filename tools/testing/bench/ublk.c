@@ -228,7 +228,7 @@ static void command(uint32_t op, const void *arg, size_t len, uint64_t data)
 		exit(1);
 }
 
-static void start_with(const struct image *image, char *path, bool keep)
+static void start(const struct arm *arm, const struct image *image, int round, char *path)
 {
 	struct ublksrv_ctrl_dev_info info = {
 		.nr_hw_queues = 1, .queue_depth = DEPTH, .max_io_buf_bytes = MAX_REQUEST,
@@ -246,25 +246,14 @@ static void start_with(const struct image *image, char *path, bool keep)
 		},
 	};
 
-	store_open(&store, image->data, image->size, keep);
+	(void)round;
+	store_open(&store, image->data, image->size, arm->store);
 	command(UBLK_U_CMD_ADD_DEV, &info, sizeof(info), 0);
 	command(UBLK_U_CMD_SET_PARAMS, &params, sizeof(params), 0);
 	daemon_pid = daemon_start(serve, image, -1);
 	/* Waits until the daemon has asked for requests. */
 	command(UBLK_U_CMD_START_DEV, NULL, 0, daemon_pid);
 	snprintf(path, PATH_MAX, DEVICE);
-}
-
-static void start(const struct image *image, int round, char *path)
-{
-	(void)round;
-	start_with(image, path, false);
-}
-
-static void start_stored(const struct image *image, int round, char *path)
-{
-	(void)round;
-	start_with(image, path, true);
 }
 
 static void stop(void)
@@ -277,4 +266,6 @@ static void stop(void)
 
 const struct arm arm_ublk = { .name = "ublk", .start = start, .stop = stop };
 
-const struct arm arm_ublk_stored = { .name = "ublk-stored", .start = start_stored, .stop = stop };
+const struct arm arm_ublk_stored = {
+	.name = "ublk-stored", .start = start, .stop = stop, .store = true,
+};
