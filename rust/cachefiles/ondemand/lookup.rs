@@ -119,8 +119,8 @@ impl Open {
     /// is gone, though others use the cookie. To be asked once in each interval of
     /// [`PATIENCE`](super::PATIENCE), and told whether lookups are [stuck](Opens::is_stuck) in it.
     ///
-    /// Five intervals in which they are make it long, or sixty, not counting the one in which it was
-    /// answered: very many openers on a slow machine have their turn one after the other.
+    /// Five intervals in which they are make it long, or sixty, not counting that of the answer:
+    /// very many openers on a slow machine have their turn one after the other.
     pub(super) fn is_left(&self, stuck: bool) -> bool {
         const LONG: i32 = 60;
         let step = if stuck { LONG / 5 } else { 1 };

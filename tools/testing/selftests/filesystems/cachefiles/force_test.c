@@ -52,7 +52,8 @@ static long read_present(struct cf_blob *b)
 }
 
 /* A read that the daemon was asked for by @m when umount -f was called; NULL if one failed. */
-static struct cf_op *read_and_force(struct cf_env *e, struct cf_blob *b, size_t len, struct cf_msg *m)
+static struct cf_op *read_and_force(struct cf_env *e, struct cf_blob *b, size_t len,
+				    struct cf_msg *m)
 {
 	struct cf_op *op = cf_start_pread(b->fd, FAR, len);
 
