@@ -205,6 +205,12 @@ impl<F: Family> Entry<F> {
     fn is_ready(&self) -> bool {
         self.state == State::Open && !self.queued.is_empty()
     }
+
+    /// Notes whether it belongs in the ring. Returns that, if it was otherwise before.
+    fn settle(&mut self) -> Option<bool> {
+        let ready = self.is_ready();
+        (core::mem::replace(&mut self.in_ring, ready) != ready).then_some(ready)
+    }
 }
 
 /// A file descriptor that some daemon holds. Opaque to all but this module.
@@ -402,44 +408,46 @@ impl<F: Family> Table<F> {
     /// only way on or off the lists, but for [`Self::put_first`]: so whatever becomes of a
     /// request, it is on the list that it says it is on.
     fn set_phase(&mut self, id: u32, phase: Phase) {
+        self.move_to(id, phase, false);
+    }
+
+    /// Makes a request, which is on no list or with the daemon, the next one to be delivered.
+    fn put_first(&mut self, id: u32) {
+        let Some(key) = self.requests.get(id).map(Self::queue_of) else {
+            return;
+        };
+        self.move_to(id, Phase::Queued, true);
+        self.turn_ring(key, true);
+        self.reads_turn = key != ObjectKey::NONE;
+    }
+
+    /// As [`Self::set_phase`], but to the head of the list if it is to be the `first`.
+    #[inline]
+    fn move_to(&mut self, id: u32, phase: Phase, first: bool) {
         let Some(req) = self.requests.get_mut(id) else {
             return;
         };
         let old = core::mem::replace(&mut req.phase, phase);
         let key = Self::queue_of(req);
-        if let Some(list) = self.list(old, key) {
-            let mut from = *list;
-            from.unlink(&mut self.requests, id, queue_link);
-            self.set_list(old, key, from);
+        let mut entry = self.objects.get_mut(key.0);
+        let others = (&mut self.control, &mut self.doomed);
+        if let Some(list) = Self::list(old, key, entry.as_deref_mut(), others) {
+            list.unlink(&mut self.requests, id, queue_link);
         }
-        if let Some(list) = self.list(phase, key) {
-            let mut to = *list;
-            to.push_back(&mut self.requests, id, queue_link);
-            self.set_list(phase, key, to);
+        let others = (&mut self.control, &mut self.doomed);
+        if let Some(list) = Self::list(phase, key, entry.as_deref_mut(), others) {
+            if first {
+                list.push_front(&mut self.requests, id, queue_link);
+            } else {
+                list.push_back(&mut self.requests, id, queue_link);
+            }
         }
-        self.settle(key);
         if phase == Phase::Queued {
-            self.wake_for(key);
+            // If it can be delivered, pollers have to be woken.
+            self.wake |= key == ObjectKey::NONE || entry.as_ref().is_some_and(|e| e.is_ready());
         }
-    }
-
-    /// Makes a request, which is on no list or with the daemon, the next one to be delivered.
-    fn put_first(&mut self, id: u32) {
-        self.set_phase(id, Phase::New);
-        let Some(req) = self.requests.get_mut(id) else {
-            return;
-        };
-        req.phase = Phase::Queued;
-        let key = Self::queue_of(req);
-        if let Some(list) = self.list(Phase::Queued, key) {
-            let mut to = *list;
-            to.push_front(&mut self.requests, id, queue_link);
-            self.set_list(Phase::Queued, key, to);
-        }
-        self.settle(key);
-        self.turn_ring(key, true);
-        self.reads_turn = key != ObjectKey::NONE;
-        self.wake_for(key);
+        let turn = entry.and_then(|entry| entry.settle());
+        self.enter_or_leave_ring(key, turn);
     }
 
     /// The object on whose queue a request belongs, or [`ObjectKey::NONE`] for that of all others.
@@ -450,41 +458,44 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// The list of those in a phase, if there is one.
-    fn list(&mut self, phase: Phase, key: ObjectKey) -> Option<&mut List> {
+    /// The list of those in a phase, if there is one: of an object, or one of the `others`, the
+    /// OPENs and CLOSEs that wait for delivery and the doomed.
+    fn list<'a>(
+        phase: Phase,
+        key: ObjectKey,
+        entry: Option<&'a mut Entry<F>>,
+        (control, doomed): (&'a mut List, &'a mut List),
+    ) -> Option<&'a mut List> {
         match phase {
-            Phase::Doomed => Some(&mut self.doomed),
-            Phase::Queued if key == ObjectKey::NONE => Some(&mut self.control),
-            Phase::Queued => Some(&mut self.objects.get_mut(key.0)?.queued),
-            Phase::Delivered => Some(&mut self.objects.get_mut(key.0)?.delivered),
+            Phase::Doomed => Some(doomed),
+            Phase::Queued if key == ObjectKey::NONE => Some(control),
+            Phase::Queued => Some(&mut entry?.queued),
+            Phase::Delivered => Some(&mut entry?.delivered),
             Phase::New | Phase::Claimed => None,
-        }
-    }
-
-    fn set_list(&mut self, phase: Phase, key: ObjectKey, list: List) {
-        if let Some(at) = self.list(phase, key) {
-            *at = list;
         }
     }
 
     /// Sees to it that an object is in the ring if and only if it should be.
     fn settle(&mut self, key: ObjectKey) {
-        let Some(entry) = self.objects.get_mut(key.0) else {
-            return;
-        };
-        let ready = entry.is_ready();
-        if core::mem::replace(&mut entry.in_ring, ready) == ready {
-            return;
-        }
-        if ready {
-            self.ring.push_back(&mut self.objects, key.0, ring_link);
-        } else {
-            self.ring.unlink(&mut self.objects, key.0, ring_link);
+        let entry = self.objects.get_mut(key.0);
+        let turn = entry.and_then(|entry| entry.settle());
+        self.enter_or_leave_ring(key, turn);
+    }
+
+    /// What [`Entry::settle`] says is to be done.
+    fn enter_or_leave_ring(&mut self, key: ObjectKey, turn: Option<bool>) {
+        match turn {
+            Some(true) => self.ring.push_back(&mut self.objects, key.0, ring_link),
+            Some(false) => self.ring.unlink(&mut self.objects, key.0, ring_link),
+            None => {}
         }
     }
 
     /// Makes an object, if it is in the ring, the first or the last there.
     fn turn_ring(&mut self, key: ObjectKey, first: bool) {
+        if self.ring.is_only(key.0) {
+            return;
+        }
         if !self.objects.get(key.0).is_some_and(|entry| entry.in_ring) {
             return;
         }
@@ -621,6 +632,10 @@ impl<F: Family> Table<F> {
             return;
         };
         let (state, next) = entry.state.on(event);
+        if state == entry.state && next == Next::Deliver {
+            // What waits there was seen to.
+            return;
+        }
         entry.state = state;
         match next {
             Next::Nothing | Next::Park => {}

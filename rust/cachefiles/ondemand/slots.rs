@@ -220,7 +220,7 @@ impl<T, S: Storage> Slots<T, S> {
     fn chain(&self, id: u32) -> (usize, usize) {
         let (number, offset) = (id as usize / S::CHUNK, id as usize % S::CHUNK);
         let round = self.chunks.len().next_power_of_two();
-        let chunk = number % round;
+        let chunk = number & (round - 1);
         // Chunks that are not there yet have their chains where they will be split from.
         if chunk < self.chunks.len() {
             (chunk, offset)

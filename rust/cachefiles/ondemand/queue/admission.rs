@@ -19,6 +19,7 @@ use super::{
     Family,
     ObjectKey,
     Refused,
+    Slots,
     Table, //
 };
 
@@ -136,27 +137,23 @@ impl<F: Family> Table<F> {
             return Err(Refused::Full);
         }
         if user != User::EXEMPT {
-            self.open_account(user)?;
+            Self::open_account(&mut self.users, user)?;
             let account = self.users.get_mut(user.0).ok_or(Refused::Full)?;
             if !account.0.take(self.bounds.user) {
                 return Err(Refused::Crowded);
             }
         }
-        if let Some(entry) = self.objects.get_mut(key.0) {
-            entry.gauge.taken += 1;
-        }
+        entry.gauge.taken += 1;
         self.whole.taken += 1;
         Ok(())
     }
 
-    fn open_account(&mut self, user: User) -> Result<(), Refused> {
-        if self.users.get(user.0).is_some() {
+    fn open_account(users: &mut Slots<Account, F>, user: User) -> Result<(), Refused> {
+        if users.get(user.0).is_some() {
             return Ok(());
         }
         let account = Account::default();
-        self.users
-            .insert_at(user.0, account)
-            .map_err(|_| Refused::Full)
+        users.insert_at(user.0, account).map_err(|_| Refused::Full)
     }
 
     /// Puts somebody in line, and returns a name for them. `sleeper` is woken when
@@ -181,7 +178,7 @@ impl<F: Family> Table<F> {
         let stage = if user == User::EXEMPT {
             Stage::Object
         } else {
-            self.open_account(user)?;
+            Self::open_account(&mut self.users, user)?;
             Stage::User
         };
         let waiting = Waiting {
@@ -288,6 +285,7 @@ impl<F: Family> Table<F> {
     fn gauge(&mut self, stage: Stage, key: ObjectKey, user: User) -> Option<(&mut Gauge, u32)> {
         let bounds = self.bounds;
         match stage {
+            Stage::User if user == User::EXEMPT => None,
             Stage::User => {
                 let account = self.users.get_mut(user.0)?;
                 Some((&mut account.0, bounds.user))

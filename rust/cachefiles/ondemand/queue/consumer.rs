@@ -101,16 +101,18 @@ impl<F: Family> Table<F> {
         now: u64,
         newcomer: Option<User>,
     ) -> core::result::Result<bool, (Refused, F::Read)> {
-        if self.dead || self.objects.get(key.0).is_none() {
-            return Err((Refused::Gone, payload));
-        }
-        if let Some(user) = newcomer {
-            if let Err(refused) = self.admit(key, user) {
-                return Err((refused, payload));
+        let admitted = match newcomer {
+            _ if self.dead => Err(Refused::Gone),
+            Some(user) => self.admit(key, user),
+            None if self.objects.get(key.0).is_none() => Err(Refused::Gone),
+            None => {
+                // Its own, which is taken below.
+                self.requests.unreserve();
+                Ok(())
             }
-        } else {
-            // Its own, which is taken below.
-            self.requests.unreserve();
+        };
+        if let Err(refused) = admitted {
+            return Err((refused, payload));
         }
         let kind = Kind::Read {
             off,

@@ -62,6 +62,11 @@ impl List {
         self.head == NONE
     }
 
+    /// Whether `id` is on this list, and nothing else.
+    pub(super) fn is_only(&self, id: u32) -> bool {
+        self.head == id && self.tail == id
+    }
+
     /// Whether `id` is at one of the ends.
     pub(super) fn ends_with(&self, id: u32) -> bool {
         self.head == id || self.tail == id
