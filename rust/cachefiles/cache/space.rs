@@ -27,6 +27,11 @@ use kernel::{
         },
         poll::PollCondVar,
         Arc, //
+    },
+    time::{
+        Delta,
+        Instant,
+        Monotonic, //
     }, //
 };
 
@@ -38,9 +43,20 @@ pub(crate) enum For {
     Create,
 }
 
+/// For so long, and for so many bytes at most, what was seen to be free counts as free still. To
+/// look costs more the more CPUs there are, and others may use up the space just after it.
+const FRESH: Delta = Delta::from_millis(100);
+const SLACK: u64 = 1 << 20;
+
 /// The file system that holds a cache, and the limits to its use.
 pub(crate) struct Space {
     mount: ARef<Mount>,
+    /// When this was made.
+    start: Instant<Monotonic>,
+    /// When it was looked last, in nanoseconds since then.
+    looked: Atomic<i64>,
+    /// Bytes that may be written before it is looked again.
+    slack: Atomic<i64>,
     /// Bytes in a block of the file system.
     block_size: u64,
     blocks: Thresholds,
@@ -62,6 +78,9 @@ impl Space {
             return Err(EOPNOTSUPP);
         }
         Ok(Space {
+            start: Instant::now(),
+            looked: Atomic::new(0),
+            slack: Atomic::new(0),
             block_size,
             blocks: limits.blocks.of(stats.blocks),
             files: limits.files.of(stats.files),
@@ -79,6 +98,32 @@ impl Space {
         self.culling.load(Relaxed) != 0
     }
 
+    /// As [`Self::check`], before a write of so many bytes; but does not look each time while there
+    /// is plenty.
+    ///
+    /// # Errors
+    ///
+    /// `ENOBUFS` if there is no room.
+    pub(crate) fn check_write(&self, bytes: u64) -> Result {
+        // CAST: A length in memory.
+        let len = bytes as i64;
+        let age = self.start.elapsed().as_nanos() - self.looked.load(Relaxed);
+        if age < FRESH.as_nanos() && self.slack.fetch_sub(len, Relaxed) >= len {
+            return Ok(());
+        }
+        self.check(0, bytes, For::Write)
+    }
+
+    /// Notes that so many blocks are free, and there is plenty.
+    fn note_plenty(&self, free: u64) {
+        // The nearer to the limit, the less.
+        let margin = free.saturating_sub(self.blocks.run) / 16;
+        let slack = margin.saturating_mul(self.block_size).min(SLACK);
+        self.looked.store(self.start.elapsed().as_nanos(), Relaxed);
+        // CAST: Not more than `SLACK`.
+        self.slack.store(slack as i64, Relaxed);
+    }
+
     /// Checks that there is room for so many more files and bytes, and starts or ends culling.
     ///
     /// # Errors
@@ -92,9 +137,15 @@ impl Space {
             (stats.files_free.saturating_sub(files), &self.files),
         );
         match judgement {
-            Judgement::Plenty => self.set_culling(0),
+            Judgement::Plenty => {
+                self.set_culling(0);
+                self.note_plenty(stats.blocks_available.saturating_sub(blocks));
+            }
             Judgement::Enough => {}
             Judgement::Low | Judgement::Exhausted => self.set_culling(1),
+        }
+        if judgement != Judgement::Plenty {
+            self.slack.store(0, Relaxed);
         }
         if judgement != Judgement::Exhausted {
             return Ok(());

@@ -7,7 +7,6 @@
 
 use super::Ondemand;
 use crate::{
-    cache::space::For,
     check::before_write,
     kernel_next::{
         anon_inode::{
@@ -127,7 +126,7 @@ impl Handle {
         }
         let losses = self.object.losses();
         let written = with_cred(&cred, || {
-            space.check(0, len, For::Write)?;
+            space.check_write(len)?;
             before_write(&self.object, &file, off, end)?;
             trace::fd_write(&self.object, file.inode(), pos, from.len());
             stats::count_write();
