@@ -37,7 +37,10 @@ use crate::{
     ondemand::Ondemand, //
 };
 use kernel::{
-    fs::File,
+    fs::file::{
+        flags,
+        File, //
+    },
     new_mutex,
     page::PAGE_SIZE,
     prelude::*,
@@ -278,9 +281,10 @@ impl MiscDevice for Daemon {
         }
     }
 
-    fn read(this: Pin<&Self>, buf: UserSliceWriter) -> Result<usize> {
+    fn read(this: Pin<&Self>, file: &File, buf: UserSliceWriter) -> Result<usize> {
+        let may_wait = file.flags() & flags::O_NONBLOCK == 0;
         match this.cache() {
-            Some(cache) => cache.ondemand().read(buf),
+            Some(cache) => cache.ondemand().read(buf, may_wait),
             None => Ok(0),
         }
     }

@@ -9,8 +9,9 @@
 //! # Locks
 //!
 //! The table's lock is a spinlock. Nothing is allocated, freed, copied to the daemon or completed
-//! under it; what comes out of the table is dealt with afterwards. The only lock that is taken
-//! under it is that of an object's cookie, under which no other is taken.
+//! under it; what comes out of the table is dealt with afterwards. The only locks that are taken
+//! under it are that of an object's cookie and that of those who wait for messages, under which no
+//! other is taken.
 
 mod anon_fd;
 mod lookup;
@@ -246,7 +247,8 @@ impl Ondemand {
         drop(table);
         trace(&ret);
         if wake {
-            self.poll.notify_all();
+            // All who poll, but of those who do so exclusively (`EPOLLEXCLUSIVE`) only one.
+            self.poll.notify_one();
         }
         ret
     }
@@ -546,6 +548,7 @@ impl Ondemand {
     /// Ends everything: whoever waits for the daemon is told that there is none.
     pub(crate) fn kill(&self) {
         self.with(|table| table.kill());
+        self.poll.notify_all();
         self.killed.complete_all();
         self.tell_doomed();
         while let Some(open) = self.opens.close() {
@@ -570,18 +573,20 @@ impl Ondemand {
     // For the daemon.
 
     /// Gives the daemon the next message, or in batch mode the next few, and returns how many bytes
-    /// that was: 0 if there is none.
+    /// that was: 0 if there is none. If it `may_wait` and the cache was bound with `wait`, waits
+    /// for one; 0 means then that there never will be.
     ///
     /// # Errors
     ///
-    /// `EMSGSIZE` if the buffer is too small for the first, `EFAULT` if it cannot be written to,
-    /// `EMFILE` and the like if there is no file descriptor for an OPEN. The message is not lost:
-    /// it is delivered again.
-    pub(crate) fn read(self: &Arc<Self>, buf: UserSliceWriter) -> Result<usize> {
+    /// `ERESTARTSYS` if a signal ends the wait. `EMSGSIZE` if the buffer is too small for the first
+    /// message, `EFAULT` if it cannot be written to, `EMFILE` and the like if there is no file
+    /// descriptor for an OPEN: the message is not lost, and is delivered again.
+    pub(crate) fn read(self: &Arc<Self>, buf: UserSliceWriter, may_wait: bool) -> Result<usize> {
+        let may_wait = may_wait && self.options.wait;
         let most = if self.options.batch { BATCH } else { 1 };
         let mut out = Output { buf, len: 0 };
         for _ in 0..most {
-            match self.deliver_next(&mut out) {
+            match self.deliver_next(&mut out, may_wait) {
                 Ok(true) => {}
                 Ok(false) => break,
                 // What was delivered is not taken back. The next call will fail with the same.
@@ -589,11 +594,39 @@ impl Ondemand {
                 Err(e) => return Err(e),
             }
         }
+        // Several may have become ready at once, for which one poller was woken.
+        self.with(|table| table.wake_if_ready());
         Ok(out.len)
     }
 
-    /// Delivers the next message. Returns whether there was one.
-    fn deliver_next(self: &Arc<Self>, out: &mut Output) -> Result<bool> {
+    /// Waits for a message. Returns whether there is one, or else never will be.
+    ///
+    /// # Errors
+    ///
+    /// `ERESTARTSYS` if a signal is pending.
+    fn wait_for_message(&self) -> Result<bool> {
+        let mut table = self.table.lock();
+        while !table.is_ready() {
+            if table.is_dead() {
+                return Ok(false);
+            }
+            if self.poll.wait_interruptible_freezable(&mut table) {
+                let ready = table.is_ready();
+                drop(table);
+                // Of those who wait here only one is woken for a message: if that was this task,
+                // another has to be.
+                if ready {
+                    self.poll.notify_one();
+                }
+                return Err(ERESTARTSYS);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Delivers the next message; waits for one, if it `may_wait` and there is none before. Returns
+    /// whether there was one.
+    fn deliver_next(self: &Arc<Self>, out: &mut Output, may_wait: bool) -> Result<bool> {
         loop {
             let next = |table: &mut Table<Requests>| match table.next_waiter() {
                 Some(open) if open.is_unwanted() => Err(open.clone()),
@@ -609,7 +642,10 @@ impl Ondemand {
                 }
             };
             let (msg_id, result) = match delivery {
-                Delivery::Empty => return Ok(false),
+                Delivery::Empty if !may_wait || out.len > 0 || !self.wait_for_message()? => {
+                    return Ok(false)
+                }
+                Delivery::Empty => continue,
                 Delivery::TooSmall => return Err(EMSGSIZE),
                 Delivery::Message { msg_id, msg } => {
                     let result = out.put(&msg).map(|()| {

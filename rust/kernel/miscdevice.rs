@@ -165,7 +165,7 @@ pub(crate) trait MiscDevice: Sized {
     ///         Ok(KBox::new(Hello, GFP_KERNEL)?)
     ///     }
     ///
-    ///     fn read(_device: &Hello, mut buf: UserSliceWriter) -> Result<usize> {
+    ///     fn read(_device: &Hello, _file: &File, mut buf: UserSliceWriter) -> Result<usize> {
     ///         let message = b"hello";
     ///         if buf.len() < message.len() {
     ///             return Err(EMSGSIZE);
@@ -177,6 +177,7 @@ pub(crate) trait MiscDevice: Sized {
     /// ```
     fn read(
         _device: <Self::Ptr as ForeignOwnable>::Borrowed<'_>,
+        _file: &File,
         _buf: UserSliceWriter,
     ) -> Result<usize> {
         build_error!(VTABLE_DEFAULT_ERROR)
@@ -289,8 +290,13 @@ impl<T: MiscDevice> MiscdeviceVTable<T> {
         // SAFETY: Read calls can borrow the private data of the file.
         let device = unsafe { <T::Ptr as ForeignOwnable>::borrow(private) };
         let buf = UserSlice::new(UserPtr::from_ptr(buf.cast()), len).writer();
+        // SAFETY:
+        // * The file is valid for the duration of this call.
+        // * There is no active fdget_pos region on the file on this thread: the file has no
+        //   position that would need one.
+        let file = unsafe { File::from_raw_file(file) };
 
-        match T::read(device, buf) {
+        match T::read(device, file, buf) {
             Ok(res) => res as isize,
             Err(err) => err.to_errno() as isize,
         }
@@ -431,7 +437,7 @@ mod tests {
             drop(data);
         }
 
-        fn read(_data: &Data, mut buf: UserSliceWriter) -> Result<usize> {
+        fn read(_data: &Data, _file: &File, mut buf: UserSliceWriter) -> Result<usize> {
             if buf.len() < 5 {
                 return Err(EMSGSIZE);
             }

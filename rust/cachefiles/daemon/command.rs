@@ -205,6 +205,8 @@ pub(crate) struct Options {
     pub(crate) timeout: Option<u64>,
     /// Whether one `read()` delivers as many messages as fit.
     pub(crate) batch: bool,
+    /// Whether `read()` sleeps while there is no message.
+    pub(crate) wait: bool,
     /// No READ crosses a multiple of so many blocks.
     pub(crate) max_read: Option<u64>,
 }
@@ -213,8 +215,13 @@ impl Options {
     /// Parses one option and takes it over. `None` if there is no such option, or it was given
     /// before.
     fn set(&mut self, word: &[u8]) -> Option<Result<()>> {
-        if word == b"batch" {
-            return (!core::mem::replace(&mut self.batch, true)).then_some(Ok(()));
+        let switch = match word {
+            b"batch" => Some(&mut self.batch),
+            b"wait" => Some(&mut self.wait),
+            _ => None,
+        };
+        if let Some(switch) = switch {
+            return (!core::mem::replace(switch, true)).then_some(Ok(()));
         }
         if let Some(seconds) = word.strip_prefix(b"timeout=") {
             let parsed = parse_timeout(seconds).map(|timeout| self.timeout.replace(timeout));

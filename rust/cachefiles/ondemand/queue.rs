@@ -399,6 +399,11 @@ impl<F: Family> Table<F> {
         !(self.dead || self.control.is_empty() && self.ring.is_empty())
     }
 
+    /// Has another poller woken if there is still something to be delivered.
+    pub(crate) fn wake_if_ready(&mut self) {
+        self.wake |= self.is_ready();
+    }
+
     /// Whether the daemon or the cache is gone for good.
     pub(crate) fn is_dead(&self) -> bool {
         self.dead

@@ -635,6 +635,7 @@ fn batch(timeout: Option<u64>) -> Result<Mode> {
     Ok(Mode::Ondemand(Options {
         timeout,
         batch: true,
+        wait: false,
         max_read: None,
     }))
 }

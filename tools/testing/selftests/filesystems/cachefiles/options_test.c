@@ -87,6 +87,11 @@ TEST_F_TIMEOUT(bind, knows_batch, 30)
 	EXPECT_EQ(cf_intended("bind-batch"), bind_with(&self->e, " batch"));
 }
 
+TEST_F_TIMEOUT(bind, knows_wait, 30)
+{
+	EXPECT_EQ(cf_intended("bind-wait"), bind_with(&self->e, " wait"));
+}
+
 TEST_F_TIMEOUT(bind, knows_max_read, 30)
 {
 	EXPECT_EQ(cf_intended("bind-max-read"), bind_with(&self->e, " max-read=65536"));
@@ -135,7 +140,7 @@ TEST_F_TIMEOUT(bind, takes_options_in_any_order, 60)
 	static const char *const good[] = {
 		" timeout=1", " timeout=86400", " timeout=0030", " batch", " batch timeout=30",
 		" timeout=30 batch", "  batch \t timeout=30", " max-read=4096",
-		" batch max-read=1073741824 timeout=3",
+		" batch max-read=1073741824 timeout=3", " wait", " wait batch timeout=3",
 	};
 	int i;
 
@@ -154,7 +159,8 @@ TEST_F_TIMEOUT(bind, refuses_other_options, 60)
 		" timeout=+1", " timeout=0x10", " timeout=1s", " timeout=1.5", " timeout= 1",
 		" timeout=1 ", " timeout=4294967297", " timeout=18446744073709551617",
 		" timeout=5 timeout=5", " timeout=5 x", " batch=1", " batch ", " batch batch",
-		" batch,timeout=5", "batch", " x", " ", " max-read=0", " max-read=4097",
+		" batch,timeout=5", " wait=1", " wait wait", "batch", " x", " ", " max-read=0",
+		" max-read=4097",
 		" max-read=1073745920", " max-read=4096 max-read=8192", " max-read=4k",
 	};
 	int i;
