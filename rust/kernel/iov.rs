@@ -7,9 +7,34 @@
 
 use crate::bindings;
 use kernel::{
-    iov::IovIterDest,
-    prelude::*, //
+    error::to_result,
+    iov::{
+        IovIterDest,
+        IovIterSource, //
+    },
+    prelude::*,
+    uaccess::UserPtr, //
 };
+
+/// Runs `f` with `len` bytes of the current task's memory at `addr` as a source. What is more than
+/// one call may transfer, 2 GiB less a page, is left out.
+///
+/// # Errors
+///
+/// [`EFAULT`] if that is not user memory. Whether it can be read is found out by whoever does.
+pub(crate) fn user_source<R>(
+    addr: UserPtr,
+    len: usize,
+    f: impl FnOnce(&mut IovIterSource<'_>) -> R,
+) -> Result<R> {
+    let mut raw = bindings::iov_iter::default();
+    // CAST: 0 or 1.
+    let rw = bindings::ITER_SOURCE as c_int;
+    // SAFETY: The function looks at the address, and initialises the iterator.
+    to_result(unsafe { bindings::import_ubuf(rw, addr.as_mut_ptr(), len, &mut raw) })?;
+    // SAFETY: It is a valid source, of user memory of the current task, which `f` runs in.
+    Ok(f(unsafe { IovIterSource::from_raw(&mut raw) }))
+}
 
 /// A destination in kernel memory: a copy of a caller's iterator, which goes on where the caller's
 /// was. Unlike [`IovIterDest`] it can be kept when the call that it came with is over, and be
@@ -103,7 +128,11 @@ impl KernelIter {
 #[kunit_tests(rust_kernel_iter)]
 mod tests {
     use super::*;
-    use crate::kernel_next::kunit::support::Memory;
+    use crate::kernel_next::kunit::support::{
+        self,
+        Memory, //
+    };
+    use kernel::uaccess::UserSlice;
 
     fn copy(raw: &bindings::iov_iter) -> Result<KernelIter> {
         // SAFETY: The tests' iterators are valid, and the copies go first; what is refused is not
@@ -146,6 +175,24 @@ mod tests {
         let mut memory = Memory::new(4, 0)?;
         let raw = memory.iter(bindings::ITER_SOURCE);
         assert_eq!(copy(&raw).err(), Some(EINVAL));
+        Ok(())
+    }
+
+    #[test]
+    fn user_source_is_what_the_task_has_there() -> Result {
+        let page = support::user_page()?;
+        let at = |off| UserPtr::from_addr(page + off);
+        UserSlice::new(at(2), 3).writer().write_slice(b"abc")?;
+        let mut read = [b'.'; 4];
+        let len = user_source(at(1), 3, |from| from.copy_from_iter(&mut read))?;
+        assert_eq!((len, &read), (3, b"\0ab."));
+        // Whether it is there is found out when it is read.
+        let nowhere = user_source(UserPtr::from_addr(0), 3, |from| {
+            from.copy_from_iter(&mut read)
+        });
+        assert_eq!(nowhere, Ok(0));
+        let kernel = UserPtr::from_addr(read.as_ptr() as usize);
+        assert_eq!(user_source(kernel, 3, |_| ()), Err(EFAULT));
         Ok(())
     }
 

@@ -65,4 +65,22 @@ struct cachefiles_read {
  */
 #define CACHEFILES_IOC_READ_COMPLETE	_IOW(0x98, 1, int)
 
+/*
+ * Write @len bytes at @addr to the offset @off of the cache file, as pwrite() would, and
+ * if all were written, reply to the READ request with the id @msg_id.
+ *
+ * @flags	must be 0
+ *
+ * Returns the number of bytes that were written.
+ */
+struct cachefiles_fill {
+	__u64 off;
+	__u64 len;
+	__u64 addr;
+	__u32 msg_id;
+	__u32 flags;
+};
+
+#define CACHEFILES_IOC_FILL		_IOW(0x98, 2, struct cachefiles_fill)
+
 #endif

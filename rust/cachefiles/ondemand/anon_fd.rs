@@ -15,7 +15,8 @@ use crate::{
         },
         compat::ENOBUFS,
         cred::with_cred,
-        fscache::stats, //
+        fscache::stats,
+        iov::user_source, //
     },
     object::{
         Backing,
@@ -44,11 +45,50 @@ use kernel::{
         },
         Arc,
         ArcBorrow, //
+    },
+    uaccess::{
+        UserPtr,
+        UserSlice, //
     }, //
 };
 
 /// `CACHEFILES_IOC_READ_COMPLETE`: the argument is a message id.
 const READ_COMPLETE: u32 = kernel::ioctl::_IOW::<c_int>(0x98, 1);
+/// `CACHEFILES_IOC_FILL`: the argument is the address of a `struct cachefiles_fill`.
+const FILL: u32 = kernel::ioctl::_IOW::<[u8; Fill::SIZE]>(0x98, 2);
+
+/// `struct cachefiles_fill`.
+struct Fill {
+    off: i64,
+    len: usize,
+    addr: usize,
+    msg_id: u32,
+}
+
+impl Fill {
+    const SIZE: usize = 32;
+
+    /// # Errors
+    ///
+    /// `EFAULT` if it cannot be read; `EINVAL` if it has flags, or a number does not fit.
+    fn read(addr: usize) -> Result<Self> {
+        let mut raw = [[0; 8]; Self::SIZE / 8];
+        UserSlice::new(UserPtr::from_addr(addr), Self::SIZE)
+            .reader()
+            .read_slice(raw.as_flattened_mut())?;
+        let [off, len, addr, [a, b, c, d, flags @ ..]] = raw;
+        if flags != [0; 4] {
+            return Err(EINVAL);
+        }
+        let number = |bytes| usize::try_from(u64::from_ne_bytes(bytes));
+        Ok(Fill {
+            off: i64::try_from(u64::from_ne_bytes(off))?,
+            len: number(len)?,
+            addr: number(addr)?,
+            msg_id: u32::from_ne_bytes([a, b, c, d]),
+        })
+    }
+}
 
 /// What a file descriptor owns.
 pub(super) struct Handle {
@@ -137,6 +177,25 @@ impl Handle {
         Ok(written)
     }
 
+    /// Writes a part of the object, and if that is all of what the READ `msg_id` is about, answers
+    /// it. Returns how much was written.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::write`] and [`user_source`]; `ENOENT` if all was written, but there is no
+    /// such READ, or not of this object.
+    fn fill(&self, fill: &Fill) -> Result<usize> {
+        let written = user_source(UserPtr::from_addr(fill.addr), fill.len, |from| {
+            self.write(fill.off, from)
+        })??;
+        if written == fill.len {
+            self.ondemand()
+                .read_complete(fill.msg_id, self.object_id())
+                .map_err(|_| ENOENT)?;
+        }
+        Ok(written)
+    }
+
     /// Seeks. Data and holes are what the map of present blocks says.
     fn seek(&self, pos: i64, offset: i64, whence: u32) -> Result<i64> {
         let size = self.backing()?.size;
@@ -203,14 +262,17 @@ impl AnonFile for CacheFile {
     }
 
     fn ioctl(handle: ArcBorrow<'_, Handle>, cmd: u32, arg: usize) -> Result<isize> {
-        if cmd != READ_COMPLETE {
-            return Err(EINVAL);
+        match cmd {
+            READ_COMPLETE => {
+                let msg_id = u32::try_from(arg).map_err(|_| EINVAL)?;
+                let ondemand = handle.ondemand();
+                ondemand.read_complete(msg_id, handle.object_id())?;
+                Ok(0)
+            }
+            // CAST: No more than `isize::MAX` bytes can be written at once.
+            FILL => Ok(handle.fill(&Fill::read(arg)?)? as isize),
+            _ => Err(EINVAL),
         }
-        let msg_id = u32::try_from(arg).map_err(|_| EINVAL)?;
-        handle
-            .ondemand()
-            .read_complete(msg_id, handle.object_id())?;
-        Ok(0)
     }
 }
 

@@ -4,6 +4,7 @@
  * tells of the cache file.
  */
 #include <poll.h>
+#include <sys/ioctl.h>
 
 #include "kselftest_harness.h"
 #include "cachefiles_test.h"
@@ -249,6 +250,14 @@ TEST_F_TIMEOUT(anon, READ_may_be_completed_before_it_is_read, 30)
 	EXPECT_EQ(4096, cf_wait(op, CF_SOON));
 	EXPECT_EQ(-1, cf_check("blob", 0, op->buf, 4096));
 	EXPECT_FALSE(cf_readable(self->e.dev, CF_NEVER));
+}
+
+/* A fill of its own has more tests in fast_test.c. */
+TEST_F_TIMEOUT(anon, FILL_is_known, 30)
+{
+	int ret = ioctl(self->b.anon, 0x40209802UL, cf_nowhere());
+
+	EXPECT_EQ(cf_intended("fill-ioctl"), ret < 0 ? -errno : ret);
 }
 
 /* ------------------------------------------------------------------ space */
