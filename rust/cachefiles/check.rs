@@ -77,6 +77,25 @@ fn settle(
     }
 }
 
+/// Whether `blocks` are all there, as far as can be told without asking the file system: those in
+/// doubt are in dirty pages. Does not sleep.
+pub(crate) fn is_in_memory(object: &Object, file: &KernelFile, blocks: Range<u64>) -> bool {
+    let changed = file.inode().change_time();
+    let mut checked = 0;
+    loop {
+        match object.look(blocks.clone(), Some(changed), checked) {
+            Look::Ready => return true,
+            Look::Doubt(doubt) => {
+                checked = end_of_dirty(file, &doubt.blocks);
+                if checked == doubt.blocks.start {
+                    return false;
+                }
+            }
+            Look::Gap(_) | Look::Changed => return false,
+        }
+    }
+}
+
 /// Looks for what is about to be overwritten in part, from `off` to `end` in bytes: what was a hole
 /// is data after that, with zeros in the rest of the block.
 ///
@@ -102,20 +121,31 @@ fn bytes(blocks: Range<u64>) -> Range<i64> {
     (blocks.start * BLOCK_SIZE) as i64..(blocks.end * BLOCK_SIZE) as i64
 }
 
+/// Whether a block is in a page of its own that is as it was written.
+fn is_in_dirty_page(file: &KernelFile, block: u64) -> bool {
+    let bytes = bytes(block..block + 1);
+    // What lies behind the end, if somebody has cut the file off, is zero there.
+    bytes.end <= file.inode().size() && file.is_in_dirty_page(bytes)
+}
+
+/// The first of `blocks` that is not in a dirty page.
+fn end_of_dirty(file: &KernelFile, blocks: &Range<u64>) -> u64 {
+    let mut blocks_left = blocks.clone();
+    let end = blocks_left.find(|block| !is_in_dirty_page(file, *block));
+    end.unwrap_or(blocks.end)
+}
+
 /// Looks for some of the blocks in doubt, from the first on, and forgets them if they are lost.
 /// Returns the first block that was not looked for, or that was lost.
 fn check(object: &Object, file: &KernelFile, doubt: &Doubt) -> Result<u64> {
     let Range { start, end } = doubt.blocks;
-    let size = file.inode().size();
-    // What lies behind the end, if somebody has cut the file off, is zero there.
-    let in_memory = |block: &u64| {
-        let bytes = bytes(*block..*block + 1);
-        bytes.end <= size && file.is_in_dirty_page(bytes)
-    };
-    if in_memory(&start) {
-        return Ok((start + 1..end).find(|at| !in_memory(at)).unwrap_or(end));
+    let dirty = end_of_dirty(file, &doubt.blocks);
+    if dirty > start {
+        return Ok(dirty);
     }
-    let end = (start + 1..end).find(in_memory).unwrap_or(end);
+    let end = (start + 1..end)
+        .find(|block| is_in_dirty_page(file, *block))
+        .unwrap_or(end);
     // Before the holes are looked for: what ceases to be dirty later may yet become one.
     let on_disk = !file.is_dirty(bytes(start..end));
     let is_clean = on_disk && file.is_clean();

@@ -5,14 +5,18 @@
 //! A read whose blocks are all present goes to the backing file at once: to its page cache first,
 //! where what the daemon has just written is, and past it otherwise. A read of blocks that are
 //! missing waits in the request table while the daemon is asked for them, one run of missing blocks
-//! after the other, and continues on a work queue: never in the daemon's context, because whoever
-//! is told of the data may have a lot to do with it.
+//! after the other. It ends in the daemon's context, if all that is left to be done is to copy a
+//! little from memory, and otherwise continues on a work queue. Whoever is told of the data may
+//! have a lot to do with it, so in the daemon's context it is told as by an interrupt.
 //!
 //! A block is read only if the map of what the daemon wrote says that it is there. That the daemon
 //! says it is done is not enough.
 
 use crate::{
-    check::first_gap,
+    check::{
+        first_gap,
+        is_in_memory, //
+    },
     kernel_next::{
         fs::kernel_file::FileRead,
         netfs::CacheRead,
@@ -40,6 +44,10 @@ use kernel::{
         WorkItem, //
     }, //
 };
+
+/// The most bytes that are copied in the daemon's context: less work than to have another task do
+/// it, and no long time in which the daemon answers nobody else.
+const SHORT: usize = 64 << 10;
 
 /// Offset and length of blocks in bytes.
 fn bytes(blocks: &Range<u64>) -> (u64, u64) {
@@ -97,15 +105,10 @@ impl Reader {
     /// Reads what is there, or asks for what is not. `asked` is the first block that the daemon was
     /// asked for.
     fn go_on(mut self, pos: u64, mut read: CacheRead, asked: Option<u64>) {
-        self.losses = self.object.losses();
-        // What was to be on the disk and is not must not be read as the hole it left. Begins before
-        // the map is asked: once that has forgotten what was lost, it is no error any more.
-        self.file.begin_again();
-        if self.file.check().is_err() {
+        if self.begin_again().is_err() {
             return self.read_again(pos, read);
         }
-        // CAST: A length in memory.
-        let blocks = presence::needed(pos, read.len() as u64, self.size);
+        let blocks = self.needed(pos, &mut read);
         match first_gap(&self.object, self.file.file(), blocks).transpose() {
             None => self.submit(pos, read),
             // It has not written the first of the blocks: it cannot, or will not.
@@ -117,6 +120,41 @@ impl Reader {
             }
             Some(gap) => self.ask(pos, read, gap),
         }
+    }
+
+    /// Comes before it is looked what is there.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if something could not be written back since the reader began.
+    fn begin_again(&mut self) -> Result {
+        self.losses = self.object.losses();
+        // What was to be on the disk and is not must not be read as the hole it left. Begins before
+        // the map is asked: once that has forgotten what was lost, it is no error any more.
+        self.file.begin_again();
+        self.file.check()
+    }
+
+    /// The blocks that are needed for the rest of a read.
+    fn needed(&self, pos: u64, read: &mut CacheRead) -> Range<u64> {
+        // CAST: A length in memory.
+        presence::needed(pos, read.len() as u64, self.size)
+    }
+
+    /// Reads what is in memory, if all of it is. Neither sleeps nor asks the file system. Returns
+    /// whether that was all; otherwise the read may have got further.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`CacheRead::read_cached`]: the read has failed.
+    fn read_from_memory(&mut self, pos: &mut u64, read: &mut CacheRead) -> Result<bool> {
+        let blocks = self.needed(*pos, read);
+        if self.begin_again().is_err() || !is_in_memory(&self.object, self.file.file(), blocks) {
+            return Ok(false);
+        }
+        // Positions are those of files, and fit.
+        *pos += read.read_cached(&self.file, *pos as i64)? as u64;
+        Ok(read.is_empty())
     }
 
     /// Asks the daemon for `gap`. Fails the read if that could not be found out, or if the daemon
@@ -154,8 +192,7 @@ impl Reader {
     fn submit_direct(self, pos: u64, mut read: CacheRead) {
         // What was in memory when it was looked for, and is not now, may have been dropped because
         // it could not be written back: then there is a hole, and nobody was told of an error.
-        // CAST: A length in memory.
-        let blocks = presence::needed(pos, read.len() as u64, self.size);
+        let blocks = self.needed(pos, &mut read);
         match first_gap(&self.object, self.file.file(), blocks).transpose() {
             None => {
                 let Reader {
@@ -288,6 +325,29 @@ impl WaitingRead {
             drop(reader);
             read.fail(error);
         }
+    }
+
+    /// The daemon says, and its task runs this, that it has written what it was asked for. Ends
+    /// the read if no more is left to be done than to copy a little from memory; otherwise gives it
+    /// back, to go on elsewhere.
+    pub(crate) fn end_here(mut self: Pin<KBox<Self>>) -> Option<Pin<KBox<Self>>> {
+        let waits = self.as_mut().project().request;
+        let (reader, pos, read) = waits.as_mut()?;
+        if read.len() > SHORT {
+            return Some(self);
+        }
+        let all = match nofs(|| reader.read_from_memory(pos, read)) {
+            Ok(false) => return Some(self),
+            Ok(true) => Ok(()),
+            Err(e) => Err(e),
+        };
+        let request = waits.take();
+        drop(self);
+        if let Some((reader, _, read)) = request {
+            drop(reader);
+            read.end_in_brief(all);
+        }
+        None
     }
 
     /// The daemon says that it has written what it was asked for.

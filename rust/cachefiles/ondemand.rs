@@ -759,8 +759,10 @@ impl Ondemand {
     fn read_complete(&self, msg_id: u32, object_id: u32) -> Result {
         let read = self.with(|table| table.read_complete(msg_id, object_id))?;
         trace::cread(read.object(), msg_id);
-        // A work item that was just taken out of the table is not on a queue.
-        self.queue.enqueue(read);
+        if let Some(read) = read.end_here() {
+            // A work item that was just taken out of the table is not on a queue.
+            self.queue.enqueue(read);
+        }
         Ok(())
     }
 

@@ -160,6 +160,11 @@ __rust_helper void rust_helper_kunit_mapping_set_error(struct address_space *map
 	mapping_set_error(mapping, error);
 }
 
+__rust_helper bool rust_helper_kunit_rcu_read_lock_held(void)
+{
+	return rcu_read_lock_held();
+}
+
 __rust_helper long rust_helper_kunit_cred_usage(const struct cred *cred)
 {
 	return atomic_long_read(&cred->usage);

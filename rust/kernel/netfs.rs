@@ -50,6 +50,7 @@ use core::{
 };
 use kernel::{
     prelude::*,
+    sync::rcu,
     types::ForeignOwnable, //
 };
 
@@ -203,6 +204,17 @@ impl CacheRead {
     /// Ends the request with an error. The owner is told at once, and may do a lot.
     pub(crate) fn fail(self, error: Error) {
         self.into_promise().done(Err(error));
+    }
+
+    /// Ends the request: all is read that there is, or the error. The owner is told as by an
+    /// interrupt, whatever context this is called in: what may take long or sleep, it leaves to
+    /// others. Does not sleep.
+    pub(crate) fn end_in_brief(self, result: Result) {
+        let ret = result.map(|()| self.before);
+        let promise = self.into_promise();
+        // Who asks whether he may sleep, as EROFS does before it decompresses, may not.
+        let _atomic = rcu::read_lock();
+        promise.done(ret);
     }
 
     /// Gives the memory up, which comes before the owner is told.

@@ -65,6 +65,7 @@ mod backend {
     const READ: i64 = 0;
     const FORGET: i64 = 1 << 40;
     const FAIL: i64 = 1 << 41;
+    const BRIEF: i64 = 1 << 42;
 
     #[derive(Clone)]
     struct Counts {
@@ -167,6 +168,7 @@ mod backend {
             match pos {
                 FORGET => drop(read),
                 FAIL => read.fail(ENOSPC),
+                BRIEF => read.end_in_brief(Err(ENODEV)),
                 _ => read.read_direct(file.begin_read(), pos),
             }
         }
@@ -333,15 +335,18 @@ mod backend {
         #[pin]
         over: Completion,
         told: Count,
+        /// How often that was where nobody may sleep.
+        in_brief: Count,
         ret: Atomic<i64>,
     }
 
     impl Outcome {
         fn new() -> Result<Arc<Self>> {
-            let told = Count::new()?;
+            let (told, in_brief) = (Count::new()?, Count::new()?);
             let new = pin_init!(Outcome {
                 over <- Completion::new(),
                 told,
+                in_brief,
                 ret: Atomic::new(1),
             });
             Arc::pin_init(new, GFP_KERNEL)
@@ -355,6 +360,10 @@ mod backend {
             let this = unsafe { &*data.cast::<Outcome>() };
             this.ret.store(ret as i64, Relaxed);
             this.told.add();
+            // SAFETY: No preconditions.
+            if unsafe { bindings::kunit_rcu_read_lock_held() } {
+                this.in_brief.add();
+            }
             this.over.complete_all();
         }
 
@@ -388,8 +397,9 @@ mod backend {
         {
             return Err(ETIMEDOUT);
         }
-        match outcome.told.get() {
-            1 => Ok((ret, outcome.ret.load(Relaxed))),
+        let in_brief = i32::from(pos == BRIEF);
+        match (outcome.told.get(), outcome.in_brief.get()) {
+            (1, brief) if brief == in_brief => Ok((ret, outcome.ret.load(Relaxed))),
             _ => Err(EINVAL),
         }
     }
@@ -590,6 +600,10 @@ mod backend {
         assert_eq!(
             read(&mut reading, FAIL, &mut memory),
             Ok((queued, told(ENOSPC)))
+        );
+        assert_eq!(
+            read(&mut reading, BRIEF, &mut memory),
+            Ok((queued, told(ENODEV)))
         );
         assert!(memory.bytes().iter().all(|byte| *byte == b'?'));
         assert_eq!(

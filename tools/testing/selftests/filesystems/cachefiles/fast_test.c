@@ -1,0 +1,501 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What lets a daemon answer with fewer system calls and less waking: a short read that
+ * ends before READ_COMPLETE returns, one poller woken of those who poll exclusively,
+ * "bind ondemand wait", and CACHEFILES_IOC_FILL.
+ */
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include "kselftest_harness.h"
+#include "cachefiles_test.h"
+
+#define SIZE	0x200000
+
+/* As in the header of the protocol, written out again on purpose. */
+struct fill {
+	uint64_t off, len, addr;
+	uint32_t msg_id, flags;
+};
+
+#define IOC_FILL	0x40209802UL
+
+#define NOT_IN_C	"the C implementation does not have that"
+
+static long fill(int anon, const struct fill *f)
+{
+	long ret = ioctl(anon, IOC_FILL, f);
+
+	return ret < 0 ? -errno : ret;
+}
+
+/* Whether the page at @off is in memory, with its data. */
+static bool is_there(int fd, off_t off)
+{
+	void *map = mmap(NULL, CF_PAGE, PROT_READ, MAP_SHARED, fd, off);
+	unsigned char in_core = 0;
+
+	if (map == MAP_FAILED)
+		return false;
+	mincore(map, CF_PAGE, &in_core);
+	munmap(map, CF_PAGE);
+	return in_core & 1;
+}
+
+static long do_readahead(struct cf_op *op)
+{
+	return -posix_fadvise(op->fd, op->off, op->len, POSIX_FADV_WILLNEED);
+}
+
+/* Have a READ for @len bytes of @b at @off delivered that nobody waits for. */
+static int ask_for(struct cf_env *e, struct cf_blob *b, off_t off, size_t len, struct cf_msg *m)
+{
+	struct cf_op *op = cf_start(do_readahead, NULL, b->fd, off, len);
+	long ret = cf_finish(op);
+
+	return ret ?: cf_expect(e->dev, CF_READ, m);
+}
+
+/* ------------------------------------------------------------ answered at once */
+
+FIXTURE(fast) {
+	struct cf_env e;
+	struct cf_blob b;
+	char *buf;
+};
+
+FIXTURE_SETUP(fast)
+{
+	if (cf_is_c())
+		SKIP(return, NOT_IN_C);
+	self->buf = mmap(NULL, 0x20000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->buf);
+	ASSERT_SETUP(cf_env_all(&self->e));
+	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", SIZE));
+}
+
+FIXTURE_TEARDOWN(fast)
+{
+	cf_env_end(&self->e);
+}
+
+TEST_F_TIMEOUT(fast, a_short_read_is_over_when_the_ioctl_returns, 60)
+{
+	struct cf_blob *b = &self->b;
+	struct cf_msg m;
+	int i;
+
+	/* With a task in between it would be, now and then. */
+	for (i = 0; i < 16; i++) {
+		off_t off = i * 2 * CF_PAGE;
+
+		ASSERT_EQ(0, ask_for(&self->e, b, off, CF_PAGE, &m));
+		EXPECT_FALSE(is_there(b->fd, off));
+		ASSERT_EQ(0, cf_blob_answer_read(b, &m));
+		ASSERT_TRUE(is_there(b->fd, off));
+		EXPECT_EQ(0, cf_read_and_check("blob", b->fd, off, CF_PAGE, CF_PAGE));
+	}
+}
+
+TEST_F_TIMEOUT(fast, a_short_read_of_what_was_not_written_fails, 60)
+{
+	struct cf_msg m;
+	struct cf_op *op;
+
+	cf_no_readahead(self->b.fd);
+	op = cf_start_pread(self->b.fd, 0, CF_PAGE);
+	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+	/* All but the last block. */
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", m.w.read.off, m.w.read.len - CF_BLOCK, SIZE));
+	EXPECT_EQ(0, cf_complete(self->b.anon, m.w.msg_id));
+	/* The page cache may ask again, in vain; what it asks for is what is missing. */
+	while (cf_wait(op, 10) == -ETIMEDOUT && !op->joined) {
+		if (cf_recv(self->e.dev, &m, 0))
+			continue;
+		EXPECT_EQ(CF_BLOCK, m.w.read.len);
+		EXPECT_EQ(0, cf_complete(self->b.anon, m.w.msg_id));
+	}
+	EXPECT_EQ(-EIO, op->ret);
+	cf_op_free(op);
+}
+
+/* What was written and synced, then dropped from memory, is read from the disk. */
+TEST_F_TIMEOUT(fast, a_read_that_has_to_wait_for_the_disk_ends, 60)
+{
+	struct cf_msg m;
+	struct cf_op *op;
+
+	cf_no_readahead(self->b.fd);
+	op = cf_start_pread(self->b.fd, 0, CF_PAGE);
+	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", m.w.read.off, m.w.read.len, SIZE));
+	sync();
+	cf_drop_caches();
+	EXPECT_EQ(0, cf_complete(self->b.anon, m.w.msg_id));
+	ASSERT_EQ(CF_PAGE, cf_wait(op, CF_SOON));
+	EXPECT_EQ(-1, cf_check("blob", 0, op->buf, CF_PAGE));
+	cf_op_free(op);
+}
+
+/* ---------------------------------------------------------------------- polling */
+
+#define POLLERS	8
+
+struct pollers {
+	int epoll[POLLERS];
+	atomic_int woken;
+	pthread_t threads[POLLERS];
+};
+
+struct poller {
+	struct pollers *all;
+	int epoll;
+};
+
+static void *poll_once(void *arg)
+{
+	struct poller *p = arg;
+	struct epoll_event event;
+
+	if (epoll_wait(p->epoll, &event, 1, -1) == 1)
+		atomic_fetch_add(&p->all->woken, 1);
+	return NULL;
+}
+
+TEST_F_TIMEOUT(fast, one_of_those_who_poll_exclusively_is_woken, 60)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLEXCLUSIVE };
+	struct poller each[POLLERS];
+	struct pollers all = {};
+	struct cf_msg m;
+	struct cf_op *op;
+	int i;
+
+	for (i = 0; i < POLLERS; i++) {
+		all.epoll[i] = epoll_create1(EPOLL_CLOEXEC);
+		ASSERT_EQ(0, epoll_ctl(all.epoll[i], EPOLL_CTL_ADD, self->e.dev, &event));
+		each[i] = (struct poller){ &all, all.epoll[i] };
+		ASSERT_EQ(0, pthread_create(&all.threads[i], NULL, poll_once, &each[i]));
+	}
+	cf_sleep_ms(CF_NEVER);
+	cf_no_readahead(self->b.fd);
+	op = cf_start_pread(self->b.fd, 0, CF_PAGE);
+	ASSERT_TRUE(CF_WAIT_FOR(all.woken > 0, CF_SOON));
+	cf_sleep_ms(CF_NEVER);
+	EXPECT_EQ(1, all.woken);
+	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+	ASSERT_EQ(0, cf_blob_answer_read(&self->b, &m));
+	EXPECT_EQ(CF_PAGE, cf_finish(op));
+
+	for (i = 0; i < POLLERS; i++)
+		pthread_cancel(all.threads[i]);
+	for (i = 0; i < POLLERS; i++) {
+		pthread_join(all.threads[i], NULL);
+		close(all.epoll[i]);
+	}
+}
+
+/* ----------------------------------------------------------------------- FILL */
+
+TEST_F_TIMEOUT(fast, fill_writes_and_answers, 60)
+{
+	struct cf_blob *b = &self->b;
+	struct cf_msg m;
+	struct fill f = { .off = 0, .len = 2 * CF_PAGE, .addr = (uintptr_t)self->buf };
+	struct cf_op *op;
+
+	cf_pattern("blob", 0, self->buf, f.len);
+	cf_no_readahead(b->fd);
+	op = cf_start_pread(b->fd, 0, CF_PAGE);
+	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+	f.msg_id = m.w.msg_id;
+	EXPECT_EQ(f.len, fill(b->anon, &f));
+	ASSERT_EQ(CF_PAGE, cf_wait(op, CF_SOON));
+	EXPECT_EQ(-1, cf_check("blob", 0, op->buf, CF_PAGE));
+	cf_op_free(op);
+
+	/* It is answered, and what was written besides is there. */
+	EXPECT_EQ(-EINVAL, cf_complete(b->anon, m.w.msg_id));
+	EXPECT_EQ(0, cf_read_and_check("blob", b->fd, CF_PAGE, CF_PAGE, CF_PAGE));
+	EXPECT_FALSE(cf_readable(self->e.dev, 0));
+}
+
+/* Above what is copied at once. */
+TEST_F_TIMEOUT(fast, fill_of_much_answers_too, 60)
+{
+	struct cf_blob *b = &self->b;
+	struct fill f = { .addr = (uintptr_t)self->buf };
+	struct cf_msg m;
+	struct cf_op *op;
+
+	ASSERT_EQ(0, ask_for(&self->e, b, 0, 0x20000, &m));
+	f.off = m.w.read.off;
+	f.len = m.w.read.len;
+	f.msg_id = m.w.msg_id;
+	ASSERT_LE(f.len, 0x20000);
+	cf_pattern("blob", f.off, self->buf, f.len);
+	EXPECT_EQ(f.len, fill(b->anon, &f));
+	op = cf_start_pread(b->fd, f.off, f.len);
+	ASSERT_EQ(f.len, cf_wait(op, CF_SOON));
+	EXPECT_EQ(-1, cf_check("blob", f.off, op->buf, f.len));
+	cf_op_free(op);
+}
+
+TEST_F_TIMEOUT(fast, fill_without_a_READ_writes_and_says_so, 60)
+{
+	struct cf_blob *b = &self->b, other;
+	struct fill f = { .len = CF_PAGE, .addr = (uintptr_t)self->buf, .msg_id = 123456 };
+	struct cf_msg m;
+	struct cf_op *op;
+
+	cf_no_readahead(b->fd);
+	cf_pattern("blob", 0, self->buf, f.len);
+	EXPECT_EQ(-ENOENT, fill(b->anon, &f));
+	EXPECT_EQ(0, cf_read_and_check("blob", b->fd, 0, CF_PAGE, CF_PAGE));
+	EXPECT_FALSE(cf_readable(self->e.dev, 0));
+
+	/* The READ of another object is not answered either. */
+	ASSERT_EQ(0, cf_blob_open(&self->e, &other, "other", SIZE));
+	cf_no_readahead(other.fd);
+	op = cf_start_pread(other.fd, 0, CF_PAGE);
+	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+	f.msg_id = m.w.msg_id;
+	EXPECT_EQ(-ENOENT, fill(b->anon, &f));
+	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, CF_NEVER));
+	ASSERT_EQ(0, cf_blob_answer_read(&other, &m));
+	EXPECT_EQ(CF_PAGE, cf_finish(op));
+}
+
+/* A READ is answered only by what is all written. */
+TEST_F_TIMEOUT(fast, fill_refuses_what_is_wrong_and_answers_nothing, 60)
+{
+	struct cf_blob *b = &self->b;
+	const struct fill good = { .len = CF_PAGE, .addr = (uintptr_t)self->buf };
+	struct cf_msg m;
+	struct cf_op *op;
+	struct fill f;
+
+	cf_pattern("blob", 0, self->buf, CF_PAGE);
+	cf_no_readahead(b->fd);
+	op = cf_start_pread(b->fd, 0, CF_PAGE);
+	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+#define REFUSED(error, ...) do {						\
+	f = good;								\
+	f.msg_id = m.w.msg_id;							\
+	__VA_ARGS__;								\
+	EXPECT_EQ(error, fill(b->anon, &f)) TH_LOG(#__VA_ARGS__);		\
+} while (0)
+	EXPECT_EQ(-EFAULT, fill(b->anon, cf_nowhere()));
+	REFUSED(-EINVAL, f.flags = 1);
+	REFUSED(-EINVAL, f.flags = 0x80000000);
+	REFUSED(-EINVAL, f.off = UINT64_MAX);
+	REFUSED(-EINVAL, f.off = 1ULL << 63);
+	REFUSED(-EFBIG, f.off = INT64_MAX - 4095);
+	REFUSED(-EFBIG, f.off = SIZE);
+	REFUSED(-ENOBUFS, f.off = 1);
+	REFUSED(-EFAULT, f.addr = (uintptr_t)cf_nowhere());
+	REFUSED(-EFAULT, f.addr = UINT64_MAX - 4095);
+	REFUSED(-EFAULT, f.addr = 1ULL << 63);
+#undef REFUSED
+	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, CF_NEVER));
+	ASSERT_EQ(0, cf_blob_answer_read(b, &m));
+	EXPECT_EQ(CF_PAGE, cf_finish(op));
+}
+
+/* The buffer ends after the first page: that is written, and the READ waits for the rest. */
+TEST_F_TIMEOUT(fast, fill_of_a_part_answers_nothing, 60)
+{
+	struct cf_blob *b = &self->b;
+	struct fill f = { .len = 4 * CF_PAGE };
+	struct cf_msg m;
+	struct cf_op *op;
+	long n;
+
+	cf_no_readahead(b->fd);
+	op = cf_start_pread(b->fd, 0, 4 * CF_PAGE);
+	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+	f.msg_id = m.w.msg_id;
+	f.addr = (uintptr_t)self->buf + 0x10000 - CF_PAGE;
+	cf_pattern("blob", 0, self->buf + 0x10000 - CF_PAGE, CF_PAGE);
+	ASSERT_EQ(0, munmap(self->buf + 0x10000, 0x10000));
+	n = fill(b->anon, &f);
+	if (n > 0) {
+		EXPECT_LE(n, CF_PAGE);
+		EXPECT_EQ(-ETIMEDOUT, cf_wait(op, CF_NEVER)) TH_LOG("answered by a part");
+	} else {
+		EXPECT_EQ(-EFAULT, n);
+	}
+	ASSERT_EQ(0, cf_fill(b->anon, "blob", 0, 4 * CF_PAGE, SIZE));
+	cf_complete(b->anon, m.w.msg_id);
+	EXPECT_EQ(4 * CF_PAGE, cf_serve_until_done(&self->e, b, op, NULL));
+	EXPECT_EQ(0, cf_read_and_check("blob", b->fd, 0, 4 * CF_PAGE, 4 * CF_PAGE));
+}
+
+/* ----------------------------------------------------------------------- wait */
+
+static void set_nonblock(int dev, bool on)
+{
+	int flags = fcntl(dev, F_GETFL);
+
+	fcntl(dev, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
+}
+
+FIXTURE(wait) {
+	struct cf_env e;
+	struct cf_blob b;
+};
+
+FIXTURE_SETUP(wait)
+{
+	if (cf_is_c())
+		SKIP(return, NOT_IN_C);
+	ASSERT_SETUP(cf_env_init(&self->e));
+	self->e.dev = cf_device_open();
+	ASSERT_LE(0, self->e.dev);
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "dir %s", self->e.dir));
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "tag %s", self->e.tag));
+	ASSERT_EQ(0, cf_cmd(self->e.dev, "bind ondemand wait"));
+	ASSERT_SETUP(cf_env_mount(&self->e));
+	set_nonblock(self->e.dev, false);
+}
+
+FIXTURE_TEARDOWN(wait)
+{
+	cf_env_end(&self->e);
+}
+
+static long do_read(struct cf_op *op)
+{
+	ssize_t n = read(op->fd, op->buf, op->len);
+
+	return n < 0 ? -errno : n;
+}
+
+static struct cf_op *start_read(int dev)
+{
+	return cf_start(do_read, NULL, dev, 0, CF_MSG_MAX);
+}
+
+TEST_F_TIMEOUT(wait, read_waits_for_a_message, 60)
+{
+	struct cf_op *reader = start_read(self->e.dev), *open;
+	struct cf_wire *w;
+
+	EXPECT_EQ(-ETIMEDOUT, cf_wait(reader, CF_NEVER));
+	open = cf_start_open(self->e.mnt, "blob");
+	ASSERT_LT(0, cf_wait(reader, CF_SOON));
+	w = (struct cf_wire *)reader->buf;
+	EXPECT_EQ(CF_OPEN, w->opcode);
+	EXPECT_EQ(reader->ret, w->len);
+	EXPECT_EQ(0, cf_copen(self->e.dev, w->msg_id, SIZE));
+	EXPECT_LE(0, cf_finish(open));
+	cf_op_free(reader);
+}
+
+TEST_F_TIMEOUT(wait, read_does_not_wait_with_O_NONBLOCK, 60)
+{
+	char buf[CF_MSG_MAX];
+
+	set_nonblock(self->e.dev, true);
+	EXPECT_EQ(0, read(self->e.dev, buf, sizeof(buf)));
+}
+
+/* Each message wakes a reader, and none is left sleeping while there is one. */
+TEST_F_TIMEOUT(wait, readers_get_a_message_each, 120)
+{
+	struct cf_op *readers[8], *opens[8];
+	int i, seen = 0;
+
+	for (i = 0; i < 8; i++)
+		readers[i] = start_read(self->e.dev);
+	cf_sleep_ms(CF_NEVER);
+	for (i = 0; i < 8; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "blob%d", i);
+		opens[i] = cf_start_open(self->e.mnt, name);
+	}
+	for (i = 0; i < 8; i++) {
+		struct cf_wire *w = (struct cf_wire *)readers[i]->buf;
+
+		ASSERT_LT(0, cf_wait(readers[i], CF_SOON));
+		seen += w->opcode == CF_OPEN;
+		EXPECT_EQ(0, cf_copen(self->e.dev, w->msg_id, SIZE));
+		cf_op_free(readers[i]);
+	}
+	EXPECT_EQ(8, seen);
+	for (i = 0; i < 8; i++)
+		EXPECT_LE(0, cf_finish(opens[i]));
+}
+
+/* What becomes ready at once, here by the answer to an OPEN, wakes as many as can be used. */
+TEST_F_TIMEOUT(wait, readers_get_what_becomes_ready_together, 120)
+{
+	struct cf_op *readers[4], *reads[4];
+	struct cf_blob b;
+	struct cf_msg m;
+	int i, anon;
+
+	set_nonblock(self->e.dev, true);
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "blob", SIZE));
+	cf_no_readahead(b.fd);
+	/* The READs wait until it is open again. */
+	ASSERT_EQ(0, close(b.anon));
+	for (i = 0; i < 4; i++)
+		reads[i] = cf_start_pread(b.fd, 2 * i * CF_PAGE, CF_PAGE);
+	ASSERT_EQ(0, cf_expect(self->e.dev, CF_OPEN, &m));
+	anon = m.w.open.fd;
+	set_nonblock(self->e.dev, false);
+	for (i = 0; i < 4; i++)
+		readers[i] = start_read(self->e.dev);
+	cf_sleep_ms(CF_NEVER);
+	ASSERT_EQ(0, cf_copen(self->e.dev, m.w.msg_id, SIZE));
+	for (i = 0; i < 4; i++) {
+		struct cf_wire *w = (struct cf_wire *)readers[i]->buf;
+
+		ASSERT_LT(0, cf_wait(readers[i], CF_SOON));
+		ASSERT_EQ(CF_READ, w->opcode);
+		ASSERT_EQ(0, cf_fill(anon, "blob", w->read.off, w->read.len, SIZE));
+		EXPECT_EQ(0, cf_complete(anon, w->msg_id));
+		cf_op_free(readers[i]);
+	}
+	for (i = 0; i < 4; i++)
+		EXPECT_EQ(CF_PAGE, cf_finish(reads[i]));
+	close(anon);
+}
+
+static void nothing(int sig)
+{
+}
+
+static long do_read_until_signal(struct cf_op *op)
+{
+	struct sigaction sa = { .sa_handler = nothing };	/* no SA_RESTART */
+
+	sigaction(SIGUSR1, &sa, NULL);
+	return do_read(op);
+}
+
+/* ... and whoever is behind gets the next message. */
+TEST_F_TIMEOUT(wait, a_signal_ends_the_wait, 60)
+{
+	struct cf_op *op = cf_start(do_read_until_signal, NULL, self->e.dev, 0, CF_MSG_MAX);
+	struct cf_op *next, *open;
+
+	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, CF_NEVER));
+	next = start_read(self->e.dev);
+	EXPECT_EQ(-ETIMEDOUT, cf_wait(next, CF_NEVER));
+	pthread_kill(op->thread, SIGUSR1);
+	EXPECT_EQ(-EINTR, cf_wait(op, CF_SOON));
+	cf_op_free(op);
+
+	open = cf_start_open(self->e.mnt, "blob");
+	ASSERT_LT(0, cf_wait(next, CF_SOON));
+	EXPECT_EQ(0, cf_copen(self->e.dev, ((struct cf_wire *)next->buf)->msg_id, SIZE));
+	EXPECT_LE(0, cf_finish(open));
+	cf_op_free(next);
+}
+
+TEST_HARNESS_MAIN
