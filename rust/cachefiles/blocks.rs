@@ -97,6 +97,9 @@ where
             return Look::Changed;
         }
         let start = checked.max(blocks.start);
+        if self.doubt.is_all(&(start..blocks.end), false) {
+            return Look::Ready;
+        }
         let start = self.doubt.find(start, blocks.end, true);
         if start >= blocks.end {
             return Look::Ready;

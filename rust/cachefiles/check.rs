@@ -77,6 +77,14 @@ fn settle(
     }
 }
 
+/// Whether `blocks` are all known to be on the disk, and nothing of the file is in memory. Does not
+/// sleep.
+#[inline]
+pub(crate) fn is_only_on_disk(object: &Object, file: &KernelFile, blocks: &Range<u64>) -> bool {
+    let changed = file.inode().change_time();
+    !file.has_pages() && object.look(blocks.clone(), Some(changed), 0) == Look::Ready
+}
+
 /// Whether `blocks` are all there, as far as can be told without asking the file system: those in
 /// doubt are in dirty pages. Does not sleep.
 pub(crate) fn is_in_memory(object: &Object, file: &KernelFile, blocks: Range<u64>) -> bool {

@@ -15,7 +15,8 @@
 use crate::{
     check::{
         first_gap,
-        is_in_memory, //
+        is_in_memory,
+        is_only_on_disk, //
     },
     kernel_next::{
         fs::kernel_file::FileRead,
@@ -109,6 +110,9 @@ impl Reader {
             return self.read_again(pos, read);
         }
         let blocks = self.needed(pos, &mut read);
+        if is_only_on_disk(&self.object, self.file.file(), &blocks) {
+            return self.read_past(pos, read);
+        }
         match first_gap(&self.object, self.file.file(), blocks).transpose() {
             None => self.submit(pos, read),
             // It has not written the first of the blocks: it cannot, or will not.
@@ -194,18 +198,21 @@ impl Reader {
         // it could not be written back: then there is a hole, and nobody was told of an error.
         let blocks = self.needed(pos, &mut read);
         match first_gap(&self.object, self.file.file(), blocks).transpose() {
-            None => {
-                let Reader {
-                    object,
-                    file,
-                    ticket,
-                    ..
-                } = self;
-                drop((ticket, object));
-                read.read_direct(file, pos as i64);
-            }
+            None => self.read_past(pos, read),
             Some(gap) => self.ask(pos, read, gap),
         }
+    }
+
+    /// Reads past the page cache what is on the disk.
+    fn read_past(self, pos: u64, read: CacheRead) {
+        let Reader {
+            object,
+            file,
+            ticket,
+            ..
+        } = self;
+        drop((ticket, object));
+        read.read_direct(file, pos as i64);
     }
 
     /// Asks the daemon again for what could not be written back.

@@ -260,8 +260,33 @@ where
         end.max(from)
     }
 
+    /// Whether all blocks of `range` are present, or none; as far as that can be told from one word
+    /// of the map. Most reads are of a few blocks.
+    #[inline]
+    pub(crate) fn is_all(&self, range: &Range<u64>, present: bool) -> bool {
+        let last = range.end.wrapping_sub(1);
+        if range.end > self.blocks || range.start >= range.end || range.start / WORD != last / WORD
+        {
+            return false;
+        }
+        match self.parts.get((last / LEAF_BLOCKS) as usize) {
+            Some(Part::Present) => present,
+            Some(Part::Absent) => !present,
+            Some(Part::Mixed { bits, .. }) => {
+                let word = bits.get((last % LEAF_BLOCKS / WORD) as usize).copied();
+                let wrong = |word: u64| if present { !word } else { word };
+                let all = mask(range.start % WORD..last % WORD + 1);
+                word.is_some_and(|word| wrong(word) & all == 0)
+            }
+            None => false,
+        }
+    }
+
     /// The first run of blocks in `range` that are not present.
     pub(crate) fn first_gap(&self, range: Range<u64>) -> Option<Range<u64>> {
+        if self.is_all(&range, true) {
+            return None;
+        }
         let end = range.end.min(self.blocks);
         let start = self.find(range.start, end, false);
         (start < end).then(|| start..self.find(start, end, true))

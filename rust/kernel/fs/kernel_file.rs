@@ -69,7 +69,10 @@ use kernel::{
         to_result, //
     },
     fs::File,
-    iov::IovIterSource,
+    iov::{
+        IovIterDest,
+        IovIterSource, //
+    },
     prelude::*,
     sync::{
         aref::ARef,
@@ -116,12 +119,37 @@ pub(crate) struct KernelFile(Arc<Opened>);
 /// # Invariants
 ///
 /// The file is a regular one that was opened for the kernel, for reading and writing, and has
-/// operations for both that take iterators.
+/// operations for both that take iterators; `read_iter` is the one for reading.
 struct Opened {
     file: ARef<File>,
+    read_iter: ReadIter,
     /// A moment in the history of errors in writing the file back. The file has one itself, but
     /// that moves on when a write syncs the file, and only this one's writer is told then.
     errors_since: Atomic<bindings::errseq_t>,
+}
+
+type ReadIter = unsafe extern "C" fn(*mut bindings::kiocb, *mut bindings::iov_iter) -> isize;
+
+/// As `vfs_iocb_iter_read()`, without what was seen to when the file was opened.
+///
+/// # Safety
+///
+/// `read_iter` must be the operation of a file that is open for reading, `iocb` a request for that
+/// file, and `to` a valid destination that is not user memory. All must be valid until the request
+/// is done, which may be before this returns. The caller may sleep, unless `iocb` says otherwise.
+unsafe fn call_read_iter(
+    read_iter: ReadIter,
+    iocb: *mut bindings::kiocb,
+    to: *mut bindings::iov_iter,
+) -> isize {
+    // SAFETY: Both are valid, and nobody else's, until they are submitted.
+    let (pos, len) = unsafe { ((*iocb).ki_pos, IovIterDest::from_raw(to).len()) };
+    // What file systems take for granted.
+    if pos < 0 || pos.checked_add_unsigned(len as u64).is_none() {
+        return EINVAL.to_errno() as isize;
+    }
+    // SAFETY: As the caller guarantees.
+    unsafe { read_iter(iocb, to) }
 }
 
 impl KernelFile {
@@ -141,9 +169,9 @@ impl KernelFile {
         // SAFETY: The file is valid. Its operations are not null, and are a constant of the code
         // that it keeps.
         let op = unsafe { &*(*file.as_ptr()).f_op };
-        if op.read_iter.is_none() || op.write_iter.is_none() {
+        let Some(read_iter) = op.read_iter.filter(|_| op.write_iter.is_some()) else {
             return Err(EINVAL);
-        }
+        };
         // SAFETY: The file is valid, and was just opened: nobody else knows of it.
         unsafe { (*file.as_ptr()).f_mode |= bindings::FMODE_NOCMTIME };
         // SAFETY: The file is valid, and keeps its mapping.
@@ -151,6 +179,7 @@ impl KernelFile {
         // INVARIANT: As the caller guarantees, and as was just seen.
         let opened = Opened {
             file,
+            read_iter,
             errors_since: Atomic::new(now),
         };
         Ok(KernelFile(Arc::new(opened, GFP_KERNEL)?))
@@ -314,6 +343,13 @@ impl KernelFile {
         unsafe { bindings::mapping_has_dirty_folio((*self.as_ptr()).f_mapping, pos, len) }
     }
 
+    /// Whether the page cache has anything of the file. Does not sleep.
+    #[inline]
+    pub(crate) fn has_pages(&self) -> bool {
+        // SAFETY: The file is valid, and keeps its mapping, whose count may change at any time.
+        unsafe { core::ptr::addr_of!((*(*self.as_ptr()).f_mapping).nrpages).read_volatile() != 0 }
+    }
+
     /// Whether the page cache has nothing of the file that is not on the disk yet. Does not sleep.
     pub(crate) fn is_clean(&self) -> bool {
         // SAFETY: The file is valid, and keeps its mapping.
@@ -442,8 +478,11 @@ impl KernelFile {
 }
 
 /// A read of a file. What it finds is what was written to the page cache, whatever comes of writing
-/// that back while the read is under way. The security module is asked about the credentials that
-/// the file was opened with, whoever reads.
+/// that back while the read is under way.
+///
+/// Whoever reads, it is done with the credentials that the file was opened with. The security
+/// module was asked about those when it was opened, and is not asked again for each read: the file
+/// is the kernel's, like that of a loop device, and no task has it.
 #[must_use]
 pub(crate) struct FileRead {
     file: KernelFile,
@@ -495,11 +534,10 @@ impl FileRead {
             ki_flags: bindings::IOCB_NOWAIT | bindings::IOCB_NOIO as c_int,
             ..Default::default()
         };
-        // SAFETY: The file, the request and the iterator, a destination, are valid. Without a
-        // completion function the request is done when the function returns. By its invariant the
-        // file can be read from; the function checks the position.
+        // SAFETY: The file, which is open for reading, the request and the iterator, a destination,
+        // are valid. Without a completion function the request is done when the function returns.
         let ret = with_cred(file.cred(), || unsafe {
-            bindings::vfs_iocb_iter_read(file.as_ptr(), &mut iocb, to.as_raw())
+            call_read_iter(file.0.read_iter, &mut iocb, to.as_raw())
         });
         // An error, like EAGAIN, is as good as nothing: whoever goes on will see it again.
         let read = usize::try_from(ret).unwrap_or(0);
@@ -562,6 +600,7 @@ impl FileRead {
             return Err((ENOMEM, done));
         };
         let raw = self.file.as_ptr();
+        let read_iter = self.file.0.read_iter;
         // A reference of its own: the request may be over, and the file gone, before this is.
         let cred = ARef::from(self.file.cred());
         let this = KBox::into_raw(KBox::write(
@@ -584,11 +623,10 @@ impl FileRead {
         ));
         // SAFETY: The request owns a reference to the file and the iterator, a destination that is
         // not user memory; they and the request live until its last reference is put: the
-        // submitter's is, below. The caller may sleep. By its invariant the file can be read from;
-        // the function checks the position.
+        // submitter's is, below. The caller may sleep.
         let ret = with_cred(&cred, || unsafe {
-            bindings::vfs_iocb_iter_read(
-                raw,
+            call_read_iter(
+                read_iter,
                 core::ptr::addr_of_mut!((*this).iocb),
                 (*this).to.as_raw(),
             )
