@@ -242,6 +242,8 @@ void odfs_destroy_inode_cache(void);
 
 /* read.c */
 extern const struct address_space_operations odfs_aops;
+int odfs_init_io_cache(void);
+void odfs_destroy_io_cache(void);
 ssize_t odfs_read_direct(struct kiocb *iocb, struct iov_iter *to);
 
 /* super.c */

@@ -40,15 +40,49 @@ struct odfs_io {
 	ssize_t			result;
 	atomic_t		phase;		/* enum odfs_io_phase */
 	unsigned int		nr_folios;
+	unsigned int		max_folios;
 	struct bio_vec		bvecs[];	/* the folios, locked */
 };
 
+/* Those without folios. A constructor, so that they are not cleared each time. */
+static struct kmem_cache *odfs_io_cachep;
+
+static void odfs_init_io_once(void *p)
+{
+	memset(p, 0, sizeof(struct odfs_io));
+}
+
+/**
+ * odfs_init_io_cache - Create the slab cache of reads
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int odfs_init_io_cache(void)
+{
+	odfs_io_cachep = kmem_cache_create("ondemandfs_io", sizeof(struct odfs_io), 0, 0,
+					   odfs_init_io_once);
+	return odfs_io_cachep ? 0 : -ENOMEM;
+}
+
+/**
+ * odfs_destroy_io_cache - Destroy the slab cache of reads
+ */
+void odfs_destroy_io_cache(void)
+{
+	kmem_cache_destroy(odfs_io_cachep);
+}
+
 static struct odfs_io *odfs_alloc_io(struct inode *inode, unsigned int nr_folios, gfp_t gfp)
 {
-	struct odfs_io *io = kmalloc_flex(*io, bvecs, nr_folios, gfp);
+	struct odfs_io *io;
 
+	if (nr_folios)
+		io = kmalloc_flex(*io, bvecs, nr_folios, gfp);
+	else
+		io = kmem_cache_alloc(odfs_io_cachep, gfp);
 	if (!io)
 		return NULL;
+	io->max_folios = nr_folios;
 	io->inode = inode;
 	io->iocb = NULL;
 	io->len = 0;
@@ -56,6 +90,14 @@ static struct odfs_io *odfs_alloc_io(struct inode *inode, unsigned int nr_folios
 	io->nr_folios = 0;
 	atomic_set(&io->phase, ODFS_IO_SUBMITTING);
 	return io;
+}
+
+static void odfs_free_io(struct odfs_io *io)
+{
+	if (io->max_folios)
+		kfree(io);
+	else
+		kmem_cache_free(odfs_io_cachep, io);
 }
 
 /* How much of @len bytes at @pos the cache file has: it ends with a whole block. */
@@ -90,7 +132,7 @@ static void odfs_end_folios(struct odfs_io *io, bool ok)
 			folio_zero_segment(folio, size > pos ? size - pos : 0, folio_size(folio));
 		folio_end_read(folio, ok);
 	}
-	kfree(io);
+	odfs_free_io(io);
 }
 
 /* Called exactly once by the cache, in any context. */
@@ -108,7 +150,7 @@ static void odfs_io_terminated(void *priv, ssize_t result)
 		odfs_end_folios(io, result >= 0);
 		return;
 	}
-	kfree(io);
+	odfs_free_io(io);
 	if (result > 0)
 		iocb->ki_pos += result;
 	iocb->ki_complete(iocb, result);
@@ -282,7 +324,7 @@ ssize_t odfs_read_direct(struct kiocb *iocb, struct iov_iter *to)
 	ret = odfs_submit(io);
 	if (ret == -EIOCBQUEUED)
 		return ret;
-	kfree(io);
+	odfs_free_io(io);
 	if (ret > 0) {
 		iocb->ki_pos += ret;
 		iov_iter_advance(to, ret);
@@ -348,7 +390,7 @@ static void odfs_readahead(struct readahead_control *rac)
 			odfs_add_folio(io, folio);
 		}
 		if (!io->nr_folios) {
-			kfree(io);
+			odfs_free_io(io);
 			return;
 		}
 		odfs_read_folios(io);

@@ -426,10 +426,13 @@ static int __init odfs_init(void)
 	err = odfs_init_inode_cache();
 	if (err)
 		return err;
+	err = odfs_init_io_cache();
+	if (err)
+		goto err_inode_cache;
 	odfs_workqueue = alloc_workqueue("ondemandfs", WQ_UNBOUND, 0);
 	if (!odfs_workqueue) {
 		err = -ENOMEM;
-		goto err_cache;
+		goto err_io_cache;
 	}
 	err = register_filesystem(&odfs_type);
 	if (err)
@@ -438,7 +441,9 @@ static int __init odfs_init(void)
 
 err_workqueue:
 	destroy_workqueue(odfs_workqueue);
-err_cache:
+err_io_cache:
+	odfs_destroy_io_cache();
+err_inode_cache:
 	odfs_destroy_inode_cache();
 	return err;
 }
@@ -448,6 +453,7 @@ static void __exit odfs_exit(void)
 {
 	unregister_filesystem(&odfs_type);
 	destroy_workqueue(odfs_workqueue);
+	odfs_destroy_io_cache();
 	odfs_destroy_inode_cache();
 }
 module_exit(odfs_exit);
