@@ -279,7 +279,7 @@ static void measure_reads(struct reader *r, const char *size, size_t len, int co
 }
 
 static const struct arm *const arms[] = {
-	&arm_file, &arm_file_direct, &arm_cachefiles,
+	&arm_file, &arm_file_direct, &arm_cachefiles, &arm_cachefiles_wait,
 	&arm_fanotify, &arm_fanotify_unmark,
 	&arm_erofs_on_fuse, &arm_fuse_direct,
 	&arm_erofs_on_fuse_stored, &arm_fuse_direct_stored,

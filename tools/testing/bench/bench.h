@@ -63,7 +63,8 @@ struct arm {
 	bool store;			/* the daemon keeps what it fetched, see store.c */
 };
 
-extern const struct arm arm_file, arm_file_direct, arm_cachefiles;
+extern const struct arm arm_file, arm_file_direct;
+extern const struct arm arm_cachefiles, arm_cachefiles_wait;
 extern const struct arm arm_fanotify, arm_fanotify_unmark;
 extern const struct arm arm_erofs_on_fuse, arm_fuse_direct;
 extern const struct arm arm_erofs_on_fuse_stored, arm_fuse_direct_stored;

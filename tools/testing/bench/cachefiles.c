@@ -6,7 +6,10 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -18,6 +21,8 @@
 #define ODFS	"/odfs"
 
 static pid_t daemon_pid;
+/* Whether the daemon uses what only our cachefiles has. */
+static bool waits;
 
 static void command(int dev, const char *cmd)
 {
@@ -43,6 +48,16 @@ static void on_read(const struct image *image, const struct cachefiles_msg *msg)
 	const struct cachefiles_read *read = (const void *)msg->data;
 	int fd = fd_of[msg->object_id % MAX_OBJECTS];
 
+	if (waits) {
+		struct cachefiles_fill fill = {
+			.off = read->off, .len = read->len, .msg_id = msg->msg_id,
+			.addr = (uintptr_t)(image->data + read->off),
+		};
+
+		if (ioctl(fd, CACHEFILES_IOC_FILL, &fill) != (int)read->len)
+			die("FILL");
+		return;
+	}
 	if (pwrite(fd, image->data + read->off, read->len, read->off) != (ssize_t)read->len)
 		die("pwrite");
 	if (ioctl(fd, CACHEFILES_IOC_READ_COMPLETE, msg->msg_id))
@@ -57,7 +72,7 @@ static int bind_cache(void)
 		die("/dev/cachefiles");
 	command(dev, "dir /cache");
 	command(dev, "tag bench");
-	command(dev, "bind ondemand");
+	command(dev, waits ? "bind ondemand wait" : "bind ondemand");
 	return dev;
 }
 
@@ -79,6 +94,8 @@ static void serve(const struct image *image, int ready)
 		if (n < 0)
 			die("read of the device");
 		if (n == 0) {
+			if (waits)
+				exit(1);
 			poll(&p, 1, -1);
 			continue;
 		}
@@ -101,7 +118,7 @@ static void start(const struct arm *arm, const struct image *image, int round, c
 	int ready[2];
 	char byte;
 
-	(void)arm;
+	waits = arm == &arm_cachefiles_wait;
 	if (pipe(ready))
 		die("pipe");
 	daemon_pid = daemon_start(serve, image, ready[1]);
@@ -156,4 +173,8 @@ static void measure(const char *name)
 
 const struct arm arm_cachefiles = {
 	.name = "cachefiles", .start = start, .stop = stop, .measure = measure,
+};
+
+const struct arm arm_cachefiles_wait = {
+	.name = "cachefiles-wait", .start = start, .stop = stop, .measure = measure,
 };
