@@ -7,7 +7,6 @@ use crate::{
     io::Reader,
     kernel_next::{
         cred::with_cred,
-        fs::kernel_file::KernelFile,
         fscache::{
             Backend,
             Cookie,
@@ -81,10 +80,6 @@ impl Backend for CacheFilesBackend {
         // The daemon is asked anew when the cookie is looked up next.
         object.object().retire();
         false
-    }
-
-    fn begin_operation(object: &Attachment) -> Option<KernelFile> {
-        Some(object.file().clone())
     }
 }
 

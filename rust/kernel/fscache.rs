@@ -25,7 +25,6 @@
 //!
 //! ```
 //! use kernel::{
-//!     fs::kernel_file::KernelFile,
 //!     fscache::{
 //!         Backend,
 //!         Cookie,
@@ -68,9 +67,6 @@
 //!         false
 //!     }
 //!
-//!     fn begin_operation(_object: &u32) -> Option<KernelFile> {
-//!         None
-//!     }
 //! }
 //!
 //! impl CacheIo for Empty {
@@ -111,7 +107,6 @@ pub(crate) use self::{
 
 pub(in crate::kernel_next) use self::cache::Counted;
 
-use crate::kernel_next::fs::kernel_file::KernelFile;
 use kernel::{
     prelude::*,
     types::ForeignOwnable, //
@@ -173,12 +168,6 @@ pub(crate) trait Backend: Sized + 'static {
         object: <Self::Object as ForeignOwnable>::Borrowed<'_>,
         cookie: &Cookie,
     ) -> bool;
-
-    /// Begins an operation on a cookie: gives the file that it goes to, which is kept until the
-    /// operation ends. Without one, nothing can be read.
-    fn begin_operation(
-        object: <Self::Object as ForeignOwnable>::Borrowed<'_>,
-    ) -> Option<KernelFile>;
 }
 
 /// Copies data that C code may be changing: then the result is some mixture, as it is for C code

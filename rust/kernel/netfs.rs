@@ -250,21 +250,15 @@ pub(in crate::kernel_next) unsafe fn begin_operation<B: CacheIo>(
     want: bindings::fscache_want_state,
 ) -> bool {
     // SAFETY: As the caller guarantees.
-    let begun = unsafe { !(*res).cache_priv2.is_null() };
-    if begun {
-        return true;
+    let has_object = unsafe { object::<B>(res) }.is_some();
+    // SAFETY: The structure is this function's to fill.
+    unsafe { (*res).ops = &VTable::<B>::VTABLE };
+    if has_object {
+        // Says to fscache that it need not ask again. Nobody looks where it points to.
+        // SAFETY: As above.
+        unsafe { (*res).cache_priv2 = (*res).cache_priv };
     }
-    // SAFETY: As the caller guarantees.
-    let file = unsafe { object::<B>(res) }.and_then(B::begin_operation);
-    let has_file = file.is_some();
-    // SAFETY: The structure is this function's to fill. The reference is put by `end_operation`.
-    unsafe {
-        (*res).ops = &VTable::<B>::VTABLE;
-        if let Some(file) = file {
-            (*res).cache_priv2 = file.to_raw().as_ptr().cast();
-        }
-    }
-    has_file || want == bindings::fscache_want_state_FSCACHE_WANT_PARAMS
+    has_object || want == bindings::fscache_want_state_FSCACHE_WANT_PARAMS
 }
 
 struct VTable<B: CacheIo>(PhantomData<B>);
@@ -275,12 +269,7 @@ impl<B: CacheIo> VTable<B> {
     /// `res` must be of an operation that [`begin_operation::<B>`] began, and that ends with this.
     unsafe extern "C" fn end_operation(res: *mut bindings::netfs_cache_resources) {
         // SAFETY: As the caller guarantees.
-        let (cookie, file) = unsafe { ((*res).cache_priv, (*res).cache_priv2) };
-        if !file.is_null() {
-            // SAFETY: `begin_operation` put a file there, and a reference to it, which the
-            // operation gives up here.
-            unsafe { bindings::fput(file.cast()) };
-        }
+        let cookie = unsafe { (*res).cache_priv };
         // SAFETY: The operation has held an access to the cookie from its begin, and ends once.
         unsafe {
             bindings::fscache_end_cookie_access(

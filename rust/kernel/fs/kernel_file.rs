@@ -246,12 +246,6 @@ impl KernelFile {
         self.0.file.as_ptr()
     }
 
-    /// A reference to the file for C code, which puts it with `fput()`. Does not sleep.
-    #[must_use = "the reference has to be put"]
-    pub(crate) fn to_raw(&self) -> NonNull<bindings::file> {
-        ARef::into_raw(self.0.file.clone()).cast()
-    }
-
     /// The file's inode. Does not sleep.
     #[inline]
     pub(crate) fn inode(&self) -> &Inode {

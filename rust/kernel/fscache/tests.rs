@@ -151,10 +151,6 @@ mod backend {
         fn invalidate_cookie(_object: &Object, _cookie: &Cookie) -> bool {
             false
         }
-
-        fn begin_operation(object: &Object) -> Option<KernelFile> {
-            Some(object.file.clone())
-        }
     }
 
     impl CacheIo for Fake {
