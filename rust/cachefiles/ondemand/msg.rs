@@ -65,11 +65,10 @@ impl<const SIZE: usize> Message<SIZE> {
 
     /// Appends `bytes`. What does not fit is left out, which [`OpenKeys::new`] rules out.
     fn put(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            if let Some(slot) = self.buf.get_mut(self.len) {
-                *slot = *byte;
-                self.len += 1;
-            }
+        let room = self.buf.get_mut(self.len..);
+        if let Some(slot) = room.and_then(|room| room.get_mut(..bytes.len())) {
+            slot.copy_from_slice(bytes);
+            self.len += bytes.len();
         }
     }
 
