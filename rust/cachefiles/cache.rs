@@ -19,6 +19,7 @@ use crate::{
             NewCredential, //
         },
         fs::{
+            dentry::Dentry,
             inode::Operation,
             kernel_file::{
                 KernelFile,
@@ -64,6 +65,31 @@ pub(crate) struct Cache {
     cred: ARef<Credential>,
     space: Arc<Space>,
     ondemand: Arc<Ondemand>,
+}
+
+/// Whether a cache is dead, now that something could not be found, made or written in it: then
+/// nothing new can be fetched, and whoever waits is told so, the daemon too
+/// (`cachefiles_io_error()`). What is wrong with one file or directory says nothing of the others,
+/// so the file system is asked for a file, in its directory `dir`. The caller has the cache's
+/// credentials.
+pub(crate) fn doubt(
+    ondemand: &Ondemand,
+    mount: &Mount,
+    dir: &Dentry,
+    cred: &Credential,
+    error: Error,
+) {
+    let is_fatal = |e| e == EIO || e == EROFS;
+    if !is_fatal(error) || ondemand.is_dead() {
+        return;
+    }
+    let file = mount
+        .want_write()
+        .and_then(|write| KernelFile::tmpfile(&write, dir, cred));
+    if file.is_err_and(is_fatal) {
+        pr_err!("The cache's file system takes no more files: {:?}\n", error);
+        ondemand.kill();
+    }
 }
 
 impl Cache {
@@ -151,23 +177,9 @@ impl Cache {
         pr_info!("File cache unregistered\n");
     }
 
-    /// Whether the cache is dead, now that something could not be found or made in it: then nothing
-    /// new can be fetched, and whoever waits is told so, the daemon too (`cachefiles_io_error()`).
-    /// What is wrong with one file or directory says nothing of the others, so the file system is
-    /// asked for a file. The caller has the cache's credentials.
+    /// As [`doubt`], when something could not be found or made in the cache.
     pub(crate) fn doubt(&self, error: Error) {
-        let is_fatal = |e| e == EIO || e == EROFS;
-        if !is_fatal(error) || self.ondemand.is_dead() {
-            return;
-        }
-        let file = self
-            .mount()
-            .want_write()
-            .and_then(|write| KernelFile::tmpfile(&write, &self.store, &self.cred));
-        if file.is_err_and(is_fatal) {
-            pr_err!("The cache's file system takes no more files: {:?}\n", error);
-            self.ondemand.kill();
-        }
+        doubt(&self.ondemand, self.mount(), &self.store, &self.cred, error);
     }
 
     pub(crate) fn ondemand(&self) -> &Arc<Ondemand> {

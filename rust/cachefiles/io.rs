@@ -25,6 +25,7 @@ use crate::{
     },
     object::{
         Attachment,
+        Backing,
         Object, //
     },
     ondemand::ticket::Ticket,
@@ -62,9 +63,7 @@ fn bytes(blocks: &Range<u64>) -> (u64, u64) {
 /// the read belongs to does.
 pub(crate) struct Reader {
     object: Arc<Object>,
-    file: FileRead,
-    /// The size of the object in bytes.
-    size: u64,
+    backing: Arc<Backing>,
     /// How often data had been lost when this looked for what is there.
     losses: u32,
     /// Whether what could not be written back has been asked for once more.
@@ -80,8 +79,7 @@ impl Reader {
     pub(crate) fn new(attachment: &Attachment) -> Self {
         Reader {
             object: attachment.object().clone(),
-            file: attachment.file().clone().begin_read(),
-            size: attachment.size(),
+            backing: attachment.backing().clone(),
             losses: 0,
             again: false,
             asks: 0,
@@ -106,43 +104,55 @@ impl Reader {
     /// Reads what is there, or asks for what is not. `asked` is the first block that the daemon was
     /// asked for.
     fn go_on(mut self, pos: u64, mut read: CacheRead, asked: Option<u64>) {
-        if self.begin_again().is_err() {
-            return self.read_again(pos, read);
-        }
         let blocks = self.needed(pos, &mut read);
-        if is_only_on_disk(&self.object, self.file.file(), &blocks) {
-            return self.read_past(pos, read);
+        let Some(file) = self.begin() else {
+            // Nothing has been written yet.
+            return match asked {
+                _ if blocks.is_empty() => {
+                    drop(self);
+                    read.finish()
+                }
+                None => self.ask(pos, read, Ok(blocks)),
+                Some(_) => self.fail(read, blocks),
+            };
+        };
+        if file.check().is_err() {
+            return self.read_again(&file, pos, read);
         }
-        match first_gap(&self.object, self.file.file(), blocks).transpose() {
-            None => self.submit(pos, read),
+        if is_only_on_disk(&self.object, file.file(), &blocks) {
+            return self.read_past(file, pos, read);
+        }
+        match first_gap(&self.object, file.file(), blocks).transpose() {
+            None => self.submit(file, pos, read),
             // It has not written the first of the blocks: it cannot, or will not.
             Some(Ok(gap)) if asked.is_some_and(|asked| gap.contains(&asked)) => {
-                let (off, len) = bytes(&gap);
-                trace::read_failed(&self.object, off, len, EIO);
-                drop(self);
-                read.fail(EIO);
+                self.fail(read, gap)
             }
             Some(gap) => self.ask(pos, read, gap),
         }
     }
 
-    /// Comes before it is looked what is there.
-    ///
-    /// # Errors
-    ///
-    /// `EIO` if something could not be written back since the reader began.
-    fn begin_again(&mut self) -> Result {
+    /// Begins to read from the file, if there is one: comes before it is looked what it holds.
+    fn begin(&mut self) -> Option<FileRead> {
+        let file = self.backing.file()?;
         self.losses = self.object.losses();
         // What was to be on the disk and is not must not be read as the hole it left. Begins before
         // the map is asked: once that has forgotten what was lost, it is no error any more.
-        self.file.begin_again();
-        self.file.check()
+        Some(file.clone().begin_read())
+    }
+
+    /// Ends the read: the daemon has not written what it was asked for, in `gap`.
+    fn fail(self, read: CacheRead, gap: Range<u64>) {
+        let (off, len) = bytes(&gap);
+        trace::read_failed(&self.object, off, len, EIO);
+        drop(self);
+        read.fail(EIO);
     }
 
     /// The blocks that are needed for the rest of a read.
     fn needed(&self, pos: u64, read: &mut CacheRead) -> Range<u64> {
         // CAST: A length in memory.
-        presence::needed(pos, read.len() as u64, self.size)
+        presence::needed(pos, read.len() as u64, self.backing.size)
     }
 
     /// Reads what is in memory, if all of it is. Neither sleeps nor asks the file system. Returns
@@ -153,11 +163,14 @@ impl Reader {
     /// Those of [`CacheRead::read_cached`]: the read has failed.
     fn read_from_memory(&mut self, pos: &mut u64, read: &mut CacheRead) -> Result<bool> {
         let blocks = self.needed(*pos, read);
-        if self.begin_again().is_err() || !is_in_memory(&self.object, self.file.file(), blocks) {
+        let Some(file) = self.begin() else {
+            return Ok(false);
+        };
+        if file.check().is_err() || !is_in_memory(&self.object, file.file(), blocks) {
             return Ok(false);
         }
         // Positions are those of files, and fit.
-        *pos += read.read_cached(&self.file, *pos as i64)? as u64;
+        *pos += read.read_cached(&file, *pos as i64)? as u64;
         Ok(read.is_empty())
     }
 
@@ -177,49 +190,43 @@ impl Reader {
     }
 
     /// Reads. All blocks are present.
-    fn submit(self, pos: u64, mut read: CacheRead) {
+    fn submit(self, file: FileRead, pos: u64, mut read: CacheRead) {
         // Positions are those of files, and fit.
-        match read.read_cached(&self.file, pos as i64) {
+        match read.read_cached(&file, pos as i64) {
             Err(e) => {
-                drop(self);
+                drop((self, file));
                 read.fail(e);
             }
             Ok(_) if read.is_empty() => {
-                drop(self);
+                drop((self, file));
                 read.finish();
             }
-            Ok(cached) => self.submit_direct(pos + cached as u64, read),
+            Ok(cached) => self.submit_direct(file, pos + cached as u64, read),
         }
     }
 
     /// Reads past the page cache.
-    fn submit_direct(self, pos: u64, mut read: CacheRead) {
+    fn submit_direct(self, file: FileRead, pos: u64, mut read: CacheRead) {
         // What was in memory when it was looked for, and is not now, may have been dropped because
         // it could not be written back: then there is a hole, and nobody was told of an error.
         let blocks = self.needed(pos, &mut read);
-        match first_gap(&self.object, self.file.file(), blocks).transpose() {
-            None => self.read_past(pos, read),
+        match first_gap(&self.object, file.file(), blocks).transpose() {
+            None => self.read_past(file, pos, read),
             Some(gap) => self.ask(pos, read, gap),
         }
     }
 
     /// Reads past the page cache what is on the disk.
-    fn read_past(self, pos: u64, read: CacheRead) {
-        let Reader {
-            object,
-            file,
-            ticket,
-            ..
-        } = self;
-        drop((ticket, object));
+    fn read_past(self, file: FileRead, pos: u64, read: CacheRead) {
+        drop(self);
         read.read_direct(file, pos as i64);
     }
 
     /// Asks the daemon again for what could not be written back.
-    fn read_again(mut self, pos: u64, read: CacheRead) {
+    fn read_again(mut self, file: &FileRead, pos: u64, read: CacheRead) {
         let forgotten = match core::mem::replace(&mut self.again, true) {
             true => Err(EIO),
-            false => self.object.forget_doubted(self.file.file(), self.losses),
+            false => self.object.forget_doubted(file.file(), self.losses),
         };
         match forgotten {
             Ok(()) => self.go_on(pos, read, None),

@@ -16,6 +16,7 @@ use crate::{
         Look, //
     },
     cache::{
+        self,
         space::{
             For,
             Space, //
@@ -109,14 +110,87 @@ type Blocks = blocks::Blocks<Parts, KVec<u64>>;
 /// The blocks for which a leaf is needed first.
 type Rest = Option<Range<u64>>;
 
-/// What a file descriptor needs to fill an object.
-#[derive(Clone)]
+/// Where the data of an object is, and what is needed to fill and to read it. Whoever is writing
+/// keeps it, so there is nothing in it that others wait for.
+#[pin_data]
 pub(crate) struct Backing {
+    /// The file. An object that was not found gets one when it is first written to: making one
+    /// is most of what a lookup costs, and many objects are never read.
+    file: SetOnce<KernelFile>,
+    /// Held while one is made. Outer to the locks of the file system.
+    #[pin]
+    making: Mutex<()>,
+    /// Where it is made. Let go before the mount, which `space` keeps.
+    dir: ARef<Dentry>,
     pub(crate) space: Arc<Space>,
     pub(crate) cred: ARef<Credential>,
-    pub(crate) file: KernelFile,
     /// The size of the object in bytes.
     pub(crate) size: u64,
+}
+
+impl Backing {
+    fn new(volume: &Volume, size: u64, found: Option<KernelFile>) -> Result<Arc<Self>> {
+        let file = SetOnce::new();
+        if let Some(found) = found {
+            file.populate(found);
+        }
+        let cache = volume.cache();
+        Arc::pin_init(
+            pin_init!(Self {
+                file,
+                making <- new_mutex!(()),
+                dir: volume.dir().into(),
+                space: cache.space().clone(),
+                cred: cache.cred().into(),
+                size,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The file. `None` if none of the object's data has ever been written.
+    #[inline]
+    pub(crate) fn file(&self) -> Option<&KernelFile> {
+        self.file.as_ref()
+    }
+
+    /// The file, which is made if there is none. The caller has the cache's credentials.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `EFBIG`; what making a file says.
+    pub(crate) fn file_to_write(&self, object: &Object) -> Result<&KernelFile> {
+        if let Some(file) = self.file() {
+            return Ok(file);
+        }
+        let _making = self.making.lock();
+        if self.file().is_none() {
+            let file = self.make_file()?;
+            // Before anybody looks into the file.
+            object.set_file(&file, presence::blocks(self.size))?;
+            self.file.populate(file);
+        }
+        self.file().ok_or(EIO)
+    }
+
+    /// Ends the cache if it cannot go on after `error`: see [`cache::doubt`]. The caller has the
+    /// cache's credentials.
+    pub(crate) fn doubt(&self, ondemand: &Ondemand, error: Error) {
+        cache::doubt(ondemand, self.space.mount(), &self.dir, &self.cred, error);
+    }
+
+    /// Makes a file without a name, of the size that it is to have.
+    fn make_file(&self) -> Result<KernelFile> {
+        let write = self.space.mount().want_write()?;
+        let file = KernelFile::tmpfile(&write, &self.dir, &self.cred)?;
+        // Setting the size gets it, too.
+        drop(write);
+        let blocks = presence::blocks(self.size);
+        if blocks > 0 {
+            set_size(&file, blocks)?;
+        }
+        Ok(file)
+    }
 }
 
 /// See the [module's description](self).
@@ -127,15 +201,16 @@ pub(crate) struct Object {
     key: SetOnce<ObjectKey>,
     /// Names the object in the log: the cookie's number.
     debug_id: u32,
-    volume_key: KVec<u8>,
-    cookie_key: KVec<u8>,
+    /// The key of the volume, of so many bytes, then that of the cookie.
+    keys: KVec<u8>,
+    volume_key_len: usize,
     /// Whether the data is to be thrown away.
     retired: Atomic<i32>,
     /// Whether blocks became present, or were lost, since the object was looked up.
     changed: Atomic<i32>,
     /// Present while there is an attachment that has been published.
     #[pin]
-    backing: SpinLock<Option<Backing>>,
+    backing: SpinLock<Option<Arc<Backing>>>,
     /// Completed when the lookup is over: there is `backing`, or there never will be.
     #[pin]
     looked_up: Completion,
@@ -156,12 +231,6 @@ pub(crate) struct Object {
     /// Inner to no lock but `correcting`.
     #[pin]
     blocks: SpinLock<Blocks>,
-}
-
-fn copy(bytes: &[u8]) -> Result<KVec<u8>> {
-    let mut copy = KVec::with_capacity(bytes.len(), GFP_KERNEL)?;
-    copy.extend_from_slice(bytes, GFP_KERNEL)?;
-    Ok(copy)
 }
 
 fn new_presence(blocks: u64) -> Result<Presence> {
@@ -185,15 +254,17 @@ fn new_leaf() -> Result<KVec<u64>> {
 
 impl Object {
     fn new(ondemand: Arc<Ondemand>, cookie: &Cookie) -> Result<Arc<Self>> {
-        let volume_key = copy(cookie.volume().key())?;
-        let cookie_key = copy(cookie.key())?;
+        let (volume_key, cookie_key) = (cookie.volume().key(), cookie.key());
+        let mut keys = KVec::with_capacity(volume_key.len() + cookie_key.len(), GFP_KERNEL)?;
+        keys.extend_from_slice(volume_key, GFP_KERNEL)?;
+        keys.extend_from_slice(cookie_key, GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
                 ondemand,
                 key: SetOnce::new(),
                 debug_id: cookie.debug_id(),
-                volume_key,
-                cookie_key,
+                keys,
+                volume_key_len: volume_key.len(),
                 retired: Atomic::new(0),
                 changed: Atomic::new(0),
                 losses: Atomic::new(0),
@@ -224,11 +295,15 @@ impl Object {
 
     /// What OPEN says of it.
     pub(crate) fn open_keys(&self) -> Result<OpenKeys<'_>> {
-        Ok(OpenKeys::new(&self.volume_key, &self.cookie_key)?)
+        let (volume, cookie) = self
+            .keys
+            .split_at_checked(self.volume_key_len)
+            .unwrap_or_default();
+        Ok(OpenKeys::new(volume, cookie)?)
     }
 
     /// What is needed to fill it; `None` before it is looked up and after it is withdrawn.
-    pub(crate) fn backing(&self) -> Option<Backing> {
+    pub(crate) fn backing(&self) -> Option<Arc<Backing>> {
         self.backing.lock().clone()
     }
 
@@ -424,12 +499,16 @@ impl Object {
         self.blocks.lock().encode(buf)
     }
 
-    /// The first block from `from` on that holds data, or does not; the number of blocks if there
-    /// is none.
-    pub(crate) fn find_block(&self, from: u64, present: bool) -> u64 {
-        let blocks = self.blocks.lock();
-        let map = blocks.present();
-        map.find(from, map.blocks(), present)
+    /// The first block from `from` on, of `blocks`, that holds data, or does not; their number if
+    /// there is none.
+    pub(crate) fn find_block(&self, from: u64, blocks: u64, present: bool) -> u64 {
+        let map = self.blocks.lock();
+        match map.present().blocks() {
+            // There is no file yet.
+            0 if present => blocks,
+            0 => from,
+            _ => map.present().find(from, blocks, present),
+        }
     }
 
     /// Ends what the attachment was needed for, or a lookup that does not come to one.
@@ -447,21 +526,20 @@ impl Object {
     }
 }
 
-/// A backing file in use.
-struct InUseFile {
+/// A file that was found.
+struct FoundFile {
     // The mark is taken away before the file is let go.
-    _mark: InUse,
+    mark: InUse,
     file: KernelFile,
 }
 
 /// See the [module's description](self).
 pub(crate) struct Attachment {
     object: Arc<Object>,
-    file: InUseFile,
+    /// That the file is in use, if it has its name already.
+    linked: Option<InUse>,
+    backing: Arc<Backing>,
     answer: Answer,
-    name: Name,
-    /// Whether the file has its name already.
-    linked: bool,
     volume: Arc<Volume>,
 }
 
@@ -469,7 +547,6 @@ impl Attachment {
     /// Asks the daemon for an object, then finds or makes its file. `None` if the lookup was put
     /// off, or nobody wants the object any more.
     pub(crate) fn look_up(volume: Arc<Volume>, cookie: &Lookup<'_>) -> Result<Option<KBox<Self>>> {
-        let name = cook_key(cookie.key(), sha256)?;
         let cache = volume.cache().clone();
         let max = cache.mount().max_file_size().unsigned_abs().min(MAX_SIZE);
         // A size is rounded up to whole blocks.
@@ -479,7 +556,7 @@ impl Attachment {
         let Some((object, answer)) = cache.ondemand().open(cookie, new_object, max)? else {
             return Ok(None);
         };
-        let attached = Self::attach(volume, cookie, &object, name, answer);
+        let attached = Self::attach(volume, cookie, &object, answer);
         // If nobody uses the cookie by now, fscache would never take the object away again.
         let attached = attached.map(|attached| cookie.is_in_use().then_some(attached));
         match &attached {
@@ -496,22 +573,23 @@ impl Attachment {
         volume: Arc<Volume>,
         cookie: &Lookup<'_>,
         object: &Arc<Object>,
-        name: Name,
         answer: Answer,
     ) -> Result<KBox<Self>> {
         cookie.set_object_size(answer.size)?;
         cookie.set_version(answer.version());
         let cache = volume.cache();
-        let (file, linked) = with_cred(cache.cred(), || {
-            Self::find_file(&volume, cookie, object, &name, &answer)
-                .inspect_err(|e| cache.doubt(*e))
+        let found = with_cred(cache.cred(), || {
+            Self::find_file(&volume, cookie, object, &answer).inspect_err(|e| cache.doubt(*e))
         })?;
+        let (linked, file) = match found {
+            Some(FoundFile { mark, file }) => (Some(mark), Some(file)),
+            None => (None, None),
+        };
         let attachment = Attachment {
             object: object.clone(),
-            file,
-            answer,
-            name,
             linked,
+            backing: Backing::new(&volume, answer.size, file)?,
+            answer,
             volume,
         };
         Ok(KBox::new(attachment, GFP_KERNEL)?)
@@ -519,54 +597,40 @@ impl Attachment {
 
     /// Lets file descriptors fill the object.
     fn publish(&self) {
-        let cache = self.volume.cache();
-        *self.object.backing.lock() = Some(Backing {
-            space: cache.space().clone(),
-            cred: cache.cred().into(),
-            file: self.file().clone(),
-            size: self.size(),
-        });
+        *self.object.backing.lock() = Some(self.backing.clone());
         self.object.looked_up.complete_all();
     }
 
-    /// Finds the file of an object, or makes one (`cachefiles_look_up_object()`).
+    /// Finds the file of an object (`cachefiles_look_up_object()`); `None` if there is none that
+    /// can be used, and room for one.
     fn find_file(
         volume: &Volume,
         cookie: &Cookie,
         object: &Object,
-        name: &Name,
         answer: &Answer,
-    ) -> Result<(InUseFile, bool)> {
+    ) -> Result<Option<FoundFile>> {
         let cache = volume.cache();
-        let fan = volume.fanout(cookie.key_hash())?;
-        let blocks = presence::blocks(answer.size);
-        match lookup_positive(fan, name.as_bytes()) {
-            Ok(dentry) if dentry.is_regular() => {
-                let found = Self::open_file(cache, cookie, fan, dentry, name, answer)?;
-                if let Some((file, is_listed)) = found {
-                    if list::adopt(object, cache, &file.file, blocks, is_listed)? {
-                        object.has_list.store(1, Relaxed);
-                        return Ok((file, true));
+        if let Some(fan) = volume.find_fanout(cookie.key_hash())? {
+            let name = cook_key(cookie.key(), sha256)?;
+            match lookup_positive(fan, name.as_bytes()) {
+                Ok(dentry) if dentry.is_regular() => {
+                    let found = Self::open_file(cache, cookie, fan, dentry, &name, answer)?;
+                    if let Some((found, is_listed)) = found {
+                        let blocks = presence::blocks(answer.size);
+                        if list::adopt(object, cache, &found.file, blocks, is_listed)? {
+                            object.has_list.store(1, Relaxed);
+                            return Ok(Some(found));
+                        }
                     }
                 }
+                // Something else has the name.
+                Ok(dentry) => bury(cache, fan, &dentry)?,
+                Err(e) if e == ENOENT => {}
+                Err(e) => return Err(e),
             }
-            // Something else has the name.
-            Ok(dentry) => bury(cache, fan, &dentry)?,
-            Err(e) if e == ENOENT => {}
-            Err(e) => return Err(e),
         }
         cache.space().check(1, 0, For::Create)?;
-        let write = cache.mount().want_write()?;
-        let file = KernelFile::tmpfile(&write, fan, cache.cred())?;
-        drop(write);
-        // It is new: nobody else can have marked it.
-        let mark = file.inode().mark_in_use().ok_or(EBUSY)?;
-        let file = InUseFile { _mark: mark, file };
-        if blocks > 0 {
-            set_size(&file.file, blocks)?;
-        }
-        object.set_file(&file.file, blocks)?;
-        Ok((file, false))
+        Ok(None)
     }
 
     /// Opens a file that was left from another time; `None` if it is not what is looked for
@@ -578,47 +642,46 @@ impl Attachment {
         dentry: ARef<Dentry>,
         name: &Name,
         answer: &Answer,
-    ) -> Result<Option<(InUseFile, bool)>> {
+    ) -> Result<Option<(FoundFile, bool)>> {
         let marked = mark_file(cache, fan, dentry, name)
             .inspect_err(|e| step!("cookie {:x}: its file: {:?}\n", cookie.debug_id(), e))?;
         let Some((dentry, mark)) = marked else {
             return Ok(None);
         };
-        let file = InUseFile {
+        let found = FoundFile {
             file: KernelFile::open(cache.mount(), &dentry, cache.cred())?,
-            _mark: mark,
+            mark,
         };
         // It may have been culled before it was marked; and a file of another size is not one that
         // was left whole.
         let bytes = presence::blocks(answer.size) * BLOCK_SIZE;
-        if dentry.is_unhashed() || file.file.inode().size().unsigned_abs() != bytes {
+        if dentry.is_unhashed() || found.file.inode().size().unsigned_abs() != bytes {
             return Ok(None);
         }
         let (mut aux, mut buf) = ([0; AUX_MAX], [0; VALUE_MAX]);
         let aux = cookie.aux(&mut aux);
-        let found = match xattr::get(&dentry, XATTR_NAME, &mut buf) {
+        let value = match xattr::get(&dentry, XATTR_NAME, &mut buf) {
             Ok(len) => buf.get(..len).unwrap_or_default(),
             Err(e) if e == ERANGE || e == ENODATA => return Ok(None),
             Err(e) => return Err(e),
         };
-        if check_object(found, answer.size, aux, answer.version()).is_err() {
+        if check_object(value, answer.size, aux, answer.version()).is_err() {
             return Ok(None);
         }
-        file.file.touch_atime();
-        Ok(Some((file, is_listed(found))))
+        found.file.touch_atime();
+        Ok(Some((found, is_listed(value))))
     }
 
     pub(crate) fn object(&self) -> &Arc<Object> {
         &self.object
     }
 
-    pub(crate) fn file(&self) -> &KernelFile {
-        &self.file.file
+    pub(crate) fn backing(&self) -> &Arc<Backing> {
+        &self.backing
     }
 
-    /// The size of the object in bytes.
-    pub(crate) fn size(&self) -> u64 {
-        self.answer.size
+    fn cache(&self) -> &Cache {
+        self.volume.cache()
     }
 
     /// Gives the file its name, or removes it, and lets go of it (`cachefiles_withdraw_cookie()`).
@@ -626,16 +689,15 @@ impl Attachment {
         let cache = self.volume.cache().clone();
         cache.ondemand().close(&self.object);
         let map = self.object.detach_map();
+        // One that is made from here on has no name, and goes with whoever still writes to it.
+        if self.backing.file().is_none() {
+            return;
+        }
         with_cred(cache.cred(), || {
             let retired = cookie.is_retired() || self.object.retired.load(Relaxed) != 0;
-            let usable = match retired {
-                false => self.write_out(),
-                true => Err(ESTALE),
-            };
-            let kept = match usable {
-                // What is there already stays as it is if that fails, with the list it has.
-                Ok(()) => self.keep(cookie, &map),
-                Err(_) => self.delete(cookie).and(usable),
+            let kept = match self.backing.file() {
+                Some(file) => self.keep_or_delete(cookie, file, &map, retired),
+                None => Ok(()),
             };
             if let Err(e) = kept {
                 step!("cookie {:x}: not kept: {:?}\n", cookie.debug_id(), e);
@@ -644,18 +706,36 @@ impl Attachment {
         });
     }
 
+    fn keep_or_delete(
+        &self,
+        cookie: &Cookie,
+        file: &KernelFile,
+        map: &Blocks,
+        retired: bool,
+    ) -> Result {
+        let usable = match retired {
+            false => self.write_out(file),
+            true => Err(ESTALE),
+        };
+        match usable {
+            // What is there already stays as it is if that fails, with the list it has.
+            Ok(()) => self.keep(cookie, file, map),
+            Err(_) => self.delete(cookie, file).and(usable),
+        }
+    }
+
     /// Removes the file, if it has a name.
-    fn delete(&self, cookie: &Cookie) -> Result {
-        if !self.linked {
+    fn delete(&self, cookie: &Cookie, file: &KernelFile) -> Result {
+        if self.linked.is_none() {
             return Ok(());
         }
         let fan = self.volume.fanout(cookie.key_hash())?;
-        bury(self.volume.cache(), fan, self.file().dentry())
+        bury(self.cache(), fan, file.dentry())
     }
 
     /// Whether the file, and what is known of it, is as it was found.
     fn is_unchanged(&self) -> bool {
-        self.linked && self.object.changed.load(Relaxed) == 0
+        self.linked.is_some() && self.object.changed.load(Relaxed) == 0
     }
 
     /// Writes the data to the disk: after a crash nothing must be found there that has not been
@@ -664,53 +744,53 @@ impl Attachment {
     /// # Errors
     ///
     /// `EIO` or `ENOSPC` if data was lost.
-    fn write_out(&self) -> Result {
+    fn write_out(&self, file: &KernelFile) -> Result {
         if !self.is_unchanged() {
-            self.file().write_and_wait()?;
+            file.write_and_wait()?;
         }
         // An error that nobody was told of may be one of what the file's list says is there.
-        self.file().check_write_errors()
+        file.check_write_errors()
     }
 
     /// Writes down what the file holds, and gives it its name if it is new
     /// (`cachefiles_commit_object()`).
-    fn keep(&self, cookie: &Cookie, map: &Blocks) -> Result {
+    fn keep(&self, cookie: &Cookie, file: &KernelFile, map: &Blocks) -> Result {
         if self.is_unchanged() {
             return Ok(());
         }
-        let write = self.volume.cache().mount().want_write()?;
-        if !self.linked {
-            self.set_state(cookie, &write)?;
+        let write = self.cache().mount().want_write()?;
+        if self.linked.is_none() {
+            self.set_state(cookie, file, &write)?;
         }
-        list::write(self.file().dentry(), &write, |buf| {
-            map.present().encode(None, buf)
-        })?;
+        list::write(file.dentry(), &write, |buf| map.present().encode(None, buf))?;
         match self.linked {
-            true => Ok(()),
-            false => self.commit(cookie, &write),
+            Some(_) => Ok(()),
+            None => self.commit(cookie, file, write),
         }
     }
 
     /// Gives a new file the attribute that says what it is.
-    fn set_state(&self, cookie: &Cookie, write: &WriteAccess<'_>) -> Result {
+    fn set_state(&self, cookie: &Cookie, file: &KernelFile, write: &WriteAccess<'_>) -> Result {
         let mut aux = [0; AUX_MAX];
         let aux = cookie.aux(&mut aux);
-        let value = Value::object(
-            self.answer.size,
-            Content::Listed,
-            aux,
-            self.answer.version(),
-        );
-        xattr::set(self.file().dentry(), XATTR_NAME, value.as_bytes(), write)
+        let answer = &self.answer;
+        let value = Value::object(answer.size, Content::Listed, aux, answer.version());
+        xattr::set(file.dentry(), XATTR_NAME, value.as_bytes(), write)
     }
 
     /// Gives a new file its name (`cachefiles_commit_tmpfile()`).
-    fn commit(&self, cookie: &Cookie, write: &WriteAccess<'_>) -> Result {
+    fn commit(&self, cookie: &Cookie, file: &KernelFile, write: WriteAccess<'_>) -> Result {
+        // Making the directory gets it, too.
+        drop(write);
         let fan = self.volume.fanout(cookie.key_hash())?;
+        let write = self.cache().mount().want_write()?;
+        // It cannot be culled before this is done with it.
+        let _mark = file.inode().mark_in_use().ok_or(EBUSY)?;
+        let name = cook_key(cookie.key(), sha256)?;
         for _ in 0..RETRIES {
-            let creating = Creating::start(fan, self.name.as_bytes(), write)?;
+            let creating = Creating::start(fan, name.as_bytes(), &write)?;
             if creating.child().is_negative() {
-                return creating.link(self.file());
+                return creating.link(file);
             }
             // What has the name was found wanting when this object was looked up.
             creating.unlink()?;

@@ -12,6 +12,7 @@ use crate::{
         crypto::sha256,
         fs::{
             dentry::Dentry,
+            namei::lookup_positive,
             xattr, //
         },
         fscache, //
@@ -54,6 +55,8 @@ pub(crate) struct Volume {
     #[pin]
     making: Mutex<()>,
     dir: Directory,
+    /// Whether the volume was new: then there is no directory for objects but those that this made.
+    is_new: bool,
     cache: Arc<Cache>,
 }
 
@@ -61,7 +64,7 @@ impl Volume {
     /// Finds or makes the directory of a volume (`cachefiles_acquire_volume()`). The caller has the
     /// cache's credentials.
     pub(crate) fn new(cache: Arc<Cache>, volume: &fscache::Volume) -> Result<Arc<Self>> {
-        let dir = Self::directory(&cache, volume).inspect_err(|e| cache.doubt(*e))?;
+        let (dir, is_new) = Self::directory(&cache, volume).inspect_err(|e| cache.doubt(*e))?;
         let mut fanout = KVec::with_capacity(FANOUT, GFP_KERNEL)?;
         for _ in 0..FANOUT {
             fanout.push(SetOnce::new(), GFP_KERNEL)?;
@@ -71,19 +74,21 @@ impl Volume {
                 fanout,
                 making <- new_mutex!(()),
                 dir,
+                is_new,
                 cache,
             }),
             GFP_KERNEL,
         )
     }
 
-    fn directory(cache: &Cache, volume: &fscache::Volume) -> Result<Directory> {
+    /// Finds or makes it. Returns whether it is new.
+    fn directory(cache: &Cache, volume: &fscache::Volume) -> Result<(Directory, bool)> {
         let name = volume_name(volume.key(), sha256)?;
         for _ in 0..RETRIES {
             let (dir, is_new) = get_directory(cache.space(), cache.store(), name.as_bytes())?;
             if is_new {
                 set_coherency(cache, &dir, volume)?;
-                return Ok(dir);
+                return Ok((dir, true));
             }
             let mut buf = [0; 256 + 4];
             match xattr::get(&dir, XATTR_NAME, &mut buf) {
@@ -91,7 +96,7 @@ impl Volume {
                     let found = buf.get(..len).unwrap_or_default();
                     let mut coherency = [0; AUX_MAX];
                     if check_volume(found, volume.coherency(&mut coherency)).is_ok() {
-                        return Ok(dir);
+                        return Ok((dir, false));
                     }
                 }
                 // A value that is too long, or none at all, is as wrong as another.
@@ -108,7 +113,32 @@ impl Volume {
         &self.cache
     }
 
-    /// The directory for objects whose key has this hash. The caller has the cache's credentials.
+    /// The directory of the volume, in which there are those for objects.
+    pub(crate) fn dir(&self) -> &Dentry {
+        &self.dir
+    }
+
+    /// The directory for objects whose key has this hash, if there is one. The caller has the
+    /// cache's credentials.
+    pub(crate) fn find_fanout(&self, key_hash: u32) -> Result<Option<&Dentry>> {
+        // CAST: The lowest byte is meant.
+        let index = key_hash as u8;
+        let slot = self.fanout.get(usize::from(index)).ok_or(EIO)?;
+        if let Some(dir) = slot.as_ref() {
+            return Ok(Some(dir));
+        }
+        if self.is_new {
+            return Ok(None);
+        }
+        match lookup_positive(&self.dir, &fanout_name(index)) {
+            Ok(_) => self.fanout(key_hash).map(Some),
+            Err(e) if e == ENOENT => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The directory for objects whose key has this hash, which is made if there is none. The
+    /// caller has the cache's credentials.
     pub(crate) fn fanout(&self, key_hash: u32) -> Result<&Dentry> {
         // CAST: The lowest byte is meant.
         let index = key_hash as u8;

@@ -121,14 +121,14 @@ impl Handle {
         self.object.ondemand()
     }
 
-    /// The file to fill. If the daemon has answered the OPEN, but the lookup has not found or made
-    /// the file yet, waits for that: the daemon has done its part, and need not try again.
+    /// What is to be filled. If the daemon has answered the OPEN, but the lookup is not over yet,
+    /// waits for that: the daemon has done its part, and need not try again.
     ///
     /// # Errors
     ///
-    /// `ENOBUFS` if there is no file: the OPEN is not answered, or the object is given up;
+    /// `ENOBUFS` if there is nothing: the OPEN is not answered, or the object is given up;
     /// `ERESTARTSYS` if the task is killed while it waits.
-    fn backing(&self) -> Result<Backing> {
+    fn backing(&self) -> Result<Arc<Backing>> {
         if let Some(backing) = self.object.backing() {
             return Ok(backing);
         }
@@ -146,12 +146,8 @@ impl Handle {
     /// block; `EFBIG` beyond the end of the object, rounded up to whole blocks; `EIO` if what was
     /// written may have been lost already; what the file system says.
     fn write(&self, pos: i64, from: &mut IovIterSource<'_>) -> Result<usize> {
-        let Backing {
-            space,
-            cred,
-            file,
-            size,
-        } = self.backing()?;
+        let backing = self.backing()?;
+        let size = backing.size;
         let off = u64::try_from(pos).map_err(|_| EINVAL)?;
         // CAST: A length in memory.
         let len = from.len() as u64;
@@ -165,12 +161,16 @@ impl Handle {
             return Err(EFBIG);
         }
         let losses = self.object.losses();
-        let written = with_cred(&cred, || {
-            space.check_write(len)?;
-            before_write(&self.object, &file, off, end)?;
+        let mut write = || {
+            backing.space.check_write(len)?;
+            let file = backing.file_to_write(&self.object)?;
+            before_write(&self.object, file, off, end)?;
             trace::fd_write(&self.object, file.inode(), pos, from.len());
             stats::count_write();
             file.write(pos, from)
+        };
+        let written = with_cred(&backing.cred, || {
+            write().inspect_err(|e| backing.doubt(self.ondemand(), *e))
         })?;
         self.object
             .mark_written(presence::filled(off, written as u64, size), losses)?;
@@ -212,7 +212,10 @@ impl Handle {
                     return Err(ENXIO);
                 }
                 let present = whence == bindings::SEEK_DATA;
-                let block = self.object.find_block(from / BLOCK_SIZE, present);
+                let from_block = from / BLOCK_SIZE;
+                let block = self
+                    .object
+                    .find_block(from_block, end / BLOCK_SIZE, present);
                 let found = (block * BLOCK_SIZE).max(from);
                 if present && found >= end {
                     return Err(ENXIO);

@@ -492,12 +492,6 @@ impl FileRead {
         &self.file
     }
 
-    /// Begins anew: comes before it is found out once more what there is to be read. Does not
-    /// sleep.
-    pub(crate) fn begin_again(&mut self) {
-        self.errors_since = self.file.0.errors_since.load(Acquire);
-    }
-
     /// As [`KernelFile::check_write_errors`], but an error that was taken note of after the read
     /// began is one still. Does not sleep.
     ///
@@ -1028,13 +1022,12 @@ mod tests {
             assert_eq!(file.check_write_errors(), Ok(()));
         }
         // A read that began before knows it still.
-        let mut read = file.clone().begin_read();
+        let read = file.clone().begin_read();
         fail();
         file.forget_write_errors();
         assert_eq!(file.check_write_errors(), Ok(()));
         assert_eq!(read.check(), Err(EIO));
-        read.begin_again();
-        assert_eq!(read.check(), Ok(()));
+        assert_eq!(file.clone().begin_read().check(), Ok(()));
         // What is known to nobody is not lost to those who come later.
         fail();
         let late = again()?;

@@ -842,7 +842,10 @@ int cf_take_space(struct cf_env *e, const char *name, int percent)
 		err = -errno;
 	close(fd);
 	/* Btrfs counts it when it commits. */
-	return err ? err : sync_fs(e->base);
+	err = err ?: sync_fs(e->base);
+	/* For 100 ms the cache may go by what it saw before. */
+	cf_sleep_ms(150);
+	return err;
 }
 
 int cf_give_space(struct cf_env *e, const char *name)

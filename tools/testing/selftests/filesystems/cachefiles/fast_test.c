@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What lets a daemon answer with fewer system calls and less waking: a short read that
- * ends before READ_COMPLETE returns, one poller woken of those who poll exclusively,
- * "bind ondemand wait", and CACHEFILES_IOC_FILL.
+ * What makes it fast, as far as that can be seen: a short read that ends before
+ * READ_COMPLETE returns, one poller woken of those who poll exclusively, "bind ondemand
+ * wait", CACHEFILES_IOC_FILL, and no file for what is never written.
  */
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
 
 #include "kselftest_harness.h"
 #include "cachefiles_test.h"
@@ -331,6 +333,78 @@ TEST_F_TIMEOUT(fast, fill_of_a_part_answers_nothing, 60)
 	cf_complete(b->anon, m.w.msg_id);
 	EXPECT_EQ(4 * CF_PAGE, cf_serve_until_done(&self->e, b, op, NULL));
 	EXPECT_EQ(0, cf_read_and_check("blob", b->fd, 0, 4 * CF_PAGE, 4 * CF_PAGE));
+}
+
+/* ---------------------------------------------------------- no file before a write */
+
+static long free_files(void)
+{
+	struct statfs st;
+
+	return statfs(CF_ROOT, &st) ? -errno : (long)st.f_ffree;
+}
+
+/* Not even a directory. */
+TEST_F_TIMEOUT(fast, what_is_never_read_takes_no_room, 90)
+{
+	struct cf_blob blobs[8];
+	char path[PATH_MAX], name[16];
+	long before = free_files();
+	int i;
+
+	for (i = 0; i < 8; i++) {
+		snprintf(name, sizeof(name), "unread%d", i);
+		ASSERT_EQ(0, cf_blob_open(&self->e, &blobs[i], name, SIZE));
+		EXPECT_EQ(-1, lseek(blobs[i].anon, 0, SEEK_DATA));
+		EXPECT_EQ(ENXIO, errno);
+		EXPECT_EQ(4096, lseek(blobs[i].anon, 4096, SEEK_HOLE));
+	}
+	EXPECT_EQ(before, free_files());
+	/* One of them is written to. */
+	ASSERT_EQ(0, cf_fill(blobs[3].anon, "unread3", 0, CF_PAGE, SIZE));
+	EXPECT_GT(before, free_files());
+	EXPECT_EQ(0, lseek(blobs[3].anon, 0, SEEK_DATA));
+	EXPECT_EQ(CF_PAGE, lseek(blobs[3].anon, 0, SEEK_HOLE));
+	close(self->b.fd);
+	for (i = 0; i < 8; i++)
+		close(blobs[i].fd);
+	ASSERT_EQ(0, cf_env_umount(&self->e));
+	EXPECT_TRUE(CF_WAIT_FOR(cf_find_cache_file(&self->e, "unread3", NULL, path), CF_SOON));
+	EXPECT_FALSE(cf_find_cache_file(&self->e, "unread2", NULL, path));
+	for (i = 0; i < 8; i++)
+		close(blobs[i].anon);
+}
+
+TEST_F_TIMEOUT(fast, an_empty_object_is_read_without_a_file, 60)
+{
+	struct cf_blob b;
+	char byte;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "empty", 0));
+	EXPECT_EQ(0, pread(b.fd, &byte, 1, 0));
+	EXPECT_FALSE(cf_readable(self->e.dev, 0));
+	close(b.fd);
+	close(b.anon);
+}
+
+/* Many first writes at once make one file. */
+static long do_fill_page(struct cf_op *op)
+{
+	return cf_fill(op->fd, "blob", op->off, op->len, SIZE);
+}
+
+TEST_F_TIMEOUT(fast, first_writes_at_once_go_to_one_file, 90)
+{
+	struct cf_op *ops[8];
+	int i;
+
+	for (i = 0; i < 8; i++)
+		ops[i] = cf_start(do_fill_page, NULL, self->b.anon, i * CF_PAGE, CF_PAGE);
+	for (i = 0; i < 8; i++)
+		EXPECT_EQ(0, cf_finish(ops[i]));
+	cf_no_readahead(self->b.fd);
+	EXPECT_EQ(0, cf_read_and_check("blob", self->b.fd, 0, 8 * CF_PAGE, 8 * CF_PAGE));
+	EXPECT_FALSE(cf_readable(self->e.dev, 0));
 }
 
 /* ----------------------------------------------------------------------- wait */

@@ -253,8 +253,13 @@ TEST_F_TIMEOUT(keep, open_that_meets_a_cull, 600)
 		}
 		if (round)
 			ASSERT_EQ(0, cf_reap(pid, 60000));
-		for (i = 0; i < NAMES; i++)
+		for (i = 0; i < NAMES; i++) {
+			char byte;
+
+			/* What was never read has no file. */
+			EXPECT_EQ(1, pread(fds[i], &byte, 1, 0));
 			close(fds[i]);
+		}
 		ASSERT_EQ(0, cf_env_umount(&self->e));
 		for (i = 0; i < NAMES; i++) {
 			snprintf(path, sizeof(path), "n%d", i);
