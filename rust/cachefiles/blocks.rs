@@ -90,6 +90,10 @@ where
     /// Whether `blocks` can be read from a file whose inode was last changed at `changed`, if that
     /// matters. Those before `checked` are taken for being on the disk.
     pub(crate) fn look(&self, blocks: Range<u64>, changed: Option<u64>, checked: u64) -> Look {
+        // The object was given up meanwhile, and its map taken away.
+        if blocks.end > self.present.blocks() {
+            return Look::Gap(blocks);
+        }
         if let Some(gap) = self.present.first_gap(blocks.clone()) {
             return Look::Gap(gap);
         }

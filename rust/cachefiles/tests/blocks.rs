@@ -81,6 +81,16 @@ mod tests {
         doubt(blocks, range).map(|doubt| doubt.blocks)
     }
 
+    /// Else whoever looks until there is nothing left to be done never ends.
+    #[test]
+    fn a_map_that_was_taken_away_has_nothing() {
+        let none = || Map::new(buffer(0, || Part::Absent), 0);
+        let blocks = Tested::new(none(), none(), 0);
+        assert_eq!(blocks.look(7..8, Some(1), 0), Look::Gap(7..8));
+        assert_eq!(blocks.look(7..8, None, 0), Look::Gap(7..8));
+        assert_eq!(blocks.look(0..1, Some(0), 0), Look::Gap(0..1));
+    }
+
     #[test]
     fn what_was_found_is_read_without_looking() {
         let mut blocks = blocks();
