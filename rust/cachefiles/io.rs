@@ -117,18 +117,20 @@ impl Reader {
             };
         };
         if file.check().is_err() {
-            return self.read_again(&file, pos, read);
+            return self.read_again(file, pos, read);
         }
         if is_only_on_disk(&self.object, file.file(), &blocks) {
             return self.read_past(file, pos, read);
         }
-        match first_gap(&self.object, file.file(), blocks).transpose() {
-            None => self.submit(file, pos, read),
+        let Some(gap) = first_gap(&self.object, file.file(), blocks).transpose() else {
+            return self.submit(file, pos, read);
+        };
+        // Whoever is told of the end may want to unmount it.
+        drop(file);
+        match gap {
             // It has not written the first of the blocks: it cannot, or will not.
-            Some(Ok(gap)) if asked.is_some_and(|asked| gap.contains(&asked)) => {
-                self.fail(read, gap)
-            }
-            Some(gap) => self.ask(pos, read, gap),
+            Ok(gap) if asked.is_some_and(|asked| gap.contains(&asked)) => self.fail(read, gap),
+            gap => self.ask(pos, read, gap),
         }
     }
 
@@ -155,8 +157,8 @@ impl Reader {
         presence::needed(pos, read.len() as u64, self.backing.size)
     }
 
-    /// Reads what is in memory, if all of it is. Neither sleeps nor asks the file system. Returns
-    /// whether that was all; otherwise the read may have got further.
+    /// Reads what is in memory, if all of it is. Waits neither for a disk nor for a lock that is
+    /// held for long. Returns whether that was all; otherwise the read may have got further.
     ///
     /// # Errors
     ///
@@ -212,7 +214,10 @@ impl Reader {
         let blocks = self.needed(pos, &mut read);
         match first_gap(&self.object, file.file(), blocks).transpose() {
             None => self.read_past(file, pos, read),
-            Some(gap) => self.ask(pos, read, gap),
+            Some(gap) => {
+                drop(file);
+                self.ask(pos, read, gap)
+            }
         }
     }
 
@@ -223,11 +228,12 @@ impl Reader {
     }
 
     /// Asks the daemon again for what could not be written back.
-    fn read_again(mut self, file: &FileRead, pos: u64, read: CacheRead) {
+    fn read_again(mut self, file: FileRead, pos: u64, read: CacheRead) {
         let forgotten = match core::mem::replace(&mut self.again, true) {
             true => Err(EIO),
             false => self.object.forget_doubted(file.file(), self.losses),
         };
+        drop(file);
         match forgotten {
             Ok(()) => self.go_on(pos, read, None),
             Err(e) => {

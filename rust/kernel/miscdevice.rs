@@ -290,10 +290,9 @@ impl<T: MiscDevice> MiscdeviceVTable<T> {
         // SAFETY: Read calls can borrow the private data of the file.
         let device = unsafe { <T::Ptr as ForeignOwnable>::borrow(private) };
         let buf = UserSlice::new(UserPtr::from_ptr(buf.cast()), len).writer();
-        // SAFETY:
-        // * The file is valid for the duration of this call.
-        // * There is no active fdget_pos region on the file on this thread: the file has no
-        //   position that would need one.
+        // SAFETY: The file is valid for the duration of this call. The system call may have taken
+        // its position without the lock of that; nothing that is given the file can touch the
+        // position.
         let file = unsafe { File::from_raw_file(file) };
 
         match T::read(device, file, buf) {

@@ -119,37 +119,41 @@ pub(crate) struct KernelFile(Arc<Opened>);
 /// # Invariants
 ///
 /// The file is a regular one that was opened for the kernel, for reading and writing, and has
-/// operations for both that take iterators; `read_iter` is the one for reading.
+/// operations for both that take iterators.
 struct Opened {
     file: ARef<File>,
-    read_iter: ReadIter,
     /// A moment in the history of errors in writing the file back. The file has one itself, but
     /// that moves on when a write syncs the file, and only this one's writer is told then.
     errors_since: Atomic<bindings::errseq_t>,
 }
 
-type ReadIter = unsafe extern "C" fn(*mut bindings::kiocb, *mut bindings::iov_iter) -> isize;
-
 /// As `vfs_iocb_iter_read()`, without what was seen to when the file was opened.
 ///
 /// # Safety
 ///
-/// `read_iter` must be the operation of a file that is open for reading, `iocb` a request for that
-/// file, and `to` a valid destination that is not user memory. All must be valid until the request
-/// is done, which may be before this returns. The caller may sleep, unless `iocb` says otherwise.
-unsafe fn call_read_iter(
-    read_iter: ReadIter,
-    iocb: *mut bindings::kiocb,
-    to: *mut bindings::iov_iter,
-) -> isize {
-    // SAFETY: Both are valid, and nobody else's, until they are submitted.
-    let (pos, len) = unsafe { ((*iocb).ki_pos, IovIterDest::from_raw(to).len()) };
+/// `iocb` must be a request for the file of a [`KernelFile`], and `to` a valid destination that is
+/// not user memory. All must be valid until the request is done, which may be before this returns.
+/// The caller may sleep, unless `iocb` says otherwise.
+unsafe fn call_read_iter(iocb: *mut bindings::kiocb, to: *mut bindings::iov_iter) -> isize {
+    // SAFETY: Both are valid, and nobody else's, until they are submitted; so is the file, whose
+    // operations are a constant of the code that it keeps.
+    let (pos, len, op) = unsafe {
+        (
+            (*iocb).ki_pos,
+            IovIterDest::from_raw(to).len(),
+            (*(*(*iocb).ki_filp).f_op).read_iter,
+        )
+    };
     // What file systems take for granted.
     if pos < 0 || pos.checked_add_unsigned(len as u64).is_none() {
         return EINVAL.to_errno() as isize;
     }
-    // SAFETY: As the caller guarantees.
-    unsafe { read_iter(iocb, to) }
+    match op {
+        // SAFETY: By the invariant of the file it can be read from; as the caller guarantees.
+        Some(read_iter) => unsafe { read_iter(iocb, to) },
+        // Not reached, by the invariant.
+        None => EINVAL.to_errno() as isize,
+    }
 }
 
 impl KernelFile {
@@ -169,9 +173,9 @@ impl KernelFile {
         // SAFETY: The file is valid. Its operations are not null, and are a constant of the code
         // that it keeps.
         let op = unsafe { &*(*file.as_ptr()).f_op };
-        let Some(read_iter) = op.read_iter.filter(|_| op.write_iter.is_some()) else {
+        if op.read_iter.is_none() || op.write_iter.is_none() {
             return Err(EINVAL);
-        };
+        }
         // SAFETY: The file is valid, and was just opened: nobody else knows of it.
         unsafe { (*file.as_ptr()).f_mode |= bindings::FMODE_NOCMTIME };
         // SAFETY: The file is valid, and keeps its mapping.
@@ -179,7 +183,6 @@ impl KernelFile {
         // INVARIANT: As the caller guarantees, and as was just seen.
         let opened = Opened {
             file,
-            read_iter,
             errors_since: Atomic::new(now),
         };
         Ok(KernelFile(Arc::new(opened, GFP_KERNEL)?))
@@ -476,7 +479,8 @@ impl KernelFile {
 ///
 /// Whoever reads, it is done with the credentials that the file was opened with. The security
 /// module was asked about those when it was opened, and is not asked again for each read: the file
-/// is the kernel's, like that of a loop device, and no task has it.
+/// is the kernel's, like that of a loop device, and no task has it. Nor is fsnotify told, as of no
+/// file that the kernel has opened for itself.
 #[must_use]
 pub(crate) struct FileRead {
     file: KernelFile,
@@ -525,7 +529,7 @@ impl FileRead {
         // SAFETY: The file, which is open for reading, the request and the iterator, a destination,
         // are valid. Without a completion function the request is done when the function returns.
         let ret = with_cred(file.cred(), || unsafe {
-            call_read_iter(file.0.read_iter, &mut iocb, to.as_raw())
+            call_read_iter(&mut iocb, to.as_raw())
         });
         // An error, like EAGAIN, is as good as nothing: whoever goes on will see it again.
         let read = usize::try_from(ret).unwrap_or(0);
@@ -588,7 +592,6 @@ impl FileRead {
             return Err((ENOMEM, done));
         };
         let raw = self.file.as_ptr();
-        let read_iter = self.file.0.read_iter;
         // A reference of its own: the request may be over, and the file gone, before this is.
         let cred = ARef::from(self.file.cred());
         let this = KBox::into_raw(KBox::write(
@@ -613,11 +616,7 @@ impl FileRead {
         // not user memory; they and the request live until its last reference is put: the
         // submitter's is, below. The caller may sleep.
         let ret = with_cred(&cred, || unsafe {
-            call_read_iter(
-                read_iter,
-                core::ptr::addr_of_mut!((*this).iocb),
-                (*this).to.as_raw(),
-            )
+            call_read_iter(core::ptr::addr_of_mut!((*this).iocb), (*this).to.as_raw())
         });
         // CAST: An error number.
         if ret == -(bindings::EIOCBQUEUED as isize) {
