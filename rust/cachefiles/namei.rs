@@ -63,6 +63,7 @@ fn look_up_or_make(
     space: &Space,
     dir: &Dentry,
     name: &[u8],
+    limits: bool,
 ) -> Result<(ARef<Dentry>, Option<InUse>, bool)> {
     let mut is_new = false;
     for _ in 0..RETRIES {
@@ -73,7 +74,9 @@ fn look_up_or_make(
             let mark = inode.mark_in_use();
             return Ok((creating.keep(), mark, is_new));
         }
-        space.check(1, 0, For::Create)?;
+        if limits {
+            space.check(1, 0, For::Create)?;
+        }
         // `dir` is unlocked by this: it is marked when it is found again.
         creating.mkdir(0o700)?;
         is_new = true;
@@ -101,9 +104,22 @@ pub(crate) fn check_names(dir: &Inode) -> Result {
 /// # Errors
 ///
 /// `EBUSY` if it is in use, `EIO` if it is not a directory, `EPERM` if it lacks an operation,
-/// `EOPNOTSUPP` if it takes names for one another.
+/// `EOPNOTSUPP` if it takes names for one another, `ENOBUFS` if there is no room for a new one.
 pub(crate) fn get_directory(space: &Space, dir: &Dentry, name: &[u8]) -> Result<(Directory, bool)> {
-    let (dentry, mark, is_new) = look_up_or_make(space, dir, name)?;
+    directory(space, dir, name, true)
+}
+
+/// As [`get_directory`], but whatever room is left: for what is there already.
+pub(crate) fn get_directory_anyway(
+    space: &Space,
+    dir: &Dentry,
+    name: &[u8],
+) -> Result<(Directory, bool)> {
+    directory(space, dir, name, false)
+}
+
+fn directory(space: &Space, dir: &Dentry, name: &[u8], limits: bool) -> Result<(Directory, bool)> {
+    let (dentry, mark, is_new) = look_up_or_make(space, dir, name, limits)?;
     let Some(mark) = mark else {
         step!("A directory of the cache is in use already\n");
         return Err(EBUSY);

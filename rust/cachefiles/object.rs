@@ -158,7 +158,7 @@ impl Backing {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, `EFBIG`; what making a file says.
+    /// `ENOBUFS` if there is no room; `ENOMEM`, `EFBIG`; what making a file says.
     pub(crate) fn file_to_write(&self, object: &Object) -> Result<&KernelFile> {
         if let Some(file) = self.file() {
             return Ok(file);
@@ -169,6 +169,10 @@ impl Backing {
             // Before anybody looks into the file.
             object.set_file(&file, presence::blocks(self.size))?;
             self.file.populate(file);
+            if object.backing().is_none() {
+                // It was given up meanwhile, and needs no map.
+                let _map = object.unset_file();
+            }
         }
         self.file().ok_or(EIO)
     }
@@ -181,6 +185,7 @@ impl Backing {
 
     /// Makes a file without a name, of the size that it is to have.
     fn make_file(&self) -> Result<KernelFile> {
+        self.space.check(1, 0, For::Create)?;
         let write = self.space.mount().want_write()?;
         let file = KernelFile::tmpfile(&write, &self.dir, &self.cred)?;
         // Setting the size gets it, too.
@@ -354,6 +359,11 @@ impl Object {
         Ok(())
     }
 
+    /// Forgets what [`Self::set_file`] and what came after it said.
+    fn unset_file(&self) -> Blocks {
+        core::mem::replace(&mut *self.blocks.lock(), no_blocks())
+    }
+
     /// Changes what is known of `blocks` with `f`, which returns what is left to be done for want
     /// of a leaf.
     fn update(
@@ -522,7 +532,7 @@ impl Object {
         let _backing = self.backing.lock().take();
         self.looked_up.complete_all();
         let _cookie = self.cookie.lock().take();
-        core::mem::replace(&mut *self.blocks.lock(), no_blocks())
+        self.unset_file()
     }
 }
 
@@ -544,7 +554,7 @@ pub(crate) struct Attachment {
 }
 
 impl Attachment {
-    /// Asks the daemon for an object, then finds or makes its file. `None` if the lookup was put
+    /// Asks the daemon for an object, then looks for its file. `None` if the lookup was put
     /// off, or nobody wants the object any more.
     pub(crate) fn look_up(volume: Arc<Volume>, cookie: &Lookup<'_>) -> Result<Option<KBox<Self>>> {
         let cache = volume.cache().clone();
@@ -629,6 +639,8 @@ impl Attachment {
                 Err(e) => return Err(e),
             }
         }
+        // Nothing that was found counts.
+        let _map = object.unset_file();
         cache.space().check(1, 0, For::Create)?;
         Ok(None)
     }
@@ -688,21 +700,18 @@ impl Attachment {
     pub(crate) fn withdraw(self, cookie: &Cookie) {
         let cache = self.volume.cache().clone();
         cache.ondemand().close(&self.object);
-        let map = self.object.detach_map();
         // One that is made from here on has no name, and goes with whoever still writes to it.
-        if self.backing.file().is_none() {
+        let file = self.backing.file().cloned();
+        let map = self.object.detach_map();
+        let Some(file) = file else {
             return;
-        }
+        };
         with_cred(cache.cred(), || {
             let retired = cookie.is_retired() || self.object.retired.load(Relaxed) != 0;
-            let kept = match self.backing.file() {
-                Some(file) => self.keep_or_delete(cookie, file, &map, retired),
-                None => Ok(()),
-            };
-            if let Err(e) = kept {
+            if let Err(e) = self.keep_or_delete(cookie, &file, &map, retired) {
                 step!("cookie {:x}: not kept: {:?}\n", cookie.debug_id(), e);
             }
-            drop(self);
+            drop((file, self));
         });
     }
 

@@ -582,7 +582,14 @@ impl Ondemand {
     /// message, `EFAULT` if it cannot be written to, `EMFILE` and the like if there is no file
     /// descriptor for an OPEN: the message is not lost, and is delivered again.
     pub(crate) fn read(self: &Arc<Self>, buf: UserSliceWriter, may_wait: bool) -> Result<usize> {
-        let may_wait = may_wait && self.options.wait;
+        let result = self.deliver(buf, may_wait && self.options.wait);
+        // Several may have become ready at once, for which one poller was woken; or this one, and
+        // it could not take the message.
+        self.with(|table| table.wake_if_ready());
+        result
+    }
+
+    fn deliver(self: &Arc<Self>, buf: UserSliceWriter, may_wait: bool) -> Result<usize> {
         let most = if self.options.batch { BATCH } else { 1 };
         let mut out = Output { buf, len: 0 };
         for _ in 0..most {
@@ -594,8 +601,6 @@ impl Ondemand {
                 Err(e) => return Err(e),
             }
         }
-        // Several may have become ready at once, for which one poller was woken.
-        self.with(|table| table.wake_if_ready());
         Ok(out.len)
     }
 
@@ -611,13 +616,7 @@ impl Ondemand {
                 return Ok(false);
             }
             if self.poll.wait_interruptible_freezable(&mut table) {
-                let ready = table.is_ready();
-                drop(table);
-                // Of those who wait here only one is woken for a message: if that was this task,
-                // another has to be.
-                if ready {
-                    self.poll.notify_one();
-                }
+                // If this task was woken for a message, `read` has another one woken.
                 return Err(ERESTARTSYS);
             }
         }

@@ -23,6 +23,7 @@ use crate::{
     },
     namei::{
         get_directory,
+        get_directory_anyway,
         graveyard::bury,
         Directory,
         RETRIES, //
@@ -148,7 +149,9 @@ impl Volume {
         }
         let _making = self.making.lock();
         if slot.as_ref().is_none() {
-            let (dir, _) = get_directory(self.cache.space(), &self.dir, &fanout_name(index))?;
+            // For an object whose data is on the disk.
+            let (dir, _) =
+                get_directory_anyway(self.cache.space(), &self.dir, &fanout_name(index))?;
             slot.populate(dir);
         }
         slot.as_ref().map(|dir| &**dir).ok_or(EIO)
