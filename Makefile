@@ -3,7 +3,7 @@
 # The commands of this repository; `make help` lists them. Kbuild says how the modules are built.
 
 # Nothing here is a file that make could find up to date: the scripts know what is.
-.PHONY: modules run test test-debug test-fs test-clients compare bench profile series series-check check shell modules_install clean help
+.PHONY: modules run test test-debug test-fs test-clients compare bench bench-results bench-check profile series series-check check shell modules_install clean help
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
@@ -29,6 +29,12 @@ compare:
 
 bench:
 	@scripts/bench
+
+bench-results:
+	@scripts/bench --results
+
+bench-check:
+	@scripts/bench --check
 
 profile:
 	@scripts/bench --profile ours
@@ -65,6 +71,8 @@ help:
 	@echo 'make test-clients     nydusd, as it is, serves images: from a directory, a registry, killed'
 	@echo 'make compare          the selftests on the C implementation and on ours, and where they differ'
 	@echo 'make bench            what a read costs, beside the C implementation and the floors'
+	@echo 'make bench-results    the same, and has the documents say what came of it'
+	@echo 'make bench-check      whether what ours costs has risen since'
 	@echo 'make profile          instructions of a read and of an open, by function'
 	@echo 'make series           the patch series for the kernel, as mails; nothing is sent'
 	@echo 'make series-check     that every patch builds and the whole boots, on x86_64 and arm64 (hours)'

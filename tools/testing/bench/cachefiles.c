@@ -3,16 +3,21 @@
  * EROFS on ondemandfs, with cachefiles below: whichever is loaded. The daemon is a
  * process of its own that does no more than it has to.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "bench.h"
@@ -33,14 +38,44 @@ static void command(int dev, const char *cmd)
 #define MAX_OBJECTS	65536
 static int fd_of[MAX_OBJECTS];
 
+/* OPENs that the daemon has taken, and answers when there are so many or come no more. */
+#define IN_FLIGHT	10000
+
+static struct held {
+	atomic_bool on;
+	atomic_int count;
+	uint32_t msg_ids[IN_FLIGHT];
+} *held;		/* shared */
+
+static void answer(int dev, const struct image *image, uint32_t msg_id)
+{
+	char cmd[64];
+
+	snprintf(cmd, sizeof(cmd), "copen %u,%zu", msg_id, image->size);
+	/* An opener that was put off too long has gone, and its OPEN with it. */
+	if (write(dev, cmd, strlen(cmd)) < 0 && errno != EINVAL)
+		die("%s", cmd);
+}
+
+static void answer_held(int dev, const struct image *image)
+{
+	held->on = false;
+	for (int i = 0; i < held->count; i++)
+		answer(dev, image, held->msg_ids[i]);
+}
+
 static void on_open(int dev, const struct image *image, const struct cachefiles_msg *msg)
 {
 	const struct cachefiles_open *open = (const void *)msg->data;
-	char cmd[64];
 
 	fd_of[msg->object_id % MAX_OBJECTS] = open->fd;
-	snprintf(cmd, sizeof(cmd), "copen %u,%zu", msg->msg_id, image->size);
-	command(dev, cmd);
+	if (!held->on) {
+		answer(dev, image, msg->msg_id);
+		return;
+	}
+	held->msg_ids[held->count++] = msg->msg_id;
+	if (held->count == IN_FLIGHT)
+		answer_held(dev, image);
 }
 
 static void on_read(const struct image *image, const struct cachefiles_msg *msg)
@@ -96,7 +131,9 @@ static void serve(const struct image *image, int ready)
 		if (n == 0) {
 			if (waits)
 				exit(1);
-			poll(&p, 1, -1);
+			/* A second without another is long: the clock counts instructions. */
+			if (!poll(&p, 1, held->on && held->count ? 1000 : -1))
+				answer_held(dev, image);
 			continue;
 		}
 		switch (u.msg.opcode) {
@@ -115,10 +152,16 @@ static void serve(const struct image *image, int ready)
 
 static void start(const struct arm *arm, const struct image *image, int round, char *path)
 {
+	const struct rlimit files = { 2 * IN_FLIGHT, 2 * IN_FLIGHT };
 	int ready[2];
 	char byte;
 
 	waits = arm == &arm_cachefiles_wait;
+	if (setrlimit(RLIMIT_NOFILE, &files))
+		die("RLIMIT_NOFILE");
+	held = mmap(NULL, sizeof(*held), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (held == MAP_FAILED)
+		die("mmap");
 	if (pipe(ready))
 		die("pipe");
 	daemon_pid = daemon_start(serve, image, ready[1]);
@@ -161,6 +204,41 @@ static void open_names(const char *name, const char *metric, int first, int coun
 	samples_report(&s, name, metric);
 }
 
+static void *open_one(void *arg)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), ODFS "/flight.%ld", (long)arg);
+	fd = open(path, O_RDONLY);
+	if (fd < 0)
+		die("%s", path);
+	close(fd);
+	return NULL;
+}
+
+/* How many OPENs reach a daemon that answers none of them. */
+static void opens_in_flight(const char *name)
+{
+	static pthread_t openers[IN_FLIGHT];
+	struct samples s = {};
+	pthread_attr_t attr;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 65536);
+	held->count = 0;
+	held->on = true;
+	for (long i = 0; i < IN_FLIGHT; i++)
+		if (pthread_create(&openers[i], &attr, open_one, (void *)i))
+			die("pthread_create");
+	while (held->on)
+		usleep(1000);
+	samples_add(&s, held->count);
+	for (int i = 0; i < IN_FLIGHT; i++)
+		pthread_join(openers[i], NULL);
+	samples_report(&s, name, "opens_in_flight");
+}
+
 #define NAMES	300
 
 static void measure(const char *name)
@@ -169,6 +247,7 @@ static void measure(const char *name)
 	open_names(name, "open_more", NAMES, NAMES);
 	/* They have not been closed for long. */
 	open_names(name, "open_active", NAMES, NAMES);
+	opens_in_flight(name);
 }
 
 const struct arm arm_cachefiles = {

@@ -2,6 +2,7 @@
 /* A daemon: a process of its own that ends with the benchmark. */
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -17,6 +18,9 @@ pid_t daemon_start(void (*serve)(const struct image *image, int fd), const struc
 		die("fork");
 	if (!pid) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		/* A child has to be given the pages of a file's mapping again. */
+		if (madvise((void *)image->data, image->size, MADV_POPULATE_READ))
+			die("MADV_POPULATE_READ");
 		serve(image, fd);
 		_exit(0);
 	}
