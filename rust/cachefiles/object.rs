@@ -624,13 +624,19 @@ impl Attachment {
             let name = cook_key(cookie.key(), sha256)?;
             match lookup_positive(fan, name.as_bytes()) {
                 Ok(dentry) if dentry.is_regular() => {
-                    let found = Self::open_file(cache, cookie, fan, dentry, &name, answer)?;
+                    let found = Self::open_file(cache, cookie, fan, dentry.clone(), &name, answer)?;
                     if let Some((found, is_listed)) = found {
                         let blocks = presence::blocks(answer.size);
                         if list::adopt(object, cache, &found.file, blocks, is_listed)? {
                             object.has_list.store(1, Relaxed);
                             return Ok(Some(found));
                         }
+                    }
+                    // It must not be found again by whoever asks for what it was, after this.
+                    match bury(cache, fan, &dentry) {
+                        // Somebody else has removed it.
+                        Err(e) if e == EINVAL => {}
+                        buried => buried?,
                     }
                 }
                 // Something else has the name.

@@ -235,6 +235,27 @@ TEST_F_TIMEOUT(disk, other_size_in_copen_discards_the_content, 60)
 	EXPECT_GT(reads, 0);
 }
 
+/* Not even if nothing was ever written to what came after it. */
+TEST_F_TIMEOUT(disk, discarded_content_does_not_come_back, 60)
+{
+	struct cf_blob *b = &self->b;
+	struct cf_op *op;
+	int reads = 0;
+
+	ASSERT_SETUP(rebind(&self->e));
+	ASSERT_EQ(0, cf_blob_open(&self->e, b, "blob", DISK_SIZE - 1));
+	close(b->fd);
+	close(b->anon);
+	cf_env_close(&self->e);
+	ASSERT_EQ(0, cf_env_umount(&self->e));
+	ASSERT_SETUP(rebind(&self->e));
+	ASSERT_EQ(0, cf_blob_open(&self->e, b, "blob", DISK_SIZE));
+	cf_no_readahead(b->fd);
+	op = cf_start_pread(b->fd, 0, 4096);
+	EXPECT_EQ(4096, cf_serve_until_done(&self->e, b, op, &reads));
+	EXPECT_GT(reads, 0);
+}
+
 /* What to do to the cache file behind the back of the cache. */
 FIXTURE(stale) {
 	struct cf_env e;
