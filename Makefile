@@ -72,7 +72,7 @@ help:
 	@echo 'make compare          the selftests on the C implementation and on ours, and where they differ'
 	@echo 'make bench            what a read costs, beside the C implementation and the floors'
 	@echo 'make bench-results    the same, and has the documents say what came of it'
-	@echo 'make bench-check      whether what ours costs has risen since'
+	@echo 'make bench-check      whether what ours costs has risen above those results'
 	@echo 'make profile          instructions of a read and of an open, by function'
 	@echo 'make series           the patch series for the kernel, as mails; nothing is sent'
 	@echo 'make series-check     that every patch builds and the whole boots, on x86_64 and arm64 (hours)'

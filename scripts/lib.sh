@@ -17,6 +17,12 @@ die() {
 	exit 1
 }
 
+# --help prints the head of the script; that of vm is written otherwise.
+if [[ ${1-} == -h || ${1-} == --help ]] && [[ ${0##*/} != vm ]]; then
+	sed -n '3,/^$/s/^# \{0,1\}//p' "$0"
+	exit
+fi
+
 TOP=$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")
 CACHE=${CACHEFILES_RS_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/cachefiles-rs}
 [[ $CACHE == /* ]] || CACHE=$PWD/$CACHE
