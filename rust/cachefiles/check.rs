@@ -35,8 +35,26 @@ use kernel::{
 /// How long one look for a hole may take before the file counts as fragmented.
 const PATIENCE: Delta = Delta::from_millis(2);
 
-/// The first run of blocks in `blocks` that has to be asked for before they can be read. `None` if
-/// there is none: they are all there, and to be read at once.
+/// What whoever looks may do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum May {
+    /// Not write to the file system: it is a reader, with whatever is locked that a reader has
+    /// locked, in a file system that others may want to read while they hold locks of this one.
+    Read,
+    Write,
+}
+
+/// What there is of the blocks that were looked for.
+pub(crate) enum Found {
+    /// They are all there, and to be read at once.
+    Ready,
+    /// The first run of them that has to be asked for before they can be read.
+    Gap(Range<u64>),
+    /// Somebody who may write has to look.
+    Elsewhere,
+}
+
+/// Looks for `blocks`.
 ///
 /// # Errors
 ///
@@ -47,12 +65,13 @@ pub(crate) fn first_gap(
     object: &Object,
     file: &KernelFile,
     blocks: Range<u64>,
-) -> Result<Option<Range<u64>>> {
+    may: May,
+) -> Result<Found> {
     let changed = file.inode().change_time();
     match object.look(blocks.clone(), Some(changed), 0) {
-        Look::Ready => Ok(None),
-        Look::Gap(gap) => Ok(Some(gap)),
-        look => settle(object, file, blocks, look),
+        Look::Ready => Ok(Found::Ready),
+        Look::Gap(gap) => Ok(Found::Gap(gap)),
+        look => settle(object, file, blocks, look, may),
     }
 }
 
@@ -63,14 +82,18 @@ fn settle(
     file: &KernelFile,
     blocks: Range<u64>,
     mut look: Look,
-) -> Result<Option<Range<u64>>> {
+    may: May,
+) -> Result<Found> {
     let mut checked = 0;
     loop {
         match look {
-            Look::Ready => return Ok(None),
-            Look::Gap(gap) => return Ok(Some(gap)),
+            Look::Ready => return Ok(Found::Ready),
+            Look::Gap(gap) => return Ok(Found::Gap(gap)),
             Look::Changed => object.doubt_all(file)?,
-            Look::Doubt(doubt) => checked = check(object, file, &doubt)?,
+            Look::Doubt(doubt) => match check(object, file, &doubt, may)? {
+                Some(until) => checked = until,
+                None => return Ok(Found::Elsewhere),
+            },
         }
         // What changes from here on is noticed by the next read.
         look = object.look(blocks.clone(), None, checked);
@@ -119,7 +142,7 @@ pub(crate) fn before_write(object: &Object, file: &KernelFile, off: u64, end: u6
     let tail = end / BLOCK_SIZE..end.next_multiple_of(unit) / BLOCK_SIZE;
     for block in Iterator::chain(head, tail) {
         // What is not present stays so.
-        first_gap(object, file, block..block + 1)?;
+        first_gap(object, file, block..block + 1, May::Write)?;
     }
     Ok(())
 }
@@ -144,12 +167,13 @@ fn end_of_dirty(file: &KernelFile, blocks: &Range<u64>) -> u64 {
 }
 
 /// Looks for some of the blocks in doubt, from the first on, and forgets them if they are lost.
-/// Returns the first block that was not looked for, or that was lost.
-fn check(object: &Object, file: &KernelFile, doubt: &Doubt) -> Result<u64> {
+/// Returns the first block that was not looked for, or that was lost; `None` if something has to be
+/// forgotten that it may not write down.
+fn check(object: &Object, file: &KernelFile, doubt: &Doubt, may: May) -> Result<Option<u64>> {
     let Range { start, end } = doubt.blocks;
     let dirty = end_of_dirty(file, &doubt.blocks);
     if dirty > start {
-        return Ok(dirty);
+        return Ok(Some(dirty));
     }
     let end = (start + 1..end)
         .find(|block| is_in_dirty_page(file, *block))
@@ -163,7 +187,10 @@ fn check(object: &Object, file: &KernelFile, doubt: &Doubt) -> Result<u64> {
         object.is_on_disk(doubt, known, is_clean);
     }
     if hole >= end {
-        return Ok(end);
+        return Ok(Some(end));
+    }
+    if may == May::Read && object.forgets_by_writing(file) {
+        return Ok(None);
     }
     let data = match file.seek(bytes(hole..end).start, Seek::Data) {
         // Offsets are not negative.
@@ -172,7 +199,7 @@ fn check(object: &Object, file: &KernelFile, doubt: &Doubt) -> Result<u64> {
         Err(e) => return Err(e),
     };
     object.forget(file, doubt, hole..data.max(hole + 1))?;
-    Ok(hole)
+    Ok(Some(hole))
 }
 
 /// The first block in `blocks` with a hole, or, if there is none, `blocks.end` or a block behind it

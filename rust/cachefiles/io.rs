@@ -16,7 +16,9 @@ use crate::{
     check::{
         first_gap,
         is_in_memory,
-        is_only_on_disk, //
+        is_only_on_disk,
+        Found,
+        May, //
     },
     kernel_next::{
         fs::kernel_file::FileRead,
@@ -66,6 +68,8 @@ pub(crate) struct Reader {
     backing: Arc<Backing>,
     /// How often data had been lost when this looked for what is there.
     losses: u32,
+    /// What it may do where it runs.
+    may: May,
     /// Whether what could not be written back has been asked for once more.
     again: bool,
     /// How often the daemon may yet be asked.
@@ -81,6 +85,7 @@ impl Reader {
             object: attachment.object().clone(),
             backing: attachment.backing().clone(),
             losses: 0,
+            may: May::Read,
             again: false,
             asks: 0,
             ticket: Ticket::empty(),
@@ -122,15 +127,36 @@ impl Reader {
         if is_only_on_disk(&self.object, file.file(), &blocks) {
             return self.read_past(file, pos, read);
         }
-        let Some(gap) = first_gap(&self.object, file.file(), blocks).transpose() else {
+        let found = first_gap(&self.object, file.file(), blocks, self.may);
+        if let Ok(Found::Ready) = found {
             return self.submit(file, pos, read);
-        };
+        }
         // Whoever is told of the end may want to unmount it.
         drop(file);
-        match gap {
+        match found {
             // It has not written the first of the blocks: it cannot, or will not.
-            Ok(gap) if asked.is_some_and(|asked| gap.contains(&asked)) => self.fail(read, gap),
-            gap => self.ask(pos, read, gap),
+            Ok(Found::Gap(gap)) if asked.is_some_and(|asked| gap.contains(&asked)) => {
+                self.fail(read, gap)
+            }
+            found => self.ask_or_go(pos, read, found),
+        }
+    }
+
+    /// Asks for what is missing, or has somebody look who may write.
+    fn ask_or_go(self, pos: u64, read: CacheRead, found: Result<Found>) {
+        match found {
+            Ok(Found::Gap(gap)) => self.ask(pos, read, Ok(gap)),
+            Err(e) => self.ask(pos, read, Err(e)),
+            // Not reached for what is ready.
+            Ok(Found::Elsewhere | Found::Ready) => self.go_elsewhere(pos, read),
+        }
+    }
+
+    /// Goes on in the work queue, where it may write.
+    fn go_elsewhere(self, pos: u64, read: CacheRead) {
+        if let Some(waiting) = self.into_waiting(pos, read, 0..0) {
+            let ondemand = waiting.object().ondemand().clone();
+            ondemand.run(waiting);
         }
     }
 
@@ -212,11 +238,11 @@ impl Reader {
         // What was in memory when it was looked for, and is not now, may have been dropped because
         // it could not be written back: then there is a hole, and nobody was told of an error.
         let blocks = self.needed(pos, &mut read);
-        match first_gap(&self.object, file.file(), blocks).transpose() {
-            None => self.read_past(file, pos, read),
-            Some(gap) => {
+        match first_gap(&self.object, file.file(), blocks, self.may) {
+            Ok(Found::Ready) => self.read_past(file, pos, read),
+            found => {
                 drop(file);
-                self.ask(pos, read, gap)
+                self.ask_or_go(pos, read, found)
             }
         }
     }
@@ -229,6 +255,10 @@ impl Reader {
 
     /// Asks the daemon again for what could not be written back.
     fn read_again(mut self, file: FileRead, pos: u64, read: CacheRead) {
+        if self.may == May::Read && self.object.forgets_by_writing(file.file()) {
+            drop(file);
+            return self.go_elsewhere(pos, read);
+        }
         let forgotten = match core::mem::replace(&mut self.again, true) {
             true => Err(EIO),
             false => self.object.forget_doubted(file.file(), self.losses),
@@ -245,24 +275,36 @@ impl Reader {
 
     /// Asks the daemon for `gap`, the first of the blocks that are missing.
     fn wait(self, pos: u64, read: CacheRead, gap: Range<u64>) {
-        let Ok(slot) = KBox::<WaitingRead>::new_uninit(GFP_KERNEL_ACCOUNT) else {
-            drop(self);
-            return read.fail(ENOMEM);
-        };
         let ondemand = self.object.ondemand().clone();
         let gap = ondemand.options().cut(gap);
+        if let Some(waiting) = self.into_waiting(pos, read, gap) {
+            if let Err(waiting) = ondemand.read_queue(waiting) {
+                waiting.look_again();
+            }
+        }
+    }
+
+    /// Has a read wait for `asked`, or, if that is empty, for its turn in the work queue. Fails it
+    /// without memory.
+    fn into_waiting(
+        self,
+        pos: u64,
+        read: CacheRead,
+        asked: Range<u64>,
+    ) -> Option<Pin<KBox<WaitingRead>>> {
+        let Ok(slot) = KBox::<WaitingRead>::new_uninit(GFP_KERNEL_ACCOUNT) else {
+            drop(self);
+            read.fail(ENOMEM);
+            return None;
+        };
         let waiting = pin_init!(WaitingRead {
             work <- new_work!(),
             object: self.object.clone(),
-            asked: gap,
+            asked,
             request: Some((self, pos, read)),
         });
         match slot.write_pin_init(waiting) {
-            Ok(waiting) => {
-                if let Err(waiting) = ondemand.read_queue(waiting) {
-                    waiting.look_again();
-                }
-            }
+            Ok(waiting) => Some(waiting),
             Err(never) => match never {},
         }
     }
@@ -274,7 +316,7 @@ pub(crate) struct WaitingRead {
     #[pin]
     work: Work<WaitingRead>,
     object: Arc<Object>,
-    /// The blocks that the daemon was asked for.
+    /// The blocks that the daemon was asked for. Empty if it was not.
     asked: Range<u64>,
     request: Option<(Reader, u64, CacheRead)>,
 }
@@ -370,14 +412,16 @@ impl WaitingRead {
         None
     }
 
-    /// The daemon says that it has written what it was asked for.
+    /// In the work queue: the daemon says that it has written what it was asked for, or somebody
+    /// has to look who may write.
     fn go_on(mut self: Pin<KBox<Self>>) {
-        let asked = self.asked.start;
+        let asked = (!self.asked.is_empty()).then_some(self.asked.start);
         let request = self.as_mut().project().request.take();
         drop(self);
-        if let Some((reader, pos, read)) = request {
+        if let Some((mut reader, pos, read)) = request {
+            reader.may = May::Write;
             // Memory that is needed here must not be had by waiting for what is being read.
-            nofs(|| reader.go_on(pos, read, Some(asked)));
+            nofs(|| reader.go_on(pos, read, asked));
         }
     }
 }

@@ -436,6 +436,15 @@ impl Object {
         self.is_fragmented.store(1, Relaxed);
     }
 
+    /// Whether something has to be written to the file system before blocks of `file` can be
+    /// forgotten.
+    pub(crate) fn forgets_by_writing(&self, file: &KernelFile) -> bool {
+        self.has_list.load(Relaxed) != 0
+            || self.backing().is_some_and(|backing| {
+                file.inode().size().unsigned_abs() < presence::blocks(backing.size) * BLOCK_SIZE
+            })
+    }
+
     /// Forgets `lost`, blocks of `doubt` that the file system does not have any more, so that the
     /// daemon is asked for them again.
     ///

@@ -545,6 +545,13 @@ impl Ondemand {
         }
     }
 
+    /// Has a read go on in the work queue. The operation that it belongs to keeps the cache in
+    /// service.
+    pub(crate) fn run(&self, read: Pin<KBox<WaitingRead>>) {
+        // A work item that is new, or was just taken out of the table, is not on a queue.
+        self.queue.enqueue(read);
+    }
+
     /// Ends everything: whoever waits for the daemon is told that there is none.
     pub(crate) fn kill(&self) {
         self.with(|table| table.kill());
@@ -759,8 +766,7 @@ impl Ondemand {
         let read = self.with(|table| table.read_complete(msg_id, object_id))?;
         trace::cread(read.object(), msg_id);
         if let Some(read) = read.end_here() {
-            // A work item that was just taken out of the table is not on a queue.
-            self.queue.enqueue(read);
+            self.run(read);
         }
         Ok(())
     }
