@@ -160,9 +160,13 @@ __rust_helper void rust_helper_kunit_mapping_set_error(struct address_space *map
 	mapping_set_error(mapping, error);
 }
 
-__rust_helper bool rust_helper_kunit_rcu_read_lock_held(void)
+/*
+ * Lockdep is not asked: in doubt, it says that the lock is held.  Where preemption is not counted,
+ * this always says so.
+ */
+__rust_helper bool rust_helper_kunit_is_rcu_reader(void)
 {
-	return rcu_read_lock_held();
+	return IS_ENABLED(CONFIG_PREEMPT_RCU) ? rcu_preempt_depth() : !preemptible();
 }
 
 __rust_helper long rust_helper_kunit_cred_usage(const struct cred *cred)
