@@ -114,14 +114,11 @@ impl Space {
         self.check(0, bytes, For::Write)
     }
 
-    /// Notes that so many blocks are free, and there is plenty.
-    fn note_plenty(&self, free: u64) {
-        // The nearer to the limit, the less.
+    /// How much may be written before it is looked again, when so many blocks are free and that is
+    /// plenty: the nearer to the limit, the less.
+    fn slack(&self, free: u64) -> u64 {
         let margin = free.saturating_sub(self.blocks.run) / 16;
-        let slack = margin.saturating_mul(self.block_size).min(SLACK);
-        self.looked.store(self.start.elapsed().as_nanos(), Relaxed);
-        // CAST: Not more than `SLACK`.
-        self.slack.store(slack as i64, Relaxed);
+        margin.saturating_mul(self.block_size).min(SLACK)
     }
 
     /// Checks that there is room for so many more files and bytes, and starts or ends culling.
@@ -132,20 +129,22 @@ impl Space {
     pub(crate) fn check(&self, files: u64, bytes: u64, what: For) -> Result {
         let stats = self.mount.statfs()?;
         let blocks = bytes.div_ceil(self.block_size);
+        let free = stats.blocks_available.saturating_sub(blocks);
         let judgement = judge(
-            (stats.blocks_available.saturating_sub(blocks), &self.blocks),
+            (free, &self.blocks),
             (stats.files_free.saturating_sub(files), &self.files),
         );
+        let slack = match judgement {
+            Judgement::Plenty => self.slack(free),
+            _ => 0,
+        };
+        self.looked.store(self.start.elapsed().as_nanos(), Relaxed);
+        // CAST: Not more than `SLACK`.
+        self.slack.store(slack as i64, Relaxed);
         match judgement {
-            Judgement::Plenty => {
-                self.set_culling(0);
-                self.note_plenty(stats.blocks_available.saturating_sub(blocks));
-            }
+            Judgement::Plenty => self.set_culling(0),
             Judgement::Enough => {}
             Judgement::Low | Judgement::Exhausted => self.set_culling(1),
-        }
-        if judgement != Judgement::Plenty {
-            self.slack.store(0, Relaxed);
         }
         if judgement != Judgement::Exhausted {
             return Ok(());
