@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Keep the figures in texts those of a benchmark's results, and the results from getting worse.
+"""Print a benchmark's results, keep the figures in texts the same, and them from getting worse.
 
-usage: figures.py update RESULTS TEXT...
+usage: figures.py table RESULTS
+       figures.py update RESULTS TEXT...
        figures.py check RESULTS TEXT...
        figures.py compare RESULTS NEW
 
-A table in a text begins with a line "instructions, p50" and the names of arms, and has a metric in each
-line until the next blank one or ```. update fills in the medians that RESULTS has; check fails if that would
-change something. compare fails if a median in NEW is more than 3 % above that in RESULTS.
+table prints all medians. A table in a text begins with a line "instructions, p50" and the names of arms,
+and has a metric in each line until the next blank one or ```. update fills in the medians that RESULTS has;
+check fails if that would change something. compare fails if a median in NEW is more than 3 % above that in
+RESULTS.
 """
 
 import json
@@ -30,32 +32,43 @@ def number(median):
     return '-' if median is None else f'{median:,}'.replace(',', ' ')
 
 
-def fill_in(table, medians):
-    """The same table with the figures in `medians`."""
-    indent = re.match(' *', table[0]).group()
-    head, *arms = re.split('  +', table[0].strip())
-    rows = []
-    for line in table[1:]:
-        metric = line.split()[0]
-        rows.append([metric] + [number(medians.get((metric, arm))) for arm in arms])
-    columns = list(zip(*([[head] + arms] + rows)))
-    widths = [max(map(len, column)) for column in columns]
-    filled = []
-    for first, *cells in [[head] + arms] + rows:
+HEAD = 'instructions, p50'
+
+
+def table(medians, metrics, arms, indent=''):
+    """The lines of a table with these rows and columns."""
+    rows = [[HEAD, *arms]]
+    rows += [[metric] + [number(medians.get((metric, arm))) for arm in arms] for metric in metrics]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = []
+    for first, *cells in rows:
         cells = [cell.rjust(width) for cell, width in zip(cells, widths[1:])]
-        filled.append(indent + '  '.join([first.ljust(widths[0])] + cells))
-    return filled
+        lines.append(indent + '  '.join([first.ljust(widths[0])] + cells))
+    return lines
+
+
+def fill_in(old, medians):
+    """The same table with the figures in `medians`."""
+    indent = re.match(' *', old[0]).group()
+    _, *arms = re.split('  +', old[0].strip())
+    return table(medians, [line.split()[0] for line in old[1:]], arms, indent)
+
+
+def print_all(results):
+    medians = read(results)
+    metrics, arms = (list(dict.fromkeys(names)) for names in zip(*medians))
+    print('\n'.join(table(medians, metrics, arms)))
 
 
 def fill_in_text(text, medians):
-    lines, table = [], []
+    lines, old = [], []
     for line in text.split('\n') + ['']:
-        if table and line.strip() and not line.startswith('```'):
-            table.append(line)
+        if old and line.strip() and not line.startswith('```'):
+            old.append(line)
             continue
-        lines += fill_in(table, medians) if table else []
-        table = [line] if line.strip().startswith('instructions, p50') else []
-        lines += [] if table else [line]
+        lines += fill_in(old, medians) if old else []
+        old = [line] if line.strip().startswith(HEAD) else []
+        lines += [] if old else [line]
     return '\n'.join(lines[:-1])
 
 
@@ -93,6 +106,8 @@ def compare(results, new):
 
 def main():
     match sys.argv[1:]:
+        case ['table', results]:
+            print_all(results)
         case ['update' | 'check' as command, results, *texts]:
             update(results, texts, command == 'update')
         case ['compare', results, new]:
@@ -101,4 +116,5 @@ def main():
             sys.exit(__doc__)
 
 
-main()
+if __name__ == '__main__':
+    main()

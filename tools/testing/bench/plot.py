@@ -9,10 +9,11 @@ the same files.
 """
 
 import io
-import json
 import sys
 
 import matplotlib
+
+from figures import read
 
 matplotlib.use('svg')
 matplotlib.rcParams['svg.hashsalt'] = 'cachefiles'
@@ -61,8 +62,7 @@ def draw(path, title, metrics, results):
 def main():
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    with open(sys.argv[1], encoding='utf-8') as lines:
-        results = {(r['metric'], r['arm']): r['p50'] for r in map(json.loads, lines)}
+    results = read(sys.argv[1])
     for name, title, metrics in GROUPS:
         draw(f'{sys.argv[2]}/cachefiles-rust-{name}.svg', title, metrics, results)
 
