@@ -596,6 +596,7 @@ impl Ondemand {
         result
     }
 
+    /// As [`Self::read`], but wakes nobody for what is left.
     fn deliver(self: &Arc<Self>, buf: UserSliceWriter, may_wait: bool) -> Result<usize> {
         let most = if self.options.batch { BATCH } else { 1 };
         let mut out = Output { buf, len: 0 };

@@ -66,7 +66,6 @@
 //!     fn invalidate_cookie(_object: &u32, _cookie: &Cookie) -> bool {
 //!         false
 //!     }
-//!
 //! }
 //!
 //! impl CacheIo for Empty {

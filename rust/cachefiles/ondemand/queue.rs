@@ -409,9 +409,7 @@ impl<F: Family> Table<F> {
         self.dead
     }
 
-    /// Gives a request another phase, and moves it to the end of that phase's list. This is the
-    /// only way on or off the lists, but for [`Self::put_first`]: so whatever becomes of a
-    /// request, it is on the list that it says it is on.
+    /// Gives a request another phase, and moves it to the end of that phase's list.
     fn set_phase(&mut self, id: u32, phase: Phase) {
         self.move_to(id, phase, false);
     }
@@ -426,7 +424,9 @@ impl<F: Family> Table<F> {
         self.reads_turn = key != ObjectKey::NONE;
     }
 
-    /// As [`Self::set_phase`], but to the head of the list if it is to be the `first`.
+    /// As [`Self::set_phase`], but to the head of the list if it is to be the `first`. This is the
+    /// only way on or off the lists: so whatever becomes of a request, it is on the list that it
+    /// says it is on.
     #[inline]
     fn move_to(&mut self, id: u32, phase: Phase, first: bool) {
         let Some(req) = self.requests.get_mut(id) else {
@@ -616,18 +616,8 @@ impl<F: Family> Table<F> {
             .get(key.0)
             .and_then(|entry| entry.delivered.last())
         {
-            self.set_phase(id, Phase::New);
-            if let (Some(req), Some(entry)) =
-                (self.requests.get_mut(id), self.objects.get_mut(key.0))
-            {
-                req.phase = Phase::Queued;
-                entry.queued.push_front(&mut self.requests, id, queue_link);
-            }
+            self.move_to(id, Phase::Queued, true);
             count += 1;
-        }
-        if count > 0 {
-            self.settle(key);
-            self.wake_for(key);
         }
         count
     }
