@@ -40,11 +40,10 @@ struct odfs_io {
 	ssize_t			result;
 	atomic_t		phase;		/* enum odfs_io_phase */
 	unsigned int		nr_folios;
-	unsigned int		max_folios;
 	struct bio_vec		bvecs[];	/* the folios, locked */
 };
 
-/* Those without folios. A constructor, so that they are not cleared each time. */
+/* Those with an iocb. A constructor, so that they are not cleared each time. */
 static struct kmem_cache *odfs_io_cachep;
 
 static void odfs_init_io_once(void *p)
@@ -72,19 +71,20 @@ void odfs_destroy_io_cache(void)
 	kmem_cache_destroy(odfs_io_cachep);
 }
 
-static struct odfs_io *odfs_alloc_io(struct inode *inode, unsigned int nr_folios, gfp_t gfp)
+/* With @iocb, or with room for @nr_folios. */
+static struct odfs_io *odfs_alloc_io(struct inode *inode, struct kiocb *iocb,
+				     unsigned int nr_folios, gfp_t gfp)
 {
 	struct odfs_io *io;
 
-	if (nr_folios)
-		io = kmalloc_flex(*io, bvecs, nr_folios, gfp);
-	else
+	if (iocb)
 		io = kmem_cache_alloc(odfs_io_cachep, gfp);
+	else
+		io = kmalloc_flex(*io, bvecs, nr_folios, gfp);
 	if (!io)
 		return NULL;
-	io->max_folios = nr_folios;
 	io->inode = inode;
-	io->iocb = NULL;
+	io->iocb = iocb;
 	io->len = 0;
 	io->zeros = 0;
 	io->nr_folios = 0;
@@ -94,10 +94,10 @@ static struct odfs_io *odfs_alloc_io(struct inode *inode, unsigned int nr_folios
 
 static void odfs_free_io(struct odfs_io *io)
 {
-	if (io->max_folios)
-		kfree(io);
-	else
+	if (io->iocb)
 		kmem_cache_free(odfs_io_cachep, io);
+	else
+		kfree(io);
 }
 
 /* How much of @len bytes at @pos the cache file has: it ends with a whole block. */
@@ -311,10 +311,9 @@ ssize_t odfs_read_direct(struct kiocb *iocb, struct iov_iter *to)
 		return zeros;
 	}
 
-	io = odfs_alloc_io(inode, 0, GFP_KERNEL);
+	io = odfs_alloc_io(inode, iocb, 0, GFP_KERNEL);
 	if (!io)
 		return -ENOMEM;
-	io->iocb = iocb;
 	io->pos = iocb->ki_pos;
 	io->len = len;
 	io->zeros = zeros;
@@ -355,7 +354,7 @@ static void odfs_read_folios(struct odfs_io *io)
 
 static int odfs_read_folio(struct file *file, struct folio *folio)
 {
-	struct odfs_io *io = odfs_alloc_io(folio->mapping->host, 1, GFP_KERNEL);
+	struct odfs_io *io = odfs_alloc_io(folio->mapping->host, NULL, 1, GFP_KERNEL);
 
 	if (!io) {
 		folio_unlock(folio);
@@ -378,7 +377,7 @@ static void odfs_readahead(struct readahead_control *rac)
 		if (atomic_read(&ODFS_I(inode)->reads) >= ODFS_MAX_READS_AHEAD)
 			return;
 		max = min(readahead_count(rac), ODFS_IO_MAX_FOLIOS);
-		io = odfs_alloc_io(inode, max,
+		io = odfs_alloc_io(inode, NULL, max,
 				   GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
 		if (!io)
 			return;
