@@ -38,6 +38,8 @@ const PATIENCE: Delta = Delta::from_millis(2);
 /// What whoever looks may do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum May {
+    /// Neither sleep nor ask the file system: only what is in memory counts, beside what is known.
+    Nothing,
     /// Not write to the file system: it is a reader, with whatever is locked that a reader has
     /// locked, in a file system that others may want to read while they hold locks of this one.
     Read,
@@ -50,7 +52,7 @@ pub(crate) enum Found {
     Ready,
     /// The first run of them that has to be asked for before they can be read.
     Gap(Range<u64>),
-    /// Somebody who may write has to look.
+    /// Somebody who may do more has to look.
     Elsewhere,
 }
 
@@ -89,6 +91,7 @@ fn settle(
         match look {
             Look::Ready => return Ok(Found::Ready),
             Look::Gap(gap) => return Ok(Found::Gap(gap)),
+            Look::Changed if may == May::Nothing => return Ok(Found::Elsewhere),
             Look::Changed => object.doubt_all(file)?,
             Look::Doubt(doubt) => match check(object, file, &doubt, may)? {
                 Some(until) => checked = until,
@@ -106,25 +109,6 @@ fn settle(
 pub(crate) fn is_only_on_disk(object: &Object, file: &KernelFile, blocks: &Range<u64>) -> bool {
     let changed = file.inode().change_time();
     !file.has_pages() && object.look(blocks.clone(), Some(changed), 0) == Look::Ready
-}
-
-/// Whether `blocks` are all there, as far as can be told without asking the file system: those in
-/// doubt are in dirty pages. Does not sleep.
-pub(crate) fn is_in_memory(object: &Object, file: &KernelFile, blocks: Range<u64>) -> bool {
-    let changed = file.inode().change_time();
-    let mut checked = 0;
-    loop {
-        match object.look(blocks.clone(), Some(changed), checked) {
-            Look::Ready => return true,
-            Look::Doubt(doubt) => {
-                checked = end_of_dirty(file, &doubt.blocks);
-                if checked == doubt.blocks.start {
-                    return false;
-                }
-            }
-            Look::Gap(_) | Look::Changed => return false,
-        }
-    }
 }
 
 /// Looks for what is about to be overwritten in part, from `off` to `end` in bytes: what was a hole
@@ -159,25 +143,22 @@ fn is_in_dirty_page(file: &KernelFile, block: u64) -> bool {
     bytes.end <= file.inode().size() && file.is_in_dirty_page(bytes)
 }
 
-/// The first of `blocks` that is not in a dirty page.
-fn end_of_dirty(file: &KernelFile, blocks: &Range<u64>) -> u64 {
-    let mut blocks_left = blocks.clone();
-    let end = blocks_left.find(|block| !is_in_dirty_page(file, *block));
-    end.unwrap_or(blocks.end)
-}
-
 /// Looks for some of the blocks in doubt, from the first on, and forgets them if they are lost.
-/// Returns the first block that was not looked for, or that was lost; `None` if something has to be
-/// forgotten that it may not write down.
+/// Returns the first block that was not looked for, or that was lost; `None` if what has to be done
+/// is more than it may.
 fn check(object: &Object, file: &KernelFile, doubt: &Doubt, may: May) -> Result<Option<u64>> {
     let Range { start, end } = doubt.blocks;
-    let dirty = end_of_dirty(file, &doubt.blocks);
-    if dirty > start {
-        return Ok(Some(dirty));
-    }
+    let in_memory = is_in_dirty_page(file, start);
+    // Of the blocks that follow, those that are where the first one is.
     let end = (start + 1..end)
-        .find(|block| is_in_dirty_page(file, *block))
+        .find(|block| is_in_dirty_page(file, *block) != in_memory)
         .unwrap_or(end);
+    if in_memory {
+        return Ok(Some(end));
+    }
+    if may == May::Nothing {
+        return Ok(None);
+    }
     // Before the holes are looked for: what ceases to be dirty later may yet become one.
     let on_disk = !file.is_dirty(bytes(start..end));
     let is_clean = on_disk && file.is_clean();

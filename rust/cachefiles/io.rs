@@ -15,7 +15,6 @@
 use crate::{
     check::{
         first_gap,
-        is_in_memory,
         is_only_on_disk,
         Found,
         May, //
@@ -117,7 +116,7 @@ impl Reader {
                     drop(self);
                     read.finish()
                 }
-                None => self.ask(pos, read, Ok(blocks)),
+                None => self.ask(pos, read, Ok(Found::Gap(blocks))),
                 Some(_) => self.fail(read, blocks),
             };
         };
@@ -138,17 +137,7 @@ impl Reader {
             Ok(Found::Gap(gap)) if asked.is_some_and(|asked| gap.contains(&asked)) => {
                 self.fail(read, gap)
             }
-            found => self.ask_or_go(pos, read, found),
-        }
-    }
-
-    /// Asks for what is missing, or has somebody look who may write.
-    fn ask_or_go(self, pos: u64, read: CacheRead, found: Result<Found>) {
-        match found {
-            Ok(Found::Gap(gap)) => self.ask(pos, read, Ok(gap)),
-            Err(e) => self.ask(pos, read, Err(e)),
-            // Not reached for what is ready.
-            Ok(Found::Elsewhere | Found::Ready) => self.go_elsewhere(pos, read),
+            found => self.ask(pos, read, found),
         }
     }
 
@@ -194,7 +183,8 @@ impl Reader {
         let Some(file) = self.begin() else {
             return Ok(false);
         };
-        if file.check().is_err() || !is_in_memory(&self.object, file.file(), blocks) {
+        let is_there = || first_gap(&self.object, file.file(), blocks, May::Nothing);
+        if file.check().is_err() || !matches!(is_there(), Ok(Found::Ready)) {
             return Ok(false);
         }
         // Positions are those of files, and fit.
@@ -202,15 +192,17 @@ impl Reader {
         Ok(read.is_empty())
     }
 
-    /// Asks the daemon for `gap`. Fails the read if that could not be found out, or if the daemon
-    /// was asked often enough.
-    fn ask(mut self, pos: u64, read: CacheRead, gap: Result<Range<u64>>) {
-        let error = match gap {
-            Ok(gap) if self.asks > 0 => {
+    /// Asks the daemon for what was found to be missing, or has somebody look who may write. Fails
+    /// the read if it could not be found out, or if the daemon was asked often enough.
+    fn ask(mut self, pos: u64, read: CacheRead, found: Result<Found>) {
+        let error = match found {
+            Ok(Found::Gap(gap)) if self.asks > 0 => {
                 self.asks -= 1;
                 return self.wait(pos, read, gap);
             }
-            Ok(_) => EIO,
+            Ok(Found::Gap(_)) => EIO,
+            // What is ready is not asked for.
+            Ok(Found::Elsewhere | Found::Ready) => return self.go_elsewhere(pos, read),
             Err(e) => e,
         };
         drop(self);
@@ -242,7 +234,7 @@ impl Reader {
             Ok(Found::Ready) => self.read_past(file, pos, read),
             found => {
                 drop(file);
-                self.ask_or_go(pos, read, found)
+                self.ask(pos, read, found)
             }
         }
     }
