@@ -9,6 +9,10 @@
 //! * The [`Object`] is what file descriptors and requests refer to. Without its attachment it is a
 //!   few hundred bytes that pin nothing.
 
+mod backing;
+
+pub(crate) use self::backing::Backing;
+
 use crate::{
     blocks::{
         self,
@@ -16,11 +20,7 @@ use crate::{
         Look, //
     },
     cache::{
-        self,
-        space::{
-            For,
-            Space, //
-        },
+        space::For,
         Cache, //
     },
     kernel_next::{
@@ -79,7 +79,6 @@ use crate::{
 };
 use core::ops::Range;
 use kernel::{
-    cred::Credential,
     new_mutex,
     new_spinlock,
     prelude::*,
@@ -109,94 +108,6 @@ type Presence = presence::Presence<Parts, KVec<u64>>;
 type Blocks = blocks::Blocks<Parts, KVec<u64>>;
 /// The blocks for which a leaf is needed first.
 type Rest = Option<Range<u64>>;
-
-/// Where the data of an object is, and what is needed to fill and to read it. Whoever is writing
-/// keeps it, so there is nothing in it that others wait for.
-#[pin_data]
-pub(crate) struct Backing {
-    /// The file. An object that was not found gets one when it is first written to: making one
-    /// is most of what a lookup costs, and many objects are never read.
-    file: SetOnce<KernelFile>,
-    /// Held while one is made. Outer to the locks of the file system.
-    #[pin]
-    making: Mutex<()>,
-    /// Where it is made. Let go before the mount, which `space` keeps.
-    dir: ARef<Dentry>,
-    pub(crate) space: Arc<Space>,
-    pub(crate) cred: ARef<Credential>,
-    /// The size of the object in bytes.
-    pub(crate) size: u64,
-}
-
-impl Backing {
-    fn new(volume: &Volume, size: u64, found: Option<KernelFile>) -> Result<Arc<Self>> {
-        let file = SetOnce::new();
-        if let Some(found) = found {
-            file.populate(found);
-        }
-        let cache = volume.cache();
-        Arc::pin_init(
-            pin_init!(Self {
-                file,
-                making <- new_mutex!(()),
-                dir: volume.dir().into(),
-                space: cache.space().clone(),
-                cred: cache.cred().into(),
-                size,
-            }),
-            GFP_KERNEL,
-        )
-    }
-
-    /// The file. `None` if none of the object's data has ever been written.
-    #[inline]
-    pub(crate) fn file(&self) -> Option<&KernelFile> {
-        self.file.as_ref()
-    }
-
-    /// The file, which is made if there is none. The caller has the cache's credentials.
-    ///
-    /// # Errors
-    ///
-    /// `ENOBUFS` if there is no room; `ENOMEM`, `EFBIG`; what making a file says.
-    pub(crate) fn file_to_write(&self, object: &Object) -> Result<&KernelFile> {
-        if let Some(file) = self.file() {
-            return Ok(file);
-        }
-        let _making = self.making.lock();
-        if self.file().is_none() {
-            let file = self.make_file()?;
-            // Before anybody looks into the file.
-            object.set_file(&file, presence::blocks(self.size))?;
-            self.file.populate(file);
-            if object.backing().is_none() {
-                // It was given up meanwhile, and needs no map.
-                let _map = object.unset_file();
-            }
-        }
-        self.file().ok_or(EIO)
-    }
-
-    /// Ends the cache if it cannot go on after `error`: see [`cache::doubt`]. The caller has the
-    /// cache's credentials.
-    pub(crate) fn doubt(&self, ondemand: &Ondemand, error: Error) {
-        cache::doubt(ondemand, self.space.mount(), &self.dir, &self.cred, error);
-    }
-
-    /// Makes a file without a name, of the size that it is to have.
-    fn make_file(&self) -> Result<KernelFile> {
-        self.space.check(1, 0, For::Create)?;
-        let write = self.space.mount().want_write()?;
-        let file = KernelFile::tmpfile(&write, &self.dir, &self.cred)?;
-        // Setting the size gets it, too.
-        drop(write);
-        let blocks = presence::blocks(self.size);
-        if blocks > 0 {
-            set_size(&file, blocks)?;
-        }
-        Ok(file)
-    }
-}
 
 /// See the [module's description](self).
 #[pin_data]
@@ -440,9 +351,9 @@ impl Object {
     /// forgotten.
     pub(crate) fn forgets_by_writing(&self, file: &KernelFile) -> bool {
         self.has_list.load(Relaxed) != 0
-            || self.backing().is_some_and(|backing| {
-                file.inode().size().unsigned_abs() < presence::blocks(backing.size) * BLOCK_SIZE
-            })
+            || self
+                .backing()
+                .is_some_and(|backing| backing.is_cut_off(file))
     }
 
     /// Forgets `lost`, blocks of `doubt` that the file system does not have any more, so that the
@@ -500,9 +411,8 @@ impl Object {
         self.changed.store(1, Relaxed);
         let backing = self.backing().ok_or(EIO)?;
         with_cred(&backing.cred, || {
-            let blocks = presence::blocks(backing.size);
-            if file.inode().size().unsigned_abs() < blocks * BLOCK_SIZE {
-                set_size(file, blocks)?;
+            if backing.is_cut_off(file) {
+                backing.set_size(file)?;
             }
             if self.has_list.load(Relaxed) == 0 {
                 return Ok(());
@@ -847,11 +757,4 @@ fn mark_file(
     let mark = inode.mark_in_use().ok_or(EBUSY)?;
     let dentry = creating.keep();
     Ok(dentry.is_regular().then_some((dentry, mark)))
-}
-
-/// Makes a file so many blocks long: reads are in whole blocks, so that no part of one may be
-/// missing.
-fn set_size(file: &KernelFile, blocks: u64) -> Result {
-    let bytes = blocks.checked_mul(BLOCK_SIZE).ok_or(EFBIG)?;
-    file.truncate(i64::try_from(bytes).map_err(|_| EFBIG)?)
 }
