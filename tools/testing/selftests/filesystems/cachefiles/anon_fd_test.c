@@ -255,7 +255,7 @@ TEST_F_TIMEOUT(anon, READ_may_be_completed_before_it_is_read, 30)
 /* A fill of its own has more tests in fast_test.c. */
 TEST_F_TIMEOUT(anon, FILL_is_known, 30)
 {
-	int ret = ioctl(self->b.anon, 0x40209802UL, cf_nowhere());
+	int ret = ioctl(self->b.anon, CF_IOC_FILL, cf_nowhere());
 
 	EXPECT_EQ(cf_intended("fill-ioctl"), ret < 0 ? -errno : ret);
 }

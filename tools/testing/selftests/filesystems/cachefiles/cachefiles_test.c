@@ -450,6 +450,16 @@ struct cf_op *cf_start_pread(int fd, off_t off, size_t len)
 	return cf_start(do_pread, NULL, fd, off, len);
 }
 
+static long do_readahead(struct cf_op *op)
+{
+	return -posix_fadvise(op->fd, op->off, op->len, POSIX_FADV_WILLNEED);
+}
+
+struct cf_op *cf_start_readahead(int fd, off_t off, size_t len)
+{
+	return cf_start(do_readahead, NULL, fd, off, len);
+}
+
 /* Wait for the end of a thread: 0 or an error number. */
 static int join(pthread_t thread, long ms)
 {
@@ -679,6 +689,11 @@ int cf_env_init(struct cf_env *e)
 
 int cf_env_bind(struct cf_env *e)
 {
+	return cf_env_bind_with(e, "");
+}
+
+int cf_env_bind_with(struct cf_env *e, const char *options)
+{
 	int err;
 
 	/* A test before this one may have been killed a moment ago. */
@@ -695,7 +710,7 @@ int cf_env_bind(struct cf_env *e)
 	if (err)
 		return err;
 	e->why = "command bind ondemand";
-	err = cf_cmd(e->dev, "bind ondemand");
+	err = cf_cmd(e->dev, "bind ondemand%s", options);
 	if (!err)
 		e->why = "";
 	return err;
@@ -779,10 +794,15 @@ void cf_env_close(struct cf_env *e)
 
 int cf_env_all(struct cf_env *e)
 {
+	return cf_env_all_with(e, "");
+}
+
+int cf_env_all_with(struct cf_env *e, const char *options)
+{
 	int err = cf_env_init(e);
 
 	if (!err)
-		err = cf_env_bind(e);
+		err = cf_env_bind_with(e, options);
 	if (!err)
 		err = cf_env_mount(e);
 	return err;

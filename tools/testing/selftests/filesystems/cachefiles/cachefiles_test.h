@@ -58,6 +58,7 @@ enum {
 };
 
 #define CF_IOC_READ_COMPLETE	0x40049801UL
+#define CF_IOC_FILL		0x40209802UL
 #define CF_ERR_BADFD		77
 #define CF_MSG_MAX		1024
 
@@ -188,6 +189,7 @@ struct cf_op *cf_start(long (*fn)(struct cf_op *op), const char *path, int fd, o
 		       size_t len);
 struct cf_op *cf_start_open(const char *dir, const char *name);	/* result: an fd */
 struct cf_op *cf_start_pread(int fd, off_t off, size_t len);
+struct cf_op *cf_start_readahead(int fd, off_t off, size_t len);
 /* Its result, or -ETIMEDOUT.  May be called again after a timeout. */
 long cf_wait(struct cf_op *op, int timeout_ms);
 void cf_op_free(struct cf_op *op);
@@ -252,6 +254,7 @@ int cf_thaw(struct cf_env *e);
 
 int cf_env_init(struct cf_env *e);	/* directories and a private mount namespace */
 int cf_env_bind(struct cf_env *e);	/* device open and bound: 0 or -errno */
+int cf_env_bind_with(struct cf_env *e, const char *options);	/* which begin with a blank */
 int cf_env_mount(struct cf_env *e);	/* ondemandfs mounted */
 int cf_env_umount(struct cf_env *e);
 /*
@@ -263,6 +266,7 @@ long cf_env_umount_soon(struct cf_env *e);
 struct cf_op *cf_start_umount(const char *dir, int flags);
 void cf_env_close(struct cf_env *e);	/* the device */
 int cf_env_all(struct cf_env *e);	/* init, bind, mount */
+int cf_env_all_with(struct cf_env *e, const char *options);
 void cf_env_end(struct cf_env *e);	/* undo whatever was done */
 int cf_mount_at(const char *dir, const char *domain, const char *tag);
 /*

@@ -320,11 +320,6 @@ TEST_F_TIMEOUT(erofs, reads_waiting_when_the_daemon_is_killed_are_EIO, 120)
 		EXPECT_EQ(-EIO, cf_finish(op[i]));
 }
 
-static long do_readahead(struct cf_op *op)
-{
-	return -posix_fadvise(op->fd, 0, 128 * 1024, POSIX_FADV_WILLNEED);
-}
-
 /*
  * EROFS waits for its folios before it goes, and does so unkillably: nothing
  * below it can tell that nobody wants them any more.  What must end it is the end
@@ -342,7 +337,7 @@ TEST_F_TIMEOUT(erofs, unmount_with_READS_in_flight_ends_with_the_daemon, 120)
 	fd = open_erofs(&self->e, "f1");
 	ASSERT_GE(fd, 0);
 	self->d->hold_reads = true;
-	op = cf_start(do_readahead, NULL, fd, 0, 0);
+	op = cf_start_readahead(fd, 0, 128 * 1024);
 	ASSERT_EQ(expected, cf_wait(op, 2000));
 	close(fd);
 	op = cf_start_umount(self->e.erofs, MNT_DETACH);
@@ -367,7 +362,7 @@ TEST_F_TIMEOUT(erofs, unmount_with_READS_in_flight_ends_with_umount_f, 120)
 	fd = open_erofs(&self->e, "f1");
 	ASSERT_GE(fd, 0);
 	self->d->hold_reads = true;
-	op = cf_start(do_readahead, NULL, fd, 0, 0);
+	op = cf_start_readahead(fd, 0, 128 * 1024);
 	ASSERT_EQ(0, cf_finish(op));
 	close(fd);
 	op = cf_start_umount(self->e.erofs, 0);

@@ -652,23 +652,6 @@ TEST_F_TIMEOUT(fair, opens_that_nobody_wants_reach_no_daemon, 300)
 }
 
 /* As cf_env_all(), with a time limit for the daemon. */
-static int all_with(struct cf_env *e, const char *options)
-{
-	int err = cf_env_init(e);
-
-	if (err)
-		return err;
-	e->dev = cf_device_open();
-	if (e->dev < 0)
-		return e->dev;
-	err = cf_cmd(e->dev, "dir %s", e->dir);
-	if (!err)
-		err = cf_cmd(e->dev, "tag %s", e->tag);
-	if (!err)
-		err = cf_cmd(e->dev, "bind ondemand%s", options);
-	return err ?: cf_env_mount(e);
-}
-
 FIXTURE(limited) {
 	struct cf_env e;
 	struct flood *flood;
@@ -678,7 +661,7 @@ FIXTURE_SETUP(limited)
 {
 	if (cf_is_c())
 		SKIP(return, "C has no time limit");
-	ASSERT_SETUP(all_with(&self->e, " timeout=20"));
+	ASSERT_SETUP(cf_env_all_with(&self->e, " timeout=20"));
 	self->flood = mmap(NULL, sizeof(*self->flood), PROT_READ | PROT_WRITE,
 			   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, self->flood);

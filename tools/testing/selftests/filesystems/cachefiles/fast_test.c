@@ -22,13 +22,11 @@ struct fill {
 	uint32_t msg_id, flags;
 };
 
-#define IOC_FILL	0x40209802UL
-
 #define NOT_IN_C	"the C implementation does not have that"
 
 static long fill(int anon, const struct fill *f)
 {
-	long ret = ioctl(anon, IOC_FILL, f);
+	long ret = ioctl(anon, CF_IOC_FILL, f);
 
 	return ret < 0 ? -errno : ret;
 }
@@ -46,18 +44,41 @@ static bool is_there(int fd, off_t off)
 	return in_core & 1;
 }
 
-static long do_readahead(struct cf_op *op)
-{
-	return -posix_fadvise(op->fd, op->off, op->len, POSIX_FADV_WILLNEED);
-}
-
 /* Have a READ for @len bytes of @b at @off delivered that nobody waits for. */
 static int ask_for(struct cf_env *e, struct cf_blob *b, off_t off, size_t len, struct cf_msg *m)
 {
-	struct cf_op *op = cf_start(do_readahead, NULL, b->fd, off, len);
-	long ret = cf_finish(op);
+	long ret = cf_finish(cf_start_readahead(b->fd, off, len));
 
 	return ret ?: cf_expect(e->dev, CF_READ, m);
+}
+
+/* Begin to read the first @len bytes of @b, and take the READ: NULL if there is none. */
+static struct cf_op *begin_to_read(struct cf_env *e, struct cf_blob *b, size_t len,
+				   struct cf_msg *m)
+{
+	struct cf_op *op;
+
+	cf_no_readahead(b->fd);
+	op = cf_start_pread(b->fd, 0, len);
+	return cf_expect(e->dev, CF_READ, m) ? NULL : op;
+}
+
+/*
+ * Answer READs without data until the reader is done: how many there were, or -errno.
+ * The page cache may ask again, in vain; what it asks for is the @len bytes that are missing.
+ */
+static int answer_without_data(struct cf_env *e, struct cf_blob *b, struct cf_op *op, size_t len)
+{
+	struct cf_msg m;
+	int reads = 0, err = 0;
+
+	while (!err && cf_wait(op, 10) == -ETIMEDOUT && !op->joined) {
+		if (cf_recv(e->dev, &m, 0))
+			continue;
+		reads++;
+		err = m.w.read.len == len ? cf_complete(b->anon, m.w.msg_id) : -EPROTO;
+	}
+	return err ?: reads;
 }
 
 /* ------------------------------------------------------------ answered at once */
@@ -106,19 +127,12 @@ TEST_F_TIMEOUT(fast, a_short_read_of_what_was_not_written_fails, 60)
 	struct cf_msg m;
 	struct cf_op *op;
 
-	cf_no_readahead(self->b.fd);
-	op = cf_start_pread(self->b.fd, 0, CF_PAGE);
-	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+	op = begin_to_read(&self->e, &self->b, CF_PAGE, &m);
+	ASSERT_NE(NULL, op);
 	/* All but the last block. */
 	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", m.w.read.off, m.w.read.len - CF_BLOCK, SIZE));
 	EXPECT_EQ(0, cf_complete(self->b.anon, m.w.msg_id));
-	/* The page cache may ask again, in vain; what it asks for is what is missing. */
-	while (cf_wait(op, 10) == -ETIMEDOUT && !op->joined) {
-		if (cf_recv(self->e.dev, &m, 0))
-			continue;
-		EXPECT_EQ(CF_BLOCK, m.w.read.len);
-		EXPECT_EQ(0, cf_complete(self->b.anon, m.w.msg_id));
-	}
+	EXPECT_LE(0, answer_without_data(&self->e, &self->b, op, CF_BLOCK));
 	EXPECT_EQ(-EIO, op->ret);
 	cf_op_free(op);
 }
@@ -129,9 +143,8 @@ TEST_F_TIMEOUT(fast, a_read_that_has_to_wait_for_the_disk_ends, 60)
 	struct cf_msg m;
 	struct cf_op *op;
 
-	cf_no_readahead(self->b.fd);
-	op = cf_start_pread(self->b.fd, 0, CF_PAGE);
-	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+	op = begin_to_read(&self->e, &self->b, CF_PAGE, &m);
+	ASSERT_NE(NULL, op);
 	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", m.w.read.off, m.w.read.len, SIZE));
 	sync();
 	cf_drop_caches();
@@ -209,9 +222,8 @@ TEST_F_TIMEOUT(fast, fill_writes_and_answers, 60)
 	struct cf_op *op;
 
 	cf_pattern("blob", 0, self->buf, f.len);
-	cf_no_readahead(b->fd);
-	op = cf_start_pread(b->fd, 0, CF_PAGE);
-	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+	op = begin_to_read(&self->e, b, CF_PAGE, &m);
+	ASSERT_NE(NULL, op);
 	f.msg_id = m.w.msg_id;
 	EXPECT_EQ(f.len, fill(b->anon, &f));
 	ASSERT_EQ(CF_PAGE, cf_wait(op, CF_SOON));
@@ -260,9 +272,8 @@ TEST_F_TIMEOUT(fast, fill_without_a_READ_writes_and_says_so, 60)
 
 	/* The READ of another object is not answered either. */
 	ASSERT_EQ(0, cf_blob_open(&self->e, &other, "other", SIZE));
-	cf_no_readahead(other.fd);
-	op = cf_start_pread(other.fd, 0, CF_PAGE);
-	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+	op = begin_to_read(&self->e, &other, CF_PAGE, &m);
+	ASSERT_NE(NULL, op);
 	f.msg_id = m.w.msg_id;
 	EXPECT_EQ(-ENOENT, fill(b->anon, &f));
 	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, CF_NEVER));
@@ -280,9 +291,8 @@ TEST_F_TIMEOUT(fast, fill_refuses_what_is_wrong_and_answers_nothing, 60)
 	struct fill f;
 
 	cf_pattern("blob", 0, self->buf, CF_PAGE);
-	cf_no_readahead(b->fd);
-	op = cf_start_pread(b->fd, 0, CF_PAGE);
-	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+	op = begin_to_read(&self->e, b, CF_PAGE, &m);
+	ASSERT_NE(NULL, op);
 #define REFUSED(error, ...) do {						\
 	f = good;								\
 	f.msg_id = m.w.msg_id;							\
@@ -315,9 +325,8 @@ TEST_F_TIMEOUT(fast, fill_of_a_part_answers_nothing, 60)
 	struct cf_op *op;
 	long n;
 
-	cf_no_readahead(b->fd);
-	op = cf_start_pread(b->fd, 0, 4 * CF_PAGE);
-	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+	op = begin_to_read(&self->e, b, 4 * CF_PAGE, &m);
+	ASSERT_NE(NULL, op);
 	f.msg_id = m.w.msg_id;
 	f.addr = (uintptr_t)self->buf + 0x10000 - CF_PAGE;
 	cf_pattern("blob", 0, self->buf + 0x10000 - CF_PAGE, CF_PAGE);
@@ -389,17 +398,12 @@ TEST_F_TIMEOUT(fast, an_empty_object_is_read_without_a_file, 60)
 TEST_F_TIMEOUT(fast, an_answer_without_data_is_not_asked_for_again_and_again, 60)
 {
 	struct cf_op *op;
-	struct cf_msg m;
-	int reads = 0;
+	int reads;
 
 	cf_no_readahead(self->b.fd);
 	op = cf_start_pread(self->b.fd, 0, CF_PAGE);
-	while (cf_wait(op, 10) == -ETIMEDOUT && !op->joined) {
-		if (cf_recv(self->e.dev, &m, 0))
-			continue;
-		reads++;
-		EXPECT_EQ(0, cf_complete(self->b.anon, m.w.msg_id));
-	}
+	reads = answer_without_data(&self->e, &self->b, op, CF_PAGE);
+	EXPECT_LE(1, reads);
 	EXPECT_EQ(-EIO, op->ret);
 	/* The page cache asks once more. */
 	EXPECT_LE(reads, 2);
@@ -451,20 +455,13 @@ static void set_nonblock(int dev, bool on)
 
 FIXTURE(wait) {
 	struct cf_env e;
-	struct cf_blob b;
 };
 
 FIXTURE_SETUP(wait)
 {
 	if (cf_is_c())
 		SKIP(return, NOT_IN_C);
-	ASSERT_SETUP(cf_env_init(&self->e));
-	self->e.dev = cf_device_open();
-	ASSERT_LE(0, self->e.dev);
-	ASSERT_EQ(0, cf_cmd(self->e.dev, "dir %s", self->e.dir));
-	ASSERT_EQ(0, cf_cmd(self->e.dev, "tag %s", self->e.tag));
-	ASSERT_EQ(0, cf_cmd(self->e.dev, "bind ondemand wait"));
-	ASSERT_SETUP(cf_env_mount(&self->e));
+	ASSERT_SETUP(cf_env_all_with(&self->e, " wait"));
 	set_nonblock(self->e.dev, false);
 }
 

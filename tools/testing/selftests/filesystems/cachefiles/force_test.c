@@ -252,11 +252,7 @@ TEST_F_TIMEOUT(force, openers_of_a_silent_daemon_share_its_time_limit, 120)
 	if (cf_intended("bind-timeout"))
 		SKIP(return, "C has no time limit");
 	cf_env_close(&self->e);
-	CF_WAIT_FOR((self->e.dev = cf_device_open()) != -EBUSY, 5000);
-	ASSERT_GE(self->e.dev, 0);
-	ASSERT_EQ(0, cf_cmd(self->e.dev, "dir %s", self->e.dir));
-	ASSERT_EQ(0, cf_cmd(self->e.dev, "tag %s", self->e.tag));
-	ASSERT_EQ(0, cf_cmd(self->e.dev, "bind ondemand timeout=3"));
+	ASSERT_SETUP(cf_env_bind_with(&self->e, " timeout=3"));
 	cf_clock_start(&clock);
 	for (i = 0; i < OPENERS; i++)
 		op[i] = cf_start_open(self->e.mnt, "y");

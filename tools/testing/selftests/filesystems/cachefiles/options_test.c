@@ -22,43 +22,9 @@
 /* ... and nothing much later: a second by design, the rest for a slow machine. */
 #define LATE_MS		3000
 
-static int bind_with(struct cf_env *e, const char *options)
-{
-	int err;
-
-	CF_WAIT_FOR((e->dev = cf_device_open()) != -EBUSY, 5000);
-	e->why = "opening " CF_DEVICE;
-	if (e->dev < 0)
-		return e->dev;
-	e->why = "commands dir and tag";
-	err = cf_cmd(e->dev, "dir %s", e->dir);
-	if (!err)
-		err = cf_cmd(e->dev, "tag %s", e->tag);
-	if (err)
-		return err;
-	e->why = "command bind ondemand";
-	return cf_cmd(e->dev, "bind ondemand%s", options);
-}
-
-static int all_with(struct cf_env *e, const char *options)
-{
-	int err = cf_env_init(e);
-
-	if (!err)
-		err = bind_with(e, options);
-	if (!err)
-		err = cf_env_mount(e);
-	return err;
-}
-
 static void no_readahead(int fd)
 {
 	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
-}
-
-static long do_readahead(struct cf_op *op)
-{
-	return -posix_fadvise(op->fd, op->off, op->len, POSIX_FADV_WILLNEED);
 }
 
 /* --------------------------------------------------------------- grammar */
@@ -79,22 +45,22 @@ FIXTURE_TEARDOWN(bind)
 
 TEST_F_TIMEOUT(bind, knows_timeout, 30)
 {
-	EXPECT_EQ(cf_intended("bind-timeout"), bind_with(&self->e, " timeout=5"));
+	EXPECT_EQ(cf_intended("bind-timeout"), cf_env_bind_with(&self->e, " timeout=5"));
 }
 
 TEST_F_TIMEOUT(bind, knows_batch, 30)
 {
-	EXPECT_EQ(cf_intended("bind-batch"), bind_with(&self->e, " batch"));
+	EXPECT_EQ(cf_intended("bind-batch"), cf_env_bind_with(&self->e, " batch"));
 }
 
 TEST_F_TIMEOUT(bind, knows_wait, 30)
 {
-	EXPECT_EQ(cf_intended("bind-wait"), bind_with(&self->e, " wait"));
+	EXPECT_EQ(cf_intended("bind-wait"), cf_env_bind_with(&self->e, " wait"));
 }
 
 TEST_F_TIMEOUT(bind, knows_max_read, 30)
 {
-	EXPECT_EQ(cf_intended("bind-max-read"), bind_with(&self->e, " max-read=65536"));
+	EXPECT_EQ(cf_intended("bind-max-read"), cf_env_bind_with(&self->e, " max-read=65536"));
 }
 
 TEST_F_TIMEOUT(bind, max_read_cuts_at_its_multiples, 60)
@@ -109,12 +75,12 @@ TEST_F_TIMEOUT(bind, max_read_cuts_at_its_multiples, 60)
 
 	if (cf_is_c())
 		SKIP(return, NOT_IN_C);
-	ASSERT_SETUP(bind_with(&self->e, " max-read=16384"));
+	ASSERT_SETUP(cf_env_bind_with(&self->e, " max-read=16384"));
 	ASSERT_SETUP(cf_env_mount(&self->e));
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "blob", 36864));
 	/* One request from 4096 to 36864.  A large page begins before that. */
 	ASSERT_EQ(0, cf_fill(b.anon, "blob", 0, 4096, b.size));
-	op = cf_start(do_readahead, NULL, b.fd, 4096, 32768);
+	op = cf_start_readahead(b.fd, 4096, 32768);
 	for (i = 0; i < ARRAY_SIZE(expected); i++) {
 		ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
 		EXPECT_EQ(expected[i].off, m.w.read.off);
@@ -131,7 +97,7 @@ TEST_F_TIMEOUT(bind, max_read_cuts_at_its_multiples, 60)
 
 TEST_F_TIMEOUT(bind, refused_option_can_be_left_out, 30)
 {
-	ASSERT_EQ(-EINVAL, bind_with(&self->e, " no-such-option"));
+	ASSERT_EQ(-EINVAL, cf_env_bind_with(&self->e, " no-such-option"));
 	EXPECT_EQ(0, cf_cmd(self->e.dev, "bind ondemand"));
 }
 
@@ -147,7 +113,7 @@ TEST_F_TIMEOUT(bind, takes_options_in_any_order, 60)
 	if (cf_is_c())
 		SKIP(return, NOT_IN_C);
 	for (i = 0; i < ARRAY_SIZE(good); i++) {
-		EXPECT_EQ(0, bind_with(&self->e, good[i])) TH_LOG("'%s'", good[i]);
+		EXPECT_EQ(0, cf_env_bind_with(&self->e, good[i])) TH_LOG("'%s'", good[i]);
 		cf_env_close(&self->e);
 	}
 }
@@ -165,7 +131,7 @@ TEST_F_TIMEOUT(bind, refuses_other_options, 60)
 	};
 	int i;
 
-	ASSERT_EQ(-EINVAL, bind_with(&self->e, "x"));
+	ASSERT_EQ(-EINVAL, cf_env_bind_with(&self->e, "x"));
 	for (i = 0; i < ARRAY_SIZE(bad); i++) {
 		EXPECT_EQ(-EINVAL, cf_cmd(self->e.dev, "bind ondemand%s", bad[i])) {
 			TH_LOG("'%s'", bad[i]);
@@ -188,7 +154,7 @@ FIXTURE_SETUP(timeout)
 {
 	if (cf_is_c())
 		SKIP(return, NOT_IN_C);
-	ASSERT_SETUP(all_with(&self->e, " timeout=2"));
+	ASSERT_SETUP(cf_env_all_with(&self->e, " timeout=2"));
 	self->dev = self->e.dev;
 }
 
@@ -622,7 +588,7 @@ FIXTURE_SETUP(batch)
 	if (cf_is_c())
 		SKIP(return, NOT_IN_C);
 	setrlimit(RLIMIT_NOFILE, &rl);
-	ASSERT_SETUP(all_with(&self->e, variant->options));
+	ASSERT_SETUP(cf_env_all_with(&self->e, variant->options));
 	self->dev = self->e.dev;
 	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", 64 << 20));
 	self->epoll = watch_edges(self->dev);
@@ -1006,7 +972,7 @@ FIXTURE_SETUP(plain)
 	/* There, readahead() waits for the daemon. */
 	if (cf_is_c())
 		SKIP(return, NOT_IN_C);
-	ASSERT_SETUP(all_with(&self->e, ""));
+	ASSERT_SETUP(cf_env_all_with(&self->e, ""));
 	self->dev = self->e.dev;
 	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", SIZE));
 	self->epoll = watch_edges(self->dev);
@@ -1060,7 +1026,7 @@ FIXTURE_SETUP(both)
 {
 	if (cf_is_c())
 		SKIP(return, NOT_IN_C);
-	ASSERT_SETUP(all_with(&self->e, " batch timeout=2"));
+	ASSERT_SETUP(cf_env_all_with(&self->e, " batch timeout=2"));
 	self->dev = self->e.dev;
 	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", SIZE));
 	self->epoll = watch_edges(self->dev);
