@@ -312,7 +312,8 @@ impl Ondemand {
     // For lookups, reads and withdrawals.
 
     /// Asks the daemon for an object of at most `max` bytes: the first call for a cookie queues an
-    /// OPEN for `object` and puts the lookup off, one that comes after the answer returns both.
+    /// OPEN for `object`. If there is no answer at once, it puts the lookup off, and a call that
+    /// comes after the answer returns both.
     ///
     /// The object is on the table then, and to be taken off it with [`Self::close`].
     ///
@@ -327,22 +328,25 @@ impl Ondemand {
         object: impl FnOnce() -> Result<Arc<Object>>,
         max: u64,
     ) -> Result<Option<(Arc<Object>, Answer)>> {
-        match self.opens.find(cookie) {
-            Found::Answered(open) => {
-                let answer = open.answer().cloned();
-                Ok(answer.map(|answer| (open.object().clone(), answer)))
-            }
-            Found::Queued => Ok(None),
+        let open = match self.opens.find(cookie) {
+            Found::Answered(open) => open,
+            Found::Queued => return Ok(None),
             Found::Nothing => {
                 let open = Open::new(cookie, object()?, self.now())?;
                 self.opens.add(cookie, open.clone())?;
-                self.queue_open(&open, max).map(|()| None).inspect_err(|e| {
+                self.queue_open(&open, max).inspect_err(|e| {
                     trace::open_failed(open.object(), *e);
                     self.opens.remove(&open);
                     open.object().detach();
-                })
+                })?;
+                if !self.opens.wait(&open) {
+                    return Ok(None);
+                }
+                open
             }
-        }
+        };
+        let answer = open.answer().cloned();
+        Ok(answer.map(|answer| (open.object().clone(), answer)))
     }
 
     fn queue_open(self: &Arc<Self>, open: &Arc<Open>, max: u64) -> Result {

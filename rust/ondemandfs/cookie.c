@@ -78,9 +78,12 @@ static bool odfs_cookie_settled(struct fscache_cookie *cookie)
  */
 #define ODFS_SIZE_PUT_OFF	((loff_t)-EIOCBQUEUED)
 
-static bool odfs_cookie_answered(struct fscache_cookie *cookie)
+/* A lookup has come to an end, and if it was put off, to its answer. */
+static bool odfs_cookie_looked_up(struct fscache_cookie *cookie)
 {
-	return READ_ONCE(cookie->object_size) != ODFS_SIZE_PUT_OFF;
+	return odfs_cookie_settled(cookie) &&
+	       (fscache_cookie_state(cookie) == FSCACHE_COOKIE_STATE_ACTIVE ||
+		READ_ONCE(cookie->object_size) != ODFS_SIZE_PUT_OFF);
 }
 
 /*
@@ -476,16 +479,12 @@ static int odfs_wait_for_lookup(struct inode *inode, unsigned int aborts)
 	long ret;
 
 	for (;;) {
-		ret = odfs_wait_cookie(sbi, aborts, cookie, odfs_cookie_settled,
+		ret = odfs_wait_cookie(sbi, aborts, cookie, odfs_cookie_looked_up,
 				       MAX_SCHEDULE_TIMEOUT);
 		if (ret < 0)
 			return ret;
 		if (fscache_cookie_state(cookie) == FSCACHE_COOKIE_STATE_ACTIVE)
 			return 0;
-		ret = odfs_wait_cookie(sbi, aborts, cookie, odfs_cookie_answered,
-				       MAX_SCHEDULE_TIMEOUT);
-		if (ret < 0)
-			return ret;
 		if (READ_ONCE(cookie->object_size) < 0 || !restarts--)
 			return odfs_lookup_error(cookie);
 

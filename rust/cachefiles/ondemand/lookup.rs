@@ -3,11 +3,14 @@
 //! Lookups that are under way.
 //!
 //! fscache calls `lookup_cookie()` in a worker that all caches and all network file systems share,
-//! and that withdrawals need as well. A lookup must not keep it while a daemon makes up its mind,
-//! so it takes two calls. The first queues the OPEN, [puts the lookup off](Lookup::put_off) and
-//! ends without an object. When the daemon answers, the cookie is [told](Cookie::answer); who
-//! wants the file waits for that in a context of its own, killably, and has the cookie looked up
-//! again. The second call claims the answer and makes the object.
+//! and that withdrawals need as well. A lookup must not keep it while a daemon makes up its mind.
+//! So it queues the OPEN and waits a [moment](MOMENT), if not many others do. A daemon that has
+//! the answer at hand gives it by then, and the lookup goes on.
+//!
+//! Otherwise it takes two calls. The first [puts the lookup off](Lookup::put_off) and ends without
+//! an object. When the daemon answers, the cookie is [told](Cookie::answer); who wants the file
+//! waits for that in a context of its own, killably, and has the cookie looked up again. The second
+//! call claims the answer and makes the object.
 //!
 //! From the first call on an [`Open`] stands in [`Opens`], under its cookie. It ends when it is
 //! claimed; with an answer that is an error; with the time limit or the cache; or when nobody uses
@@ -20,9 +23,12 @@
 
 use super::Version;
 use crate::{
-    kernel_next::fscache::{
-        Cookie,
-        Lookup, //
+    kernel_next::{
+        fscache::{
+            Cookie,
+            Lookup, //
+        },
+        sync::Completion, //
     },
     object::Object, //
 };
@@ -39,11 +45,20 @@ use kernel::{
             ordering::Relaxed,
             Atomic, //
         },
+        lock::{
+            spinlock::SpinLockBackend,
+            Guard, //
+        },
         Arc,
         SetOnce,
         SpinLock, //
-    }, //
+    },
+    time::msecs_to_jiffies, //
 };
+
+/// For so many milliseconds a lookup keeps a worker of fscache: longer than a daemon takes that
+/// need not ask anybody else, and less than anybody who needs the worker would notice.
+const MOMENT: u32 = 10;
 
 /// What the daemon says of an object that it can serve.
 #[derive(Clone)]
@@ -64,6 +79,7 @@ impl Answer {
 }
 
 /// An OPEN that a lookup has queued.
+#[pin_data]
 pub(crate) struct Open {
     cookie: ARef<Cookie>,
     object: Arc<Object>,
@@ -74,23 +90,30 @@ pub(crate) struct Open {
     msg_id: SetOnce<u32>,
     /// Set under the lock of [`Opens`].
     answer: SetOnce<Answer>,
+    /// Completed when there is an answer, or there never will be.
+    #[pin]
+    over: Completion,
+    /// Whether the call that queued it may wait for that. Cleared under the lock of [`Opens`].
+    is_awaited: Atomic<i32>,
     /// How long nobody has claimed the answer, see [`Self::is_left`].
     left: Atomic<i32>,
 }
 
 impl Open {
     pub(super) fn new(cookie: &Cookie, object: Arc<Object>, since: u64) -> Result<Arc<Self>> {
-        Ok(Arc::new(
-            Open {
+        Arc::pin_init(
+            pin_init!(Open {
                 cookie: cookie.into(),
                 object,
                 since,
                 msg_id: SetOnce::new(),
                 answer: SetOnce::new(),
+                over <- Completion::new(),
+                is_awaited: Atomic::new(1),
                 left: Atomic::new(0),
-            },
+            }),
             GFP_KERNEL,
-        )?)
+        )
     }
 
     pub(super) fn object(&self) -> &Arc<Object> {
@@ -159,11 +182,15 @@ pub(super) enum Found {
 pub(super) struct Opens {
     #[pin]
     inner: SpinLock<Inner>,
+    /// How many lookups wait for an answer.
+    waiting: Atomic<i32>,
 }
 
 impl Opens {
     /// How many are looked at in one go, that is, without letting go of the lock.
     const STRIDE: usize = 256;
+    /// How many lookups wait at the same time.
+    const WAITING: i32 = 32;
 
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
@@ -172,6 +199,7 @@ impl Opens {
                 closed: false,
                 claimed: false,
             }),
+            waiting: Atomic::new(0),
         })
     }
 
@@ -199,6 +227,27 @@ impl Opens {
         lookup.put_off();
         let _none = inner.tree.insert(node);
         Ok(())
+    }
+
+    /// Waits a moment for the answer to an OPEN that the caller has queued, if not many do. Returns
+    /// whether there is one, which is the caller's then; otherwise the lookup stays put off.
+    pub(super) fn wait(&self, open: &Arc<Open>) -> bool {
+        if self.waiting.fetch_add(1, Relaxed) < Self::WAITING {
+            // No signal is sent to a worker.
+            let _ = open
+                .over
+                .wait_for_completion_killable_timeout(msecs_to_jiffies(MOMENT));
+        }
+        self.waiting.fetch_sub(1, Relaxed);
+        let mut inner = self.inner.lock();
+        open.is_awaited.store(0, Relaxed);
+        if open.answer().is_none() {
+            return false;
+        }
+        let node = Self::take(&mut inner.tree, open);
+        inner.claimed |= node.is_some();
+        drop(inner);
+        node.is_some()
     }
 
     /// Takes away an OPEN. Returns whether it was still there.
@@ -229,10 +278,20 @@ impl Opens {
             true => None,
             false => Self::take(&mut inner.tree, open),
         };
-        drop(inner);
-        open.cookie.wake();
+        Self::wake(inner, open);
         drop(node);
         stays
+    }
+
+    /// Wakes who waits for an OPEN: the call that has queued it, or else who wants the file.
+    fn wake(inner: Guard<'_, Inner, SpinLockBackend>, open: &Open) {
+        let is_awaited = open.is_awaited.load(Relaxed) != 0;
+        drop(inner);
+        open.over.complete_all();
+        // At the end of a lookup fscache wakes them.
+        if !is_awaited {
+            open.cookie.wake();
+        }
     }
 
     /// Takes back an OPEN that nobody wanted; its object is the caller's to drop. Who has begun to
@@ -243,8 +302,7 @@ impl Opens {
         let again = open.cookie.is_in_use() && !inner.closed;
         open.cookie.answer(if again { Ok(0) } else { Err(EIO) });
         let node = Self::take(&mut inner.tree, open);
-        drop(inner);
-        open.cookie.wake();
+        Self::wake(inner, open);
         drop(node);
     }
 
