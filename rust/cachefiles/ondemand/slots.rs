@@ -13,7 +13,10 @@
 //! Memory is allocated and freed outside of the lock: [`Slots::wants`] says what is needed,
 //! [`Supply::bring`] allocates it, [`Slots::grow`] takes it, and [`Slots::shrink`] gives it back.
 
-use core::ops::DerefMut;
+use core::{
+    cell::Cell,
+    ops::DerefMut, //
+};
 
 /// A buffer of a fixed capacity.
 pub(crate) trait Buffer<T>: DerefMut<Target = [T]> + Default {
@@ -108,6 +111,9 @@ pub(crate) struct Slots<T, S: Storage> {
     next: u32,
     first: u32,
     last: u32,
+    /// The index of the value that was found last: what is done to a value is done in several
+    /// steps, each of which looks for it.
+    found: Cell<u32>,
 }
 
 impl<T, S: Storage> Slots<T, S> {
@@ -126,6 +132,7 @@ impl<T, S: Storage> Slots<T, S> {
             next: first,
             first,
             last,
+            found: Cell::new(NIL),
         }
     }
 
@@ -280,22 +287,34 @@ impl<T, S: Storage> Slots<T, S> {
         }
     }
 
+    #[inline]
     fn node(&self, at: u32) -> Option<&Node<T>> {
         let chunk = self.chunks.get(at as usize / S::CHUNK)?;
         chunk.nodes.get(at as usize % S::CHUNK)
     }
 
+    #[inline]
     fn node_mut(&mut self, at: u32) -> Option<&mut Node<T>> {
         let chunk = self.chunks.get_mut(at as usize / S::CHUNK)?;
         chunk.nodes.get_mut(at as usize % S::CHUNK)
     }
 
     /// The index of the value of `id`.
+    #[inline]
     fn find(&self, id: u32) -> Option<u32> {
+        let found = self.found.get();
+        match self.node(found) {
+            Some(node) if node.id == id => Some(found),
+            _ => self.search(id),
+        }
+    }
+
+    fn search(&self, id: u32) -> Option<u32> {
         let mut at = self.head(id);
         loop {
             let node = self.node(at)?;
             if node.id == id {
+                self.found.set(at);
                 return Some(at);
             }
             at = node.next;
