@@ -660,7 +660,9 @@ impl Ondemand {
                 Delivery::TooSmall => return Err(EMSGSIZE),
                 Delivery::Message { msg_id, msg } => {
                     let result = out.put(&msg).map(|()| {
-                        self.with(|table| table.delivered(msg_id));
+                        if !msg.has_answer() {
+                            self.with(|table| table.delivered(msg_id));
+                        }
                         true
                     });
                     (msg_id, result)

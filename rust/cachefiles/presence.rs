@@ -68,8 +68,11 @@ impl<L: DerefMut<Target = [u64]>> Part<L> {
             }
         }
         if let Part::Mixed { bits, count } = self {
-            let (set, cleared) = change(bits, blocks, present);
-            *count = *count + set - cleared;
+            let changed = change(bits, blocks, present);
+            *count = match present {
+                true => *count + changed,
+                false => *count - changed,
+            };
             if *count == whole {
                 self.turn_into(Part::Present, spare);
             } else if *count == 0 {
@@ -108,9 +111,10 @@ impl<L: DerefMut<Target = [u64]>> Part<L> {
     }
 }
 
-/// Sets or clears the bits `range`. Returns how many became set, and cleared.
-fn change(bits: &mut [u64], range: Range<u64>, present: bool) -> (u64, u64) {
-    let (mut set, mut cleared) = (0, 0);
+/// Sets or clears the bits `range`. Returns how many were not so before.
+#[inline]
+fn change(bits: &mut [u64], range: Range<u64>, present: bool) -> u64 {
+    let mut changed = 0;
     let mut bit = range.start;
     while bit < range.end {
         let next = range.end.min((bit / WORD + 1) * WORD);
@@ -118,13 +122,12 @@ fn change(bits: &mut [u64], range: Range<u64>, present: bool) -> (u64, u64) {
         if let Some(word) = bits.get_mut((bit / WORD) as usize) {
             let mask = mask(start..start + (next - bit));
             let new = if present { *word | mask } else { *word & !mask };
-            set += u64::from((new & !*word).count_ones());
-            cleared += u64::from((*word & !new).count_ones());
+            changed += u64::from((new ^ *word).count_ones());
             *word = new;
         }
         bit = next;
     }
-    (set, cleared)
+    changed
 }
 
 /// See the [module's description](self).

@@ -89,6 +89,11 @@ impl ShortMessage {
         msg.put(&len.to_ne_bytes());
         msg
     }
+
+    /// Whether the daemon has to answer it: a CLOSE is over when it is delivered.
+    pub(crate) fn has_answer(&self) -> bool {
+        self.len == READ_SIZE
+    }
 }
 
 impl Message<MAX_SIZE> {

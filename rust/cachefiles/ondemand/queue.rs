@@ -241,8 +241,8 @@ pub(crate) enum Delivery<F: Family> {
     TooSmall,
     /// An OPEN: it needs a file descriptor, then [`Table::issue`].
     Open { msg_id: u32, object: F::Object },
-    /// Any other message. When it has reached the daemon: [`Table::delivered`]; when it has not:
-    /// [`Table::put_back`].
+    /// Any other message. When one without an answer has reached the daemon:
+    /// [`Table::delivered`]; when it has not: [`Table::put_back`].
     Message { msg_id: u32, msg: ShortMessage },
 }
 

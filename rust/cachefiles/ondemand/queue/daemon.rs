@@ -98,7 +98,8 @@ impl<F: Family> Table<F> {
         delivery
     }
 
-    /// A message reached the daemon. There is no answer to a CLOSE, so that one is done.
+    /// A message reached the daemon. There is no answer to a CLOSE, so that one is done; nothing
+    /// changes for others.
     pub(crate) fn delivered(&mut self, msg_id: u32) {
         if let Some(Request {
             kind: Kind::Close { object_id },
