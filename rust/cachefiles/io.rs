@@ -21,6 +21,7 @@ use crate::{
     },
     kernel_next::{
         fs::kernel_file::FileRead,
+        iov::user_source,
         netfs::CacheRead,
         sched::nofs, //
     },
@@ -42,6 +43,7 @@ use kernel::{
     new_work,
     prelude::*,
     sync::Arc,
+    uaccess::UserPtr,
     workqueue::{
         Work,
         WorkItem, //
@@ -58,6 +60,31 @@ fn bytes(blocks: &Range<u64>) -> (u64, u64) {
         blocks.start * BLOCK_SIZE,
         (blocks.end - blocks.start) * BLOCK_SIZE,
     )
+}
+
+/// What the daemon has just written, which it still has in its memory.
+pub(crate) struct Written {
+    pub(crate) pos: u64,
+    pub(crate) addr: UserPtr,
+    pub(crate) len: usize,
+}
+
+impl Written {
+    /// Has a read, which is to go on at `pos`, take what it needs of it. In the task that wrote.
+    fn give(&self, pos: &mut u64, read: &mut CacheRead) {
+        // CAST: Addresses and lengths are as long as each other.
+        let Some(skip) = pos.checked_sub(self.pos).map(|skip| skip as usize) else {
+            return;
+        };
+        let (addr, len) = (
+            self.addr.wrapping_byte_add(skip),
+            self.len.saturating_sub(skip),
+        );
+        // It was user memory when it was written from.
+        if let Ok(given) = user_source(addr, len, |from| read.copy_nofault(from)) {
+            *pos += given as u64;
+        }
+    }
 }
 
 /// What is needed to read from an object. Does not keep it from being withdrawn; the operation that
@@ -179,6 +206,9 @@ impl Reader {
     ///
     /// Those of [`CacheRead::read_cached`]: the read has failed.
     fn read_from_memory(&mut self, pos: &mut u64, read: &mut CacheRead) -> Result<bool> {
+        if read.is_empty() {
+            return Ok(true);
+        }
         let blocks = self.needed(*pos, read);
         let Some(file) = self.begin() else {
             return Ok(false);
@@ -381,12 +411,18 @@ impl WaitingRead {
         }
     }
 
-    /// The daemon says, and its task runs this, that it has written what it was asked for. Ends
-    /// the read if no more is left to be done than to copy a little from memory; otherwise gives it
-    /// back, to go on elsewhere.
-    pub(crate) fn end_here(mut self: Pin<KBox<Self>>) -> Option<Pin<KBox<Self>>> {
+    /// The daemon says, and its task runs this, that it has written what it was asked for, perhaps
+    /// with this call. Ends the read if no more is left to be done than to copy a little from
+    /// memory; otherwise gives it back, to go on elsewhere.
+    pub(crate) fn end_here(
+        mut self: Pin<KBox<Self>>,
+        written: Option<&Written>,
+    ) -> Option<Pin<KBox<Self>>> {
         let waits = self.as_mut().project().request;
         let (reader, pos, read) = waits.as_mut()?;
+        if let Some(written) = written {
+            written.give(pos, read);
+        }
         if read.len() > SHORT {
             return Some(self);
         }

@@ -59,7 +59,10 @@ use crate::{
         Options,
         Reply, //
     },
-    io::WaitingRead,
+    io::{
+        WaitingRead,
+        Written, //
+    },
     kernel_next::{
         fscache::Lookup,
         sync::{
@@ -768,11 +771,12 @@ impl Ondemand {
         self.table.lock().has_size(object_id)
     }
 
-    /// The daemon says, through a file descriptor, that it has answered a READ.
-    fn read_complete(&self, msg_id: u32, object_id: u32) -> Result {
+    /// The daemon says, through a file descriptor, that it has answered a READ, perhaps with what
+    /// it has just `written`.
+    fn read_complete(&self, msg_id: u32, object_id: u32, written: Option<&Written>) -> Result {
         let read = self.with(|table| table.read_complete(msg_id, object_id))?;
         trace::cread(read.object(), msg_id);
-        if let Some(read) = read.end_here() {
+        if let Some(read) = read.end_here(written) {
             self.run(read);
         }
         Ok(())

@@ -110,6 +110,13 @@ impl KernelIter {
         self.len() == 0
     }
 
+    /// Copies from user memory, as far as that can be read without sleeping, and returns how many
+    /// bytes that was: none if this is not a list of pages.
+    pub(crate) fn copy_nofault(&mut self, from: &mut IovIterSource<'_>) -> usize {
+        // SAFETY: By the invariant it is a valid destination, and `from` is a valid source.
+        unsafe { bindings::copy_to_bvec_nofault(&mut self.raw, from.as_raw()) }
+    }
+
     // What writes to it, where the last write ended. Not for others: who has two of them can swap
     // them, and then an iterator outlives what it refers to.
     #[inline]
@@ -132,7 +139,13 @@ mod tests {
         self,
         Memory, //
     };
-    use kernel::uaccess::UserSlice;
+    use kernel::{
+        page::{
+            Page,
+            PAGE_SIZE, //
+        },
+        uaccess::UserSlice, //
+    };
 
     fn copy(raw: &bindings::iov_iter) -> Result<KernelIter> {
         // SAFETY: The tests' iterators are valid, and the copies go first; what is refused is not
@@ -193,6 +206,62 @@ mod tests {
         assert_eq!(nowhere, Ok(0));
         let kernel = UserPtr::from_addr(read.as_ptr() as usize);
         assert_eq!(user_source(kernel, 3, |_| ()), Err(EFAULT));
+        Ok(())
+    }
+
+    #[test]
+    fn pages_are_filled_from_user_memory() -> Result {
+        let pages = [Page::alloc_page(GFP_KERNEL)?, Page::alloc_page(GFP_KERNEL)?];
+        let mut got = [0; 8];
+        for page in &pages {
+            // SAFETY: Nobody else uses the page.
+            unsafe { page.fill_zero_raw(0, PAGE_SIZE) }?;
+        }
+        let vecs = [(&pages[0], PAGE_SIZE - 4, 4), (&pages[1], 2, 6)].map(|(page, off, len)| {
+            bindings::bio_vec {
+                bv_page: page.as_ptr(),
+                bv_len: len,
+                // CAST: Less than a page.
+                bv_offset: off as c_uint,
+            }
+        });
+        let mut raw = bindings::iov_iter::default();
+        // SAFETY: The pages are there for as long as the iterator is used.
+        unsafe { bindings::iov_iter_bvec(&mut raw, bindings::ITER_DEST, vecs.as_ptr(), 2, 10) };
+        let mut iter = copy(&raw)?;
+
+        let user = support::user_page()?;
+        UserSlice::new(UserPtr::from_addr(user), 7)
+            .writer()
+            .write_slice(b"abcdefg")?;
+        let mut fill = |addr, len| {
+            user_source(UserPtr::from_addr(addr), len, |from| {
+                iter.copy_nofault(from)
+            })
+        };
+        assert_eq!(fill(user, 7), Ok(7));
+        // It goes on where it was, stops where nothing can be read, and at the end.
+        assert_eq!(fill(0, 3), Ok(0));
+        assert_eq!(fill(user, 7), Ok(3));
+        assert_eq!(fill(user, 7), Ok(0));
+        // SAFETY: Nobody else uses the pages.
+        unsafe {
+            pages[0].read_raw(got.as_mut_ptr(), PAGE_SIZE - 4, 4)?;
+            assert_eq!(&got[..4], b"abcd");
+            pages[1].read_raw(got.as_mut_ptr(), 1, 8)?;
+            assert_eq!(&got, b"\0efgabc\0");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn other_memory_is_not_filled_from_user_memory() -> Result {
+        let mut memory = Memory::new(4, b'.')?;
+        let raw = memory.iter(bindings::ITER_DEST);
+        let mut iter = copy(&raw)?;
+        let user = UserPtr::from_addr(support::user_page()?);
+        assert_eq!(user_source(user, 4, |from| iter.copy_nofault(from)), Ok(0));
+        assert_eq!(iter.len(), 4);
         Ok(())
     }
 

@@ -49,6 +49,7 @@ use core::{
     mem::ManuallyDrop, //
 };
 use kernel::{
+    iov::IovIterSource,
     prelude::*,
     sync::rcu,
     types::ForeignOwnable, //
@@ -183,6 +184,14 @@ impl CacheRead {
         let len = file.read_cached(pos, &mut self.to)?;
         self.before += len;
         Ok(len)
+    }
+
+    /// Takes what `from` has, which is the data at the position of this, as far as that can be
+    /// had without sleeping, and returns how many bytes that was.
+    pub(crate) fn copy_nofault(&mut self, from: &mut IovIterSource<'_>) -> usize {
+        let len = self.to.copy_nofault(from);
+        self.before += len;
+        len
     }
 
     /// Reads the rest from the file at `pos`, in bytes, past the page cache if it can, and ends the

@@ -8,6 +8,7 @@
 use super::Ondemand;
 use crate::{
     check::before_write,
+    io::Written,
     kernel_next::{
         anon_inode::{
             self,
@@ -185,15 +186,16 @@ impl Handle {
     /// Those of [`Self::write`] and [`user_source`]; `ENOENT` if all was written, but there is no
     /// such READ, or not of this object.
     fn fill(&self, fill: &Fill) -> Result<usize> {
-        let written = user_source(UserPtr::from_addr(fill.addr), fill.len, |from| {
-            self.write(fill.off, from)
-        })??;
-        if written == fill.len {
+        let addr = UserPtr::from_addr(fill.addr);
+        let len = user_source(addr, fill.len, |from| self.write(fill.off, from))??;
+        if len == fill.len {
+            let pos = fill.off.unsigned_abs();
+            let written = Written { pos, addr, len };
             self.ondemand()
-                .read_complete(fill.msg_id, self.object_id())
+                .read_complete(fill.msg_id, self.object_id(), Some(&written))
                 .map_err(|_| ENOENT)?;
         }
-        Ok(written)
+        Ok(len)
     }
 
     /// Seeks. Data and holes are what the map of present blocks says.
@@ -269,7 +271,7 @@ impl AnonFile for CacheFile {
             READ_COMPLETE => {
                 let msg_id = u32::try_from(arg).map_err(|_| EINVAL)?;
                 let ondemand = handle.ondemand();
-                ondemand.read_complete(msg_id, handle.object_id())?;
+                ondemand.read_complete(msg_id, handle.object_id(), None)?;
                 Ok(0)
             }
             // CAST: No more than `isize::MAX` bytes can be written at once.

@@ -257,6 +257,64 @@ TEST_F_TIMEOUT(fast, fill_of_much_answers_too, 60)
 	cf_op_free(op);
 }
 
+/* What the reader gets from the daemon's memory is what belongs where it reads. */
+TEST_F_TIMEOUT(fast, fill_of_more_than_was_asked_for, 60)
+{
+	struct cf_blob *b = &self->b;
+	struct fill f = { .len = 16 * CF_PAGE, .addr = (uintptr_t)self->buf };
+	struct cf_msg m;
+	struct cf_op *op;
+
+	cf_no_readahead(b->fd);
+	cf_pattern("blob", 0, self->buf, f.len);
+	op = cf_start_pread(b->fd, 5 * CF_PAGE, 3 * CF_PAGE);
+	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+	f.msg_id = m.w.msg_id;
+	EXPECT_EQ(f.len, fill(b->anon, &f));
+	ASSERT_EQ(3 * CF_PAGE, cf_serve_until_done(&self->e, b, op, NULL));
+	EXPECT_EQ(0, cf_read_and_check("blob", b->fd, 0, 16 * CF_PAGE, 16 * CF_PAGE));
+	EXPECT_FALSE(cf_readable(self->e.dev, 0));
+}
+
+TEST_F_TIMEOUT(fast, fill_of_the_first_half_of_what_is_read, 60)
+{
+	struct cf_blob *b = &self->b;
+	struct fill f = { .len = 2 * CF_PAGE, .addr = (uintptr_t)self->buf };
+	struct cf_msg m;
+
+	/* One request of four pages; it is the rest of it that is asked for then. */
+	cf_pattern("blob", 0, self->buf, f.len);
+	ASSERT_EQ(0, ask_for(&self->e, b, 0, 4 * CF_PAGE, &m));
+	ASSERT_EQ(0, m.w.read.off);
+	ASSERT_LE(4 * CF_PAGE, m.w.read.len);
+	f.msg_id = m.w.msg_id;
+	EXPECT_EQ(f.len, fill(b->anon, &f));
+	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+	EXPECT_EQ(f.len, m.w.read.off);
+	ASSERT_EQ(0, cf_blob_answer_read(b, &m));
+	EXPECT_EQ(0, cf_read_and_check("blob", b->fd, 0, 4 * CF_PAGE, 4 * CF_PAGE));
+}
+
+/* What does not begin where the reader is has to be looked for. */
+TEST_F_TIMEOUT(fast, fill_of_what_comes_after_what_is_there, 60)
+{
+	struct cf_blob *b = &self->b;
+	struct fill f = { .off = 2 * CF_PAGE, .len = 2 * CF_PAGE, .addr = (uintptr_t)self->buf };
+	struct cf_msg m;
+
+	ASSERT_EQ(0, cf_fill(b->anon, "blob", 0, 2 * CF_PAGE, SIZE));
+	cf_pattern("blob", f.off, self->buf, f.len);
+	ASSERT_EQ(0, ask_for(&self->e, b, 0, 4 * CF_PAGE, &m));
+	ASSERT_EQ(f.off, m.w.read.off);
+	f.msg_id = m.w.msg_id;
+	EXPECT_EQ(f.len, fill(b->anon, &f));
+	if (m.w.read.len > f.len) {
+		ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+		ASSERT_EQ(0, cf_blob_answer_read(b, &m));
+	}
+	EXPECT_EQ(0, cf_read_and_check("blob", b->fd, 0, 4 * CF_PAGE, 4 * CF_PAGE));
+}
+
 TEST_F_TIMEOUT(fast, fill_without_a_READ_writes_and_says_so, 60)
 {
 	struct cf_blob *b = &self->b, other;
