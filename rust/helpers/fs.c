@@ -31,6 +31,16 @@ __rust_helper void rust_helper_inode_unlock_shared(struct inode *inode)
 	inode_unlock_shared(inode);
 }
 
+__rust_helper void rust_helper_file_start_write(struct file *file)
+{
+	file_start_write(file);
+}
+
+__rust_helper void rust_helper_file_end_write(struct file *file)
+{
+	file_end_write(file);
+}
+
 /* Has the next change get a time of its own, as whoever asks for the attributes does. */
 __rust_helper void rust_helper_inode_note_ctime(struct inode *inode)
 {

@@ -127,6 +127,11 @@ struct Opened {
     errors_since: Atomic<bindings::errseq_t>,
 }
 
+/// What file systems take for granted of what is read or written.
+fn is_range(pos: i64, len: usize) -> bool {
+    pos >= 0 && pos.checked_add_unsigned(len as u64).is_some()
+}
+
 /// As `vfs_iocb_iter_read()`, without what was seen to when the file was opened.
 ///
 /// # Safety
@@ -144,14 +149,9 @@ unsafe fn call_read_iter(iocb: *mut bindings::kiocb, to: *mut bindings::iov_iter
             (*(*(*iocb).ki_filp).f_op).read_iter,
         )
     };
-    // What file systems take for granted.
-    if pos < 0 || pos.checked_add_unsigned(len as u64).is_none() {
-        return EINVAL.to_errno() as isize;
-    }
-    match op {
+    match op.filter(|_| is_range(pos, len)) {
         // SAFETY: By the invariant of the file it can be read from; as the caller guarantees.
         Some(read_iter) => unsafe { read_iter(iocb, to) },
-        // Not reached, by the invariant.
         None => EINVAL.to_errno() as isize,
     }
 }
@@ -447,17 +447,49 @@ impl KernelFile {
         len: usize,
     ) -> Result<usize> {
         let rest = from.len().saturating_sub(len);
-        let iter = from.as_raw();
         // SAFETY: The iterator is valid, and is left with `len` bytes or fewer.
-        unsafe { bindings::iov_iter_truncate(iter, len as u64) };
-        // SAFETY: The file is valid and by its invariant can be written to; the iterator is a valid
-        // source, `pos` may be written to, and the caller may sleep.
-        let ret = unsafe { bindings::vfs_iter_write(self.as_ptr(), iter, pos, 0) };
+        unsafe { bindings::iov_iter_truncate(from.as_raw(), len as u64) };
+        let ret = self.call_write_iter(*pos, from);
+        // CAST: No more than `len` was written.
+        *pos += ret.max(0) as i64;
         // SAFETY: The iterator is valid. What is left of the `len` bytes is followed by the rest.
-        unsafe { bindings::iov_iter_reexpand(iter, from.len() + rest) };
+        unsafe { bindings::iov_iter_reexpand(from.as_raw(), from.len() + rest) };
         // CAST: Negative values are error numbers, which fit.
         to_result(ret.min(0) as c_int)?;
         Ok(ret.unsigned_abs())
+    }
+
+    /// As `vfs_iter_write()`, without what was seen to when the file was opened: see
+    /// [`call_read_iter`].
+    fn call_write_iter(&self, pos: i64, from: &mut IovIterSource<'_>) -> isize {
+        let file = self.as_ptr();
+        if from.is_empty() {
+            return 0;
+        }
+        // SAFETY: The file is valid. Its flags do not change, its operations are a constant of the
+        // code that it keeps.
+        let (flags, op) = unsafe { ((*file).f_iocb_flags, (*(*file).f_op).write_iter) };
+        let Some(write_iter) = op.filter(|_| is_range(pos, from.len())) else {
+            return EINVAL.to_errno() as isize;
+        };
+        let mut iocb = bindings::kiocb {
+            ki_filp: file,
+            ki_pos: pos,
+            // CAST: Flags fit.
+            ki_flags: flags as c_int,
+            // SAFETY: No preconditions.
+            ki_ioprio: unsafe { bindings::get_current_ioprio() },
+            ..Default::default()
+        };
+        // SAFETY: The file is valid; the caller may sleep, and has no write access to the mount.
+        // By its invariant the file can be written to. The request, which without a completion
+        // function is done when the function returns, and the iterator, a source, are valid.
+        unsafe {
+            bindings::file_start_write(file);
+            let ret = write_iter(&mut iocb, from.as_raw());
+            bindings::file_end_write(file);
+            ret
+        }
     }
 
     fn mode_has(&self, mode: bindings::fmode_t) -> bool {
