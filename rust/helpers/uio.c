@@ -10,22 +10,29 @@
  */
 __rust_helper size_t rust_helper_copy_to_bvec_nofault(struct iov_iter *to, struct iov_iter *from)
 {
-	size_t copied = 0, len, n;
+	const struct bio_vec *bvec = to->bvec;
+	size_t count = iov_iter_count(to), skip = to->iov_offset, copied = 0, off, len, n;
 
 	if (!iov_iter_is_bvec(to))
 		return 0;
 	pagefault_disable();
-	do {
-		size_t off = to->bvec->bv_offset + to->iov_offset;
-
-		len = min3(iov_iter_count(to), to->bvec->bv_len - to->iov_offset,
-			   PAGE_SIZE - offset_in_page(off));
-		n = copy_page_from_iter(to->bvec->bv_page + (off >> PAGE_SHIFT),
-					offset_in_page(off), len, from);
-		iov_iter_advance(to, n);
+	while (copied < count) {
+		if (skip == bvec->bv_len) {
+			bvec++;
+			skip = 0;
+			continue;
+		}
+		off = bvec->bv_offset + skip;
+		len = min3(count - copied, bvec->bv_len - skip, PAGE_SIZE - offset_in_page(off));
+		n = copy_page_from_iter(bvec->bv_page + (off >> PAGE_SHIFT), offset_in_page(off),
+					len, from);
 		copied += n;
-	} while (n && n == len && iov_iter_count(to));
+		skip += n;
+		if (n < len)
+			break;
+	}
 	pagefault_enable();
+	iov_iter_advance(to, copied);
 	return copied;
 }
 
