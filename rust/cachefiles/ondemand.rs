@@ -597,13 +597,14 @@ impl Ondemand {
     /// descriptor for an OPEN: the message is not lost, and is delivered again.
     pub(crate) fn read(self: &Arc<Self>, buf: UserSliceWriter, may_wait: bool) -> Result<usize> {
         let result = self.deliver(buf, may_wait && self.options.wait);
-        // Several may have become ready at once, for which one poller was woken; or this one, and
-        // it could not take the message.
-        self.with(|table| table.wake_if_ready());
+        // Whoever was woken for a message, and could not take it, has another one woken.
+        if self.options.batch || result.is_err() {
+            self.with(|table| table.wake_if_ready());
+        }
         result
     }
 
-    /// As [`Self::read`], but wakes nobody for what is left.
+    /// As [`Self::read`], but wakes nobody for what is left of a batch, or after an error.
     fn deliver(self: &Arc<Self>, buf: UserSliceWriter, may_wait: bool) -> Result<usize> {
         let most = if self.options.batch { BATCH } else { 1 };
         let mut out = Output { buf, len: 0 };
@@ -644,7 +645,14 @@ impl Ondemand {
         loop {
             let next = |table: &mut Table<Requests>| match table.next_waiter() {
                 Some(open) if open.is_unwanted() => Err(open.clone()),
-                _ => Ok(table.deliver(out.room())),
+                _ => {
+                    let delivery = table.deliver(out.room());
+                    // Several may have become ready at once, for which one poller was woken.
+                    if !self.options.batch {
+                        table.wake_if_ready();
+                    }
+                    Ok(delivery)
+                }
             };
             let delivery = match self.with(next) {
                 Ok(delivery) => delivery,

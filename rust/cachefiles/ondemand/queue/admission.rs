@@ -258,6 +258,7 @@ impl<F: Family> Table<F> {
     }
 
     /// Gives what one took to the first in line. Returns whom to wake, if there is news for them.
+    #[inline(always)]
     fn give_back_one(
         &mut self,
         held: bool,
@@ -282,6 +283,7 @@ impl<F: Family> Table<F> {
 
     /// What `stage` takes from, and its bound. `None` for users that have none, and for objects
     /// that are gone.
+    #[inline(always)]
     fn gauge(&mut self, stage: Stage, key: ObjectKey, user: User) -> Option<(&mut Gauge, u32)> {
         let bounds = self.bounds;
         match stage {
