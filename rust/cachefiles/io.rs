@@ -298,11 +298,21 @@ impl Reader {
     /// Asks the daemon for `gap`, the first of the blocks that are missing.
     fn wait(self, pos: u64, read: CacheRead, gap: Range<u64>) {
         let ondemand = self.object.ondemand().clone();
-        let gap = ondemand.options().cut(gap);
+        let gap = ondemand.options().cut(self.widen(gap));
         if let Some(waiting) = self.into_waiting(pos, read, gap) {
             if let Err(waiting) = ondemand.read_queue(waiting) {
                 waiting.look_again();
             }
+        }
+    }
+
+    /// What is asked for with `gap`: if the daemon wants that, what is missing behind it, too.
+    fn widen(&self, gap: Range<u64>) -> Range<u64> {
+        let blocks = presence::blocks(self.backing.size);
+        let end = self.object.ondemand().options().widen(gap.end, blocks);
+        match end > gap.end {
+            true => gap.start..self.object.find_block(gap.end, end, true),
+            false => gap,
         }
     }
 
@@ -324,6 +334,7 @@ impl Reader {
             object: self.object.clone(),
             asked,
             request: Some((self, pos, read)),
+            others: None,
         });
         match slot.write_pin_init(waiting) {
             Ok(waiting) => Some(waiting),
@@ -341,6 +352,21 @@ pub(crate) struct WaitingRead {
     /// The blocks that the daemon was asked for. Empty if it was not.
     asked: Range<u64>,
     request: Option<(Reader, u64, CacheRead)>,
+    /// The first of those that wait for the same, each of which has the next here.
+    others: Option<Pin<KBox<WaitingRead>>>,
+}
+
+/// Reads that waited with another.
+pub(crate) struct Others(Option<Pin<KBox<WaitingRead>>>);
+
+impl Iterator for Others {
+    type Item = Pin<KBox<WaitingRead>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut read = self.0.take()?;
+        self.0 = read.as_mut().project().others.take();
+        Some(read)
+    }
 }
 
 impl_has_work! {
@@ -390,6 +416,21 @@ impl WaitingRead {
         }
     }
 
+    /// Has another read wait with this. It looks for itself what is there then: what it has asked
+    /// for need not be all of that.
+    pub(crate) fn add(self: &mut Pin<KBox<Self>>, mut other: Pin<KBox<Self>>) {
+        let first = self.as_mut().project().others;
+        let fields = other.as_mut().project();
+        *fields.asked = 0..0;
+        *fields.others = first.take();
+        *first = Some(other);
+    }
+
+    /// Those that wait with this, which are the caller's to go on with.
+    pub(crate) fn take_others(self: &mut Pin<KBox<Self>>) -> Others {
+        Others(self.as_mut().project().others.take())
+    }
+
     /// The daemon was not asked: looks once more what is missing.
     fn look_again(mut self: Pin<KBox<Self>>) {
         let request = self.as_mut().project().request.take();
@@ -399,8 +440,15 @@ impl WaitingRead {
         }
     }
 
-    /// The read has failed: nobody is going to answer it.
+    /// The read has failed, and those that wait with it: nobody is going to answer it.
     pub(crate) fn fail(mut self: Pin<KBox<Self>>, error: Error) {
+        for other in self.take_others() {
+            other.fail_alone(error);
+        }
+        self.fail_alone(error);
+    }
+
+    fn fail_alone(mut self: Pin<KBox<Self>>, error: Error) {
         let (off, len) = self.wanted();
         trace::read_failed(&self.object, off, len, error);
         let request = self.as_mut().project().request.take();

@@ -38,6 +38,7 @@ use self::{
         Failed,
         Family,
         ObjectKey,
+        Queued,
         Refused,
         Table,
         User, //
@@ -163,6 +164,10 @@ impl Family for Requests {
     type Read = Pin<KBox<WaitingRead>>;
     type Version = Version;
     type Sleeper = Arc<Place>;
+
+    fn join(other: &mut Self::Read, read: Self::Read) {
+        other.add(read);
+    }
 }
 
 /// The buffer of a `read()`.
@@ -219,7 +224,9 @@ impl Ondemand {
         Arc::pin_init(
             pin_init!(Self {
                 opens <- Opens::new(),
-                table <- new_spinlock!(Table::new(Bounds::DEFAULT)),
+                table <- new_spinlock!(
+                    Table::new(Bounds::DEFAULT).joining(options.granule.is_some())
+                ),
                 killed <- Completion::new(),
                 poll,
                 queue,
@@ -529,11 +536,14 @@ impl Ondemand {
             let result = table.read(key, (off, len), read, self.now(), newcomer);
             // Under the lock, so that it is on the queue before the cache is killed, or not at all:
             // whoever kills the cache waits for the queue.
-            if let Ok(true) = result {
+            if let Ok(Queued::Unwatched) = result {
                 // If it is on the queue already, it has yet to run.
                 let _ = self.queue.enqueue(self.clone());
             }
-            let queued = result.is_ok().then(|| table.last_read(key));
+            let is_queued = result
+                .as_ref()
+                .is_ok_and(|queued| *queued != Queued::Joined);
+            let queued = is_queued.then(|| table.last_read(key));
             (result, queued)
         };
         let (result, _) = self.with_traced(queue, |(_, queued)| {
@@ -782,8 +792,11 @@ impl Ondemand {
     /// The daemon says, through a file descriptor, that it has answered a READ, perhaps with what
     /// it has just `written`.
     fn read_complete(&self, msg_id: u32, object_id: u32, written: Option<&Written>) -> Result {
-        let read = self.with(|table| table.read_complete(msg_id, object_id))?;
+        let mut read = self.with(|table| table.read_complete(msg_id, object_id))?;
         trace::cread(read.object(), msg_id);
+        for other in read.take_others() {
+            self.run(other);
+        }
         if let Some(read) = read.end_here(written) {
             self.run(read);
         }

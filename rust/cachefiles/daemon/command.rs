@@ -209,6 +209,9 @@ pub(crate) struct Options {
     pub(crate) wait: bool,
     /// No READ crosses a multiple of so many blocks.
     pub(crate) max_read: Option<u64>,
+    /// READs go on to a multiple of so many blocks, and whoever needs what is asked for already
+    /// waits for that.
+    pub(crate) granule: Option<u64>,
 }
 
 impl Options {
@@ -227,14 +230,26 @@ impl Options {
             let parsed = parse_timeout(seconds).map(|timeout| self.timeout.replace(timeout));
             return refuse_second(parsed);
         }
+        if let Some(bytes) = word.strip_prefix(b"granule=") {
+            return refuse_second(parse_blocks(bytes).map(|blocks| self.granule.replace(blocks)));
+        }
         let bytes = word.strip_prefix(b"max-read=")?;
-        refuse_second(parse_max_read(bytes).map(|blocks| self.max_read.replace(blocks)))
+        refuse_second(parse_blocks(bytes).map(|blocks| self.max_read.replace(blocks)))
+    }
+
+    /// How far one READ may go for blocks until `end`, of as many as there are.
+    pub(crate) fn widen(&self, end: u64, blocks: u64) -> u64 {
+        match self.granule {
+            // Not 0, see `parse_blocks()`.
+            Some(granule) => end.div_ceil(granule).saturating_mul(granule).min(blocks),
+            None => end,
+        }
     }
 
     /// Cuts a run of blocks, which is not empty, to what one READ may ask for.
     pub(crate) fn cut(&self, run: Range<u64>) -> Range<u64> {
         match self.max_read {
-            // Not 0, see `parse_max_read()`.
+            // Not 0, see `parse_blocks()`.
             Some(max) => run.start..run.end.min((run.start / max + 1) * max),
             None => run,
         }
@@ -298,9 +313,9 @@ fn split_at_comma(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// The most that a READ may ask for: bytes, in decimal, a multiple of the size of a block, at most
-/// 1 GiB. Returns blocks.
-fn parse_max_read(text: &[u8]) -> Result<u64> {
+/// How much a READ asks for: bytes, in decimal, a multiple of the size of a block, at most 1 GiB.
+/// Returns blocks.
+fn parse_blocks(text: &[u8]) -> Result<u64> {
     const GIB: u64 = 1 << 30;
     match parse_decimal(text)?.into() {
         bytes @ BLOCK_SIZE..=GIB if bytes % BLOCK_SIZE == 0 => Ok(bytes / BLOCK_SIZE),

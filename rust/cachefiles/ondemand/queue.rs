@@ -78,6 +78,20 @@ pub(crate) trait Family: Storage {
     type Version: Clone + PartialEq;
     /// Who waits until a READ can be queued.
     type Sleeper: Clone;
+
+    /// Has a read share the end of another, which is in the table.
+    fn join(other: &mut Self::Read, read: Self::Read);
+}
+
+/// How a READ was queued.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Queued {
+    /// Like others before it.
+    Alone,
+    /// Somebody has to be found to watch over READs.
+    Unwatched,
+    /// It was not: another one asks for the same.
+    Joined,
 }
 
 /// Names an object in the table.
@@ -285,6 +299,8 @@ pub(crate) struct Table<F: Family> {
     /// Those who wait until a READ can be queued.
     waiting: Slots<Waiting<F>, F>,
     bounds: Bounds,
+    /// Whether READs join others.
+    joins: bool,
     /// All READs that are outstanding.
     whole: Gauge,
     /// Those who wait for an object that is gone or given up.
@@ -331,6 +347,7 @@ impl<F: Family> Table<F> {
             users: Slots::new(0, last, reads + 1),
             waiting: Slots::new(0, last, Self::MOST),
             bounds,
+            joins: false,
             whole: Gauge::default(),
             vain: List::default(),
             control: List::default(),
@@ -343,6 +360,11 @@ impl<F: Family> Table<F> {
             wake: false,
             closed: None,
         }
+    }
+
+    /// Has READs of what is asked for already join the one that asks.
+    pub(crate) fn joining(self, joins: bool) -> Self {
+        Table { joins, ..self }
     }
 
     // What may have to grow; see `Slots`.

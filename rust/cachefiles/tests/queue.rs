@@ -44,6 +44,9 @@ mod tests {
         type Read = &'static str;
         type Version = &'static str;
         type Sleeper = &'static str;
+
+        // They do not.
+        fn join(_other: &mut &'static str, _read: &'static str) {}
     }
 
     const ROOM: usize = 1024;

@@ -13,6 +13,7 @@ use super::{
     List,
     ObjectKey,
     Phase,
+    Queued,
     Refused,
     Request,
     State,
@@ -83,8 +84,9 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Queues a READ of `len` bytes at `off`. `now` is the time in milliseconds, which never goes
-    /// back. Returns whether somebody has to be found to [watch](Self::next_reading) over READs.
+    /// Queues a READ of `len` bytes at `off`, or has it join another. `now` is the time in
+    /// milliseconds, which never goes back. Returns whether somebody has to be found to
+    /// [watch](Self::next_reading) over READs.
     ///
     /// `newcomer` is the user of a reader who has nothing outstanding yet: from then on it has what
     /// a READ takes up, until [`Self::leave`]. `None` if it has that already.
@@ -100,19 +102,30 @@ impl<F: Family> Table<F> {
         payload: F::Read,
         now: u64,
         newcomer: Option<User>,
-    ) -> core::result::Result<bool, (Refused, F::Read)> {
+    ) -> core::result::Result<Queued, (Refused, F::Read)> {
         let admitted = match newcomer {
             _ if self.dead => Err(Refused::Gone),
             Some(user) => self.admit(key, user),
             None if self.objects.get(key.0).is_none() => Err(Refused::Gone),
+            // Its own slot, which is taken below.
             None => {
-                // Its own, which is taken below.
                 self.requests.unreserve();
                 Ok(())
             }
         };
         if let Err(refused) = admitted {
             return Err((refused, payload));
+        }
+        let other = self.joins.then(|| self.asked_for(key, off)).flatten();
+        if let Some(Request {
+            kind: Kind::Read { payload: other, .. },
+            ..
+        }) = other.and_then(|other| self.requests.get_mut(other))
+        {
+            F::join(other, payload);
+            // There is room, as was seen above. It is what a reader has whose READ is over.
+            let _ = self.requests.reserve();
+            return Ok(Queued::Joined);
         }
         let kind = Kind::Read {
             off,
@@ -126,13 +139,37 @@ impl<F: Family> Table<F> {
             Err(request) => match request.kind {
                 // Not reached: there is room, as was seen above.
                 Kind::Read { payload, .. } => return Err((Refused::Gone, payload)),
-                _ => return Ok(false),
+                _ => return Ok(Queued::Alone),
             },
         };
         self.ages.push_back(&mut self.requests, id, age_link);
         self.set_phase(id, Phase::Queued);
         self.happen(key, Event::Read);
-        Ok(self.watch())
+        Ok(match self.watch() {
+            true => Queued::Unwatched,
+            false => Queued::Alone,
+        })
+    }
+
+    /// The READ that asks for what is at `off` of an object, if it is one of the last that were
+    /// queued or delivered: whoever reads on, or the same, comes soon after.
+    fn asked_for(&self, key: ObjectKey, off: u64) -> Option<u32> {
+        const LAST: usize = 4;
+        let entry = self.objects.get(key.0)?;
+        [entry.queued, entry.delivered].iter().find_map(|list| {
+            let mut at = list.last();
+            for _ in 0..LAST {
+                let id = at?;
+                let req = self.requests.get(id)?;
+                match req.kind {
+                    Kind::Read {
+                        off: start, len, ..
+                    } if off.checked_sub(start).is_some_and(|at| at < len) => return Some(id),
+                    _ => at = req.queue.prev(),
+                }
+            }
+            None
+        })
     }
 
     /// Sees to it that requests are watched over. Returns whether somebody has to be found to do

@@ -21,6 +21,13 @@ pub(super) struct Link {
     next: u32,
 }
 
+impl Link {
+    /// The one before it on the list.
+    pub(super) fn prev(&self) -> Option<u32> {
+        some(self.prev)
+    }
+}
+
 impl Default for Link {
     fn default() -> Self {
         Link {

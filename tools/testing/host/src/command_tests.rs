@@ -635,8 +635,7 @@ fn batch(timeout: Option<u64>) -> Result<Mode> {
     Ok(Mode::Ondemand(Options {
         timeout,
         batch: true,
-        wait: false,
-        max_read: None,
+        ..Options::default()
     }))
 }
 
@@ -646,6 +645,33 @@ fn max_read(blocks: u64) -> Result<Mode> {
         max_read: Some(blocks),
         ..Options::default()
     }))
+}
+
+/// Likewise, with READs that go on to a multiple of so many blocks.
+fn granule(blocks: u64) -> Result<Mode> {
+    Ok(Mode::Ondemand(Options {
+        granule: Some(blocks),
+        ..Options::default()
+    }))
+}
+
+#[test]
+fn a_read_goes_on_to_the_end_of_a_granule() {
+    let options = Options {
+        granule: Some(4),
+        ..Options::default()
+    };
+    for (end, blocks, far) in [
+        (1, 100, 4),
+        (4, 100, 4),
+        (5, 100, 8),
+        (97, 98, 98),
+        (100, 100, 100),
+        (u64::MAX - 1, u64::MAX - 1, u64::MAX - 1),
+    ] {
+        assert_eq!(options.widen(end, blocks), far, "{end} of {blocks}");
+        assert_eq!(Options::default().widen(end, blocks), end);
+    }
 }
 
 #[test]
@@ -682,6 +708,8 @@ fn bind_takes_a_mode_and_options() {
         ("ondemand max-read=4096", max_read(1)),
         ("ondemand max-read=1048576", max_read(256)),
         ("ondemand max-read=1073741824", max_read(262_144)),
+        ("ondemand granule=4096", granule(1)),
+        ("ondemand granule=1073741824", granule(262_144)),
     ] {
         assert_eq!(Mode::parse(args.as_bytes()), mode, "{args:?}");
     }
@@ -740,6 +768,11 @@ fn bind_refuses_everything_else() {
         "ondemand max-read=1M",
         "ondemand max-read=1073745920",
         "ondemand max-read=4096 max-read=4096",
+        "ondemand granule",
+        "ondemand granule=0",
+        "ondemand granule=4097",
+        "ondemand granule=1073745920",
+        "ondemand granule=4096 granule=4096",
         "batch",
         "batch ondemand",
         "timeout=1",

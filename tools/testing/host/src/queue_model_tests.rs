@@ -10,7 +10,7 @@ use crate::{
     daemon::command::Reply,
     errno::{Errno, Result},
     ondemand::{
-        queue::{Bounds, Delivery, Failed, Family, ObjectKey, Refused, Table, User},
+        queue::{Bounds, Delivery, Failed, Family, ObjectKey, Queued, Refused, Table, User},
         slots::{Slots, Storage},
     },
     support::{check, grow, make_room, Host},
@@ -30,6 +30,8 @@ use std::{
 /// What is given to the table to keep: a number, and a share in the count of what is out there.
 pub(crate) struct Payload {
     number: u32,
+    /// Those that have joined it.
+    others: Vec<Payload>,
     _live: Rc<()>,
 }
 
@@ -39,6 +41,11 @@ impl Family for Host {
     type Read = Payload;
     type Version = u32;
     type Sleeper = Rc<u32>;
+
+    fn join(other: &mut Payload, read: Payload) {
+        assert!(read.others.is_empty());
+        other.others.push(read);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +137,8 @@ enum Kind {
         read: u32,
         since: u64,
         ticket: Ticket,
+        /// Those that have joined it.
+        others: Vec<(u32, Ticket)>,
     },
     Close {
         fd: u32,
@@ -277,6 +286,7 @@ struct Run {
     /// What is being given back, and is still taken from this stage on.
     pending: Vec<(Stage, Ticket)>,
     bounds: Bounds,
+    joins: bool,
     /// OPENs and CLOSEs that wait for delivery.
     control: VecDeque<u32>,
     /// Objects with READs that can be delivered.
@@ -313,9 +323,9 @@ fn user(at: usize) -> User {
 }
 
 impl Run {
-    fn new(bounds: Bounds) -> Self {
+    fn new(bounds: Bounds, joins: bool) -> Self {
         Run {
-            table: Table::new(bounds),
+            table: Table::new(bounds).joining(joins),
             live: Rc::new(()),
             objects: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -325,6 +335,7 @@ impl Run {
             idle: Vec::new(),
             pending: Vec::new(),
             bounds,
+            joins,
             control: VecDeque::new(),
             ring: VecDeque::new(),
             reads_turn: false,
@@ -344,6 +355,7 @@ impl Run {
         self.count += 1;
         Payload {
             number: self.count,
+            others: Vec::new(),
             _live: self.live.clone(),
         }
     }
@@ -434,14 +446,48 @@ impl Run {
         self.requests.remove(&id).unwrap()
     }
 
-    /// Removes a READ whose reader goes on.
-    fn take_read(&mut self, id: u32) -> Request {
+    /// Removes a READ whose reader goes on, as those who joined it do.
+    fn take_read(&mut self, id: u32, found: &Payload) -> Request {
         let request = self.remove(id);
-        let Kind::Read { ticket, .. } = request.kind else {
+        let Kind::Read {
+            read,
+            ticket,
+            others,
+            ..
+        } = &request.kind
+        else {
             panic!("not a READ");
         };
-        self.idle.push(ticket);
+        assert_eq!(found.number, *read);
+        let joined = found.others.iter().map(|other| other.number);
+        assert!(joined.eq(others.iter().map(|(read, _)| *read)));
+        self.idle.push(*ticket);
+        self.idle.extend(others.iter().map(|(_, ticket)| *ticket));
         request
+    }
+
+    /// The READ that asks for what is at `off`, among the last few.
+    fn asked_for(&self, object: u32, off: u64) -> Option<u32> {
+        let object = &self.objects[&object];
+        let lists = [&object.queued, &object.delivered];
+        let mut last = lists.iter().flat_map(|list| list.iter().rev().take(4));
+        last.find(|id| match self.requests[id].kind {
+            Kind::Read {
+                off: start, len, ..
+            } => off >= start && off - start < len,
+            _ => false,
+        })
+        .copied()
+        .filter(|_| self.joins)
+    }
+
+    /// How many READs have joined others.
+    fn joined(&self) -> usize {
+        let others = self.requests.values().map(|req| match &req.kind {
+            Kind::Read { others, .. } => others.len(),
+            _ => 0,
+        });
+        others.sum()
     }
 
     fn doom_reads(&mut self, object: u32) {
@@ -468,7 +514,10 @@ impl Run {
     fn taken(&self, stage: Stage, like: &Ticket) -> u32 {
         let pending = self.pending.iter().filter(|(from, _)| stage >= *from);
         let reads = self.requests.values().filter_map(|req| match &req.kind {
-            Kind::Read { ticket, .. } => Some(ticket),
+            Kind::Read { ticket, others, .. } => {
+                let others = others.iter().map(|(_, ticket)| ticket);
+                Some(std::iter::once(ticket).chain(others))
+            }
             _ => None,
         });
         let held = self
@@ -476,6 +525,7 @@ impl Run {
             .values()
             .filter(|waiting| waiting.stage > stage);
         let all = reads
+            .flatten()
             .chain(&self.idle)
             .chain(held.map(|waiting| &waiting.ticket))
             .chain(pending.map(|(_, ticket)| ticket));
@@ -658,22 +708,31 @@ impl Run {
             return;
         };
         let found = self.objects.contains_key(&ticket.object) && !self.dead;
+        let (off, len) = self.range(off, len);
         let payload = self.payload();
         let read = payload.number;
         match self
             .table
             .read(ticket.key, (off, len), payload, self.now, None)
         {
-            Ok(watch) => {
+            Ok(queued) => {
                 assert!(found);
                 self.idle.swap_remove(at % self.idle.len());
-                self.added_read(ticket, off, len, read, watch);
+                self.added_read(ticket, off, len, read, queued);
             }
             Err((refused, _)) => {
                 // Never for want of room.
                 assert_eq!(refused, Refused::Gone);
                 assert!(!found);
             }
+        }
+    }
+
+    /// Such that some ask for the same, if that matters.
+    fn range(&self, off: u64, len: u64) -> (u64, u64) {
+        match self.joins {
+            true => (off % 16, len % 8),
+            false => (off, len),
         }
     }
 
@@ -954,6 +1013,7 @@ impl Run {
             return Some(Refused::Gone);
         };
         let object = self.number_of(key);
+        let (off, len) = self.range(off, len);
         let payload = self.payload();
         let read = payload.number;
         let full = self.table.requests().room() == 0;
@@ -961,14 +1021,14 @@ impl Run {
             .table
             .read(key, (off, len), payload, self.now, Some(user))
         {
-            Ok(watch) => {
+            Ok(queued) => {
                 let ticket = Ticket {
                     object: object.expect("a READ of nothing was taken"),
                     key,
                     user,
                 };
                 assert!(!full && !self.dead && self.fits(&ticket));
-                self.added_read(ticket, off, len, read, watch);
+                self.added_read(ticket, off, len, read, queued);
                 None
             }
             Err((refused, back)) => {
@@ -988,8 +1048,24 @@ impl Run {
         }
     }
 
-    fn added_read(&mut self, ticket: Ticket, off: u64, len: u64, read: u32, watch: bool) {
-        assert_eq!(watch, !self.watched);
+    fn added_read(&mut self, ticket: Ticket, off: u64, len: u64, read: u32, queued: Queued) {
+        if let Some(other) = self.asked_for(ticket.object, off) {
+            assert_eq!(queued, Queued::Joined);
+            assert!(self.new_requests().is_empty());
+            let Some(Request {
+                kind: Kind::Read { others, .. },
+                ..
+            }) = self.requests.get_mut(&other)
+            else {
+                panic!("joined what is no READ");
+            };
+            return others.push((read, ticket));
+        }
+        let expected = match self.watched {
+            true => Queued::Alone,
+            false => Queued::Unwatched,
+        };
+        assert_eq!(queued, expected);
         self.watched = true;
         let state = self.objects[&ticket.object].state;
         let new = self.new_requests();
@@ -1000,6 +1076,7 @@ impl Run {
             read,
             since: self.now,
             ticket,
+            others: Vec::new(),
         };
         self.add(new[0], Some(ticket.object), kind);
         self.enqueue(new[0], false);
@@ -1329,13 +1406,12 @@ impl Run {
         let object = self.handles.get(&fd).and_then(|handle| handle.object);
         match self.requests.get(&id) {
             Some(Request {
-                kind: Kind::Read { read, .. },
+                kind: Kind::Read { .. },
                 object: Some(of),
                 phase,
                 ..
             }) if *phase != Phase::Doomed && object == Some(*of) => {
-                assert_eq!(result.ok().unwrap().number, *read);
-                self.take_read(id);
+                self.take_read(id, &result.ok().unwrap());
             }
             _ => assert_eq!(result.err(), Some(Errno::EINVAL)),
         }
@@ -1354,12 +1430,11 @@ impl Run {
         let oldest = reads
             .min()
             .filter(|(_, since, _)| self.now - since > timeout);
-        let Some((read, _, id)) = oldest else {
+        let Some((_, _, id)) = oldest else {
             assert!(found.is_none(), "not over the limit");
             return false;
         };
-        assert_eq!(found.expect("one is over the limit").number, read);
-        self.take_read(id);
+        self.take_read(id, &found.expect("one is over the limit"));
         true
     }
 
@@ -1466,8 +1541,8 @@ impl Run {
                 nobody = true;
                 None
             }
-            Some(Failed::Waiter(waiter)) => Some((true, waiter.number)),
-            Some(Failed::Read(read)) => Some((false, read.number)),
+            Some(Failed::Waiter(waiter)) => Some((true, waiter)),
+            Some(Failed::Read(read)) => Some((false, read)),
             Some(Failed::Sleeper(sleeper)) => {
                 asleep = Some(*sleeper);
                 None
@@ -1479,7 +1554,7 @@ impl Run {
             let gone = self.requests.iter().filter(|(id, _)| !left.contains(id));
             for id in gone.map(|(id, _)| *id).collect::<Vec<_>>() {
                 if owner(&self.requests[&id]).is_none() {
-                    self.forget(id);
+                    self.forget(id, None);
                 }
             }
         }
@@ -1498,15 +1573,16 @@ impl Run {
                 let in_vain = |waiting: &Waiting| dead || waiting.in_vain;
                 assert!(!self.waiting.values().any(in_vain), "waits in vain");
             }
-            Some(told) => {
+            Some((is_lookup, payload)) => {
                 let (id, _) = owed
-                    .find(|(_, req)| owner(req) == Some(told))
+                    .find(|(_, req)| owner(req) == Some((is_lookup, payload.number)))
                     .expect("told somebody who was owed nothing");
                 let id = *id;
-                self.forget(id);
+                self.forget(id, Some(&payload));
+                return true;
             }
         }
-        told.is_some()
+        false
     }
 
     /// Somebody in line was told that it is in vain.
@@ -1528,13 +1604,12 @@ impl Run {
         }
     }
 
-    /// Removes a request that has failed.
-    fn forget(&mut self, id: u32) {
+    /// Removes a request that has failed; `told` is what its owner was told with.
+    fn forget(&mut self, id: u32, told: Option<&Payload>) {
         let is_read = matches!(self.requests[&id].kind, Kind::Read { .. });
-        let request = if is_read {
-            self.take_read(id)
-        } else {
-            self.remove(id)
+        let request = match told.filter(|_| is_read) {
+            Some(told) => self.take_read(id, told),
+            None => self.remove(id),
         };
         if let Kind::Close { fd } = request.kind {
             self.handles.get_mut(&fd).unwrap().close = Close::No;
@@ -1591,8 +1666,8 @@ impl Run {
             .handles
             .values()
             .filter(|handle| handle.close == Close::Later);
-        // And so has a reader whose READ was answered.
-        let reserved = objects.count() + later.count() + self.idle.len();
+        // And so has a reader whose READ was answered, or has joined another.
+        let reserved = objects.count() + later.count() + self.idle.len() + self.joined();
         let slots = self.table.requests();
         let all = slots.room() + self.requests.len() + reserved;
         assert_eq!(all % Host::CHUNK, 0, "reservations");
@@ -1614,7 +1689,8 @@ impl Run {
             Kind::Read { .. } => true,
             Kind::Close { .. } => false,
         });
-        assert_eq!(Rc::strong_count(&self.live) - 1, inside.count(), "payloads");
+        let inside = inside.count() + self.joined();
+        assert_eq!(Rc::strong_count(&self.live) - 1, inside, "payloads");
 
         let wake = std::mem::take(&mut self.wake);
         assert_eq!(self.table.take_wake(), wake, "wake");
@@ -1773,8 +1849,8 @@ const MANY: Bounds = Bounds {
     whole: 1 << 20,
 };
 
-fn run(bounds: Bounds, ops: Vec<Op>, kill: bool) {
-    let mut run = Run::new(bounds);
+fn run(bounds: Bounds, joins: bool, ops: Vec<Op>, kill: bool) {
+    let mut run = Run::new(bounds, joins);
     for op in ops {
         run.run(op);
         run.compare();
@@ -1785,7 +1861,7 @@ fn run(bounds: Bounds, ops: Vec<Op>, kill: bool) {
 #[test]
 fn any_use_of_the_table_is_that_of_the_model() {
     check(1200, (ops(3, 120), any::<bool>()), |(ops, kill)| {
-        run(MANY, ops, kill)
+        run(MANY, false, ops, kill)
     });
 }
 
@@ -1794,7 +1870,16 @@ fn any_use_of_a_table_with_bounds_is_that_of_the_model() {
     check(
         1200,
         (bounds(), ops(2, 150), any::<bool>()),
-        |(bounds, ops, kill)| run(bounds, ops, kill),
+        |(bounds, ops, kill)| run(bounds, false, ops, kill),
+    );
+}
+
+#[test]
+fn any_use_of_a_table_whose_reads_join_is_that_of_the_model() {
+    check(
+        1200,
+        (bounds(), ops(2, 150), any::<bool>()),
+        |(bounds, ops, kill)| run(bounds, true, ops, kill),
     );
 }
 
@@ -1802,15 +1887,15 @@ fn any_use_of_a_table_with_bounds_is_that_of_the_model() {
 fn a_table_that_fills_up_is_that_of_the_model() {
     // Little is given up, so that the table is full again and again.
     check(150, (ops(1, 600), any::<bool>()), |(ops, kill)| {
-        run(MANY, ops, kill)
+        run(MANY, false, ops, kill)
     });
 }
 
 #[test]
 fn death_at_any_moment_leaves_nothing_behind() {
-    let cases = (bounds(), ops(3, 80), ops(6, 40));
-    check(1000, cases, |(bounds, before, after)| {
-        let mut table = Run::new(bounds);
+    let cases = (bounds(), any::<bool>(), ops(3, 80), ops(6, 40));
+    check(1000, cases, |(bounds, joins, before, after)| {
+        let mut table = Run::new(bounds, joins);
         for op in before.into_iter().chain([Op::Kill]).chain(after) {
             table.run(op);
             table.compare();

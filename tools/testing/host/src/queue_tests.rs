@@ -7,7 +7,7 @@ use crate::{
     daemon::command::Reply,
     errno::{Errno, Result},
     ondemand::{
-        queue::{Bounds, Delivery, Failed, Family, ObjectKey, Refused, Table, User},
+        queue::{Bounds, Delivery, Failed, Family, ObjectKey, Queued, Refused, Table, User},
         slots::Storage,
     },
     support::{looks, make_room, Counted},
@@ -39,6 +39,10 @@ impl Family for Names {
     type Read = &'static str;
     type Version = &'static str;
     type Sleeper = &'static str;
+
+    fn join(_other: &mut &'static str, _read: &'static str) {
+        unreachable!("none of these tables has READs join");
+    }
 }
 
 /// What a daemon reads.
@@ -112,7 +116,7 @@ impl Cache {
         name: &'static str,
         off: u64,
         user: User,
-    ) -> std::result::Result<bool, (Refused, &'static str)> {
+    ) -> std::result::Result<Queued, (Refused, &'static str)> {
         let result = self
             .table
             .read(key, (off, 4096), name, self.now, Some(user));
@@ -1493,11 +1497,11 @@ fn the_first_of_the_reads_finds_somebody_to_watch() {
     assert!(!cache.table.keep_watching());
     assert!(matches!(
         cache.try_read(key, "r0", 0, User::EXEMPT),
-        Ok(true)
+        Ok(Queued::Unwatched)
     ));
     assert!(matches!(
         cache.try_read(key, "r1", 1, User::EXEMPT),
-        Ok(false)
+        Ok(Queued::Alone)
     ));
     assert!(cache.table.keep_watching());
     for off in [0, 1] {
@@ -1508,7 +1512,7 @@ fn the_first_of_the_reads_finds_somebody_to_watch() {
     assert!(!cache.table.keep_watching());
     assert!(matches!(
         cache.try_read(key, "r2", 2, User::EXEMPT),
-        Ok(true)
+        Ok(Queued::Unwatched)
     ));
     cache.table.kill();
     assert_eq!(cache.failed(), ["r2"]);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a daemon may ask for when it binds: "bind ondemand timeout=<seconds>" and
- * "bind ondemand batch".  Without either nothing changes; the other tests see to
- * that.
+ * What a daemon may ask for when it binds, as "bind ondemand timeout=<seconds>".
+ * Without that nothing changes; the other tests see to it.
  */
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -63,6 +63,11 @@ TEST_F_TIMEOUT(bind, knows_max_read, 30)
 	EXPECT_EQ(cf_intended("bind-max-read"), cf_env_bind_with(&self->e, " max-read=65536"));
 }
 
+TEST_F_TIMEOUT(bind, knows_granule, 30)
+{
+	EXPECT_EQ(cf_intended("bind-granule"), cf_env_bind_with(&self->e, " granule=1048576"));
+}
+
 TEST_F_TIMEOUT(bind, max_read_cuts_at_its_multiples, 60)
 {
 	static const struct { uint64_t off, len; } expected[] = {
@@ -107,6 +112,7 @@ TEST_F_TIMEOUT(bind, takes_options_in_any_order, 60)
 		" timeout=1", " timeout=86400", " timeout=0030", " batch", " batch timeout=30",
 		" timeout=30 batch", "  batch \t timeout=30", " max-read=4096",
 		" batch max-read=1073741824 timeout=3", " wait", " wait batch timeout=3",
+		" granule=4096", " granule=1073741824 max-read=8192",
 	};
 	int i;
 
@@ -128,6 +134,7 @@ TEST_F_TIMEOUT(bind, refuses_other_options, 60)
 		" batch,timeout=5", " wait=1", " wait wait", "batch", " x", " ", " max-read=0",
 		" max-read=4097",
 		" max-read=1073745920", " max-read=4096 max-read=8192", " max-read=4k",
+		" granule", " granule=0", " granule=6144", " granule=4096 granule=4096",
 	};
 	int i;
 
@@ -140,6 +147,171 @@ TEST_F_TIMEOUT(bind, refuses_other_options, 60)
 			TH_LOG("bound by '%s'", bad[i]);
 		}
 	}
+}
+
+/* --------------------------------------------------------------- granule */
+
+#define GRANULE	(8 * CF_PAGE)
+
+FIXTURE(granule) {
+	struct cf_env e;
+	struct cf_blob b;
+	struct cf_op *reads[3];	/* of these pages: */
+};
+
+static const int wanted[] = { 1, 3, 6 };
+
+FIXTURE_SETUP(granule)
+{
+	char options[64];
+
+	if (cf_is_c())
+		SKIP(return, NOT_IN_C);
+	snprintf(options, sizeof(options), " granule=%ld", (long)GRANULE);
+	ASSERT_SETUP(cf_env_all_with(&self->e, options));
+	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", 2 * GRANULE + CF_BLOCK));
+	no_readahead(self->b.fd);
+}
+
+FIXTURE_TEARDOWN(granule)
+{
+	cf_env_end(&self->e);
+}
+
+/* Begin to read the pages that are wanted; the READ of the first is for the others, too. */
+static int begin_to_read(struct cf_env *e, struct cf_blob *b, struct cf_op **reads,
+			 struct cf_msg *m)
+{
+	int i, err;
+
+	reads[0] = cf_start_pread(b->fd, wanted[0] * CF_PAGE, CF_PAGE);
+	err = cf_expect(e->dev, CF_READ, m);
+	if (err)
+		return err;
+	if (m->w.read.off != wanted[0] * CF_PAGE || m->w.read.off + m->w.read.len != GRANULE)
+		return -EPROTO;
+	for (i = 1; i < ARRAY_SIZE(wanted); i++)
+		reads[i] = cf_start_pread(b->fd, wanted[i] * CF_PAGE, CF_PAGE);
+	return cf_readable(e->dev, CF_NEVER) ? -EBADMSG : 0;
+}
+
+static long result(struct cf_op *op, int page)
+{
+	long ret = cf_wait(op, CF_SOON);
+
+	if (ret == CF_PAGE && cf_check("blob", page * CF_PAGE, op->buf, CF_PAGE) != -1)
+		ret = -EILSEQ;
+	return ret;
+}
+
+TEST_F_TIMEOUT(granule, is_asked_for_once, 60)
+{
+	struct cf_msg m;
+	int i;
+
+	ASSERT_EQ(0, begin_to_read(&self->e, &self->b, self->reads, &m));
+	ASSERT_EQ(0, cf_blob_answer_read(&self->b, &m));
+	for (i = 0; i < ARRAY_SIZE(wanted); i++) {
+		EXPECT_EQ(CF_PAGE, result(self->reads[i], wanted[i]));
+		cf_op_free(self->reads[i]);
+	}
+	EXPECT_EQ(0, cf_read_and_check("blob", self->b.fd, CF_PAGE, GRANULE - CF_PAGE,
+				       GRANULE - CF_PAGE));
+	EXPECT_FALSE(cf_readable(self->e.dev, 0));
+}
+
+TEST_F_TIMEOUT(granule, ends_with_the_file_and_where_there_is_data, 60)
+{
+	struct cf_blob *b = &self->b;
+	struct cf_op *op = cf_start_pread(b->fd, 2 * GRANULE, CF_PAGE);
+	struct cf_msg m;
+
+	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+	EXPECT_EQ(2 * GRANULE, m.w.read.off);
+	EXPECT_EQ(CF_BLOCK, m.w.read.len);
+	ASSERT_EQ(0, cf_blob_answer_read(b, &m));
+	EXPECT_EQ(CF_BLOCK, cf_finish(op));
+
+	ASSERT_EQ(0, cf_fill(b->anon, "blob", 5 * CF_PAGE, CF_PAGE, b->size));
+	op = cf_start_pread(b->fd, 0, CF_PAGE);
+	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
+	EXPECT_EQ(0, m.w.read.off);
+	EXPECT_EQ(5 * CF_PAGE, m.w.read.len);
+	ASSERT_EQ(0, cf_blob_answer_read(b, &m));
+	EXPECT_EQ(CF_PAGE, cf_finish(op));
+}
+
+/* Whoever needs what was not written asks for it. */
+TEST_F_TIMEOUT(granule, may_be_answered_in_part, 60)
+{
+	struct cf_blob *b = &self->b;
+	struct cf_msg m;
+
+	ASSERT_EQ(0, begin_to_read(&self->e, b, self->reads, &m));
+	ASSERT_EQ(0, cf_fill(b->anon, "blob", CF_PAGE, CF_PAGE, b->size));
+	ASSERT_EQ(0, cf_complete(b->anon, m.w.msg_id));
+	EXPECT_EQ(CF_PAGE, result(self->reads[0], wanted[0]));
+	EXPECT_EQ(CF_PAGE, cf_serve_until_done(&self->e, b, self->reads[1], NULL));
+	EXPECT_EQ(CF_PAGE, cf_serve_until_done(&self->e, b, self->reads[2], NULL));
+	EXPECT_EQ(0, cf_read_and_check("blob", b->fd, wanted[1] * CF_PAGE,
+				       GRANULE - wanted[1] * CF_PAGE,
+				       GRANULE - wanted[1] * CF_PAGE));
+	cf_op_free(self->reads[0]);
+}
+
+/* Without data the one who asked fails, and the others ask for themselves. */
+TEST_F_TIMEOUT(granule, may_be_answered_without_data, 60)
+{
+	struct cf_blob *b = &self->b;
+	struct cf_msg m;
+	int i;
+
+	ASSERT_EQ(0, begin_to_read(&self->e, b, self->reads, &m));
+	ASSERT_EQ(0, cf_complete(b->anon, m.w.msg_id));
+	for (i = 0; i < ARRAY_SIZE(wanted); i++) {
+		long ret = cf_serve_until_done(&self->e, b, self->reads[i], NULL);
+
+		/* The page cache reads a page once more before it gives up. */
+		EXPECT_TRUE(ret == CF_PAGE || (i == 0 && ret == -EIO)) TH_LOG("%d: %ld", i, ret);
+	}
+}
+
+TEST_F_TIMEOUT(granule, fails_with_the_daemon, 60)
+{
+	struct cf_msg m;
+	int i;
+
+	ASSERT_EQ(0, begin_to_read(&self->e, &self->b, self->reads, &m));
+	cf_env_close(&self->e);
+	for (i = 0; i < ARRAY_SIZE(wanted); i++)
+		EXPECT_EQ(-EIO, cf_finish(self->reads[i]));
+}
+
+/* FILL, too, is the end of all that wait. */
+TEST_F_TIMEOUT(granule, may_be_filled, 60)
+{
+	struct {
+		uint64_t off, len, addr;
+		uint32_t msg_id, flags;
+	} f = {};
+	struct cf_msg m;
+	char *buf;
+	int i;
+
+	ASSERT_EQ(0, begin_to_read(&self->e, &self->b, self->reads, &m));
+	f.off = m.w.read.off;
+	f.len = m.w.read.len;
+	f.msg_id = m.w.msg_id;
+	buf = malloc(f.len);
+	ASSERT_NE(NULL, buf);
+	cf_pattern("blob", f.off, buf, f.len);
+	f.addr = (uintptr_t)buf;
+	EXPECT_EQ(f.len, ioctl(self->b.anon, CF_IOC_FILL, &f));
+	for (i = 0; i < ARRAY_SIZE(wanted); i++) {
+		EXPECT_EQ(CF_PAGE, result(self->reads[i], wanted[i]));
+		cf_op_free(self->reads[i]);
+	}
+	free(buf);
 }
 
 /* ---------------------------------------------------------------- timeout */
