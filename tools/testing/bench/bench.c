@@ -278,8 +278,34 @@ static void measure_reads(struct reader *r, const char *size, size_t len, int co
 	close_image(r);
 }
 
+/* All of the file, from a daemon that is far away. */
+static void measure_sequential(struct reader *r)
+{
+	struct samples s = {};
+	size_t len = 131072;
+	char *buf = aligned_alloc(BLOCK, len);
+
+	for (int i = 0; i < 3; i++) {
+		uint64_t since;
+
+		open_image(r);
+		posix_fadvise(r->fd, 0, 0, POSIX_FADV_NORMAL);
+		r->arm->slow_down();
+		since = now();
+		for (off_t off = 0; off < r->size; off += len) {
+			if (read(r->fd, buf, len) != len)
+				die("read at %lld", (long long)off);
+			check(buf, off, len);
+		}
+		samples_add(&s, now() - since);
+		close_image(r);
+	}
+	samples_report(&s, r->name, "sequential_16m_10ms");
+	free(buf);
+}
+
 static const struct arm *const arms[] = {
-	&arm_file, &arm_file_direct, &arm_cachefiles, &arm_cachefiles_wait,
+	&arm_file, &arm_file_direct, &arm_cachefiles, &arm_cachefiles_wait, &arm_cachefiles_granule,
 	&arm_fanotify, &arm_fanotify_unmark,
 	&arm_erofs_on_fuse, &arm_fuse_direct,
 	&arm_erofs_on_fuse_stored, &arm_fuse_direct_stored,
@@ -309,8 +335,12 @@ int main(int argc, char **argv)
 	r.name = argv[2];
 	r.arm = arm;
 	r.image = &image;
-	measure_reads(&r, "4k", BLOCK, READS);
-	measure_reads(&r, "64k", 65536, 100);
+	if (!arm->sequential) {
+		measure_reads(&r, "4k", BLOCK, READS);
+		measure_reads(&r, "64k", 65536, 100);
+	}
+	if (arm->slow_down)
+		measure_sequential(&r);
 	if (arm->measure) {
 		char path[PATH_MAX];
 

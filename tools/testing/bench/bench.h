@@ -57,14 +57,17 @@ struct arm {
 	void (*complete)(void);
 	/* Measure what only this arm has, after a start; may be NULL. */
 	void (*measure)(const char *name);
+	/* From now on the daemon takes 10 ms for each request, in parallel; may be NULL. */
+	void (*slow_down)(void);
 	const char *mount_options;	/* of EROFS; may be NULL */
 	bool local;			/* nothing is ever absent */
+	bool sequential;		/* there is nothing to measure but that */
 	bool plain;			/* start() gives the file itself, not an image */
 	bool store;			/* the daemon keeps what it fetched, see store.c */
 };
 
 extern const struct arm arm_file, arm_file_direct;
-extern const struct arm arm_cachefiles, arm_cachefiles_wait;
+extern const struct arm arm_cachefiles, arm_cachefiles_wait, arm_cachefiles_granule;
 extern const struct arm arm_fanotify, arm_fanotify_unmark;
 extern const struct arm arm_erofs_on_fuse, arm_fuse_direct;
 extern const struct arm arm_erofs_on_fuse_stored, arm_fuse_direct_stored;

@@ -26,7 +26,8 @@
 #define ODFS	"/odfs"
 
 static pid_t daemon_pid;
-/* Whether the daemon uses what only our cachefiles has. */
+/* What the daemon binds with, if it uses what only our cachefiles has. */
+static const char *options;
 static bool waits;
 
 static void command(int dev, const char *cmd)
@@ -42,6 +43,7 @@ static int fd_of[MAX_OBJECTS];
 #define IN_FLIGHT	10000
 
 static struct held {
+	atomic_bool slow;	/* READs take 10 ms each */
 	atomic_bool on;
 	atomic_int count;
 	uint32_t msg_ids[IN_FLIGHT];
@@ -99,6 +101,41 @@ static void on_read(const struct image *image, const struct cachefiles_msg *msg)
 		die("READ_COMPLETE");
 }
 
+struct slow_read {
+	const struct image *image;
+	union {
+		struct cachefiles_msg msg;
+		char bytes[64];
+	} u;
+};
+
+static void *on_slow_read(void *arg)
+{
+	struct slow_read *slow = arg;
+
+	usleep(10000);
+	on_read(slow->image, &slow->u.msg);
+	free(slow);
+	return NULL;
+}
+
+static void start_on_read(const struct image *image, const struct cachefiles_msg *msg)
+{
+	struct slow_read *slow = malloc(sizeof(*slow));
+	pthread_t thread;
+
+	slow->image = image;
+	memcpy(&slow->u, msg, msg->len);
+	if (pthread_create(&thread, NULL, on_slow_read, slow))
+		die("pthread_create");
+	pthread_detach(thread);
+}
+
+static void slow_down(void)
+{
+	held->slow = true;
+}
+
 static int bind_cache(void)
 {
 	int dev = open("/dev/cachefiles", O_RDWR | O_CLOEXEC);
@@ -107,7 +144,7 @@ static int bind_cache(void)
 		die("/dev/cachefiles");
 	command(dev, "dir /cache");
 	command(dev, "tag bench");
-	command(dev, waits ? "bind ondemand wait" : "bind ondemand");
+	command(dev, options);
 	return dev;
 }
 
@@ -141,7 +178,10 @@ static void serve(const struct image *image, int ready)
 			on_open(dev, image, &u.msg);
 			break;
 		case CACHEFILES_OP_READ:
-			on_read(image, &u.msg);
+			if (held->slow)
+				start_on_read(image, &u.msg);
+			else
+				on_read(image, &u.msg);
 			break;
 		case CACHEFILES_OP_CLOSE:
 			close(fd_of[u.msg.object_id % MAX_OBJECTS]);
@@ -156,7 +196,10 @@ static void start(const struct arm *arm, const struct image *image, int round, c
 	int ready[2];
 	char byte;
 
-	waits = arm == &arm_cachefiles_wait;
+	waits = arm != &arm_cachefiles;
+	options = !waits ? "bind ondemand" :
+		  arm == &arm_cachefiles_granule ? "bind ondemand wait granule=4194304" :
+		  "bind ondemand wait";
 	if (setrlimit(RLIMIT_NOFILE, &files))
 		die("RLIMIT_NOFILE");
 	held = mmap(NULL, sizeof(*held), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -252,8 +295,15 @@ static void measure(const char *name)
 
 const struct arm arm_cachefiles = {
 	.name = "cachefiles", .start = start, .stop = stop, .measure = measure,
+	.slow_down = slow_down,
 };
 
 const struct arm arm_cachefiles_wait = {
 	.name = "cachefiles-wait", .start = start, .stop = stop, .measure = measure,
+	.slow_down = slow_down,
+};
+
+const struct arm arm_cachefiles_granule = {
+	.name = "cachefiles-granule", .start = start, .stop = stop,
+	.slow_down = slow_down, .sequential = true,
 };
