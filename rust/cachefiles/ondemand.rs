@@ -75,6 +75,7 @@ use crate::{
     object::Object,
     trace, //
 };
+use core::mem::size_of;
 use kernel::{
     fs::file::{
         flags,
@@ -131,6 +132,9 @@ impl PartialEq for Version {
 
 /// What the request table holds in the kernel.
 pub(crate) struct Requests;
+
+// A chunk of them, with their links, has four pages.
+const _: () = assert!(size_of::<queue::Request<Requests>>() <= 56);
 
 impl Storage for Requests {
     type Buf<T> = KVVec<T>;

@@ -63,6 +63,12 @@ static int compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+uint64_t samples_percentile(struct samples *s, double percent)
+{
+	qsort(s->v, s->n, sizeof(*s->v), compare);
+	return s->v[(size_t)(s->n * percent / 100)];
+}
+
 void samples_report(struct samples *s, const char *arm, const char *metric)
 {
 	static const int percents[] = { 50, 90, 99 };
@@ -70,14 +76,13 @@ void samples_report(struct samples *s, const char *arm, const char *metric)
 
 	if (!s->n)
 		return;
-	qsort(s->v, s->n, sizeof(*s->v), compare);
 	for (size_t i = 0; i < s->n; i++)
 		sum += s->v[i];
 	printf("{\"arm\":\"%s\",\"metric\":\"%s\",\"n\":%zu,\"mean\":%.0f", arm, metric, s->n,
 	       sum / s->n);
 	for (int i = 0; i < 3; i++)
 		printf(",\"p%d\":%llu", percents[i],
-		       (unsigned long long)s->v[s->n * percents[i] / 100]);
+		       (unsigned long long)samples_percentile(s, percents[i]));
 	puts("}");
 	fflush(stdout);
 	free(s->v);
@@ -304,6 +309,17 @@ static void measure_sequential(struct reader *r)
 	free(buf);
 }
 
+/* With a daemon of many threads, of which one is to be woken. */
+static void measure_threads(struct reader *r)
+{
+	open_image(r);
+	r->arm->multiply();
+	read_each(r, NULL, BLOCK, 1);
+	sleep(1);
+	measure(r, "miss_4k", "16_threads", BLOCK, 300);
+	close_image(r);
+}
+
 static const struct arm *const arms[] = {
 	&arm_file, &arm_file_direct, &arm_cachefiles, &arm_cachefiles_wait, &arm_cachefiles_granule,
 	&arm_fanotify, &arm_fanotify_unmark,
@@ -341,6 +357,8 @@ int main(int argc, char **argv)
 	}
 	if (arm->slow_down)
 		measure_sequential(&r);
+	if (arm->multiply)
+		measure_threads(&r);
 	if (arm->measure) {
 		char path[PATH_MAX];
 

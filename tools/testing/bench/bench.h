@@ -26,6 +26,7 @@ struct samples {
 };
 
 void samples_add(struct samples *s, uint64_t value);
+uint64_t samples_percentile(struct samples *s, double percent);
 /* Print what the samples are, as a line of JSON, and free them. */
 void samples_report(struct samples *s, const char *arm, const char *metric);
 
@@ -59,6 +60,8 @@ struct arm {
 	void (*measure)(const char *name);
 	/* From now on the daemon takes 10 ms for each request, in parallel; may be NULL. */
 	void (*slow_down)(void);
+	/* With its next request the daemon gets 16 threads that wait for more; may be NULL. */
+	void (*multiply)(void);
 	const char *mount_options;	/* of EROFS; may be NULL */
 	bool local;			/* nothing is ever absent */
 	bool sequential;		/* there is nothing to measure but that */

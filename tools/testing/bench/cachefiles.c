@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <signal.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -41,12 +43,20 @@ static int fd_of[MAX_OBJECTS];
 
 /* OPENs that the daemon has taken, and answers when there are so many or come no more. */
 #define IN_FLIGHT	10000
+/* READs likewise. */
+#define OUTSTANDING	32768
 
 static struct held {
 	atomic_bool slow;	/* READs take 10 ms each */
+	atomic_bool many;	/* there are to be many threads */
 	atomic_bool on;
 	atomic_int count;
 	uint32_t msg_ids[IN_FLIGHT];
+	atomic_bool keep;
+	atomic_int reads;
+	struct cachefiles_msg msgs[OUTSTANDING];
+	struct cachefiles_read ranges[OUTSTANDING];
+	uint64_t took[OUTSTANDING];
 } *held;		/* shared */
 
 static void answer(int dev, const struct image *image, uint32_t msg_id)
@@ -101,6 +111,26 @@ static void on_read(const struct image *image, const struct cachefiles_msg *msg)
 		die("READ_COMPLETE");
 }
 
+static void keep_read(const struct image *image, const struct cachefiles_msg *msg)
+{
+	int n = held->reads++;
+
+	held->msgs[n] = *msg;
+	memcpy(&held->ranges[n], msg->data, sizeof(held->ranges[n]));
+	if (n + 1 < OUTSTANDING)
+		return;
+	for (int i = 0; i < OUTSTANDING; i++) {
+		struct { struct cachefiles_msg msg; struct cachefiles_read read; } kept = {
+			held->msgs[i], held->ranges[i],
+		};
+		uint64_t since = now();
+
+		on_read(image, &kept.msg);
+		held->took[i] = now() - since;
+	}
+	held->keep = false;
+}
+
 struct slow_read {
 	const struct image *image;
 	union {
@@ -136,6 +166,11 @@ static void slow_down(void)
 	held->slow = true;
 }
 
+static void multiply(void)
+{
+	held->many = true;
+}
+
 static int bind_cache(void)
 {
 	int dev = open("/dev/cachefiles", O_RDWR | O_CLOEXEC);
@@ -148,46 +183,91 @@ static int bind_cache(void)
 	return dev;
 }
 
-/* Says through @ready that the cache is bound. */
-static void serve(const struct image *image, int ready)
+#define THREADS	16
+
+static int device;
+static const struct image *served;
+
+/* Until there may be a message: one of many threads is woken, if the cache can do that. */
+static void wait_for_one_of_many(void)
 {
-	struct pollfd p = { .fd = bind_cache(), .events = POLLIN };
-	int dev = p.fd;
+	static __thread int epoll = -1;
+	struct epoll_event event = { .events = EPOLLIN | EPOLLEXCLUSIVE };
+
+	if (epoll < 0) {
+		epoll = epoll_create1(EPOLL_CLOEXEC);
+		if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, device, &event))
+			die("epoll");
+	}
+	epoll_wait(epoll, &event, 1, -1);
+}
+
+static void wait_for_message(void)
+{
+	struct pollfd p = { .fd = device, .events = POLLIN };
+
+	if (waits)
+		exit(1);
+	if (held->many)
+		wait_for_one_of_many();
+	/* A second without another is long: the clock counts instructions. */
+	else if (!poll(&p, 1, held->on && held->count ? 1000 : -1))
+		answer_held(device, served);
+}
+
+static void *serve_messages(void *first)
+{
+	bool alone = first;
 	union {
 		struct cachefiles_msg msg;
 		char bytes[1024];
 	} u;
 
-	if (write(ready, "", 1) != 1)
-		die("pipe");
 	for (;;) {
-		ssize_t n = read(dev, &u, sizeof(u));
+		ssize_t n = read(device, &u, sizeof(u));
 
 		if (n < 0)
 			die("read of the device");
 		if (n == 0) {
-			if (waits)
-				exit(1);
-			/* A second without another is long: the clock counts instructions. */
-			if (!poll(&p, 1, held->on && held->count ? 1000 : -1))
-				answer_held(dev, image);
+			wait_for_message();
 			continue;
 		}
 		switch (u.msg.opcode) {
 		case CACHEFILES_OP_OPEN:
-			on_open(dev, image, &u.msg);
+			on_open(device, served, &u.msg);
 			break;
 		case CACHEFILES_OP_READ:
-			if (held->slow)
-				start_on_read(image, &u.msg);
+			if (held->keep)
+				keep_read(served, &u.msg);
+			else if (held->slow)
+				start_on_read(served, &u.msg);
 			else
-				on_read(image, &u.msg);
+				on_read(served, &u.msg);
 			break;
 		case CACHEFILES_OP_CLOSE:
 			close(fd_of[u.msg.object_id % MAX_OBJECTS]);
 			break;
 		}
+		if (alone && held->many) {
+			pthread_t thread;
+
+			alone = false;
+			for (int i = 1; i < THREADS; i++)
+				if (pthread_create(&thread, NULL, serve_messages, NULL))
+					die("pthread_create");
+		}
 	}
+	return NULL;
+}
+
+/* Says through @ready that the cache is bound. */
+static void serve(const struct image *image, int ready)
+{
+	served = image;
+	device = bind_cache();
+	if (write(ready, "", 1) != 1)
+		die("pipe");
+	serve_messages(&device);
 }
 
 static void start(const struct arm *arm, const struct image *image, int round, char *path)
@@ -282,6 +362,91 @@ static void opens_in_flight(const char *name)
 	samples_report(&s, name, "opens_in_flight");
 }
 
+/* The bytes that all slab caches have. */
+static uint64_t slab_memory(void)
+{
+	FILE *info = fopen("/proc/slabinfo", "r");
+	uint64_t pages = 0, per_slab, slabs;
+	char line[512];
+
+	if (!info)
+		die("/proc/slabinfo");
+	while (fgets(line, sizeof(line), info))
+		if (sscanf(line, "%*s %*u %*u %*u %*u %lu : tunables %*u %*u %*u : slabdata %*u %lu",
+			   &per_slab, &slabs) == 2)
+			pages += per_slab * slabs;
+	fclose(info);
+	return pages * 4096;
+}
+
+static int open_kept(const char *kind, int i)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), ODFS "/%s.%d", kind, i);
+	fd = open(path, O_RDONLY);
+	if (fd < 0)
+		die("%s", path);
+	return fd;
+}
+
+/* What an open file takes up, on both sides, in bytes. */
+static void memory_of_files(const char *name)
+{
+	static int fds[5000];
+	uint64_t before = slab_memory();
+	struct samples s = {};
+
+	for (int i = 0; i < 5000; i++)
+		fds[i] = open_kept("kept", i);
+	samples_add(&s, (slab_memory() - before) / 5000);
+	for (int i = 0; i < 5000; i++)
+		close(fds[i]);
+	samples_report(&s, name, "memory_open");
+}
+
+/* As many READs of single blocks as one file may have that is read ahead. */
+#define READS_OF_ONE	128
+
+/* READs that the daemon does not answer before they are all there. */
+static void many_reads(const char *name)
+{
+	struct samples submit = {}, rare = {}, complete = {}, memory = {};
+	static int fds[OUTSTANDING / READS_OF_ONE];
+	int files = OUTSTANDING / READS_OF_ONE;
+	uint64_t before;
+
+	for (int i = 0; i < files; i++)
+		fds[i] = open_kept("outstanding", i);
+	before = slab_memory();
+	held->reads = 0;
+	held->keep = true;
+	kill(daemon_pid, SIGSTOP);
+	for (int i = 0; i < OUTSTANDING; i++) {
+		off_t off = (i % READS_OF_ONE) * 3 * BLOCK;
+		uint64_t since = now();
+
+		if (posix_fadvise(fds[i / READS_OF_ONE], off, BLOCK, POSIX_FADV_WILLNEED))
+			die("POSIX_FADV_WILLNEED");
+		samples_add(&submit, now() - since);
+	}
+	/* One in a thousand: tables have grown for more than that. */
+	samples_add(&rare, samples_percentile(&submit, 99.9));
+	samples_add(&memory, (slab_memory() - before) / OUTSTANDING);
+	kill(daemon_pid, SIGCONT);
+	while (held->keep)
+		usleep(1000);
+	for (int i = 0; i < held->reads; i++)
+		samples_add(&complete, held->took[i]);
+	samples_report(&submit, name, "submit_32768");
+	samples_report(&rare, name, "submit_32768_p99.9");
+	samples_report(&complete, name, "complete_32768");
+	samples_report(&memory, name, "memory_read");
+	for (int i = 0; i < files; i++)
+		close(fds[i]);
+}
+
 #define NAMES	300
 
 static void measure(const char *name)
@@ -291,16 +456,20 @@ static void measure(const char *name)
 	/* They have not been closed for long. */
 	open_names(name, "open_active", NAMES, NAMES);
 	opens_in_flight(name);
+	memory_of_files(name);
+	/* In C each of them needs a thread. */
+	if (waits)
+		many_reads(name);
 }
 
 const struct arm arm_cachefiles = {
 	.name = "cachefiles", .start = start, .stop = stop, .measure = measure,
-	.slow_down = slow_down,
+	.slow_down = slow_down, .multiply = multiply,
 };
 
 const struct arm arm_cachefiles_wait = {
 	.name = "cachefiles-wait", .start = start, .stop = stop, .measure = measure,
-	.slow_down = slow_down,
+	.slow_down = slow_down, .multiply = multiply,
 };
 
 const struct arm arm_cachefiles_granule = {
