@@ -372,8 +372,8 @@ static uint64_t slab_memory(void)
 	if (!info)
 		die("/proc/slabinfo");
 	while (fgets(line, sizeof(line), info))
-		if (sscanf(line, "%*s %*u %*u %*u %*u %lu : tunables %*u %*u %*u : slabdata %*u %lu",
-			   &per_slab, &slabs) == 2)
+		if (sscanf(line, "%*s %*u %*u %*u %*u %lu : %*[^:] : %*s %*u %lu", &per_slab,
+			   &slabs) == 2)
 			pages += per_slab * slabs;
 	fclose(info);
 	return pages * 4096;
