@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "cachefiles_test.h"
@@ -157,6 +158,18 @@ struct cf_op *cf_start_close(int fd)
 void cf_no_readahead(int fd)
 {
 	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+}
+
+bool cf_is_in_memory(int fd, off_t off)
+{
+	void *map = mmap(NULL, CF_PAGE, PROT_READ, MAP_SHARED, fd, off);
+	unsigned char in_core = 0;
+
+	if (map == MAP_FAILED)
+		return false;
+	mincore(map, CF_PAGE, &in_core);
+	munmap(map, CF_PAGE);
+	return in_core & 1;
 }
 
 long cf_read_and_check(const char *name, int fd, off_t off, size_t len, size_t want)

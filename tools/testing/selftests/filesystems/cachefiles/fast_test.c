@@ -31,19 +31,6 @@ static long fill(int anon, const struct fill *f)
 	return ret < 0 ? -errno : ret;
 }
 
-/* Whether the page at @off is in memory, with its data. */
-static bool is_there(int fd, off_t off)
-{
-	void *map = mmap(NULL, CF_PAGE, PROT_READ, MAP_SHARED, fd, off);
-	unsigned char in_core = 0;
-
-	if (map == MAP_FAILED)
-		return false;
-	mincore(map, CF_PAGE, &in_core);
-	munmap(map, CF_PAGE);
-	return in_core & 1;
-}
-
 /* Have a READ for @len bytes of @b at @off delivered that nobody waits for. */
 static int ask_for(struct cf_env *e, struct cf_blob *b, off_t off, size_t len, struct cf_msg *m)
 {
@@ -115,9 +102,9 @@ TEST_F_TIMEOUT(fast, a_short_read_is_over_when_the_ioctl_returns, 60)
 		off_t off = i * 2 * CF_PAGE;
 
 		ASSERT_EQ(0, ask_for(&self->e, b, off, CF_PAGE, &m));
-		EXPECT_FALSE(is_there(b->fd, off));
+		EXPECT_FALSE(cf_is_in_memory(b->fd, off));
 		ASSERT_EQ(0, cf_blob_answer_read(b, &m));
-		ASSERT_TRUE(is_there(b->fd, off));
+		ASSERT_TRUE(cf_is_in_memory(b->fd, off));
 		EXPECT_EQ(0, cf_read_and_check("blob", b->fd, off, CF_PAGE, CF_PAGE));
 	}
 }

@@ -133,12 +133,16 @@ TEST_F_TIMEOUT(again, the_other_one_goes, 120)
 
 	ASSERT_EQ(0, cache_half(&self->e, "old", variant->first));
 	ASSERT_TRUE(cf_find_cache_file(&self->e, "blob", NULL, path));
-	ASSERT_EQ(0, stat(path, &before));
+	/* As long as it is open, no other file gets its inode number. */
+	fd = open(path, O_RDONLY);
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, fstat(fd, &before));
 	ASSERT_EQ(0, cf_blob_open_version(&self->e, &b, SIZE, now, variant->second));
 	ASSERT_EQ(0, cf_fill(b.anon, now, 0, HALF, SIZE));
 	ASSERT_EQ(0, let_go(&self->e, &b));
 	ASSERT_TRUE(CF_WAIT_FOR(!stat(path, &after) &&
 				(before.st_ino == after.st_ino) == variant->same, CF_SOON));
+	close(fd);
 	fd = open(path, O_RDONLY);
 	ASSERT_GE(fd, 0);
 	ASSERT_EQ(HALF, read(fd, buf, HALF));
