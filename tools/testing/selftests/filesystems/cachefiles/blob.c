@@ -3,9 +3,11 @@
  * One object, whose daemon the test is: each message taken and answered by hand.
  */
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #include "cachefiles_test.h"
@@ -158,6 +160,13 @@ struct cf_op *cf_start_close(int fd)
 void cf_no_readahead(int fd)
 {
 	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+}
+
+bool cf_is_btrfs(void)
+{
+	struct statfs st;
+
+	return !statfs(CF_ROOT, &st) && st.f_type == BTRFS_SUPER_MAGIC;
 }
 
 bool cf_is_in_memory(int fd, off_t off)

@@ -315,6 +315,8 @@ long cf_answer_opens(struct cf_env *e, struct cf_op *op, long long size);
 long cf_serve_until_done(struct cf_env *e, struct cf_blob *b, struct cf_op *op, int *reads);
 /* Ask for exactly what is read. */
 void cf_no_readahead(int fd);
+/* Whether the cache is on btrfs. */
+bool cf_is_btrfs(void);
 /* Whether the page at @off is in the page cache, with its data. */
 bool cf_is_in_memory(int fd, off_t off);
 /* Read with a time limit and compare; 0 or the first problem as -errno. */

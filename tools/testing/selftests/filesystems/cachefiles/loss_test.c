@@ -437,6 +437,8 @@ TEST_F_TIMEOUT(busy, reads_do_not_wait_for_a_long_write, 120)
 	struct cf_op *op;
 	int i;
 
+	if (cf_is_btrfs())
+		SKIP(return, "nobody sees a write go on: btrfs counts when it commits");
 	for (i = 0; i < FIRST_BLOCKS; i++)
 		ASSERT_EQ(0, cf_fill(b->anon, "blob", i * 65536, CF_PAGE, b->size));
 	sync();
