@@ -6,11 +6,15 @@
 //! where what the daemon has just written is, and past it otherwise. A read of blocks that are
 //! missing waits in the request table while the daemon is asked for them, one run of missing blocks
 //! after the other. It ends in the daemon's context, if all that is left to be done is to copy a
-//! little from memory, and otherwise continues on a work queue. Whoever is told of the data may
-//! have a lot to do with it, so in the daemon's context it is told as by an interrupt.
+//! little from memory, or if the daemon has all of it in its own; otherwise it continues on a work
+//! queue. Whoever is told of the data may have a lot to do with it, so in the daemon's context it
+//! is told as by an interrupt.
 //!
-//! A block is read only if the map of what the daemon wrote says that it is there. That the daemon
-//! says it is done is not enough.
+//! A block is read only if the map of what the daemon wrote says that it is there, or if the daemon
+//! writes it with the same call. That it says it is done is not enough.
+//!
+//! If the daemon wants to be asked for much at once, reads that need what it is asked for already
+//! wait with the one that has asked. They hang on that, and the request table has one request.
 
 use crate::{
     check::{
@@ -40,6 +44,7 @@ use crate::{
 use core::ops::Range;
 use kernel::{
     impl_has_work,
+    iov::IovIterSource,
     new_work,
     prelude::*,
     sync::Arc,
@@ -50,8 +55,9 @@ use kernel::{
     }, //
 };
 
-/// The most bytes that are copied in the daemon's context: less work than to have another task do
-/// it, and no long time in which the daemon answers nobody else.
+/// The most bytes that are copied from the page cache in the daemon's context: less work than to
+/// have another task do it, and no long time in which the daemon answers nobody else. What it has
+/// written with the same call is copied whatever its length, as it was to the page cache.
 const SHORT: usize = 64 << 10;
 
 /// Offset and length of blocks in bytes.
@@ -72,16 +78,20 @@ pub(crate) struct Written {
 impl Written {
     /// Has a read, which is to go on at `pos`, take what it needs of it. In the task that wrote.
     fn give(&self, pos: &mut u64, read: &mut CacheRead) {
-        // CAST: Addresses and lengths are as long as each other.
-        let Some(skip) = pos.checked_sub(self.pos).map(|skip| skip as usize) else {
+        let Some(Ok(skip)) = pos.checked_sub(self.pos).map(usize::try_from) else {
             return;
         };
+        // What is left goes on with a whole block: it may have to be read past the page cache.
+        if *pos % BLOCK_SIZE != 0 {
+            return;
+        }
         let (addr, len) = (
             self.addr.wrapping_byte_add(skip),
             self.len.saturating_sub(skip),
         );
         // It was user memory when it was written from.
-        if let Ok(given) = user_source(addr, len, |from| read.copy_nofault(from)) {
+        let give = |from: &mut IovIterSource<'_>| read.copy_nofault(from, BLOCK_SIZE as usize);
+        if let Ok(given) = user_source(addr, len, give) {
             *pos += given as u64;
         }
     }
@@ -98,8 +108,14 @@ pub(crate) struct Reader {
     may: May,
     /// Whether what could not be written back has been asked for once more.
     again: bool,
-    /// How often the daemon may yet be asked.
-    asks: u64,
+    /// How often it may yet ask the daemon, or wait with another.
+    asks: u32,
+    /// Whether it waits with another, and may when it has to wait.
+    has_joined: bool,
+    may_join: bool,
+    /// The lower bits of the first block that it needed when it joined another: if that did not
+    /// come, it asks itself.
+    joined_for: u32,
     /// What it has once it has asked the daemon for something. Given back before whoever reads is
     /// told of the end.
     ticket: Ticket,
@@ -114,6 +130,9 @@ impl Reader {
             may: May::Read,
             again: false,
             asks: 0,
+            has_joined: false,
+            may_join: true,
+            joined_for: 0,
             ticket: Ticket::empty(),
         }
     }
@@ -122,10 +141,12 @@ impl Reader {
     pub(crate) fn read(mut self, pos: i64, mut read: CacheRead) {
         match u64::try_from(pos) {
             Ok(pos) => {
-                // For each block, and once more for each if it was lost; not for ever, when the
-                // disk is full and what is written does not stay.
+                // For each block, in vain with another reader and then itself, and all that once
+                // more if it was lost; not for ever, when the disk is full and what is written
+                // does not stay.
                 // CAST: A length in memory.
-                self.asks = 2 * presence::blocks(read.len() as u64) + 2;
+                let asks = 4 * presence::blocks(read.len() as u64) + 2;
+                self.asks = u32::try_from(asks).unwrap_or(u32::MAX);
                 self.go_on(pos, read, None)
             }
             Err(_) => read.fail(EINVAL),
@@ -296,7 +317,10 @@ impl Reader {
     }
 
     /// Asks the daemon for `gap`, the first of the blocks that are missing.
-    fn wait(self, pos: u64, read: CacheRead, gap: Range<u64>) {
+    fn wait(mut self, pos: u64, read: CacheRead, gap: Range<u64>) {
+        let has_joined = core::mem::replace(&mut self.has_joined, false);
+        // CAST: The lower bits.
+        self.may_join = !(has_joined && self.joined_for == gap.start as u32);
         let ondemand = self.object.ondemand().clone();
         let gap = ondemand.options().cut(self.widen(gap));
         if let Some(waiting) = self.into_waiting(pos, read, gap) {
@@ -352,12 +376,24 @@ pub(crate) struct WaitingRead {
     /// The blocks that the daemon was asked for. Empty if it was not.
     asked: Range<u64>,
     request: Option<(Reader, u64, CacheRead)>,
-    /// The first of those that wait for the same, each of which has the next here.
+    /// The last of those that wait for the same, each of which has the one before it here.
     others: Option<Pin<KBox<WaitingRead>>>,
 }
 
-/// Reads that waited with another.
+/// Reads that waited with another, in the order in which they came.
 pub(crate) struct Others(Option<Pin<KBox<WaitingRead>>>);
+
+impl Others {
+    /// Those of a list that begins with the last.
+    fn new(mut last: Option<Pin<KBox<WaitingRead>>>) -> Self {
+        let mut first = None;
+        while let Some(mut read) = last {
+            last = core::mem::replace(read.as_mut().project().others, first);
+            first = Some(read);
+        }
+        Others(first)
+    }
+}
 
 impl Iterator for Others {
     type Item = Pin<KBox<WaitingRead>>;
@@ -416,19 +452,29 @@ impl WaitingRead {
         }
     }
 
-    /// Has another read wait with this. It looks for itself what is there then: what it has asked
-    /// for need not be all of that.
+    /// Has another read wait with this. It looks for itself what is there then: what this has
+    /// asked for need not be all of that, nor all come.
     pub(crate) fn add(self: &mut Pin<KBox<Self>>, mut other: Pin<KBox<Self>>) {
-        let first = self.as_mut().project().others;
+        let last = self.as_mut().project().others;
         let fields = other.as_mut().project();
-        *fields.asked = 0..0;
-        *fields.others = first.take();
-        *first = Some(other);
+        if let Some((reader, ..)) = fields.request {
+            reader.has_joined = true;
+            // CAST: The lower bits.
+            reader.joined_for = fields.asked.start as u32;
+        }
+        *fields.others = last.take();
+        *last = Some(other);
+    }
+
+    /// Whether it may wait with another: it has not done so in vain.
+    pub(crate) fn may_join(&self) -> bool {
+        let request = self.request.as_ref();
+        request.is_some_and(|(reader, ..)| reader.may_join)
     }
 
     /// Those that wait with this, which are the caller's to go on with.
     pub(crate) fn take_others(self: &mut Pin<KBox<Self>>) -> Others {
-        Others(self.as_mut().project().others.take())
+        Others::new(self.as_mut().project().others.take())
     }
 
     /// The daemon was not asked: looks once more what is missing.
@@ -496,6 +542,8 @@ impl WaitingRead {
         drop(self);
         if let Some((mut reader, pos, read)) = request {
             reader.may = May::Write;
+            // Another one was to bring it, and may have brought less.
+            let asked = asked.filter(|_| !reader.has_joined);
             // Memory that is needed here must not be had by waiting for what is being read.
             nofs(|| reader.go_on(pos, read, asked));
         }

@@ -37,6 +37,7 @@ use self::{
         Delivery,
         Failed,
         Family,
+        Heeds,
         ObjectKey,
         Queued,
         Refused,
@@ -228,9 +229,7 @@ impl Ondemand {
         Arc::pin_init(
             pin_init!(Self {
                 opens <- Opens::new(),
-                table <- new_spinlock!(
-                    Table::new(Bounds::DEFAULT).joining(options.granule.is_some())
-                ),
+                table <- new_spinlock!(Table::new(Bounds::DEFAULT)),
                 killed <- Completion::new(),
                 poll,
                 queue,
@@ -456,7 +455,11 @@ impl Ondemand {
             return;
         };
         let (now, mut count) = (self.now(), 0);
-        while let Some(read) = self.with(|table| table.pop_overdue(now, timeout)) {
+        while let Some(mut read) = self.with(|table| table.pop_overdue(now, timeout)) {
+            // They have not waited for as long, and ask for themselves.
+            for other in read.take_others() {
+                self.run(other);
+            }
             read.fail(ETIMEDOUT);
             count += 1;
         }
@@ -531,13 +534,18 @@ impl Ondemand {
     ) -> core::result::Result<(), (Refused, Pin<KBox<WaitingRead>>)> {
         let (off, len) = read.wanted();
         let obj = read.object().debug_id();
+        let heeds = match self.options.granule {
+            None => Heeds::Nothing,
+            Some(_) if read.may_join() => Heeds::All,
+            Some(_) => Heeds::Ends,
+        };
         if let Some(user) = newcomer {
             // It has to be in there before anybody else can get hold of it.
             read.set_ticket(Ticket::new(self.clone(), key, user));
         }
         let queue = |table: &mut Table<Requests>| {
             // Under the lock, so that time does not go back from one to the next.
-            let result = table.read(key, (off, len), read, self.now(), newcomer);
+            let result = table.read(key, (off, len), read, self.now(), newcomer, heeds);
             // Under the lock, so that it is on the queue before the cache is killed, or not at all:
             // whoever kills the cache waits for the queue.
             if let Ok(Queued::Unwatched) = result {

@@ -5,10 +5,11 @@
 #include <linux/uio.h>
 
 /*
- * Copy to pages from user memory, as far as that can be read without sleeping.  There is a function
- * for one page; of what other kinds of destination have nothing is copied.
+ * Copy to pages from user memory, as far as that can be read without sleeping: all, or a multiple
+ * of @unit.  There is a function for one page; to other kinds of destination nothing is copied.
  */
-__rust_helper size_t rust_helper_copy_to_bvec_nofault(struct iov_iter *to, struct iov_iter *from)
+__rust_helper size_t rust_helper_copy_to_bvec_nofault(struct iov_iter *to, struct iov_iter *from,
+						      size_t unit)
 {
 	const struct bio_vec *bvec = to->bvec;
 	size_t count = iov_iter_count(to), skip = to->iov_offset, copied = 0, off, len, n;
@@ -32,6 +33,8 @@ __rust_helper size_t rust_helper_copy_to_bvec_nofault(struct iov_iter *to, struc
 			break;
 	}
 	pagefault_enable();
+	if (copied < count)
+		copied -= copied % unit;
 	iov_iter_advance(to, copied);
 	return copied;
 }

@@ -145,8 +145,8 @@ pub(crate) trait Backend: Sized + 'static {
     /// Finds or makes a cookie's object.
     ///
     /// Runs in a worker that all caches and network file systems share. Where somebody has to be
-    /// asked who may take his time, the lookup is to be [put off](Lookup::put_off): then there is
-    /// no object this time.
+    /// asked who may take his time, the lookup is to be [put off](Lookup::put_off): then, unless
+    /// the answer comes while it may still be waited for, there is no object this time.
     ///
     /// # Errors
     ///

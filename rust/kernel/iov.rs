@@ -110,11 +110,12 @@ impl KernelIter {
         self.len() == 0
     }
 
-    /// Copies from user memory, as far as that can be read without sleeping, and returns how many
-    /// bytes that was: none if this is not a list of pages.
-    pub(crate) fn copy_nofault(&mut self, from: &mut IovIterSource<'_>) -> usize {
+    /// Copies from user memory, as far as that can be read without sleeping: all that this has room
+    /// for, or a multiple of `unit` bytes. Returns how many bytes that was: none if this is not a
+    /// list of pages.
+    pub(crate) fn copy_nofault(&mut self, from: &mut IovIterSource<'_>, unit: usize) -> usize {
         // SAFETY: By the invariant it is a valid destination, and `from` is a valid source.
-        unsafe { bindings::copy_to_bvec_nofault(&mut self.raw, from.as_raw()) }
+        unsafe { bindings::copy_to_bvec_nofault(&mut self.raw, from.as_raw(), unit.max(1)) }
     }
 
     // What writes to it, where the last write ended. Not for others: who has two of them can swap
@@ -236,20 +237,22 @@ mod tests {
             .write_slice(b"abcdefg")?;
         let mut fill = |addr, len| {
             user_source(UserPtr::from_addr(addr), len, |from| {
-                iter.copy_nofault(from)
+                iter.copy_nofault(from, 3)
             })
         };
-        assert_eq!(fill(user, 7), Ok(7));
+        // Two times three; the seventh byte is to come once more.
+        assert_eq!(fill(user, 7), Ok(6));
+        assert_eq!(fill(user, 2), Ok(0));
         // It goes on where it was, stops where nothing can be read, and at the end.
         assert_eq!(fill(0, 3), Ok(0));
-        assert_eq!(fill(user, 7), Ok(3));
+        assert_eq!(fill(user, 7), Ok(4));
         assert_eq!(fill(user, 7), Ok(0));
         // SAFETY: Nobody else uses the pages.
         unsafe {
             pages[0].read_raw(got.as_mut_ptr(), PAGE_SIZE - 4, 4)?;
             assert_eq!(&got[..4], b"abcd");
             pages[1].read_raw(got.as_mut_ptr(), 1, 8)?;
-            assert_eq!(&got, b"\0efgabc\0");
+            assert_eq!(&got, b"\0efabcd\0");
         }
         Ok(())
     }
@@ -260,7 +263,10 @@ mod tests {
         let raw = memory.iter(bindings::ITER_DEST);
         let mut iter = copy(&raw)?;
         let user = UserPtr::from_addr(support::user_page()?);
-        assert_eq!(user_source(user, 4, |from| iter.copy_nofault(from)), Ok(0));
+        assert_eq!(
+            user_source(user, 4, |from| iter.copy_nofault(from, 1)),
+            Ok(0)
+        );
         assert_eq!(iter.len(), 4);
         Ok(())
     }

@@ -187,9 +187,10 @@ impl CacheRead {
     }
 
     /// Takes what `from` has, which is the data at the position of this, as far as that can be
-    /// had without sleeping, and returns how many bytes that was.
-    pub(crate) fn copy_nofault(&mut self, from: &mut IovIterSource<'_>) -> usize {
-        let len = self.to.copy_nofault(from);
+    /// had without sleeping: all that is to be read, or a multiple of `unit` bytes. Returns how
+    /// many bytes that was.
+    pub(crate) fn copy_nofault(&mut self, from: &mut IovIterSource<'_>, unit: usize) -> usize {
+        let len = self.to.copy_nofault(from, unit);
         self.before += len;
         len
     }

@@ -72,8 +72,8 @@ static bool odfs_cookie_settled(struct fscache_cookie *cookie)
 }
 
 /*
- * A cache that asks a user daemon lets go of fscache's worker meanwhile: the lookup
- * fails with this as the size, which is replaced by the answer. Then it is to be
+ * A cache that asks a user daemon lets go of fscache's worker if that takes long: the
+ * lookup fails with this as the size, which is replaced by the answer. Then it is to be
  * looked up once more.
  */
 #define ODFS_SIZE_PUT_OFF	((loff_t)-EIOCBQUEUED)

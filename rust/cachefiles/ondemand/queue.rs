@@ -83,6 +83,17 @@ pub(crate) trait Family: Storage {
     fn join(other: &mut Self::Read, read: Self::Read);
 }
 
+/// Whether a READ heeds others of its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heeds {
+    /// It is queued as it is.
+    Nothing,
+    /// It is queued, but ends where another one begins.
+    Ends,
+    /// It joins one that asks for what it needs first, if there is one.
+    All,
+}
+
 /// How a READ was queued.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Queued {
@@ -299,8 +310,6 @@ pub(crate) struct Table<F: Family> {
     /// Those who wait until a READ can be queued.
     waiting: Slots<Waiting<F>, F>,
     bounds: Bounds,
-    /// Whether READs join others.
-    joins: bool,
     /// All READs that are outstanding.
     whole: Gauge,
     /// Those who wait for an object that is gone or given up.
@@ -347,7 +356,6 @@ impl<F: Family> Table<F> {
             users: Slots::new(0, last, reads + 1),
             waiting: Slots::new(0, last, Self::MOST),
             bounds,
-            joins: false,
             whole: Gauge::default(),
             vain: List::default(),
             control: List::default(),
@@ -360,11 +368,6 @@ impl<F: Family> Table<F> {
             wake: false,
             closed: None,
         }
-    }
-
-    /// Has READs of what is asked for already join the one that asks.
-    pub(crate) fn joining(self, joins: bool) -> Self {
-        Table { joins, ..self }
     }
 
     // What may have to grow; see `Slots`.

@@ -341,9 +341,9 @@ impl<'a> Lookup<'a> {
         unsafe { (&raw mut (*self.as_ptr()).inval_counter).write_volatile(counter) };
     }
 
-    /// Says that the lookup ends without an object because its answer is still to come, with
-    /// [`Cookie::answer`]: until then the size is `-EIOCBQUEUED`. Who wants the object waits for
-    /// another size, and then has the cookie looked up again.
+    /// Says that the answer to the lookup is still to come, with [`Cookie::answer`]: until then the
+    /// size is `-EIOCBQUEUED`. If the lookup ends without an object meanwhile, who wants one waits
+    /// for another size, and then has the cookie looked up again.
     ///
     /// For those who answer from elsewhere, the backend has to order the two. Does not sleep.
     pub(crate) fn put_off(&self) {

@@ -8,6 +8,7 @@ use super::{
     Event,
     Family,
     Gauge,
+    Heeds,
     Kind,
     Link,
     List,
@@ -84,9 +85,9 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Queues a READ of `len` bytes at `off`, or has it join another. `now` is the time in
-    /// milliseconds, which never goes back. Returns whether somebody has to be found to
-    /// [watch](Self::next_reading) over READs.
+    /// Queues a READ of `len` bytes at `off`, or has it join another, as far as it `heeds` others.
+    /// `now` is the time in milliseconds, which never goes back. Returns how, and so whether
+    /// somebody has to be found to [watch](Self::next_reading) over READs.
     ///
     /// `newcomer` is the user of a reader who has nothing outstanding yet: from then on it has what
     /// a READ takes up, until [`Self::leave`]. `None` if it has that already.
@@ -102,6 +103,7 @@ impl<F: Family> Table<F> {
         payload: F::Read,
         now: u64,
         newcomer: Option<User>,
+        heeds: Heeds,
     ) -> core::result::Result<Queued, (Refused, F::Read)> {
         let admitted = match newcomer {
             _ if self.dead => Err(Refused::Gone),
@@ -116,11 +118,16 @@ impl<F: Family> Table<F> {
         if let Err(refused) = admitted {
             return Err((refused, payload));
         }
-        let other = self.joins.then(|| self.asked_for(key, off)).flatten();
+        let (other, len) = match heeds {
+            Heeds::Nothing => (None, len),
+            _ => self.look_at_others(key, off, len),
+        };
         if let Some(Request {
             kind: Kind::Read { payload: other, .. },
             ..
-        }) = other.and_then(|other| self.requests.get_mut(other))
+        }) = other
+            .filter(|_| heeds == Heeds::All)
+            .and_then(|other| self.requests.get_mut(other))
         {
             F::join(other, payload);
             // There is room, as was seen above. It is what a reader has whose READ is over.
@@ -151,25 +158,37 @@ impl<F: Family> Table<F> {
         })
     }
 
-    /// The READ that asks for what is at `off` of an object, if it is one of the last that were
-    /// queued or delivered: whoever reads on, or the same, comes soon after.
-    fn asked_for(&self, key: ObjectKey, off: u64) -> Option<u32> {
+    /// Looks at the last READs of an object that were queued or delivered: whoever reads on, or the
+    /// same, comes soon after. Returns the one that asks for what is at `off`, and what `len` is up
+    /// to where another begins.
+    fn look_at_others(&self, key: ObjectKey, off: u64, len: u64) -> (Option<u32>, u64) {
         const LAST: usize = 4;
-        let entry = self.objects.get(key.0)?;
-        [entry.queued, entry.delivered].iter().find_map(|list| {
+        let (mut found, mut len) = (None, len);
+        let Some(entry) = self.objects.get(key.0) else {
+            return (found, len);
+        };
+        for list in [entry.queued, entry.delivered] {
             let mut at = list.last();
             for _ in 0..LAST {
-                let id = at?;
-                let req = self.requests.get(id)?;
-                match req.kind {
-                    Kind::Read {
-                        off: start, len, ..
-                    } if off.checked_sub(start).is_some_and(|at| at < len) => return Some(id),
-                    _ => at = req.queue.prev(),
+                let Some((id, req)) = at.and_then(|id| Some((id, self.requests.get(id)?))) else {
+                    break;
+                };
+                if let Kind::Read {
+                    off: start,
+                    len: other,
+                    ..
+                } = req.kind
+                {
+                    match start.checked_sub(off) {
+                        Some(before @ 1..) => len = len.min(before),
+                        _ if off - start < other => found = found.or(Some(id)),
+                        _ => {}
+                    }
                 }
+                at = req.queue.prev();
             }
-            None
-        })
+        }
+        (found, len)
     }
 
     /// Sees to it that requests are watched over. Returns whether somebody has to be found to do

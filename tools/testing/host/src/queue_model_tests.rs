@@ -10,7 +10,7 @@ use crate::{
     daemon::command::Reply,
     errno::{Errno, Result},
     ondemand::{
-        queue::{Bounds, Delivery, Failed, Family, ObjectKey, Queued, Refused, Table, User},
+        queue::{Bounds, Delivery, Failed, Family, Heeds, ObjectKey, Queued, Refused, Table, User},
         slots::{Slots, Storage},
     },
     support::{check, grow, make_room, Host},
@@ -325,7 +325,7 @@ fn user(at: usize) -> User {
 impl Run {
     fn new(bounds: Bounds, joins: bool) -> Self {
         Run {
-            table: Table::new(bounds).joining(joins),
+            table: Table::new(bounds),
             live: Rc::new(()),
             objects: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -466,19 +466,25 @@ impl Run {
         request
     }
 
-    /// The READ that asks for what is at `off`, among the last few.
-    fn asked_for(&self, object: u32, off: u64) -> Option<u32> {
+    /// The last READs of an object that were queued or delivered: ids, offsets and lengths.
+    fn last_reads(&self, object: u32) -> Vec<(u32, u64, u64)> {
         let object = &self.objects[&object];
         let lists = [&object.queued, &object.delivered];
-        let mut last = lists.iter().flat_map(|list| list.iter().rev().take(4));
-        last.find(|id| match self.requests[id].kind {
-            Kind::Read {
-                off: start, len, ..
-            } => off >= start && off - start < len,
-            _ => false,
+        let last = lists.iter().flat_map(|list| list.iter().rev().take(4));
+        last.map(|id| match self.requests[id].kind {
+            Kind::Read { off, len, .. } => (*id, off, len),
+            _ => panic!("not a READ"),
         })
-        .copied()
-        .filter(|_| self.joins)
+        .collect()
+    }
+
+    /// What a READ that is added heeds.
+    fn heeds(&self) -> Heeds {
+        match (self.joins, self.count % 3) {
+            (false, _) => Heeds::Nothing,
+            (true, 0) => Heeds::Ends,
+            (true, _) => Heeds::All,
+        }
     }
 
     /// How many READs have joined others.
@@ -710,10 +716,11 @@ impl Run {
         let found = self.objects.contains_key(&ticket.object) && !self.dead;
         let (off, len) = self.range(off, len);
         let payload = self.payload();
+        let heeds = self.heeds();
         let read = payload.number;
         match self
             .table
-            .read(ticket.key, (off, len), payload, self.now, None)
+            .read(ticket.key, (off, len), payload, self.now, None, heeds)
         {
             Ok(queued) => {
                 assert!(found);
@@ -1015,11 +1022,12 @@ impl Run {
         let object = self.number_of(key);
         let (off, len) = self.range(off, len);
         let payload = self.payload();
+        let heeds = self.heeds();
         let read = payload.number;
         let full = self.table.requests().room() == 0;
         match self
             .table
-            .read(key, (off, len), payload, self.now, Some(user))
+            .read(key, (off, len), payload, self.now, Some(user), heeds)
         {
             Ok(queued) => {
                 let ticket = Ticket {
@@ -1048,8 +1056,17 @@ impl Run {
         }
     }
 
-    fn added_read(&mut self, ticket: Ticket, off: u64, len: u64, read: u32, queued: Queued) {
-        if let Some(other) = self.asked_for(ticket.object, off) {
+    fn added_read(&mut self, ticket: Ticket, off: u64, mut len: u64, read: u32, queued: Queued) {
+        let heeds = self.heeds();
+        let others = self.last_reads(ticket.object);
+        let joined = others
+            .iter()
+            .find(|(_, start, len)| off >= *start && off - start < *len);
+        if heeds != Heeds::Nothing {
+            let behind = others.iter().filter(|(_, start, _)| *start > off);
+            len = behind.map(|(_, start, _)| start - off).fold(len, u64::min);
+        }
+        if let Some((other, ..)) = joined.copied().filter(|_| heeds == Heeds::All) {
             assert_eq!(queued, Queued::Joined);
             assert!(self.new_requests().is_empty());
             let Some(Request {

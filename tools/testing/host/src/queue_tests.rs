@@ -7,7 +7,7 @@ use crate::{
     daemon::command::Reply,
     errno::{Errno, Result},
     ondemand::{
-        queue::{Bounds, Delivery, Failed, Family, ObjectKey, Queued, Refused, Table, User},
+        queue::{Bounds, Delivery, Failed, Family, Heeds, ObjectKey, Queued, Refused, Table, User},
         slots::Storage,
     },
     support::{looks, make_room, Counted},
@@ -119,7 +119,7 @@ impl Cache {
     ) -> std::result::Result<Queued, (Refused, &'static str)> {
         let result = self
             .table
-            .read(key, (off, 4096), name, self.now, Some(user));
+            .read(key, (off, 4096), name, self.now, Some(user), Heeds::Nothing);
         if result.is_ok() {
             self.admitted.push((key, user));
         }
@@ -1928,7 +1928,9 @@ fn a_reader_keeps_its_place_from_gap_to_gap() {
         assert!(cache.table.read_complete(id, fd).is_ok());
         // Nobody else gets in between, and memory is not needed.
         assert_eq!(cache.flood(key, user), 0);
-        let next = cache.table.read(key, (100 + off, 1), "next", 0, None);
+        let next = cache
+            .table
+            .read(key, (100 + off, 1), "next", 0, None, Heeds::Nothing);
         assert!(next.is_ok());
     }
 }
@@ -2026,7 +2028,10 @@ fn who_was_admitted_may_have_to_bring_memory() {
     make_room(1, cache.table.requests());
     cache.admitted(id, a, USER);
     cache.fill(b);
-    assert!(cache.table.read(a, (0, 1), "r", 0, None).is_ok());
+    assert!(cache
+        .table
+        .read(a, (0, 1), "r", 0, None, Heeds::Nothing)
+        .is_ok());
 }
 
 #[test]
@@ -2170,8 +2175,11 @@ impl Large {
 
     fn read(&mut self, key: ObjectKey, off: u64) {
         self.make_room();
-        let read =
-            |table: &mut Table<Names>| table.read(key, (off, 4096), "r", 0, Some(USER)).is_ok();
+        let read = |table: &mut Table<Names>| {
+            table
+                .read(key, (off, 4096), "r", 0, Some(USER), Heeds::Nothing)
+                .is_ok()
+        };
         assert!(self.go("reading", read));
     }
 

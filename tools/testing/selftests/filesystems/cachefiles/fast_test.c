@@ -97,6 +97,8 @@ TEST_F_TIMEOUT(fast, a_short_read_is_over_when_the_ioctl_returns, 60)
 	struct cf_msg m;
 	int i;
 
+	if (cf_is_btrfs())
+		SKIP(return, "btrfs changes the times of a file, which is looked at anew");
 	/* With a task in between it would be, now and then. */
 	for (i = 0; i < 16; i++) {
 		off_t off = i * 2 * CF_PAGE;
@@ -302,6 +304,31 @@ TEST_F_TIMEOUT(fast, fill_of_what_comes_after_what_is_there, 60)
 	EXPECT_EQ(0, cf_read_and_check("blob", b->fd, 0, 4 * CF_PAGE, 4 * CF_PAGE));
 }
 
+/* The file ends within a block, and so does what is given; the rest of that is zeros. */
+TEST_F_TIMEOUT(fast, fill_that_ends_within_a_block, 60)
+{
+	struct fill f = { .len = CF_PAGE + 904, .addr = (uintptr_t)self->buf };
+	struct cf_blob b;
+	struct cf_msg m;
+	char *map;
+	size_t i;
+
+	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "end", f.len));
+	cf_pattern("end", 0, self->buf, f.len);
+	ASSERT_EQ(0, ask_for(&self->e, &b, 0, 2 * CF_PAGE, &m));
+	ASSERT_EQ(0, m.w.read.off);
+	f.msg_id = m.w.msg_id;
+	EXPECT_EQ(f.len, fill(b.anon, &f));
+	ASSERT_TRUE(CF_WAIT_FOR(cf_is_in_memory(b.fd, CF_PAGE), CF_SOON)) TH_LOG("not read");
+	EXPECT_FALSE(cf_readable(self->e.dev, 0));
+	EXPECT_EQ(0, cf_read_and_check("end", b.fd, 0, f.len, f.len));
+	map = mmap(NULL, 2 * CF_PAGE, PROT_READ, MAP_SHARED, b.fd, 0);
+	ASSERT_NE(MAP_FAILED, map);
+	for (i = f.len; i < 2 * CF_PAGE; i++)
+		ASSERT_EQ(0, map[i]);
+	munmap(map, 2 * CF_PAGE);
+}
+
 TEST_F_TIMEOUT(fast, fill_without_a_READ_writes_and_says_so, 60)
 {
 	struct cf_blob *b = &self->b, other;
@@ -377,8 +404,8 @@ TEST_F_TIMEOUT(fast, fill_of_a_part_answers_nothing, 60)
 	cf_pattern("blob", 0, self->buf + 0x10000 - CF_PAGE, CF_PAGE);
 	ASSERT_EQ(0, munmap(self->buf + 0x10000, 0x10000));
 	n = fill(b->anon, &f);
-	EXPECT_LT(0, n);
-	EXPECT_LE(n, CF_PAGE);
+	/* Btrfs looks at all of it first. */
+	EXPECT_TRUE((n > 0 && n <= CF_PAGE) || (cf_is_btrfs() && n == -EFAULT)) TH_LOG("%ld", n);
 	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, CF_NEVER));
 	EXPECT_FALSE(cf_readable(self->e.dev, 0)) TH_LOG("asked for the rest");
 	ASSERT_EQ(0, cf_fill(b->anon, "blob", 0, 4 * CF_PAGE, SIZE));
@@ -414,7 +441,8 @@ TEST_F_TIMEOUT(fast, what_is_never_read_takes_no_room, 90)
 	EXPECT_EQ(before, free_files());
 	/* One of them is written to. */
 	ASSERT_EQ(0, cf_fill(blobs[3].anon, "unread3", 0, CF_PAGE, SIZE));
-	EXPECT_GT(before, free_files());
+	/* Btrfs has no number of inodes that may be. */
+	EXPECT_TRUE(free_files() < before || !before);
 	EXPECT_EQ(0, lseek(blobs[3].anon, 0, SEEK_DATA));
 	EXPECT_EQ(CF_PAGE, lseek(blobs[3].anon, 0, SEEK_HOLE));
 	close(self->b.fd);

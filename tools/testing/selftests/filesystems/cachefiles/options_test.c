@@ -290,6 +290,30 @@ TEST_F_TIMEOUT(granule, may_be_answered_without_data, 60)
 	EXPECT_FALSE(is_in_memory(b, wanted[0]));
 }
 
+/* Nobody waits with others again and again for what does not come. */
+TEST_F_TIMEOUT(granule, may_be_answered_page_by_page, 120)
+{
+	struct cf_blob *b = &self->b;
+	struct cf_clock clock;
+	struct cf_msg m;
+	int i, there = 0;
+
+	for (i = 0; i < 8; i++)
+		ASSERT_EQ(0, cf_finish(cf_start_readahead(b->fd, i * CF_PAGE, CF_PAGE)));
+	cf_clock_start(&clock);
+	while (there < 8 && cf_left(&clock, CF_SOON)) {
+		while (there < 8 && is_in_memory(b, there))
+			there++;
+		if (cf_recv(self->e.dev, &m, 0)) {
+			cf_sleep_ms(5);
+			continue;
+		}
+		ASSERT_EQ(0, cf_fill(b->anon, "blob", m.w.read.off, CF_PAGE, b->size));
+		ASSERT_EQ(0, cf_complete(b->anon, m.w.msg_id));
+	}
+	EXPECT_EQ(8, there) TH_LOG("who waits for the next page has failed");
+}
+
 TEST_F_TIMEOUT(granule, fails_with_the_daemon, 60)
 {
 	struct cf_blob *b = &self->b;
@@ -329,7 +353,8 @@ TEST_F_TIMEOUT(granule, may_be_filled, 60)
 	f.addr = (uintptr_t)buf;
 	EXPECT_EQ(f.len, ioctl(self->b.anon, CF_IOC_FILL, &f));
 	for (i = 0; i < ARRAY_SIZE(wanted); i++)
-		EXPECT_TRUE(CF_WAIT_FOR(is_in_memory(&self->b, wanted[i]), CF_SOON)) TH_LOG("%d", i);
+		EXPECT_TRUE(CF_WAIT_FOR(is_in_memory(&self->b, wanted[i]), CF_SOON))
+			TH_LOG("%d", i);
 	EXPECT_EQ(0, cf_read_and_check("blob", self->b.fd, f.off, f.len, f.len));
 	free(buf);
 }
