@@ -417,7 +417,8 @@ impl KernelFile {
 
     /// Writes what `from` has to the offset `pos`, in bytes, through the page cache. Returns how
     /// many bytes were written, which may be less. Gets write access to the mount, so the task must
-    /// not have it.
+    /// not have it. Neither a security module nor who watches the file hears of it: they were
+    /// asked, or told, when it was opened.
     ///
     /// [`Self::seek`] takes the inode's lock, too, and need not wait until all is written.
     ///
@@ -459,8 +460,7 @@ impl KernelFile {
         Ok(ret.unsigned_abs())
     }
 
-    /// As `vfs_iter_write()`, without what was seen to when the file was opened: see
-    /// [`call_read_iter`].
+    /// As `vfs_iter_write()`, but tells nobody: see [`Self::write`].
     fn call_write_iter(&self, pos: i64, from: &mut IovIterSource<'_>) -> isize {
         let file = self.as_ptr();
         if from.is_empty() {
@@ -511,8 +511,7 @@ impl KernelFile {
 ///
 /// Whoever reads, it is done with the credentials that the file was opened with. The security
 /// module was asked about those when it was opened, and is not asked again for each read: the file
-/// is the kernel's, like that of a loop device, and no task has it. Nor is fsnotify told, as of no
-/// file that the kernel has opened for itself.
+/// is the kernel's, like that of a loop device, and no task has it. Nor is fsnotify told.
 #[must_use]
 pub(crate) struct FileRead {
     file: KernelFile,
