@@ -227,9 +227,6 @@ impl Reader {
     ///
     /// Those of [`CacheRead::read_cached`]: the read has failed.
     fn read_from_memory(&mut self, pos: &mut u64, read: &mut CacheRead) -> Result<bool> {
-        if read.is_empty() {
-            return Ok(true);
-        }
         let blocks = self.needed(*pos, read);
         let Some(file) = self.begin() else {
             return Ok(false);
@@ -520,7 +517,11 @@ impl WaitingRead {
         if read.len() > SHORT {
             return Some(self);
         }
-        let all = match nofs(|| reader.read_from_memory(pos, read)) {
+        let rest = match read.is_empty() {
+            true => Ok(true),
+            false => nofs(|| reader.read_from_memory(pos, read)),
+        };
+        let all = match rest {
             Ok(false) => return Some(self),
             Ok(true) => Ok(()),
             Err(e) => Err(e),

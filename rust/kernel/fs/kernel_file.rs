@@ -448,13 +448,17 @@ impl KernelFile {
         len: usize,
     ) -> Result<usize> {
         let rest = from.len().saturating_sub(len);
-        // SAFETY: The iterator is valid, and is left with `len` bytes or fewer.
-        unsafe { bindings::iov_iter_truncate(from.as_raw(), len as u64) };
+        if rest > 0 {
+            // SAFETY: The iterator is valid, and is left with `len` bytes or fewer.
+            unsafe { bindings::iov_iter_truncate(from.as_raw(), len as u64) };
+        }
         let ret = self.call_write_iter(*pos, from);
         // CAST: No more than `len` was written.
         *pos += ret.max(0) as i64;
-        // SAFETY: The iterator is valid. What is left of the `len` bytes is followed by the rest.
-        unsafe { bindings::iov_iter_reexpand(from.as_raw(), from.len() + rest) };
+        if rest > 0 {
+            // SAFETY: The iterator is valid. What is left of the `len` bytes is followed by the rest.
+            unsafe { bindings::iov_iter_reexpand(from.as_raw(), from.len() + rest) };
+        }
         // CAST: Negative values are error numbers, which fit.
         to_result(ret.min(0) as c_int)?;
         Ok(ret.unsigned_abs())
