@@ -456,7 +456,7 @@ impl KernelFile {
         // CAST: No more than `len` was written.
         *pos += ret.max(0) as i64;
         if rest > 0 {
-            // SAFETY: The iterator is valid. What is left of the `len` bytes is followed by the rest.
+            // SAFETY: The iterator is valid. What is left of the `len` bytes is followed by this.
             unsafe { bindings::iov_iter_reexpand(from.as_raw(), from.len() + rest) };
         }
         // CAST: Negative values are error numbers, which fit.
