@@ -211,6 +211,20 @@ static long do_pwrite(struct cf_op *op)
 	return cf_pwrite(op->fd, block, sizeof(block), op->off);
 }
 
+/* Whether fscache is looking up a cookie. */
+static bool is_looking_up(void)
+{
+	FILE *cookies = fopen("/proc/fs/fscache/cookies", "r");
+	bool found = false;
+	char line[1024], state;
+
+	while (cookies && fgets(line, sizeof(line), cookies))
+		found |= sscanf(line, "%*x %*x %*d %*d %*d %c", &state) == 1 && state == 'L';
+	if (cookies)
+		fclose(cookies);
+	return found;
+}
+
 /*
  * Answered, and nobody looks the cookie up again though somebody uses it: no object
  * and no fd may stay, and the daemon's write must not wait for an object.
@@ -230,6 +244,8 @@ TEST_F_TIMEOUT(pending, answer_that_nobody_claims_is_taken_back, 120)
 	user = cf_fork_fscache_user(params);
 	ASSERT_GT(user, 0);
 	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &open));
+	/* It waits a moment for its answer. */
+	ASSERT_TRUE(CF_WAIT_FOR(!is_looking_up(), CF_SOON));
 	ASSERT_EQ(0, cf_copen(self->dev, open.w.msg_id, 4096));
 	op = cf_start(do_pwrite, NULL, open.w.open.fd, 0, 0);
 	EXPECT_GT(0, cf_finish(op)) TH_LOG("written to an object that nobody has");
