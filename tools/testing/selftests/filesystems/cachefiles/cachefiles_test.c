@@ -275,6 +275,13 @@ int cf_complete(int anon_fd, uint32_t msg_id)
 	return ioctl(anon_fd, CF_IOC_READ_COMPLETE, (unsigned long)msg_id) ? -errno : 0;
 }
 
+long cf_ioc_fill(int anon_fd, const struct cf_fill_args *args)
+{
+	long ret = ioctl(anon_fd, CF_IOC_FILL, args);
+
+	return ret < 0 ? -errno : ret;
+}
+
 ssize_t cf_pwrite(int fd, const void *buf, size_t len, off_t off)
 {
 	ssize_t n = pwrite(fd, buf, len, off);

@@ -158,6 +158,14 @@ int cf_recv(int dev, struct cf_msg *m, int timeout_ms);
 int cf_expect(int dev, uint32_t opcode, struct cf_msg *m);
 int cf_copen(int dev, uint32_t msg_id, long long size);
 int cf_complete(int anon_fd, uint32_t msg_id);	/* 0 or -errno */
+/* As in the header of the protocol, written out again on purpose. */
+struct cf_fill_args {
+	uint64_t off, len, addr;
+	uint32_t msg_id, flags;
+};
+
+/* CACHEFILES_IOC_FILL: bytes or -errno. */
+long cf_ioc_fill(int anon_fd, const struct cf_fill_args *args);
 
 ssize_t cf_pwrite(int fd, const void *buf, size_t len, off_t off);	/* or -errno */
 

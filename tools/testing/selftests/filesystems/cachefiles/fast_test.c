@@ -6,7 +6,6 @@
  */
 #include <signal.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -16,20 +15,7 @@
 
 #define SIZE	0x200000
 
-/* As in the header of the protocol, written out again on purpose. */
-struct fill {
-	uint64_t off, len, addr;
-	uint32_t msg_id, flags;
-};
-
 #define NOT_IN_C	"the C implementation does not have that"
-
-static long fill(int anon, const struct fill *f)
-{
-	long ret = ioctl(anon, CF_IOC_FILL, f);
-
-	return ret < 0 ? -errno : ret;
-}
 
 /* Have a READ for @len bytes of @b at @off delivered that nobody waits for. */
 static int ask_for(struct cf_env *e, struct cf_blob *b, off_t off, size_t len, struct cf_msg *m)
@@ -207,14 +193,14 @@ TEST_F_TIMEOUT(fast, fill_writes_and_answers, 60)
 {
 	struct cf_blob *b = &self->b;
 	struct cf_msg m;
-	struct fill f = { .off = 0, .len = 2 * CF_PAGE, .addr = (uintptr_t)self->buf };
+	struct cf_fill_args f = { .off = 0, .len = 2 * CF_PAGE, .addr = (uintptr_t)self->buf };
 	struct cf_op *op;
 
 	cf_pattern("blob", 0, self->buf, f.len);
 	op = begin_to_read(&self->e, b, CF_PAGE, &m);
 	ASSERT_NE(NULL, op);
 	f.msg_id = m.w.msg_id;
-	EXPECT_EQ(f.len, fill(b->anon, &f));
+	EXPECT_EQ(f.len, cf_ioc_fill(b->anon, &f));
 	ASSERT_EQ(CF_PAGE, cf_wait(op, CF_SOON));
 	EXPECT_EQ(-1, cf_check("blob", 0, op->buf, CF_PAGE));
 	cf_op_free(op);
@@ -229,7 +215,7 @@ TEST_F_TIMEOUT(fast, fill_writes_and_answers, 60)
 TEST_F_TIMEOUT(fast, fill_of_much_answers_too, 60)
 {
 	struct cf_blob *b = &self->b;
-	struct fill f = { .addr = (uintptr_t)self->buf };
+	struct cf_fill_args f = { .addr = (uintptr_t)self->buf };
 	struct cf_msg m;
 	struct cf_op *op;
 
@@ -239,7 +225,7 @@ TEST_F_TIMEOUT(fast, fill_of_much_answers_too, 60)
 	f.msg_id = m.w.msg_id;
 	ASSERT_LE(f.len, 0x20000);
 	cf_pattern("blob", f.off, self->buf, f.len);
-	EXPECT_EQ(f.len, fill(b->anon, &f));
+	EXPECT_EQ(f.len, cf_ioc_fill(b->anon, &f));
 	op = cf_start_pread(b->fd, f.off, f.len);
 	ASSERT_EQ(f.len, cf_wait(op, CF_SOON));
 	EXPECT_EQ(-1, cf_check("blob", f.off, op->buf, f.len));
@@ -250,7 +236,7 @@ TEST_F_TIMEOUT(fast, fill_of_much_answers_too, 60)
 TEST_F_TIMEOUT(fast, fill_of_more_than_was_asked_for, 60)
 {
 	struct cf_blob *b = &self->b;
-	struct fill f = { .len = 16 * CF_PAGE, .addr = (uintptr_t)self->buf };
+	struct cf_fill_args f = { .len = 16 * CF_PAGE, .addr = (uintptr_t)self->buf };
 	struct cf_msg m;
 	struct cf_op *op;
 
@@ -259,7 +245,7 @@ TEST_F_TIMEOUT(fast, fill_of_more_than_was_asked_for, 60)
 	op = cf_start_pread(b->fd, 5 * CF_PAGE, 3 * CF_PAGE);
 	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
 	f.msg_id = m.w.msg_id;
-	EXPECT_EQ(f.len, fill(b->anon, &f));
+	EXPECT_EQ(f.len, cf_ioc_fill(b->anon, &f));
 	ASSERT_EQ(3 * CF_PAGE, cf_serve_until_done(&self->e, b, op, NULL));
 	EXPECT_EQ(0, cf_read_and_check("blob", b->fd, 0, 16 * CF_PAGE, 16 * CF_PAGE));
 	EXPECT_FALSE(cf_readable(self->e.dev, 0));
@@ -268,7 +254,7 @@ TEST_F_TIMEOUT(fast, fill_of_more_than_was_asked_for, 60)
 TEST_F_TIMEOUT(fast, fill_of_the_first_half_of_what_is_read, 60)
 {
 	struct cf_blob *b = &self->b;
-	struct fill f = { .len = 2 * CF_PAGE, .addr = (uintptr_t)self->buf };
+	struct cf_fill_args f = { .len = 2 * CF_PAGE, .addr = (uintptr_t)self->buf };
 	struct cf_msg m;
 
 	/* One request of four pages; it is the rest of it that is asked for then. */
@@ -277,7 +263,7 @@ TEST_F_TIMEOUT(fast, fill_of_the_first_half_of_what_is_read, 60)
 	ASSERT_EQ(0, m.w.read.off);
 	ASSERT_LE(4 * CF_PAGE, m.w.read.len);
 	f.msg_id = m.w.msg_id;
-	EXPECT_EQ(f.len, fill(b->anon, &f));
+	EXPECT_EQ(f.len, cf_ioc_fill(b->anon, &f));
 	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
 	EXPECT_EQ(f.len, m.w.read.off);
 	ASSERT_EQ(0, cf_blob_answer_read(b, &m));
@@ -288,7 +274,9 @@ TEST_F_TIMEOUT(fast, fill_of_the_first_half_of_what_is_read, 60)
 TEST_F_TIMEOUT(fast, fill_of_what_comes_after_what_is_there, 60)
 {
 	struct cf_blob *b = &self->b;
-	struct fill f = { .off = 2 * CF_PAGE, .len = 2 * CF_PAGE, .addr = (uintptr_t)self->buf };
+	struct cf_fill_args f = {
+		.off = 2 * CF_PAGE, .len = 2 * CF_PAGE, .addr = (uintptr_t)self->buf,
+	};
 	struct cf_msg m;
 
 	ASSERT_EQ(0, cf_fill(b->anon, "blob", 0, 2 * CF_PAGE, SIZE));
@@ -296,7 +284,7 @@ TEST_F_TIMEOUT(fast, fill_of_what_comes_after_what_is_there, 60)
 	ASSERT_EQ(0, ask_for(&self->e, b, 0, 4 * CF_PAGE, &m));
 	ASSERT_EQ(f.off, m.w.read.off);
 	f.msg_id = m.w.msg_id;
-	EXPECT_EQ(f.len, fill(b->anon, &f));
+	EXPECT_EQ(f.len, cf_ioc_fill(b->anon, &f));
 	if (m.w.read.len > f.len) {
 		ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
 		ASSERT_EQ(0, cf_blob_answer_read(b, &m));
@@ -307,7 +295,7 @@ TEST_F_TIMEOUT(fast, fill_of_what_comes_after_what_is_there, 60)
 /* The file ends within a block, and so does what is given; the rest of that is zeros. */
 TEST_F_TIMEOUT(fast, fill_that_ends_within_a_block, 60)
 {
-	struct fill f = { .len = CF_PAGE + 904, .addr = (uintptr_t)self->buf };
+	struct cf_fill_args f = { .len = CF_PAGE + 904, .addr = (uintptr_t)self->buf };
 	struct cf_blob b;
 	struct cf_msg m;
 	char *map;
@@ -318,7 +306,7 @@ TEST_F_TIMEOUT(fast, fill_that_ends_within_a_block, 60)
 	ASSERT_EQ(0, ask_for(&self->e, &b, 0, 2 * CF_PAGE, &m));
 	ASSERT_EQ(0, m.w.read.off);
 	f.msg_id = m.w.msg_id;
-	EXPECT_EQ(f.len, fill(b.anon, &f));
+	EXPECT_EQ(f.len, cf_ioc_fill(b.anon, &f));
 	ASSERT_TRUE(CF_WAIT_FOR(cf_is_in_memory(b.fd, CF_PAGE), CF_SOON)) TH_LOG("not read");
 	EXPECT_FALSE(cf_readable(self->e.dev, 0));
 	EXPECT_EQ(0, cf_read_and_check("end", b.fd, 0, f.len, f.len));
@@ -332,13 +320,13 @@ TEST_F_TIMEOUT(fast, fill_that_ends_within_a_block, 60)
 TEST_F_TIMEOUT(fast, fill_without_a_READ_writes_and_says_so, 60)
 {
 	struct cf_blob *b = &self->b, other;
-	struct fill f = { .len = CF_PAGE, .addr = (uintptr_t)self->buf, .msg_id = 123456 };
+	struct cf_fill_args f = { .len = CF_PAGE, .addr = (uintptr_t)self->buf, .msg_id = 123456 };
 	struct cf_msg m;
 	struct cf_op *op;
 
 	cf_no_readahead(b->fd);
 	cf_pattern("blob", 0, self->buf, f.len);
-	EXPECT_EQ(-ENOENT, fill(b->anon, &f));
+	EXPECT_EQ(-ENOENT, cf_ioc_fill(b->anon, &f));
 	EXPECT_EQ(0, cf_read_and_check("blob", b->fd, 0, CF_PAGE, CF_PAGE));
 	EXPECT_FALSE(cf_readable(self->e.dev, 0));
 
@@ -347,7 +335,7 @@ TEST_F_TIMEOUT(fast, fill_without_a_READ_writes_and_says_so, 60)
 	op = begin_to_read(&self->e, &other, CF_PAGE, &m);
 	ASSERT_NE(NULL, op);
 	f.msg_id = m.w.msg_id;
-	EXPECT_EQ(-ENOENT, fill(b->anon, &f));
+	EXPECT_EQ(-ENOENT, cf_ioc_fill(b->anon, &f));
 	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, CF_NEVER));
 	ASSERT_EQ(0, cf_blob_answer_read(&other, &m));
 	EXPECT_EQ(CF_PAGE, cf_finish(op));
@@ -357,10 +345,10 @@ TEST_F_TIMEOUT(fast, fill_without_a_READ_writes_and_says_so, 60)
 TEST_F_TIMEOUT(fast, fill_refuses_what_is_wrong_and_answers_nothing, 60)
 {
 	struct cf_blob *b = &self->b;
-	const struct fill good = { .len = CF_PAGE, .addr = (uintptr_t)self->buf };
+	const struct cf_fill_args good = { .len = CF_PAGE, .addr = (uintptr_t)self->buf };
 	struct cf_msg m;
 	struct cf_op *op;
-	struct fill f;
+	struct cf_fill_args f;
 
 	cf_pattern("blob", 0, self->buf, CF_PAGE);
 	op = begin_to_read(&self->e, b, CF_PAGE, &m);
@@ -369,9 +357,9 @@ TEST_F_TIMEOUT(fast, fill_refuses_what_is_wrong_and_answers_nothing, 60)
 	f = good;								\
 	f.msg_id = m.w.msg_id;							\
 	__VA_ARGS__;								\
-	EXPECT_EQ(error, fill(b->anon, &f)) TH_LOG(#__VA_ARGS__);		\
+	EXPECT_EQ(error, cf_ioc_fill(b->anon, &f)) TH_LOG(#__VA_ARGS__);		\
 } while (0)
-	EXPECT_EQ(-EFAULT, fill(b->anon, cf_nowhere()));
+	EXPECT_EQ(-EFAULT, cf_ioc_fill(b->anon, cf_nowhere()));
 	REFUSED(-EINVAL, f.flags = 1);
 	REFUSED(-EINVAL, f.flags = 0x80000000);
 	REFUSED(-EINVAL, f.off = UINT64_MAX);
@@ -392,7 +380,7 @@ TEST_F_TIMEOUT(fast, fill_refuses_what_is_wrong_and_answers_nothing, 60)
 TEST_F_TIMEOUT(fast, fill_of_a_part_answers_nothing, 60)
 {
 	struct cf_blob *b = &self->b;
-	struct fill f = { .len = 4 * CF_PAGE };
+	struct cf_fill_args f = { .len = 4 * CF_PAGE };
 	struct cf_msg m;
 	struct cf_op *op;
 	long n;
@@ -403,7 +391,7 @@ TEST_F_TIMEOUT(fast, fill_of_a_part_answers_nothing, 60)
 	f.addr = (uintptr_t)self->buf + 0x10000 - CF_PAGE;
 	cf_pattern("blob", 0, self->buf + 0x10000 - CF_PAGE, CF_PAGE);
 	ASSERT_EQ(0, munmap(self->buf + 0x10000, 0x10000));
-	n = fill(b->anon, &f);
+	n = cf_ioc_fill(b->anon, &f);
 	/* Btrfs looks at all of it first. */
 	EXPECT_TRUE((n > 0 && n <= CF_PAGE) || (cf_is_btrfs() && n == -EFAULT)) TH_LOG("%ld", n);
 	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, CF_NEVER));

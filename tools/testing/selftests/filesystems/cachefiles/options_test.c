@@ -4,7 +4,6 @@
  * Without that nothing changes; the other tests see to it.
  */
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -335,10 +334,7 @@ TEST_F_TIMEOUT(granule, fails_with_the_daemon, 60)
 /* FILL, too, is the end of all that wait. */
 TEST_F_TIMEOUT(granule, may_be_filled, 60)
 {
-	struct {
-		uint64_t off, len, addr;
-		uint32_t msg_id, flags;
-	} f = {};
+	struct cf_fill_args f = {};
 	struct cf_msg m;
 	char *buf;
 	int i;
@@ -351,7 +347,7 @@ TEST_F_TIMEOUT(granule, may_be_filled, 60)
 	ASSERT_NE(NULL, buf);
 	cf_pattern("blob", f.off, buf, f.len);
 	f.addr = (uintptr_t)buf;
-	EXPECT_EQ(f.len, ioctl(self->b.anon, CF_IOC_FILL, &f));
+	EXPECT_EQ(f.len, cf_ioc_fill(self->b.anon, &f));
 	for (i = 0; i < ARRAY_SIZE(wanted); i++)
 		EXPECT_TRUE(CF_WAIT_FOR(is_in_memory(&self->b, wanted[i]), CF_SOON))
 			TH_LOG("%d", i);
