@@ -457,9 +457,7 @@ impl Ondemand {
         let (now, mut count) = (self.now(), 0);
         while let Some(mut read) = self.with(|table| table.pop_overdue(now, timeout)) {
             // They have not waited for as long, and ask for themselves.
-            for other in read.take_others() {
-                self.run(other);
-            }
+            self.run_others(&mut read);
             read.fail(ETIMEDOUT);
             count += 1;
         }
@@ -579,6 +577,13 @@ impl Ondemand {
     pub(crate) fn run(&self, read: Pin<KBox<WaitingRead>>) {
         // A work item that is new, or was just taken out of the table, is not on a queue.
         self.queue.enqueue(read);
+    }
+
+    /// Has those that wait with a read, which was taken out of the table, go on in the work queue.
+    fn run_others(&self, read: &mut Pin<KBox<WaitingRead>>) {
+        for other in read.take_others() {
+            self.run(other);
+        }
     }
 
     /// Ends everything: whoever waits for the daemon is told that there is none.
@@ -806,9 +811,7 @@ impl Ondemand {
     fn read_complete(&self, msg_id: u32, object_id: u32, written: Option<&Written>) -> Result {
         let mut read = self.with(|table| table.read_complete(msg_id, object_id))?;
         trace::cread(read.object(), msg_id);
-        for other in read.take_others() {
-            self.run(other);
-        }
+        self.run_others(&mut read);
         if let Some(read) = read.end_here(written) {
             self.run(read);
         }
