@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 KDIR ?=
 
 modules:
-	@scripts/build-modules $(KDIR)
+	@scripts/build/modules $(KDIR)
 
 run:
 	@scripts/run
@@ -52,7 +52,7 @@ check:
 	@scripts/check
 
 shell:
-	@scripts/build-modules >/dev/null
+	@scripts/build/modules >/dev/null
 	@scripts/vm --interactive
 
 modules_install:

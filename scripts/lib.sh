@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
-# Shared by the scripts in this directory: where things live, how they speak.
+# Shared by the scripts in this directory and those below it: where things live, how they speak.
 
 set -euo pipefail
 
@@ -195,7 +195,7 @@ module_options() {
 # check_compilers CONFIG KERNEL: Rust modules need the very compilers that the kernel was built with.
 check_compilers() {
 	local root have want cc
-	root=$("$TOP/scripts/toolchain")
+	root=$("$TOP/scripts/kernels/toolchain")
 	have=$(chroot "$root" rustc --version)
 	want=$(version_text "$1" RUSTC_VERSION_TEXT)
 	if [[ $have == "$want" ]]; then
@@ -232,9 +232,9 @@ out_dir() {
 	printf '%s\n' "$(build_dir)/modules-$(realpath "$1" | digest)"
 }
 
-# kernel_log_result NAME STATUS: as a test for scripts/ktap-total, what the exit status of scripts/vm
-# says. The results of the programs that ran are in their output; what went wrong beside them counts
-# here.
+# kernel_log_result NAME STATUS: what the exit status STATUS of scripts/vm says, as a test for
+# scripts/results/ktap-total. The results of the programs that ran are in their output; this one is
+# for what went wrong beside them.
 kernel_log_result() {
 	echo "@begin $1"
 	echo 1..1
@@ -251,12 +251,12 @@ kernel_log_result() {
 # are bad ones.
 by_itself() {
 	[[ -z ${CACHEFILES_RS_PART-} ]] || return 0
-	CACHEFILES_RS_PART=1 "$0" "$@" | "$TOP/scripts/ktap-total"
+	CACHEFILES_RS_PART=1 "$0" "$@" | "$TOP/scripts/results/ktap-total"
 	exit
 }
 
-# part NAME [ARG]...: run scripts/NAME for scripts/ktap-total. A part that cannot run has failed; its
-# error is on the terminal.
+# part NAME [ARG]...: run scripts/NAME for scripts/results/ktap-total. A part that cannot run has
+# failed; its error is on the terminal.
 part() {
 	local rc=0
 	CACHEFILES_RS_PART=1 "$TOP/scripts/$1" "${@:2}" || rc=$?
