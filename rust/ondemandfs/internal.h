@@ -2,6 +2,10 @@
 /*
  * ondemandfs: a file for every fscache cookie of a volume, read on demand.
  *
+ * It is in C because it consists of what the VFS calls: operations of superblocks,
+ * inodes, dentries, files and address spaces. The kernel has no Rust abstractions
+ * for these; rust_binder leaves its binderfs in C, too.
+ *
  * Stock EROFS mounts these files file-backed; fscache hands their reads to the
  * cache, which asks its user daemon for what is not there yet. Nothing is kept
  * here but names, sizes and a small page cache for those who do not bring pages

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Mounting: a superblock for every domain and cache, a volume for every
- * superblock.
+ * superblock. internal.h has an overview, and why ondemandfs is in C.
  */
 #include <linux/backing-dev.h>
 #include <linux/completion.h>
