@@ -252,7 +252,7 @@ TEST_F_TIMEOUT(anon, READ_may_be_completed_before_it_is_read, 30)
 	EXPECT_FALSE(cf_readable(self->e.dev, CF_NEVER));
 }
 
-/* A fill of its own has more tests in fast_test.c. */
+/* answer_test.c has more tests of FILL. */
 TEST_F_TIMEOUT(anon, FILL_is_known, 30)
 {
 	int ret = ioctl(self->b.anon, CF_IOC_FILL, cf_nowhere());

@@ -1,14 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What makes it fast, as far as that can be seen: a short read that ends before
- * READ_COMPLETE returns, one poller woken of those who poll exclusively, "bind ondemand
- * wait", CACHEFILES_IOC_FILL, and no file for what is never written.
+ * The answers to a READ: READ_COMPLETE, which completes a short read before it
+ * returns, and CACHEFILES_IOC_FILL, which writes and answers in one call.
  */
-#include <signal.h>
-#include <sys/epoll.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/statfs.h>
 
 #include "kselftest_harness.h"
 #include "cachefiles_test.h"
@@ -54,15 +49,15 @@ static int answer_without_data(struct cf_env *e, struct cf_blob *b, struct cf_op
 	return err ?: reads;
 }
 
-/* ------------------------------------------------------------ answered at once */
+/* ---------------------------------------------------------- READ_COMPLETE */
 
-FIXTURE(fast) {
+FIXTURE(answer) {
 	struct cf_env e;
 	struct cf_blob b;
 	char *buf;
 };
 
-FIXTURE_SETUP(fast)
+FIXTURE_SETUP(answer)
 {
 	if (cf_is_c())
 		SKIP(return, NOT_IN_C);
@@ -72,12 +67,12 @@ FIXTURE_SETUP(fast)
 	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", SIZE));
 }
 
-FIXTURE_TEARDOWN(fast)
+FIXTURE_TEARDOWN(answer)
 {
 	cf_env_end(&self->e);
 }
 
-TEST_F_TIMEOUT(fast, a_short_read_is_over_when_the_ioctl_returns, 60)
+TEST_F_TIMEOUT(answer, a_short_read_is_over_when_the_ioctl_returns, 60)
 {
 	struct cf_blob *b = &self->b;
 	struct cf_msg m;
@@ -97,7 +92,7 @@ TEST_F_TIMEOUT(fast, a_short_read_is_over_when_the_ioctl_returns, 60)
 	}
 }
 
-TEST_F_TIMEOUT(fast, a_short_read_of_what_was_not_written_fails, 60)
+TEST_F_TIMEOUT(answer, a_short_read_of_what_was_not_written_fails, 60)
 {
 	struct cf_msg m;
 	struct cf_op *op;
@@ -113,7 +108,7 @@ TEST_F_TIMEOUT(fast, a_short_read_of_what_was_not_written_fails, 60)
 }
 
 /* What was written and synced, then dropped from memory, is read from the disk. */
-TEST_F_TIMEOUT(fast, a_read_that_has_to_wait_for_the_disk_ends, 60)
+TEST_F_TIMEOUT(answer, a_read_that_has_to_wait_for_the_disk_ends, 60)
 {
 	struct cf_msg m;
 	struct cf_op *op;
@@ -129,67 +124,25 @@ TEST_F_TIMEOUT(fast, a_read_that_has_to_wait_for_the_disk_ends, 60)
 	cf_op_free(op);
 }
 
-/* ---------------------------------------------------------------------- polling */
-
-#define POLLERS	8
-
-struct pollers {
-	int epoll[POLLERS];
-	atomic_int woken;
-	pthread_t threads[POLLERS];
-};
-
-struct poller {
-	struct pollers *all;
-	int epoll;
-};
-
-static void *poll_once(void *arg)
+/* The first answer of all may be without data. */
+TEST_F_TIMEOUT(answer, an_answer_without_data_is_not_asked_for_again_and_again, 60)
 {
-	struct poller *p = arg;
-	struct epoll_event event;
-
-	if (epoll_wait(p->epoll, &event, 1, -1) == 1)
-		atomic_fetch_add(&p->all->woken, 1);
-	return NULL;
-}
-
-TEST_F_TIMEOUT(fast, one_of_those_who_poll_exclusively_is_woken, 60)
-{
-	struct epoll_event event = { .events = EPOLLIN | EPOLLEXCLUSIVE };
-	struct poller each[POLLERS];
-	struct pollers all = {};
-	struct cf_msg m;
 	struct cf_op *op;
-	int i;
+	int reads;
 
-	for (i = 0; i < POLLERS; i++) {
-		all.epoll[i] = epoll_create1(EPOLL_CLOEXEC);
-		ASSERT_EQ(0, epoll_ctl(all.epoll[i], EPOLL_CTL_ADD, self->e.dev, &event));
-		each[i] = (struct poller){ &all, all.epoll[i] };
-		ASSERT_EQ(0, pthread_create(&all.threads[i], NULL, poll_once, &each[i]));
-	}
-	cf_sleep_ms(CF_NEVER);
 	cf_no_readahead(self->b.fd);
 	op = cf_start_pread(self->b.fd, 0, CF_PAGE);
-	ASSERT_TRUE(CF_WAIT_FOR(all.woken > 0, CF_SOON));
-	cf_sleep_ms(CF_NEVER);
-	EXPECT_EQ(1, all.woken);
-	ASSERT_EQ(0, cf_expect(self->e.dev, CF_READ, &m));
-	ASSERT_EQ(0, cf_blob_answer_read(&self->b, &m));
-	EXPECT_EQ(CF_PAGE, cf_finish(op));
-
-	for (i = 0; i < POLLERS; i++)
-		pthread_cancel(all.threads[i]);
-	for (i = 0; i < POLLERS; i++) {
-		pthread_join(all.threads[i], NULL);
-		close(all.epoll[i]);
-	}
+	reads = answer_without_data(&self->e, &self->b, op, CF_PAGE);
+	EXPECT_LE(1, reads);
+	EXPECT_EQ(-EIO, op->ret);
+	/* The page cache asks once more. */
+	EXPECT_LE(reads, 2);
+	cf_op_free(op);
 }
 
-/* ----------------------------------------------------------------------- FILL */
+/* ------------------------------------------------------------------- FILL */
 
-TEST_F_TIMEOUT(fast, fill_writes_and_answers, 60)
+TEST_F_TIMEOUT(answer, fill_writes_and_answers, 60)
 {
 	struct cf_blob *b = &self->b;
 	struct cf_msg m;
@@ -212,7 +165,7 @@ TEST_F_TIMEOUT(fast, fill_writes_and_answers, 60)
 }
 
 /* Above what is copied at once. */
-TEST_F_TIMEOUT(fast, fill_of_much_answers_too, 60)
+TEST_F_TIMEOUT(answer, fill_of_much_answers_too, 60)
 {
 	struct cf_blob *b = &self->b;
 	struct cf_fill_args f = { .addr = (uintptr_t)self->buf };
@@ -233,7 +186,7 @@ TEST_F_TIMEOUT(fast, fill_of_much_answers_too, 60)
 }
 
 /* What the reader gets from the daemon's memory is what belongs where it reads. */
-TEST_F_TIMEOUT(fast, fill_of_more_than_was_asked_for, 60)
+TEST_F_TIMEOUT(answer, fill_of_more_than_was_asked_for, 60)
 {
 	struct cf_blob *b = &self->b;
 	struct cf_fill_args f = { .len = 16 * CF_PAGE, .addr = (uintptr_t)self->buf };
@@ -251,7 +204,7 @@ TEST_F_TIMEOUT(fast, fill_of_more_than_was_asked_for, 60)
 	EXPECT_FALSE(cf_readable(self->e.dev, 0));
 }
 
-TEST_F_TIMEOUT(fast, fill_of_the_first_half_of_what_is_read, 60)
+TEST_F_TIMEOUT(answer, fill_of_the_first_half_of_what_is_read, 60)
 {
 	struct cf_blob *b = &self->b;
 	struct cf_fill_args f = { .len = 2 * CF_PAGE, .addr = (uintptr_t)self->buf };
@@ -271,7 +224,7 @@ TEST_F_TIMEOUT(fast, fill_of_the_first_half_of_what_is_read, 60)
 }
 
 /* What does not begin where the reader is has to be looked for. */
-TEST_F_TIMEOUT(fast, fill_of_what_comes_after_what_is_there, 60)
+TEST_F_TIMEOUT(answer, fill_of_what_comes_after_what_is_there, 60)
 {
 	struct cf_blob *b = &self->b;
 	struct cf_fill_args f = {
@@ -293,7 +246,7 @@ TEST_F_TIMEOUT(fast, fill_of_what_comes_after_what_is_there, 60)
 }
 
 /* The file ends within a block, and so does what is given; the rest of that is zeros. */
-TEST_F_TIMEOUT(fast, fill_that_ends_within_a_block, 60)
+TEST_F_TIMEOUT(answer, fill_that_ends_within_a_block, 60)
 {
 	struct cf_fill_args f = { .len = CF_PAGE + 904, .addr = (uintptr_t)self->buf };
 	struct cf_blob b;
@@ -317,7 +270,7 @@ TEST_F_TIMEOUT(fast, fill_that_ends_within_a_block, 60)
 	munmap(map, 2 * CF_PAGE);
 }
 
-TEST_F_TIMEOUT(fast, fill_without_a_READ_writes_and_says_so, 60)
+TEST_F_TIMEOUT(answer, fill_without_a_READ_writes_and_says_so, 60)
 {
 	struct cf_blob *b = &self->b, other;
 	struct cf_fill_args f = { .len = CF_PAGE, .addr = (uintptr_t)self->buf, .msg_id = 123456 };
@@ -342,7 +295,7 @@ TEST_F_TIMEOUT(fast, fill_without_a_READ_writes_and_says_so, 60)
 }
 
 /* A READ is answered only by what is all written. */
-TEST_F_TIMEOUT(fast, fill_refuses_what_is_wrong_and_answers_nothing, 60)
+TEST_F_TIMEOUT(answer, fill_refuses_what_is_wrong_and_answers_nothing, 60)
 {
 	struct cf_blob *b = &self->b;
 	const struct cf_fill_args good = { .len = CF_PAGE, .addr = (uintptr_t)self->buf };
@@ -377,7 +330,7 @@ TEST_F_TIMEOUT(fast, fill_refuses_what_is_wrong_and_answers_nothing, 60)
 }
 
 /* The buffer ends after the first page: that is written, and the READ waits for the rest. */
-TEST_F_TIMEOUT(fast, fill_of_a_part_answers_nothing, 60)
+TEST_F_TIMEOUT(answer, fill_of_a_part_answers_nothing, 60)
 {
 	struct cf_blob *b = &self->b;
 	struct cf_fill_args f = { .len = 4 * CF_PAGE };
@@ -400,267 +353,6 @@ TEST_F_TIMEOUT(fast, fill_of_a_part_answers_nothing, 60)
 	EXPECT_EQ(0, cf_complete(b->anon, m.w.msg_id)) TH_LOG("answered by a part");
 	EXPECT_EQ(4 * CF_PAGE, cf_serve_until_done(&self->e, b, op, NULL));
 	EXPECT_EQ(0, cf_read_and_check("blob", b->fd, 0, 4 * CF_PAGE, 4 * CF_PAGE));
-}
-
-/* ---------------------------------------------------------- no file before a write */
-
-static long free_files(void)
-{
-	struct statfs st;
-
-	return statfs(CF_ROOT, &st) ? -errno : (long)st.f_ffree;
-}
-
-/* Not even a directory. */
-TEST_F_TIMEOUT(fast, what_is_never_read_takes_no_room, 90)
-{
-	struct cf_blob blobs[8];
-	char path[PATH_MAX], name[16];
-	long before = free_files();
-	int i;
-
-	for (i = 0; i < 8; i++) {
-		snprintf(name, sizeof(name), "unread%d", i);
-		ASSERT_EQ(0, cf_blob_open(&self->e, &blobs[i], name, SIZE));
-		EXPECT_EQ(-1, lseek(blobs[i].anon, 0, SEEK_DATA));
-		EXPECT_EQ(ENXIO, errno);
-		EXPECT_EQ(4096, lseek(blobs[i].anon, 4096, SEEK_HOLE));
-	}
-	EXPECT_EQ(before, free_files());
-	/* One of them is written to. */
-	ASSERT_EQ(0, cf_fill(blobs[3].anon, "unread3", 0, CF_PAGE, SIZE));
-	/* Btrfs has no number of inodes that may be. */
-	EXPECT_TRUE(free_files() < before || !before);
-	EXPECT_EQ(0, lseek(blobs[3].anon, 0, SEEK_DATA));
-	EXPECT_EQ(CF_PAGE, lseek(blobs[3].anon, 0, SEEK_HOLE));
-	close(self->b.fd);
-	for (i = 0; i < 8; i++)
-		close(blobs[i].fd);
-	ASSERT_EQ(0, cf_env_umount(&self->e));
-	EXPECT_TRUE(CF_WAIT_FOR(cf_find_cache_file(&self->e, "unread3", NULL, path), CF_SOON));
-	EXPECT_FALSE(cf_find_cache_file(&self->e, "unread2", NULL, path));
-	for (i = 0; i < 8; i++)
-		close(blobs[i].anon);
-}
-
-TEST_F_TIMEOUT(fast, an_empty_object_is_read_without_a_file, 60)
-{
-	struct cf_blob b;
-	char byte;
-
-	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "empty", 0));
-	EXPECT_EQ(0, pread(b.fd, &byte, 1, 0));
-	EXPECT_FALSE(cf_readable(self->e.dev, 0));
-	close(b.fd);
-	close(b.anon);
-}
-
-/* The first answer of all may be without data. */
-TEST_F_TIMEOUT(fast, an_answer_without_data_is_not_asked_for_again_and_again, 60)
-{
-	struct cf_op *op;
-	int reads;
-
-	cf_no_readahead(self->b.fd);
-	op = cf_start_pread(self->b.fd, 0, CF_PAGE);
-	reads = answer_without_data(&self->e, &self->b, op, CF_PAGE);
-	EXPECT_LE(1, reads);
-	EXPECT_EQ(-EIO, op->ret);
-	/* The page cache asks once more. */
-	EXPECT_LE(reads, 2);
-	cf_op_free(op);
-}
-
-/* Many first writes at once make one file. */
-static atomic_bool go;
-
-static long do_fill_page(struct cf_op *op)
-{
-	while (!go)
-		;
-	return cf_fill(op->fd, op->path, op->off, op->len, SIZE);
-}
-
-TEST_F_TIMEOUT(fast, first_writes_at_once_go_to_one_file, 180)
-{
-	struct cf_op *ops[4];
-	struct cf_blob b;
-	char name[16];
-	int i, round;
-
-	for (round = 0; round < 32; round++) {
-		snprintf(name, sizeof(name), "blob%d", round);
-		ASSERT_EQ(0, cf_blob_open(&self->e, &b, name, SIZE));
-		go = false;
-		for (i = 0; i < 4; i++)
-			ops[i] = cf_start(do_fill_page, name, b.anon, i * CF_PAGE, CF_PAGE);
-		go = true;
-		for (i = 0; i < 4; i++)
-			EXPECT_EQ(0, cf_finish(ops[i]));
-		cf_no_readahead(b.fd);
-		EXPECT_EQ(0, cf_read_and_check(name, b.fd, 0, 4 * CF_PAGE, 4 * CF_PAGE));
-		EXPECT_FALSE(cf_readable(self->e.dev, 0));
-		close(b.fd);
-		close(b.anon);
-	}
-}
-
-/* ----------------------------------------------------------------------- wait */
-
-static void set_nonblock(int dev, bool on)
-{
-	int flags = fcntl(dev, F_GETFL);
-
-	fcntl(dev, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
-}
-
-FIXTURE(wait) {
-	struct cf_env e;
-};
-
-FIXTURE_SETUP(wait)
-{
-	if (cf_is_c())
-		SKIP(return, NOT_IN_C);
-	ASSERT_SETUP(cf_env_all_with(&self->e, " wait"));
-	set_nonblock(self->e.dev, false);
-}
-
-FIXTURE_TEARDOWN(wait)
-{
-	cf_env_end(&self->e);
-}
-
-static long do_read(struct cf_op *op)
-{
-	ssize_t n = read(op->fd, op->buf, op->len);
-
-	return n < 0 ? -errno : n;
-}
-
-static struct cf_op *start_read(int dev)
-{
-	return cf_start(do_read, NULL, dev, 0, CF_MSG_MAX);
-}
-
-TEST_F_TIMEOUT(wait, read_waits_for_a_message, 60)
-{
-	struct cf_op *reader = start_read(self->e.dev), *open;
-	struct cf_wire *w;
-
-	EXPECT_EQ(-ETIMEDOUT, cf_wait(reader, CF_NEVER));
-	open = cf_start_open(self->e.mnt, "blob");
-	ASSERT_LT(0, cf_wait(reader, CF_SOON));
-	w = (struct cf_wire *)reader->buf;
-	EXPECT_EQ(CF_OPEN, w->opcode);
-	EXPECT_EQ(reader->ret, w->len);
-	EXPECT_EQ(0, cf_copen(self->e.dev, w->msg_id, SIZE));
-	EXPECT_LE(0, cf_finish(open));
-	cf_op_free(reader);
-}
-
-TEST_F_TIMEOUT(wait, read_does_not_wait_with_O_NONBLOCK, 60)
-{
-	char buf[CF_MSG_MAX];
-
-	set_nonblock(self->e.dev, true);
-	EXPECT_EQ(0, read(self->e.dev, buf, sizeof(buf)));
-}
-
-/* Each message wakes a reader, and none is left sleeping while there is one. */
-TEST_F_TIMEOUT(wait, readers_get_a_message_each, 120)
-{
-	struct cf_op *readers[8], *opens[8];
-	int i, seen = 0;
-
-	for (i = 0; i < 8; i++)
-		readers[i] = start_read(self->e.dev);
-	cf_sleep_ms(CF_NEVER);
-	for (i = 0; i < 8; i++) {
-		char name[16];
-
-		snprintf(name, sizeof(name), "blob%d", i);
-		opens[i] = cf_start_open(self->e.mnt, name);
-	}
-	for (i = 0; i < 8; i++) {
-		struct cf_wire *w = (struct cf_wire *)readers[i]->buf;
-
-		ASSERT_LT(0, cf_wait(readers[i], CF_SOON));
-		seen += w->opcode == CF_OPEN;
-		EXPECT_EQ(0, cf_copen(self->e.dev, w->msg_id, SIZE));
-		cf_op_free(readers[i]);
-	}
-	EXPECT_EQ(8, seen);
-	for (i = 0; i < 8; i++)
-		EXPECT_LE(0, cf_finish(opens[i]));
-}
-
-/* What becomes ready at once, here by the answer to an OPEN, wakes as many as can be used. */
-TEST_F_TIMEOUT(wait, readers_get_what_becomes_ready_together, 120)
-{
-	struct cf_op *readers[4], *reads[4];
-	struct cf_blob b;
-	struct cf_msg m;
-	int i, anon;
-
-	set_nonblock(self->e.dev, true);
-	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "blob", SIZE));
-	cf_no_readahead(b.fd);
-	/* The READs wait until it is open again. */
-	ASSERT_EQ(0, close(b.anon));
-	for (i = 0; i < 4; i++)
-		reads[i] = cf_start_pread(b.fd, 2 * i * CF_PAGE, CF_PAGE);
-	ASSERT_EQ(0, cf_expect(self->e.dev, CF_OPEN, &m));
-	anon = m.w.open.fd;
-	set_nonblock(self->e.dev, false);
-	for (i = 0; i < 4; i++)
-		readers[i] = start_read(self->e.dev);
-	cf_sleep_ms(CF_NEVER);
-	ASSERT_EQ(0, cf_copen(self->e.dev, m.w.msg_id, SIZE));
-	for (i = 0; i < 4; i++) {
-		struct cf_wire *w = (struct cf_wire *)readers[i]->buf;
-
-		ASSERT_LT(0, cf_wait(readers[i], CF_SOON));
-		ASSERT_EQ(CF_READ, w->opcode);
-		ASSERT_EQ(0, cf_fill(anon, "blob", w->read.off, w->read.len, SIZE));
-		EXPECT_EQ(0, cf_complete(anon, w->msg_id));
-		cf_op_free(readers[i]);
-	}
-	for (i = 0; i < 4; i++)
-		EXPECT_EQ(CF_PAGE, cf_finish(reads[i]));
-	close(anon);
-}
-
-static void nothing(int sig)
-{
-}
-
-static long do_read_until_signal(struct cf_op *op)
-{
-	struct sigaction sa = { .sa_handler = nothing };	/* no SA_RESTART */
-
-	sigaction(SIGUSR1, &sa, NULL);
-	return do_read(op);
-}
-
-/* ... and whoever is behind gets the next message. */
-TEST_F_TIMEOUT(wait, a_signal_ends_the_wait, 60)
-{
-	struct cf_op *op = cf_start(do_read_until_signal, NULL, self->e.dev, 0, CF_MSG_MAX);
-	struct cf_op *next, *open;
-
-	EXPECT_EQ(-ETIMEDOUT, cf_wait(op, CF_NEVER));
-	next = start_read(self->e.dev);
-	EXPECT_EQ(-ETIMEDOUT, cf_wait(next, CF_NEVER));
-	pthread_kill(op->thread, SIGUSR1);
-	EXPECT_EQ(-EINTR, cf_wait(op, CF_SOON));
-	cf_op_free(op);
-
-	open = cf_start_open(self->e.mnt, "blob");
-	ASSERT_LT(0, cf_wait(next, CF_SOON));
-	EXPECT_EQ(0, cf_copen(self->e.dev, ((struct cf_wire *)next->buf)->msg_id, SIZE));
-	EXPECT_LE(0, cf_finish(open));
-	cf_op_free(next);
 }
 
 TEST_HARNESS_MAIN

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Directories that a cache cannot be kept in, and what "bind" says to them.
+ * Directories that "bind" refuses, and with what error.
  */
 #include <linux/fs.h>
 #include <sys/ioctl.h>

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Bugs that the C code once had and has no more, F1 to F25 of
- * Documentation/filesystems/caching/cachefiles-rust-c-bugs.rst.  Those that are not
- * here are tested elsewhere; it says where.
+ * Bugs of the C code that were fixed there, F1 to F25 of
+ * Documentation/filesystems/caching/cachefiles-rust-c-bugs.rst.  It names the tests of
+ * those that have none here.
  */
 #include <poll.h>
 #include <signal.h>
 #include <sys/stat.h>
 
 #include "kselftest_harness.h"
-#include "regression.h"
+#include "faults.h"
 
 FIXTURE(fixed) {
 	struct cf_env e;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Bugs that the C code has to its end, U1 to U60 of
- * Documentation/filesystems/caching/cachefiles-rust-c-bugs.rst: what it does wrong
- * is seen there, and not here.  Those that are not in this file are tested elsewhere;
- * it says where.
+ * Bugs of the C code that were never fixed, U1 to U60 of
+ * Documentation/filesystems/caching/cachefiles-rust-c-bugs.rst: each test shows the bug
+ * on C, and that the implementation in Rust does not have it.  The document names the
+ * tests of those that have none here.
  */
 #include <poll.h>
 #include <signal.h>
@@ -17,7 +17,7 @@
 #include <sys/xattr.h>
 
 #include "kselftest_harness.h"
-#include "regression.h"
+#include "faults.h"
 
 FIXTURE(bug) {
 	struct cf_env e;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Names of which there is no file: they are not listed, and the daemon is not asked
- * for them again and again. What statfs() and du say of the others.
+ * The directory of ondemandfs: which names readdir() lists, when the daemon is asked for
+ * a name that it has refused, and what statfs() and du say.
  */
 #include <dirent.h>
 #include <ftw.h>

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-#include "regression.h"
+#include "faults.h"
 
 /* ---- slow memory ---- */
 

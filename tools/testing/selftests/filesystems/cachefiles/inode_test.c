@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Inodes of ondemandfs that are held without their dentries, by inotify or
- * Landlock, and inodes that come and go: a name finds the file that it had, or
- * one that looks the same, and nobody waits for another name.
+ * Inodes of ondemandfs without dentries, held by inotify or Landlock, and inodes that
+ * are evicted and made again: a lookup of the name finds the same file, or one with
+ * the same number and times, and does not wait for a file of another name.
  */
 #include <linux/landlock.h>
 #include <signal.h>

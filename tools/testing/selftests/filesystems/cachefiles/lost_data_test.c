@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the file system of the cache does not have any more is asked for again,
- * however it got lost and on whatever way the bytes would come; and nothing else.
+ * Data that the file system of the cache has lost: the daemon is asked for it again, and
+ * for nothing else, whatever lost it and whichever way the reader takes to it.
  */
 #include <signal.h>
 #include <stdlib.h>

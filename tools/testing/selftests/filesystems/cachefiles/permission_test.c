@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Who may read the files of ondemandfs, and have them fetched: root, unless the
- * options of the mount say otherwise.
+ * Permissions of the files of ondemandfs: root alone may read them, and so have them
+ * fetched, unless options of the mount allow others.
  */
 #include <grp.h>
 #include <linux/mount.h>

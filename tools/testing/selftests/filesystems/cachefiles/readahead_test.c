@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Readers that do not wait: how much one of them can have fetched at once, and what
- * that does to others.
+ * Reading ahead, for which no task waits: how many reads of a file may be in flight, and
+ * that those of other users are served meanwhile.
  */
 #include "kselftest_harness.h"
 #include "cachefiles_test.h"

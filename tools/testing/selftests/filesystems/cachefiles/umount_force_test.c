@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * umount -f: all who wait for the daemon are let go, with an error, and that is
- * all. Other mounts of the domain, and files open through them, go on.
+ * umount -f: reads and opens that wait for the daemon fail. Other mounts of the domain, and
+ * files that are open through them, can be used on.
  */
 #include <signal.h>
 #include <sys/mount.h>
