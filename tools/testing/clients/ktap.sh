@@ -5,7 +5,7 @@
 set -u
 results=0 failures=0 said=$(mktemp)
 
-# check TEXT COMMAND...: one result. What COMMAND says is shown if it fails.
+# check TEXT COMMAND...: one result. The output of COMMAND is shown if it fails.
 check() {
 	local text=$1 rc
 	shift
@@ -31,7 +31,7 @@ wait_for() {
 	until "$@" >/dev/null 2>&1; do sleep 0.1; done
 }
 
-# What was left running ends, so that the next program can have the device.
+# End the processes that are still running, so that the next program can open the device.
 finish() {
 	local pids
 	mapfile -t pids < <(jobs -p)

@@ -12,7 +12,7 @@
 
 #define NOT_IN_C	"the C implementation does not have that"
 
-/* Have a READ for @len bytes of @b at @off delivered that nobody waits for. */
+/* Have a READ for @len bytes of @b at @off delivered for which no reader waits. */
 static int ask_for(struct cf_env *e, struct cf_blob *b, off_t off, size_t len, struct cf_msg *m)
 {
 	long ret = cf_finish(cf_start_readahead(b->fd, off, len));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * One object, whose daemon the test is: each message taken and answered by hand.
+ * One object for which the test is the daemon: the test takes and answers each message.
  */
 #include <fcntl.h>
 #include <linux/magic.h>

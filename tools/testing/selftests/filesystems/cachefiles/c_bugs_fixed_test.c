@@ -123,7 +123,7 @@ static long answer_opens(struct cf_op *op)
 		if (!err)
 			cf_fill(m.w.open.fd, "any", 0, 4096, 4096);
 		close(m.w.open.fd);
-		/* Too late, or nobody's any more. */
+		/* Too late, or the opener has failed. */
 		if (err && err != -EINVAL && err != -EIO)
 			return err;
 		n++;
@@ -346,7 +346,7 @@ TEST_F_TIMEOUT(fixed, f12_fd_is_not_there_before_its_message_is, 60)
 	fd = cf_lowest_free_fd();
 	reader = slow_recv(self->dev, &s);
 	ASSERT_EQ(0, slow_wait(&self->e, &s));
-	/* The message is being copied: were the fd there, anybody could close it. */
+	/* The message is being copied: if the fd were installed, any thread could close it. */
 	EXPECT_EQ(-1, close(fd));
 	EXPECT_EQ(EBADF, errno);
 	ASSERT_EQ(0, slow_go_on(&s));

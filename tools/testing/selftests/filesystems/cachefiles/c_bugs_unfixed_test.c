@@ -130,7 +130,7 @@ TEST_F_TIMEOUT(bug, u07_daemon_is_woken_though_memory_is_short_for_reopening, 60
 		SKIP(return, "this kernel cannot have allocations fail (CONFIG_FAILSLAB)");
 	ASSERT_EQ(0, err);
 	op = cf_start_pread(b.fd, 0, 4096);
-	ASSERT_EQ(1, cf_epoll(ep, &got, CF_SOON)) TH_LOG("the READ wakes nobody");
+	ASSERT_EQ(1, cf_epoll(ep, &got, CF_SOON)) TH_LOG("the READ does not wake the daemon");
 	err = cf_recv(self->dev, &m, 0);
 	if (err == -ETIMEDOUT) {
 		/* C only begins to reopen here, and says so when it has. */
@@ -183,11 +183,11 @@ TEST_F_TIMEOUT(bug, u14_copen_does_not_wait_for_a_slow_cull, 60)
 	opener = cf_start_open(self->e.mnt, "other");
 	ASSERT_EQ(0, cf_expect(self->dev, CF_OPEN, &m));
 
-	/* Somebody reads the directory into memory that is slow to come ... */
+	/* A thread reads the directory into the slow page ... */
 	dir = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	dents = cf_start(do_getdents, NULL, dir, (off_t)s.page, 0);
 	ASSERT_EQ(0, slow_wait(&self->e, &s));
-	/* ... so that nothing can be removed from it. */
+	/* ... and holds its lock, so that nothing can be removed from it. */
 	cull = cf_start(do_cull, "Dvictim", self->dev, 0, 0);
 	EXPECT_EQ(-ETIMEDOUT, cf_wait(cull, CF_NEVER)) TH_LOG("cull is not slow: no test");
 	copen = cf_start(do_copen, NULL, self->dev, m.w.msg_id, 0);
@@ -228,7 +228,7 @@ TEST_F_TIMEOUT(bug, u05_READ_never_has_the_id_of_no_object, 120)
 			}
 			if (m.w.object_id == UINT32_MAX) {
 				bad++;
-				/* Nobody can answer that. */
+				/* The daemon cannot answer that. */
 				ASSERT_EQ(0, cf_cmd(self->dev, "restore"));
 				continue;
 			}

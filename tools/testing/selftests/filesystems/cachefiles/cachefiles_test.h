@@ -20,15 +20,15 @@
 #define CF_ROOT		"/var/cache/fscache"	/* an ext4 of its own */
 #define CF_BLOCK	4096			/* what READ ranges are aligned to */
 /*
- * What a reader of one byte has asked for without readahead if nothing of it is there: a page of
- * this kernel, or the blocks of it that the file has.  Reads that are to ask one by one are of
- * different pages, whose offsets are multiples of this.  Never less than a block.
+ * The length of the READ for one byte, without readahead, if the page is not present: a page of
+ * this kernel, or the blocks of it that the file has.  Tests that want one READ for each read()
+ * read different pages, whose offsets are multiples of this.  Never less than a block.
  */
 #define CF_PAGE		cf_page_size()
 int cf_page_size(void);
 
 /* ---- which implementation is tested, and where they are meant to differ ---- */
-/* CACHEFILES_IMPLEMENTATION=c in the environment; otherwise it is the one in Rust. */
+/* Is CACHEFILES_IMPLEMENTATION=c in the environment?  Otherwise the one in Rust is tested. */
 bool cf_is_c(void);
 /*
  * What to expect of the implementation under test where the two differ on
@@ -37,11 +37,11 @@ bool cf_is_c(void);
  * -ETIMEDOUT for "hang", as cf_wait() returns it; 1 and 0 for "yes" and "no".
  */
 long cf_intended(const char *id);
-#define CF_CRASH	-9999L	/* for "crash": whatever is asked for does not return */
+#define CF_CRASH	-9999L	/* for "crash": the call does not return */
 
 /*
- * The limit on anything that needs no time but the scheduler's, in ms.  As all
- * limits here of a second or more it is one of struct cf_clock.
+ * The limit in ms for operations that only wait for the scheduler.  Like all limits
+ * here of a second or more, it is measured by struct cf_clock.
  */
 #define CF_SOON		10000
 /* How long to watch for something that must not happen, in ms. */
@@ -93,11 +93,10 @@ const char *cf_beside(const char *name, char path[PATH_MAX]);
 long cf_now_ms(void);
 void cf_sleep_ms(long ms);
 /*
- * The time since cf_clock_start() that counts for a limit on something that is
- * waited for.  A machine that is slow, or does not get to run, is not to be
- * taken for one that hangs, so what counts is the time for which every CPU was
- * idle, and a tenth of the rest.  CACHEFILES_RS_PATIENCE in the environment, a
- * whole number, is how many times slower this clock goes.
+ * A clock for time limits.  A slow machine, or one that gets no CPU from its host,
+ * must not look like one that hangs, so the clock counts the time for which every
+ * CPU was idle, and a tenth of the rest.  CACHEFILES_RS_PATIENCE in the environment,
+ * a whole number, makes the clock that many times slower.
  */
 struct cf_clock {
 	long start;		/* by cf_now_ms() */
@@ -108,7 +107,7 @@ struct cf_clock {
 
 void cf_clock_start(struct cf_clock *c);
 long cf_spent(struct cf_clock *c);		/* in ms */
-/* How long to wait, in ms, for something whose limit is @ms: 0 if that is over. */
+/* How much of the limit of @ms is left, in ms: 0 if it is over. */
 long cf_left(struct cf_clock *c, long ms);
 /* CACHEFILES_RS_PATIENCE */
 long cf_patience(void);
@@ -128,9 +127,9 @@ int cf_poll(struct pollfd *p, long ms);
 int cf_epoll(int epoll, struct epoll_event *event, long ms);
 
 /*
- * The harness has limits for tests, of another clock.  They are there for what
- * waits without a limit of its own.  This runs after its constructors, which
- * have a priority.
+ * The harness has a time limit for each test, by wall time.  It ends a test that waits
+ * without a limit of its own, so it is made longer here.  This constructor runs after
+ * those of the harness, which have a priority.
  */
 #ifdef TEST_HARNESS_MAIN
 static void __attribute__((constructor)) cf_scale_limits(void)
@@ -148,7 +147,7 @@ static void __attribute__((constructor)) cf_scale_limits(void)
 int cf_device_open(void);			/* fd or -errno */
 int cf_cmd(int dev, const char *fmt, ...);	/* 0 or -errno */
 int cf_cmd_raw(int dev, const void *buf, size_t len);
-bool cf_readable(int dev, long timeout_ms);	/* poll() says POLLIN */
+bool cf_readable(int dev, long timeout_ms);	/* poll() reports POLLIN */
 /*
  * Take one message: 0, -ETIMEDOUT, or what read() failed with.  A message that
  * is malformed (bad length, object id 0xffffffff, ...) is -EPROTO.
@@ -180,7 +179,7 @@ ssize_t cf_check(const char *name, uint64_t off, const void *buf, size_t len);
 /* Write [off, off+len) through the anon fd, padded with zeros after @size. */
 int cf_fill(int anon_fd, const char *name, uint64_t off, size_t len, uint64_t size);
 
-/* ---- one thing running in a thread of its own ---- */
+/* ---- an operation in a thread of its own ---- */
 struct cf_op {
 	pthread_t thread;
 	long (*fn)(struct cf_op *op);
@@ -211,17 +210,17 @@ int cf_reap(pid_t pid, int timeout_ms);
 int cf_run(const char *prog, ...);	/* run a program to its end: as cf_reap() */
 int cf_modprobe(const char *module);
 /*
- * fscache_user.ko beside this program, loaded with these parameters: -EALREADY if all
- * cookies are cached.  It does not stay.
+ * Load fscache_user.ko, which is beside this program, with these parameters: -EALREADY
+ * if all cookies are cached.  Loading always fails, so the module does not stay.
  */
 #define CF_NO_FSCACHE_USER	"there is no fscache_user.ko beside this program: KDIR= builds it"
 bool cf_has_fscache_user(void);
 struct cf_op *cf_start_fscache_user(const char *params);
 pid_t cf_fork_fscache_user(const char *params);	/* in a process, which can be killed */
-bool cf_is_module(const char *module);	/* it is there, and not built in */
+bool cf_is_module(const char *module);	/* loaded, and not built in */
 int cf_rmmod(const char *module);	/* delete_module(O_NONBLOCK): 0 or -errno */
 
-/* ---- where a test lives ---- */
+/* ---- the environment of a test ---- */
 struct cf_env {
 	char base[64];		/* CF_ROOT/t.<pid>, removed at the end */
 	char dir[80];		/* cache directory */
@@ -234,8 +233,8 @@ struct cf_env {
 };
 
 /*
- * Have all but @percent of the file system's blocks free, by a file of that name:
- * 0 or -errno.  What else is not free, as a log, is a part of these.
+ * Leave all but @percent of the file system's blocks free, by writing a file of that
+ * name: 0 or -errno.  Other used blocks, such as the journal, count in @percent.
  */
 int cf_take_space(struct cf_env *e, const char *name, int percent);
 int cf_give_space(struct cf_env *e, const char *name);	/* and wait until it is free */
@@ -267,7 +266,7 @@ int cf_env_mount(struct cf_env *e);	/* ondemandfs mounted */
 int cf_env_umount(struct cf_env *e);
 /*
  * The same in a thread, for CF_SOON at most (-ETIMEDOUT then): with the C code
- * either can hang for ever.
+ * both may hang for ever.
  */
 long cf_env_mount_soon(struct cf_env *e);
 long cf_env_umount_soon(struct cf_env *e);
@@ -284,7 +283,7 @@ int cf_mount_at(const char *dir, const char *domain, const char *tag);
 bool cf_find_cache_file(const struct cf_env *e, const char *key, const char *cooked,
 			char path[PATH_MAX]);
 
-/* Open a file of ondemandfs whose OPEN the caller answers here and now. */
+/* An open file of ondemandfs whose messages the test answers itself. */
 struct cf_blob {
 	char name[256];
 	int fd;			/* the file in ondemandfs */
@@ -297,7 +296,7 @@ int cf_blob_open(struct cf_env *e, struct cf_blob *b, const char *name, uint64_t
 /* Take the OPEN of @b, the first or one of a reopening, and answer it. */
 int cf_blob_take_open(struct cf_env *e, struct cf_blob *b);
 int cf_blob_answer_open(struct cf_env *e, struct cf_blob *b, long long size);
-/* As the daemon of @version answers, which may be NULL for none. */
+/* Answer with a size and @version, which is NULL for none. */
 int cf_copen_version(int dev, uint32_t msg_id, uint64_t size, const char *version);
 int cf_blob_answer_version(struct cf_env *e, struct cf_blob *b, const char *version);
 /* Open "blob", which has the data of the blob @content in this version. */
@@ -305,7 +304,7 @@ int cf_blob_open_version(struct cf_env *e, struct cf_blob *b, uint64_t size,
 			 const char *content, const char *version);
 /* Answer a READ of @b, which has to be for the fd it has now. */
 int cf_blob_answer_read(const struct cf_blob *b, const struct cf_msg *m);
-/* Read one page, being the daemon meanwhile: 0 if it was asked for once and is right. */
+/* Read one page and answer its READ: 0 if there was one READ and the data is right. */
 long cf_blob_fetch(struct cf_env *e, struct cf_blob *b, off_t off);
 /* Answer the OPENs and READs of @b until @op is over, and check the data that it read. */
 long cf_blob_serve(struct cf_env *e, struct cf_blob *b, struct cf_op *op);
@@ -316,12 +315,12 @@ struct cf_op *cf_start_close(int fd);
 struct cf_op *cf_open_and_recv(struct cf_env *e, const char *name, struct cf_msg *m);
 /*
  * Answer OPENs and take CLOSEs until the opener is done: its result.  An opener
- * asks a second time if a lookup fails after the daemon said that all is well.
+ * causes a second OPEN if the lookup fails after the daemon has answered a size.
  */
 long cf_answer_opens(struct cf_env *e, struct cf_op *op, long long size);
 /* Answer READs of @b until the operation is over: its result. */
 long cf_serve_until_done(struct cf_env *e, struct cf_blob *b, struct cf_op *op, int *reads);
-/* Ask for exactly what is read. */
+/* Switch readahead off, so that a READ asks for exactly the pages that are read. */
 void cf_no_readahead(int fd);
 /* Whether the cache is on btrfs. */
 bool cf_is_btrfs(void);
@@ -354,7 +353,7 @@ struct cf_daemon {
 	/* the script; may be changed while it runs */
 	int dev;
 	atomic_llong size;	/* answer to every OPEN: size, or -errno */
-	atomic_bool hold_reads;	/* note READs down, do not answer them */
+	atomic_bool hold_reads;	/* log READs, do not answer them */
 	atomic_bool lie;	/* complete READs without writing anything */
 	atomic_int read_delay;	/* ms before a READ is answered */
 	long long (*size_of)(struct cf_daemon *d, const char *name);

@@ -568,7 +568,7 @@ TEST_F_TIMEOUT(command, bind_to_tmpfs_is_EOPNOTSUPP, 30)
 	EXPECT_EQ(0, umount(self->e.dir));
 }
 
-/* A user namespace that maps root to somebody else: its fd, or -errno. */
+/* A user namespace that maps root to another user: its fd, or -errno. */
 static int user_namespace(void)
 {
 	static const char * const maps[] = { "uid_map", "gid_map" };

@@ -199,7 +199,7 @@ TEST_F_TIMEOUT(names, that_fail_otherwise_are_asked_for_at_once, 60)
 	EXPECT_EQ(0, list(&self->e));
 }
 
-/* In use when it goes, as to the daemon; then nobody uses it, and it comes back. */
+/* The daemon refuses a name that it served before, and later serves it again. */
 TEST_F_TIMEOUT(names, that_go_and_come_back, 120)
 {
 	char path[512];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Where a file ends, for all who read it: by system calls, io_uring with and without
+ * The end of a file, for readers of all kinds: system calls, io_uring with and without
  * registered buffers, memory, pipes; and through EROFS.
  */
 #include <linux/io_uring.h>

@@ -322,7 +322,7 @@ TEST_F_TIMEOUT(erofs, reads_waiting_when_the_daemon_is_killed_are_EIO, 120)
 
 /*
  * EROFS waits for its folios before it goes, and does so unkillably: nothing
- * below it can tell that nobody wants them any more.  What must end it is the end
+ * below it can tell that they are not wanted any more.  What must end it is the end
  * of the daemon.
  */
 TEST_F_TIMEOUT(erofs, unmount_with_READS_in_flight_ends_with_the_daemon, 120)

@@ -129,7 +129,7 @@ static long check_file(struct cf_env *e, const char *name, size_t size)
 	return n ? n : off == size ? 0 : -EBADMSG;
 }
 
-/* Whether the daemon is in service: until it is, there is nobody to ask. */
+/* Whether the daemon is in service: until it is, an open fails. */
 static bool daemon_is_up(struct cf_env *e)
 {
 	long fd = open_file(e, "empty");

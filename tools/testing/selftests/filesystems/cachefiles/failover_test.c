@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The daemon is killed while 32 readers fault in what is not present, 500 times in all.  If
- * somebody keeps the device, every reader gets the right bytes from a successor; otherwise every
+ * a process keeps the device, every reader gets the right bytes from a successor; otherwise every
  * reader gets an error, and the next daemon can start at once.
  *
  * Four kinds of processes work on one struct shared: the test, which is the supervisor and decides
@@ -54,7 +54,7 @@ static const char * const places[PLACES] = {
 	"with half a block written", "in pwrite()", "before READ_COMPLETE",
 };
 
-/* Who has the device beside the daemon. */
+/* Which process has the device beside the daemon. */
 enum keeper {
 	NOBODY,
 	SUPERVISOR,	/* daemons inherit it */
@@ -911,13 +911,13 @@ static void report(struct trial *t)
 	}									\
 } while (0)
 
-/* As long as anybody refers to a module it stays; what is built in always does. */
+/* A module with references cannot be removed; code that is built in always stays. */
 static bool unloads(const char *module)
 {
 	return !cf_is_module(module) || CF_WAIT_FOR(cf_rmmod(module) == 0, CF_SOON);
 }
 
-/* Nothing is left of it all that anybody would refer to. */
+/* Nothing is left that has a reference to the modules. */
 #define ASSERT_UNLOADS() do {							\
 	ASSERT_TRUE(unloads("ondemandfs"));					\
 	ASSERT_TRUE(unloads("cachefiles"));					\
@@ -996,7 +996,7 @@ TEST_F_TIMEOUT(kept, every_reader_gets_the_right_bytes, 600)
 	ASSERT_UNLOADS();
 }
 
-/* ------------------------------------------------------- nobody keeps it */
+/* -------------------------------------------- no process keeps the device */
 
 FIXTURE(lost) {
 	struct trial t;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Whoever floods the daemon with requests neither delays those of others nor takes
- * the room that they need.
+ * A user who floods the daemon with requests neither delays the requests of others nor
+ * takes the slots that they need.
  *
  * The floods are made by a user without privileges: by very many threads that read a
  * file, or open files, and by posix_fadvise(POSIX_FADV_WILLNEED), which makes READs and
@@ -75,7 +75,7 @@ static void become(uid_t uid)
 		_exit(100);
 }
 
-/* Whether a task waits, killably, for somebody else. */
+/* Whether a task waits, killably, in line or for an answer. */
 static bool is_waiting(const char *dir)
 {
 	char path[PATH_MAX], state = 0;
@@ -380,7 +380,7 @@ TEST_F_TIMEOUT(fair, a_flood_of_reads_delays_others_by_a_few_messages, 600)
 	EXPECT_LE(others, PER_OBJECT);
 	EXPECT_GE(others, PER_OBJECT - 4 * FEW);
 
-	/* Those who wait can be killed, and what they asked for ends. */
+	/* Tasks that wait can be killed, and their requests end. */
 	EXPECT_EQ(128 + SIGKILL, kill_flood(self->flood));
 	close(b.fd);
 	EXPECT_EQ(0, cf_env_umount_soon(&self->e));
@@ -413,7 +413,7 @@ TEST_F_TIMEOUT(fair, who_waits_goes_on_when_others_are_answered, 600)
 /* Files from which a user asks for as much as he may have. */
 #define FLOODED	(PER_USER / AHEAD_OF_FILE + 2)
 
-/* NOBODY floods the daemon, and waits in the end: how many READs that took. */
+/* The user NOBODY floods the daemon until it has to wait: after how many READs. */
 static int flood_as_nobody(struct flood *f, struct cf_env *e, struct cf_blob b[FLOODED])
 {
 	char name[32];
@@ -468,7 +468,7 @@ static pid_t start_reader_of(struct cf_env *e, int fd, uid_t uid)
 	_exit(pread(fd, buf, sizeof(buf), 0) < 0);
 }
 
-/* EROFS reads its image with the credentials of whoever mounted it. */
+/* EROFS reads its image with the credentials of the task that mounted it. */
 TEST_F_TIMEOUT(fair, who_reads_an_erofs_is_the_user_he_is, 900)
 {
 	static struct cf_blob b[FLOODED];
@@ -498,7 +498,7 @@ TEST_F_TIMEOUT(fair, who_reads_an_erofs_is_the_user_he_is, 900)
 	kill(same, SIGKILL);
 	EXPECT_EQ(128 + SIGKILL, cf_reap(same, LATE));
 	other = start_reader_of(&self->e, fd, NOBODY - 1);
-	EXPECT_EQ(0, cf_expect(self->e.dev, CF_READ, &m)) TH_LOG("he has to wait for NOBODY");
+	EXPECT_EQ(0, cf_expect(self->e.dev, CF_READ, &m)) TH_LOG("it waits for NOBODY");
 
 	EXPECT_EQ(128 + SIGKILL, kill_flood(self->flood));
 	cf_env_close(&self->e);
@@ -579,7 +579,7 @@ TEST_F_TIMEOUT(fair, a_flood_of_opens_delays_an_open_by_few_messages, 300)
 	EXPECT_EQ(128 + SIGKILL, kill_flood(self->flood));
 }
 
-/* Those who wait for what somebody else has asked for are not in line themselves. */
+/* Openers that share the OPEN of another opener are not in line themselves. */
 TEST_F_TIMEOUT(fair, openers_of_one_file_do_not_keep_their_user_from_others, 300)
 {
 	pid_t pid = start_reader(self->flood, &self->e, "flood_0", 0);

@@ -78,9 +78,9 @@ struct cf_op *slow_recv(int dev, struct slow *s)
 
 	slow_tid = 0;
 	op = cf_start(do_slow_recv, NULL, dev, (off_t)s->page, 0);
-	/* It has to take its message before anybody else reads. */
+	/* It has to take its message before another thread reads. */
 	if (!CF_WAIT_FOR(sleeps_in_read(), CF_SOON))
-		fprintf(stderr, "# nobody sleeps in copying a message\n");
+		fprintf(stderr, "# no thread sleeps in copying a message\n");
 	return op;
 }
 

@@ -86,7 +86,7 @@ FIXTURE_TEARDOWN(pinned)
 	cf_daemon_free(self->d);
 }
 
-/* Have the kernel forget pages, dentries and inodes that nobody uses. */
+/* Have the kernel drop pages, dentries and inodes that are not in use. */
 static void drop_all_caches(void)
 {
 	int i, fd = open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
@@ -105,7 +105,7 @@ static long do_stat(struct cf_op *op)
 	return stat(op->path, &st) ? -errno : 0;
 }
 
-/* Every name exists until somebody opens it: these are refused, but at once. */
+/* A lookup finds every name, so these fail, and they fail at once. */
 static long do_mkdir(struct cf_op *op)
 {
 	return mkdir(op->path, 0755) ? -errno : 0;
@@ -282,7 +282,7 @@ TEST_F_TIMEOUT(name, others_answer_while_one_cannot_be_given_up, 180)
 	ASSERT_EQ(0, kill(pid, SIGKILL));
 	EXPECT_EQ(128 + SIGKILL, cf_reap(pid, CF_SOON));
 
-	/* It is the opener who waits, and no longer than that. */
+	/* Only the opener waits, and only until then. */
 	again = cf_start_open(self->e.mnt, "x");
 	EXPECT_EQ(-ETIMEDOUT, cf_wait(again, CF_NEVER));
 	creat = start_at(&self->e, do_creat, "x");

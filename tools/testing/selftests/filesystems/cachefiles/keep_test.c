@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What is in the cache stays there: no small reason throws an object away, nor
- * what of it there is room to remember; and nothing is trusted without one.
+ * Which data of an object the next lookup finds: an object is not thrown away because
+ * its list of present blocks is missing, damaged or does not fit, and data that is not
+ * in the list does not count.
  */
 #include <libgen.h>
 #include <stdlib.h>
@@ -132,7 +133,7 @@ TEST_F_TIMEOUT(keep, list_that_is_too_long_counts_as_empty, 60)
 
 	memset(list, 1, sizeof(list));
 	if (setxattr(self->path, LIST, list, sizeof(list), 0) && errno == ENOSPC)
-		SKIP(return, "this file system has no room for so long a list");
+		SKIP(return, "this file system has no space for so long a list");
 	ASSERT_EQ(sizeof(list), getxattr(self->path, LIST, NULL, 0));
 	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
 	EXPECT_EQ(1, reads_for(&self->e, &self->b, 0, 4096));
@@ -273,7 +274,7 @@ TEST_F_TIMEOUT(keep, open_that_meets_a_cull, 600)
 	cf_daemon_free(d);
 }
 
-/* A file that somebody really uses is another matter. */
+/* A file that another cache has in use. */
 TEST_F_TIMEOUT(keep, file_in_use_by_another_cache_is_EBUSY, 60)
 {
 	struct cf_env *e = &self->e;
@@ -288,7 +289,7 @@ TEST_F_TIMEOUT(keep, file_in_use_by_another_cache_is_EBUSY, 60)
 	EXPECT_EQ(0, reads_for(e, b, 0, HALF));
 }
 
-/* A list of many runs, in a file system that has little room for one. */
+/* A list of many runs, in a file system with little space for attributes. */
 FIXTURE(room) {
 	struct cf_env e;
 	struct cf_blob b;
@@ -344,7 +345,7 @@ static int fill_pages(struct cf_blob *b)
 		cf_fill(b->anon, "blob", 2 * CF_PAGE, CF_PAGE, RUNS_SIZE);
 }
 
-/* How many runs a list has room for, which is in the inode's block of attributes. */
+/* How many runs fit a list, which is in the inode's block of attributes. */
 static int at_least(struct cf_env *e)
 {
 	struct statfs st;
@@ -375,7 +376,7 @@ TEST_F_TIMEOUT(room, list_is_shortened_and_the_object_kept, 120)
 		EXPECT_EQ(1, in_log("The list of what a file holds does not fit"));
 }
 
-/* A full disk has no room for a longer list; what is there already stays. */
+/* On a full disk the list cannot grow; data that is present already stays. */
 TEST_F_TIMEOUT(room, full_disk_costs_no_object, 120)
 {
 	struct cf_blob *b = &self->b;

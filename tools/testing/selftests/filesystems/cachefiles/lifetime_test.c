@@ -231,7 +231,7 @@ TEST_F_TIMEOUT(lifetime, unmount_with_READS_not_yet_read_is_not_held_up, 60)
 	ASSERT_EQ(expected, cf_wait(op, 2000));
 	ASSERT_TRUE(cf_readable(self->dev, CF_SOON));
 	close(b.fd);
-	/* Whoever waits in readahead keeps the file open. */
+	/* A task that waits in readahead keeps the file open. */
 	ASSERT_EQ(expected ? -EBUSY : 0, cf_env_umount_soon(&self->e));
 	if (!expected)
 		ASSERT_EQ(0, cf_env_mount_soon(&self->e));
@@ -261,7 +261,7 @@ TEST_F_TIMEOUT(lifetime, detached_mount_with_an_OPEN_in_flight_ends, 60)
 		EXPECT_FALSE(cf_readable(self->dev, 2000));
 		EXPECT_EQ(0, cf_copen(self->dev, m.w.msg_id, SIZE));
 	}
-	/* Nobody wants the object any more: the daemon is told to close its fd. */
+	/* The object is not in use any more: the daemon gets a CLOSE for its fd. */
 	ASSERT_EQ(0, cf_expect(self->dev, CF_CLOSE, &c));
 	EXPECT_EQ(m.w.object_id, c.w.object_id);
 	EXPECT_EQ(-EINVAL, cf_copen(self->dev, m.w.msg_id, SIZE));
@@ -649,7 +649,7 @@ FIXTURE_VARIANT(killed) {
 	bool device_kept;
 };
 
-/* The device dies with the daemon, or somebody has a copy of its fd. */
+/* The device is closed with the daemon, or another process has a copy of its fd. */
 FIXTURE_VARIANT_ADD(killed, with_its_device) { .device_kept = false };
 FIXTURE_VARIANT_ADD(killed, with_the_device_kept) { .device_kept = true };
 

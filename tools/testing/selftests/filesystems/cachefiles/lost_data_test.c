@@ -94,7 +94,7 @@ FIXTURE(loss) {
 
 FIXTURE_VARIANT(loss) {
 	bool written;	/* in this life of the object, or an earlier one */
-	bool cached;	/* somebody else has read the hole */
+	bool cached;	/* another reader has read the hole into the page cache */
 };
 
 FIXTURE_VARIANT_ADD(loss, found) { };

@@ -20,9 +20,9 @@ FIXTURE_SETUP(mount)
 	struct cf_blob b;
 
 	if (cf_intended("kept-fd-blocks-mount"))
-		SKIP(return, "whoever mounts waits in a way that cannot be ended");
+		SKIP(return, "a mount waits there and cannot be killed");
 	ASSERT_SETUP(cf_env_all(&self->e));
-	/* An object that takes until the file system thaws to be put away. */
+	/* An object that cannot be given up before the file system thaws. */
 	ASSERT_EQ(0, cf_blob_open(&self->e, &b, "x", SIZE));
 	cf_no_readahead(b.fd);
 	ASSERT_EQ(0, cf_blob_fetch(&self->e, &b, 0));

@@ -229,7 +229,7 @@ TEST_F_TIMEOUT(open, messages_come_one_by_one_in_the_order_of_their_ids, 30)
 		ASSERT_NE(NULL, op[i]);
 	}
 	cf_sleep_ms(1000);
-	/* with room for all of them */
+	/* with space for all of them */
 	for (i = 0; i < 4; i++) {
 		ASSERT_EQ(0, cf_recv(self->dev, &m[i], 0));
 		EXPECT_EQ(i, m[i].w.msg_id);
@@ -765,7 +765,7 @@ TEST_F_TIMEOUT(open, without_a_daemon_is_ENOTCONN_until_one_comes, 30)
 
 	cf_env_close(&self->e);
 	ASSERT_EQ(0, cf_env_umount(&self->e));
-	/* mounted while nobody serves the tag */
+	/* mounted while no daemon serves the tag */
 	ASSERT_SETUP(cf_env_mount(&self->e));
 	EXPECT_EQ(-ENOTCONN, cf_finish(cf_start_open(self->e.mnt, "late")));
 	EXPECT_EQ(-ENOTCONN, cf_finish(cf_start_open(self->e.mnt, "late")));

@@ -257,7 +257,7 @@ TEST_F_TIMEOUT(granule, ends_with_the_file_and_where_there_is_data, 60)
 	EXPECT_EQ(CF_PAGE, cf_finish(op));
 }
 
-/* Whoever needs what was not written asks for it. */
+/* A reader that needs blocks which were not written causes a READ for them. */
 TEST_F_TIMEOUT(granule, may_be_answered_in_part, 60)
 {
 	struct cf_blob *b = &self->b;
@@ -275,7 +275,7 @@ TEST_F_TIMEOUT(granule, may_be_answered_in_part, 60)
 				       GRANULE - wanted[1] * CF_PAGE));
 }
 
-/* Without data the one who asked fails, and the others ask for themselves. */
+/* Without data the reader that caused the READ fails, and the others cause READs of their own. */
 TEST_F_TIMEOUT(granule, may_be_answered_without_data, 60)
 {
 	struct cf_blob *b = &self->b;
@@ -289,7 +289,7 @@ TEST_F_TIMEOUT(granule, may_be_answered_without_data, 60)
 	EXPECT_FALSE(is_in_memory(b, wanted[0]));
 }
 
-/* Nobody waits with others again and again for what does not come. */
+/* A reader waits for the READs of others only once. */
 TEST_F_TIMEOUT(granule, may_be_answered_page_by_page, 120)
 {
 	struct cf_blob *b = &self->b;
@@ -310,7 +310,7 @@ TEST_F_TIMEOUT(granule, may_be_answered_page_by_page, 120)
 		ASSERT_EQ(0, cf_fill(b->anon, "blob", m.w.read.off, CF_PAGE, b->size));
 		ASSERT_EQ(0, cf_complete(b->anon, m.w.msg_id));
 	}
-	EXPECT_EQ(8, there) TH_LOG("who waits for the next page has failed");
+	EXPECT_EQ(8, there) TH_LOG("the reader of the next page has failed");
 }
 
 TEST_F_TIMEOUT(granule, fails_with_the_daemon, 60)
@@ -511,7 +511,7 @@ TEST_F_TIMEOUT(timeout, covers_a_reopening, 120)
 	EXPECT_LE(cf_spent(&clock), 2 * (LIMIT_MS + LATE_MS));
 	cf_op_free(op);
 
-	/* There is no limit for the OPEN, for which nobody waits any more. */
+	/* There is no limit for the OPEN, because no task waits for it any more. */
 	ASSERT_EQ(0, cf_copen(self->dev, open.w.msg_id, SIZE));
 	op = cf_start_pread(b.fd, 0, 4096);
 	ASSERT_EQ(0, cf_expect(self->dev, CF_READ, &m));
@@ -553,7 +553,7 @@ TEST_F_TIMEOUT(timeout, is_nothing_to_a_daemon_that_answers_in_time, 90)
 
 	self->d = cf_daemon_new(self->dev, SIZE);
 	ASSERT_NE(NULL, self->d);
-	/* 8 readers and 4 threads: nobody waits for more than half of the limit. */
+	/* 8 readers and 4 threads: no reader waits for more than half of the limit. */
 	self->d->read_delay = LIMIT_MS / 4;
 	ASSERT_EQ(0, cf_daemon_start(self->d, 4));
 	fd = cf_finish(cf_start_open(self->e.mnt, "slow"));
@@ -976,17 +976,17 @@ TEST_F_TIMEOUT(batch, fault_in_the_middle_loses_nothing, 60)
 	ASSERT_QUEUE_OPEN(op[1], "b");
 	fd = cf_lowest_free_fd();
 
-	/* Room for the READ and half of the first OPEN. */
+	/* The buffer has space for the READ and half of the first OPEN. */
 	EXPECT_EQ(32, read(self->dev, p + page - 56, 4096));
 	ASSERT_EQ(1, walk(p + page - 56, 32));
 	EXPECT_READ(0, 0);
 	EXPECT_EQ(fd, cf_lowest_free_fd()) TH_LOG("an fd was left behind");
-	/* Now that it is the first, the error is told. */
+	/* Now it is the first message, so read() returns the error. */
 	EXPECT_EQ(-1, read(self->dev, p + page - 24, 4096));
 	EXPECT_EQ(EFAULT, errno);
 	EXPECT_EQ(fd, cf_lowest_free_fd()) TH_LOG("an fd was left behind");
 
-	/* Room for the first OPEN and not for the second: the first one's fd stays. */
+	/* Space for the first OPEN and not for the second: the first one's fd stays. */
 	EXPECT_GT(read(self->dev, p + page - 80, 4096), 32);
 	EXPECT_NE(fd, cf_lowest_free_fd());
 	memcpy(batch, p + page - 80, 80);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * OPENs that the daemon does not answer, and READs that nobody waits for: they
- * stop nobody else, neither other lookups of the machine nor an unmount nor the
- * reclaim of memory, and go when nobody wants them any more.
+ * OPENs that the daemon does not answer, and READs for which no task waits: they hold
+ * up neither other lookups of the machine nor an unmount nor the reclaim of memory, and
+ * are cancelled when no task uses their file any more.
  */
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -106,7 +106,7 @@ TEST_F_TIMEOUT(pending, opens_do_not_keep_other_lookups_from_being_made, 600)
 		close(fds[i]);
 }
 
-/* Whoever wanted it is killed; the daemon is told that it is over. */
+/* The opener is killed; the daemon gets a CLOSE. */
 TEST_F_TIMEOUT(pending, open_of_a_killed_opener_is_cancelled, 120)
 {
 	long unwanted = cf_intended("copen-nobody-waits-for");
@@ -226,7 +226,7 @@ static bool is_looking_up(void)
 }
 
 /*
- * Answered, and nobody looks the cookie up again though somebody uses it: no object
+ * Answered, and no opener causes the second lookup though the cookie is in use: no object
  * and no fd may stay, and the daemon's write must not wait for an object.
  */
 TEST_F_TIMEOUT(pending, answer_that_nobody_claims_is_taken_back, 120)
@@ -258,7 +258,7 @@ TEST_F_TIMEOUT(pending, answer_that_nobody_claims_is_taken_back, 120)
 
 #define FILES	30
 
-/* Reads ahead of files that are closed: whoever tidies up waits once, not once for each. */
+/* Reads ahead of files that are closed: reclaim waits once, not once for each file. */
 TEST_F_TIMEOUT(pending, reclaim_waits_once_for_all_closed_files, 300)
 {
 	struct cf_blob b[FILES];

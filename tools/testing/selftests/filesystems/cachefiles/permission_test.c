@@ -51,7 +51,7 @@ static int mount_at(struct cf_env *e, const char *dir, unsigned long flags, cons
 	return mount("none", dir, "ondemandfs", flags, opts) ? -errno : 0;
 }
 
-/* The errno of @what with @path, done by somebody. */
+/* The errno of @what with @path, done by a user and group. */
 static int as(uid_t uid, gid_t gid, int (*what)(const char *path), const char *path)
 {
 	pid_t pid = cf_fork();
@@ -116,7 +116,7 @@ TEST_F_TIMEOUT(private, files_are_for_root_alone, 60)
 	EXPECT_EQ(EACCES, as(NOBODY, NOBODY, try_stat, self->path));
 	EXPECT_EQ(EACCES, as(NOBODY, NOBODY, try_watch, self->path));
 	EXPECT_EQ(EACCES, as(NOBODY, NOBODY, try_list, self->e.mnt));
-	EXPECT_EQ(0, self->d->opens) TH_LOG("nobody had it fetched");
+	EXPECT_EQ(0, self->d->opens) TH_LOG("the user NOBODY had it fetched");
 	EXPECT_EQ(0, as(0, 0, try_open, self->path));
 	EXPECT_EQ(EACCES, as(NOBODY, NOBODY, try_open, self->path));
 	EXPECT_EQ(EACCES, as(NOBODY, NOBODY, try_stat, self->path));
@@ -160,7 +160,7 @@ TEST_F_TIMEOUT(private, owner_may_read, 60)
 	EXPECT_EQ(EACCES, as(1000, GROUP, try_open, self->path));
 }
 
-/* Whoever holds a file of which the size is not known may not be allowed to read it. */
+/* A task may have a file open (O_PATH) whose size is not known, and not be allowed to read it. */
 TEST_F_TIMEOUT(private, stat_without_permission_asks_for_nothing, 60)
 {
 	char fd[16];

@@ -18,7 +18,7 @@ FIXTURE(ahead) {
 FIXTURE_SETUP(ahead)
 {
 	if (cf_intended("readahead-waits"))
-		SKIP(return, "whoever has something read ahead waits for it");
+		SKIP(return, "readahead() waits for the data there");
 	ASSERT_SETUP(cf_env_all(&self->e));
 	self->d = cf_daemon_new(self->e.dev, SIZE);
 	ASSERT_NE(NULL, self->d);

@@ -70,7 +70,7 @@ TEST_F_TIMEOUT(replaced, while_it_is_open_and_the_daemon_is_away, 120)
 	close(b.anon);
 	ASSERT_SETUP(cf_env_bind(&self->e));
 	op = cf_start_pread(b.fd, HALF, 4096);
-	/* It asks as often as somebody reads. */
+	/* Each read causes an OPEN. */
 	while (cf_wait(op, 20) == -ETIMEDOUT) {
 		if (cf_recv(self->e.dev, &m, 20))
 			continue;

@@ -96,7 +96,7 @@ TEST_F_TIMEOUT(force, reads_that_follow_at_once_are_served, 120)
 	cf_op_free(old);
 }
 
-/* The cache looks once a second for cookies that nobody wants. */
+/* The cache checks once a second for cookies that are not in use. */
 TEST_F_TIMEOUT(force, reads_that_follow_may_take_long, 120)
 {
 	struct cf_op *old, *new;
@@ -206,7 +206,7 @@ static long keep_reading(struct cf_op *op)
 	return 0;
 }
 
-/* Whatever meets what: nobody is left with a file that cannot be read. */
+/* Whichever operations race, no file is left that cannot be read. */
 TEST_F_TIMEOUT(force, races_leave_nothing_behind, 180)
 {
 	struct cf_op *op[4];

@@ -227,7 +227,7 @@ static long do_read_until_signal(struct cf_op *op)
 	return do_read(op);
 }
 
-/* ... and whoever is behind gets the next message. */
+/* ... and the thread that sleeps behind it gets the next message. */
 TEST_F_TIMEOUT(wait, a_signal_ends_the_wait, 60)
 {
 	struct cf_op *op = cf_start(do_read_until_signal, NULL, self->e.dev, 0, CF_MSG_MAX);

@@ -29,7 +29,7 @@ module_param(forgetful, bool, 0);
 MODULE_PARM_DESC(forgetful, "Whether to use a cookie, and never look up again what was put off");
 
 /*
- * A cache that asks somebody for the size may put the lookup off: it fails with
+ * A cache that asks a daemon for the size may put the lookup off: it fails with
  * -EIOCBQUEUED as the size, which is replaced by the answer.  Then the cookie is
  * to be looked up once more.
  */
@@ -51,7 +51,7 @@ static int begin(struct netfs_cache_resources *res, struct fscache_cookie *cooki
 	return fscache_begin_read_operation(res, cookie);
 }
 
-/* Until somebody kills whoever loads the module. */
+/* Until the task that loads the module is killed. */
 static int wait_for_nothing(void)
 {
 	while (!msleep_interruptible(1000))
