@@ -2,7 +2,7 @@
 #
 # The commands of this repository; `make help` lists them. Kbuild says how the modules are built.
 
-# Nothing here is a file that make could find up to date: the scripts know what is.
+# No target is a file: the scripts know what is up to date.
 .PHONY: modules run test test-debug test-fs test-clients compare bench bench-results bench-check profile series series-check check shell modules_install clean help
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
@@ -64,18 +64,18 @@ clean:
 help:
 	@echo 'make                  build cachefiles.ko and ondemandfs.ko for the stock Debian kernel'
 	@echo 'make KDIR=/path       build them for another prepared kernel tree'
-	@echo 'make run              the main job: a Debian image, mounted lazily in a virtual machine'
+	@echo 'make run              the main job: mount a Debian image lazily in a virtual machine and use it'
 	@echo 'make test             all tests: on the host, then in a virtual machine'
-	@echo 'make test-debug       KUnit suites and selftests on a kernel that checks itself (KASAN, ...)'
+	@echo 'make test-debug       KUnit suites and selftests on the debug kernel (KASAN, lockdep, kmemleak)'
 	@echo 'make test-fs          the selftests with the cache on ext4 with small blocks, xfs and btrfs'
-	@echo 'make test-clients     nydusd, as it is, serves images: from a directory, a registry, killed'
-	@echo 'make compare          the selftests on the C implementation and on ours, and where they differ'
-	@echo 'make bench            what a read costs, beside the C implementation and the floors'
-	@echo 'make bench-results    the same, and has the documents say what came of it'
-	@echo 'make bench-check      whether what ours costs has risen above those results'
+	@echo 'make test-clients     unmodified nydusd serves images, from a directory and from a registry'
+	@echo 'make compare          the selftests on the C implementation and on ours, and the differences'
+	@echo 'make bench            the cost of a read, beside the C implementation and others'
+	@echo 'make bench-results    the same, and store the results in the documents'
+	@echo 'make bench-check      measure ours, and fail if it costs more than the stored results'
 	@echo 'make profile          instructions of a read and of an open, by function'
 	@echo 'make series           the patch series for the kernel, as mails; nothing is sent'
-	@echo 'make series-check     that every patch builds and the whole boots, on x86_64 and arm64 (hours)'
+	@echo 'make series-check     check that each patch builds and the result boots (x86_64, arm64; hours)'
 	@echo 'make check            formatting, lints and the rules of the code'
 	@echo 'make shell            a shell in a virtual machine, with the modules'
 	@echo 'make modules_install  install the modules on this machine, for the kernel of KDIR'

@@ -11,7 +11,7 @@ say() {
 	printf '%s\n' "$*" >&2
 }
 
-# One sentence that says what is wrong and what to do about it.
+# die TEXT...: print one sentence that says what is wrong and what to do about it, and fail.
 die() {
 	say "error: $*"
 	exit 1
@@ -31,7 +31,7 @@ mkdir -p "$CACHE" 2>/dev/null ||
 CACHE=$(realpath "$CACHE")
 export CACHEFILES_RS_CACHE=$CACHE
 
-# How many times as long as usual to wait for what makes no progress; tests know it, too.
+# The factor for all time limits; the tests in the virtual machine get it, too.
 PATIENCE=${CACHEFILES_RS_PATIENCE:-1}
 [[ $PATIENCE =~ ^[1-9][0-9]{0,2}$ ]] || die "CACHEFILES_RS_PATIENCE is a whole number from 1 to 999, not '$PATIENCE'."
 export CACHEFILES_RS_PATIENCE=$PATIENCE
@@ -45,7 +45,7 @@ need_root() {
 	((EUID == 0)) || die "this needs root (for chroot and mount); run it again with sudo."
 }
 
-# need_space GIB: what is about to be made must fit in the cache directory.
+# need_space GIB: fail if the cache directory has less free space.
 need_space() {
 	local free
 	free=$(($(df --output=avail -k "$CACHE" | tail -n 1) / 1048576))
@@ -63,7 +63,8 @@ lock() {
 	flock "$fd"
 }
 
-# step LOG TEXT COMMAND...: run a long command with its output in LOG, showing that it lives.
+# step LOG TEXT COMMAND...: run a long command with its output in LOG, and print its last line now and
+# then.
 step() {
 	local log=$1 text=$2 start=$SECONDS pid rc=0 last
 	shift 2
@@ -82,8 +83,8 @@ step() {
 	return "$rc"
 }
 
-# starved GROUP: set "starved" to how many ms the threads of a process group were kept from running by
-# others since the last call, which left that in "queued": those of the thread that had it worst.
+# starved GROUP: set "starved" to the ms for which a thread of the process group was runnable and had no
+# CPU since the last call: the maximum over its threads. "queued" has the totals of the last call.
 starved() {
 	local stat fields schedstat delay more
 	starved=0
@@ -100,10 +101,10 @@ starved() {
 	done
 }
 
-# watch GROUP SECONDS PROGRESS STALLED: wait for the end of the process group GROUP, for as long as it
-# makes progress, which is that what the command PROGRESS prints changes. After SECONDS of no progress,
-# times PATIENCE, the command STALLED is called; if it succeeds there is a quarter of that time more,
-# else watch fails. Time for which the group could have run but had no CPU does not count.
+# watch GROUP SECONDS PROGRESS STALLED: wait for the end of the process group GROUP for as long as it makes
+# progress, that is, as the output of the command PROGRESS changes. After SECONDS times PATIENCE without
+# progress, the command STALLED is called; if it succeeds, watch waits for a quarter of that time more,
+# else watch fails. Time for which the group was runnable but had no CPU does not count.
 watch() {
 	local group=$1 limit=$(($2 * PATIENCE * 1000)) progress=$3 stalled=$4
 	local silent=0 last now seen='' state starved
@@ -133,7 +134,7 @@ milliseconds() {
 	echo "${seconds/./}0"
 }
 
-# end_group GROUP: and what is left of it after a moment is killed.
+# end_group GROUP: end a process group by SIGTERM, and after five seconds by SIGKILL.
 end_group() {
 	local tries=50
 	kill -- "-$1" 2>/dev/null || return 0
@@ -210,19 +211,19 @@ check_compilers() {
 		"remove $root and run again to make it from today's packages, or give another tree with KDIR=."
 }
 
-# is_kernel DIR: a kernel is all in this directory of the cache, and was made there. Kbuild remembers the
-# place, so that no module can be built for one that was moved.
+# is_kernel DIR: whether this directory of the cache has a complete kernel that was made in this place.
+# Kbuild stores absolute paths, so no module can be built for a kernel that was moved.
 is_kernel() {
 	[[ -e $1/.complete ]] && grep -qxF "export KBUILD_OUTPUT = $1/kdir" "$1/kdir/Makefile"
 }
 
-# build_dir: where this checkout's products are, apart from those of other clones.
+# build_dir: the directory for the products of this checkout; each clone has its own.
 build_dir() {
 	printf '%s\n' "$CACHE/build/$(printf '%s\n' "$TOP" | digest)"
 }
 
 # cargo_dir: where cargo builds for this checkout. Clones cannot share it: cargo takes the packages of
-# one for those of the other, and the newest build for everybody's.
+# one clone for those of the other.
 cargo_dir() {
 	printf '%s\n' "$(build_dir)/cargo"
 }
@@ -247,8 +248,8 @@ kernel_log_result() {
 	echo "@end $1 0"
 }
 
-# by_itself ARG...: unless this script is run as a part of a test, count its results and fail if there
-# are bad ones.
+# by_itself ARG...: unless this script runs as a part of a test, run it again as one, count its results,
+# and exit; the exit status says whether all are good.
 by_itself() {
 	[[ -z ${CACHEFILES_RS_PART-} ]] || return 0
 	CACHEFILES_RS_PART=1 "$0" "$@" | "$TOP/scripts/results/ktap-total"
