@@ -133,7 +133,7 @@ static void handle_read(const struct cachefiles_msg *msg)
 		warnx("object %u at %lld: %s", o->id, (long long)req->off, strerror(-ret));
 	/* Failed or not: without this the reader waits. Without the data it gets EIO. */
 	if (ioctl(o->fd, CACHEFILES_IOC_READ_COMPLETE, (unsigned long)msg->msg_id) &&
-	    errno != EINVAL)		/* EINVAL: nobody waits any more */
+	    errno != EINVAL)		/* EINVAL: no task waits any more */
 		warn("object %u: READ_COMPLETE", o->id);
 }
 
