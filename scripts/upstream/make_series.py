@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Makes the patch series: our files as commits on a kernel tree, then as mails.
 
-Called by scripts/series, which says what the arguments are. Nothing is checked out: the commits are
-made in the repository's object store, from what `patches/` lists.
+scripts/series calls it; its --help describes the arguments. Nothing is checked out: the commits are
+made in the repository's object store, from the lists in `patches/`.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import graft
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parent.parent
 
-# Where what we have goes, the first that fits; what has no place stays here.
+# The directories of the tree for ours; the first that fits counts. Other files do not go into the tree.
 PLACES = [
     ('rust/cachefiles/', 'fs/cachefiles/'),
     ('rust/ondemandfs/', 'fs/ondemandfs/'),
@@ -31,7 +31,7 @@ PLACES = [
     ('scripts/upstream/tree/', ''),
 ]
 
-# Abstractions that call what may be a module, or not be there: the `kernel` crate never is one.
+# Abstractions that call code which may be a module, or not be configured; the `kernel` crate is built in.
 CONDITIONS = {
     'rust/kernel/crypto.rs': 'CONFIG_CRYPTO_LIB_SHA256 = "y"',
     'rust/kernel/fscache.rs': 'all(CONFIG_NETFS_SUPPORT = "y", CONFIG_FSCACHE)',
@@ -65,7 +65,7 @@ class Git:
 
 
 class Patch:
-    """What a file in patches/ says: the commit message, then after a line `---` what it adds."""
+    """A file in patches/: the commit message, then after a line `---` the files that the patch adds."""
 
     def __init__(self, path):
         self.name = path.name
@@ -79,7 +79,7 @@ class Patch:
 
 
 class Series:
-    """What has been taken so far, and the files of the tree that come of it."""
+    """Our files that patches have added so far, and the resulting files of the tree."""
 
     def __init__(self, git, base, identity):
         self.git = git
@@ -192,7 +192,7 @@ class Series:
 
     @staticmethod
     def visibility(parent, name):
-        """Who sees a module of ours in the tree."""
+        """The visibility of a module of ours in the tree."""
         text = graft.read(TOP / (parent / 'lib.rs' if parent.name == 'kernel' else f'{parent}.rs'))
         declaration = re.search(rf'^(.*)mod {name};', graft.rust(text, True), re.M)
         return declaration.group(1).strip()
@@ -225,12 +225,12 @@ class Series:
             text, 'endif', graft.read(HERE / 'Kconfig.kunit')))
 
     def edit_sha256_option(self, result):
-        """lib/crypto/Kconfig: who needs the abstraction needs the library built in."""
+        """lib/crypto/Kconfig: an option that builds the library in, for users of the abstraction."""
         self.edit(result, 'lib/crypto/Kconfig', lambda text: graft.before_line(
             text, 'config CRYPTO_LIB_SHA512', graft.read(HERE / 'Kconfig.sha256')))
 
     def edit_netfs_option(self, result):
-        """fs/netfs/Kconfig: likewise."""
+        """fs/netfs/Kconfig: an option that builds netfs in, for users of the abstraction."""
         self.edit(result, 'fs/netfs/Kconfig', lambda text: graft.before_line(
             text, 'config NETFS_STATS', graft.read(HERE / 'Kconfig.netfs')))
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Writes into the head of each mail of a series who is to get it, as MAINTAINERS says.
+"""Writes the recipients into the head of each mail of a series, as MAINTAINERS has them.
 
 usage: recipients.py TREE MAINTAINERS SENDER DIRECTORY
 
-MAINTAINERS is that of the tree with the series: it knows the new files, too. SENDER, an address, need
-not be told.
+MAINTAINERS is that of the tree with the series, which has the new files, too. SENDER is an address that
+is left out.
 
-Maintainers of what a patch changes are in its To, reviewers and lists in its Cc. The cover letter goes
-to all lists, and to the maintainers of what the series is about.
+Maintainers of the files that a patch changes are in its To, reviewers and lists in its Cc. The cover
+letter goes to all lists, and to the maintainers of CacheFiles, EROFS, netfs, VFS and Rust.
 """
 
 import re
@@ -16,10 +16,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Whose code it is, for the cover letter.
+# The maintainers who get the cover letter.
 OWNERS = re.compile(r'(supporter|maintainer):(CACHEFILES|EROFS|FILESYSTEMS (\[NETFS|\(VFS)|RUST)')
 
-# New files that concern those who look after others, whatever MAINTAINERS says of the directory.
+# For new files: the existing files whose maintainers get the patch as well.
 CONCERNS = [
     (r'rust/(kernel|helpers)/(fscache|netfs)', ['fs/cachefiles/main.c', 'fs/netfs/main.c']),
     (r'include/(uapi/linux|trace/events)/cachefiles', ['fs/cachefiles/main.c', 'fs/erofs/super.c']),
@@ -44,7 +44,7 @@ def get_maintainer(tree, maintainers, *args):
 
 
 def recipients(tree, maintainers, patch):
-    """Those of the files that a patch changes, and of those that it concerns."""
+    """The maintainers of the files that a patch changes, and of those in CONCERNS."""
     changed = re.findall(r'^diff --git a/(\S+) ', patch.read_text(encoding='utf-8'), re.M)
     files = sorted({file for pattern, files in CONCERNS
                     if any(re.match(pattern, path) for path in changed) for file in files})
