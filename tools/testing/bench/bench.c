@@ -3,7 +3,7 @@
  * Measure what it costs to read an EROFS image through one arm, of which each read is
  * checked. See scripts/bench.
  *
- *	bench KIND ARM IMAGE
+ *	bench [--short|--readers|--root] KIND ARM IMAGE
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -43,6 +44,20 @@ uint64_t now(void)
 
 	clock_gettime(CLOCK_MONOTONIC_RAW, &ts);
 	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+/* Since the last report. */
+static bool profiled;
+
+__attribute__((noinline, noclone)) void profile_on(void)
+{
+	profiled = true;
+	asm volatile("");
+}
+
+__attribute__((noinline, noclone)) void profile_off(void)
+{
+	asm volatile("");
 }
 
 void samples_add(struct samples *s, uint64_t value)
@@ -83,7 +98,9 @@ void samples_report(struct samples *s, const char *arm, const char *metric)
 	for (int i = 0; i < 3; i++)
 		printf(",\"p%d\":%llu", percents[i],
 		       (unsigned long long)samples_percentile(s, percents[i]));
-	puts("}");
+	/* So that scripts/bench --profile finds which section this is. */
+	printf("%s}\n", profiled && getenv("PROFILE") ? ",\"profiled\":true" : "");
+	profiled = false;
 	fflush(stdout);
 	free(s->v);
 	*s = (struct samples){};
@@ -170,14 +187,26 @@ struct reader {
 	int round;
 };
 
+static void mount_image(struct reader *r, char *path)
+{
+	r->arm->start(r->arm, r->image, r->round++, path);
+	if (!r->arm->plain && mount(path, MNT, "erofs", MS_RDONLY, r->arm->mount_options))
+		die("mount of %s", path);
+}
+
+static void umount_image(struct reader *r)
+{
+	if (!r->arm->plain && umount(MNT))
+		die("umount");
+	r->arm->stop();
+}
+
 static void open_image(struct reader *r)
 {
 	char path[PATH_MAX];
 	struct stat st;
 
-	r->arm->start(r->arm, r->image, r->round++, path);
-	if (!r->arm->plain && mount(path, MNT, "erofs", MS_RDONLY, r->arm->mount_options))
-		die("mount of %s", path);
+	mount_image(r, path);
 	r->fd = open(r->arm->plain ? path : DATA, O_RDONLY);
 	if (r->fd < 0 || fstat(r->fd, &st))
 		die("the file to read");
@@ -188,19 +217,7 @@ static void open_image(struct reader *r)
 static void close_image(struct reader *r)
 {
 	close(r->fd);
-	if (!r->arm->plain && umount(MNT))
-		die("umount");
-	r->arm->stop();
-}
-
-__attribute__((noinline, noclone)) void profile_on(void)
-{
-	asm volatile("");
-}
-
-__attribute__((noinline, noclone)) void profile_off(void)
-{
-	asm volatile("");
+	umount_image(r);
 }
 
 /*
@@ -283,6 +300,118 @@ static void measure_reads(struct reader *r, const char *size, size_t len, int co
 	close_image(r);
 }
 
+/* What a fault of a page costs, of each third. */
+static void fault_each(struct reader *r, struct samples *s, int count)
+{
+	char *map = mmap(NULL, r->size, PROT_READ, MAP_SHARED, r->fd, 0), sum = 0;
+
+	if (map == MAP_FAILED || madvise(map, r->size, MADV_RANDOM))
+		die("mmap of the file to read");
+	profile_on();
+	for (off_t off = 0; off + BLOCK <= r->size && count--; off += 3 * BLOCK) {
+		uint64_t since = now();
+
+		sum += map[off];
+		/* The page is there before the clock is looked at again. */
+		asm volatile("" : : "r"(sum) : "memory");
+		samples_add(s, now() - since);
+		check(map + off, off, BLOCK);
+	}
+	profile_off();
+	munmap(map, r->size);
+}
+
+static void measure_faults(struct reader *r)
+{
+	struct samples s = {};
+
+	open_image(r);
+	if (!r->arm->local) {
+		fault_each(r, &s, READS);
+		samples_report(&s, r->name, "miss_fault");
+	}
+	if (r->arm->complete)
+		r->arm->complete();
+	sync();
+	forget_pages(r);
+	read_each(r, NULL, BLOCK, READS);
+	forget_pages(r);
+	fault_each(r, &s, READS);
+	samples_report(&s, r->name, "hit_fault");
+	close_image(r);
+}
+
+/* Of the blocks that read_each() reads: in all, and how many readers there are. */
+#define SHARED_READS	960
+#define MAX_READERS	16
+
+struct share {
+	pthread_barrier_t *start;
+	int fd, first, step;
+};
+
+static void *read_share(void *arg)
+{
+	const struct share *share = arg;
+	char *buf = aligned_alloc(BLOCK, BLOCK);
+
+	pthread_barrier_wait(share->start);
+	for (int i = share->first; i < SHARED_READS; i += share->step) {
+		off_t off = 3LL * BLOCK * i;
+
+		if (pread(share->fd, buf, BLOCK, off) != BLOCK)
+			die("read at %lld", (long long)off);
+		check(buf, off, BLOCK);
+	}
+	free(buf);
+	return NULL;
+}
+
+/* What a read costs, or takes, of those of @n readers at once. */
+static uint64_t read_shared(struct reader *r, int n)
+{
+	struct share shares[MAX_READERS];
+	pthread_t threads[MAX_READERS];
+	pthread_barrier_t start;
+	uint64_t since;
+
+	pthread_barrier_init(&start, NULL, n + 1);
+	for (int i = 0; i < n; i++) {
+		shares[i] = (struct share){ &start, r->fd, i, n };
+		if (pthread_create(&threads[i], NULL, read_share, &shares[i]))
+			die("pthread_create");
+	}
+	since = now();
+	pthread_barrier_wait(&start);
+	for (int i = 0; i < n; i++)
+		pthread_join(threads[i], NULL);
+	return (now() - since) / SHARED_READS;
+}
+
+static void measure_readers(struct reader *r, int n)
+{
+	struct samples miss = {}, hit = {};
+	char metric[64];
+
+	for (int i = 0; i < 3; i++) {
+		open_image(r);
+		samples_add(&miss, read_shared(r, n));
+		if (r->arm->complete)
+			r->arm->complete();
+		sync();
+		forget_pages(r);
+		read_shared(r, n);
+		forget_pages(r);
+		samples_add(&hit, read_shared(r, n));
+		close_image(r);
+	}
+	snprintf(metric, sizeof(metric), "miss_4k_%d_readers", n);
+	if (!r->arm->local)
+		samples_report(&miss, r->name, metric);
+	snprintf(metric, sizeof(metric), "hit_4k_%d_readers", n);
+	samples_report(&hit, r->name, metric);
+}
+
 /* All of the file, from a daemon that is far away. */
 static void measure_sequential(struct reader *r)
 {
@@ -290,12 +419,12 @@ static void measure_sequential(struct reader *r)
 	size_t len = 131072;
 	char *buf = aligned_alloc(BLOCK, len);
 
+	link_set_delay(10000);
 	for (int i = 0; i < 3; i++) {
 		uint64_t since;
 
 		open_image(r);
 		posix_fadvise(r->fd, 0, 0, POSIX_FADV_NORMAL);
-		r->arm->slow_down();
 		since = now();
 		for (off_t off = 0; off < r->size; off += len) {
 			if (read(r->fd, buf, len) != len)
@@ -306,7 +435,61 @@ static void measure_sequential(struct reader *r)
 		close_image(r);
 	}
 	samples_report(&s, r->name, "sequential_16m_10ms");
+	link_set_delay(0);
 	free(buf);
+}
+
+/* The first program of a root file system: it imports modules, from some forty files. */
+static void run_program(void)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid < 0)
+		die("fork");
+	if (!pid) {
+		if (chroot(MNT) || chdir("/"))
+			die("chroot");
+		execl("/usr/bin/python3", "python3", "-c",
+		      "import json, hashlib, re; assert json.loads('[1]') == [1]", NULL);
+		die("python3");
+	}
+	if (waitpid(pid, &status, 0) != pid || status)
+		exit(1);
+}
+
+/* From mount() on, until the program has ended. */
+static void measure_program(struct reader *r, unsigned int delay, const char *metric)
+{
+	struct samples s = {};
+
+	link_set_delay(delay);
+	for (int i = 0; i < 3; i++) {
+		char path[PATH_MAX];
+		uint64_t since;
+
+		drop_all("3");
+		/* The daemon is not what is measured. */
+		r->arm->start(r->arm, r->image, r->round++, path);
+		since = now();
+		if (mount(path, MNT, "erofs", MS_RDONLY, r->arm->mount_options))
+			die("mount of %s", path);
+		run_program();
+		samples_add(&s, now() - since);
+		umount_image(r);
+	}
+	samples_report(&s, r->name, metric);
+	link_set_delay(0);
+}
+
+static void measure_root(struct reader *r)
+{
+	if (r->arm->plain)
+		return;
+	if (!r->arm->far_only)
+		measure_program(r, 0, "python");
+	if (r->arm->far)
+		measure_program(r, 20000, "python_20ms");
 }
 
 /* With a daemon of many threads, of which one is to be woken. */
@@ -328,18 +511,48 @@ static const struct arm *const arms[] = {
 	&arm_nbd, &arm_nbd_stored, &arm_ublk, &arm_ublk_stored,
 };
 
+static void measure_all(struct reader *r, bool only_short)
+{
+	const struct arm *arm = r->arm;
+
+	if (!arm->far_only) {
+		measure_reads(r, "4k", BLOCK, READS);
+		measure_reads(r, "64k", 65536, 100);
+	}
+	if (!arm->far_only && !only_short) {
+		measure_reads(r, "1m", 1 << 20, 15);
+		measure_faults(r);
+		measure_readers(r, 4);
+		measure_readers(r, 16);
+	}
+	if (arm->far)
+		measure_sequential(r);
+	if (arm->multiply)
+		measure_threads(r);
+	if (arm->measure) {
+		char path[PATH_MAX];
+
+		arm->start(arm, r->image, r->round, path);
+		arm->measure(r->name);
+		arm->stop();
+	}
+}
+
 int main(int argc, char **argv)
 {
+	const char *mode = argc == 5 ? argv[1] : "";
 	const struct arm *arm = NULL;
 	struct reader r = {};
 	struct image image;
 
 	if (argc == 3 && !strcmp(argv[1], "--generate"))
 		return generate(strtoull(argv[2], NULL, 0));
-	if (argc != 4) {
-		fprintf(stderr, "usage: bench KIND ARM IMAGE\n");
+	if (argc != 4 && strcmp(mode, "--short") && strcmp(mode, "--readers") &&
+	    strcmp(mode, "--root")) {
+		fprintf(stderr, "usage: bench [--short|--readers|--root] KIND ARM IMAGE\n");
 		return 2;
 	}
+	argv += argc - 4;
 	for (size_t i = 0; i < sizeof(arms) / sizeof(*arms); i++)
 		if (!strcmp(arms[i]->name, argv[1]))
 			arm = arms[i];
@@ -351,20 +564,11 @@ int main(int argc, char **argv)
 	r.name = argv[2];
 	r.arm = arm;
 	r.image = &image;
-	if (!arm->sequential) {
-		measure_reads(&r, "4k", BLOCK, READS);
-		measure_reads(&r, "64k", 65536, 100);
-	}
-	if (arm->slow_down)
-		measure_sequential(&r);
-	if (arm->multiply)
-		measure_threads(&r);
-	if (arm->measure) {
-		char path[PATH_MAX];
-
-		arm->start(arm, &image, r.round, path);
-		arm->measure(r.name);
-		arm->stop();
-	}
+	if (!strcmp(mode, "--readers"))
+		measure_readers(&r, 4);
+	else if (!strcmp(mode, "--root"))
+		measure_root(&r);
+	else
+		measure_all(&r, *mode);
 	return 0;
 }

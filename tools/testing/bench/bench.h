@@ -6,6 +6,7 @@
 #ifndef BENCH_H
 #define BENCH_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -30,7 +31,7 @@ uint64_t samples_percentile(struct samples *s, double percent);
 /* Print what the samples are, as a line of JSON, and free them. */
 void samples_report(struct samples *s, const char *arm, const char *metric);
 
-/* What is run from one to the other is what scripts/bench --profile counts. */
+/* What is run from one to the other is what scripts/bench --profile counts for the next report. */
 void profile_on(void);
 void profile_off(void);
 
@@ -58,13 +59,12 @@ struct arm {
 	void (*complete)(void);
 	/* Measure what only this arm has, after a start; may be NULL. */
 	void (*measure)(const char *name);
-	/* From now on the daemon takes 10 ms for each request, in parallel; may be NULL. */
-	void (*slow_down)(void);
 	/* With its next request the daemon gets 16 threads that wait for more; may be NULL. */
 	void (*multiply)(void);
 	const char *mount_options;	/* of EROFS; may be NULL */
 	bool local;			/* nothing is ever absent */
-	bool sequential;		/* there is nothing to measure but that */
+	bool far_only;			/* there is nothing to measure but with a slow link */
+	bool far;			/* it can be measured with one: all is fetched once */
 	bool plain;			/* start() gives the file itself, not an image */
 	bool store;			/* the daemon keeps what it fetched, see store.c */
 };
@@ -82,21 +82,54 @@ extern const struct arm arm_ublk, arm_ublk_stored;
 pid_t daemon_start(void (*serve)(const struct image *image, int fd), const struct image *image,
 		   int fd);
 void daemon_end(pid_t pid);
+/*
+ * Have @serve(@arg) run, in LINK_THREADS threads at once if the link is slow: a daemon that
+ * serves one request at a time would have all others wait for the link as well.
+ */
+void daemon_serve(void *(*serve)(void *), void *arg);
+
+/* ---- the link ---- */
+#define LINK_THREADS	16
+
+/* How long a daemon that is started from now on waits for what it fetches, in us. */
+void link_set_delay(unsigned int us);
+unsigned int link_delay(void);
+void link_wait(void);
+/* For what only a daemon of many threads has to lock. */
+void link_lock(pthread_mutex_t *lock);
+void link_unlock(pthread_mutex_t *lock);
+
+/* ---- what was fetched ---- */
+struct blocks {
+	bool *present;
+	size_t count, absent;
+};
+
+void blocks_init(struct blocks *b, size_t size);
+void blocks_free(struct blocks *b);
+bool blocks_are_present(const struct blocks *b, size_t first, size_t end);
+/* Mark what is from block @first to before @end as present; was any of it absent? */
+bool blocks_take(struct blocks *b, size_t first, size_t end);
 
 /* ---- stores ---- */
 struct store {
 	const uint8_t *data;
 	size_t size;	/* in bytes */
 	int fd;		/* of the file; -1 if nothing is kept */
-	bool *present;	/* by block of the file */
+	struct blocks blocks;	/* of the file */
+	pthread_mutex_t lock;
 };
 
 /* The most that can be asked for, in bytes. */
 #define STORE_MAX	1048576
 
-/* Make @s empty, for what @data has; nothing is ever put there unless @keep. */
-void store_open(struct store *s, const uint8_t *data, size_t size, bool keep);
+/* A buffer of that size, of the calling thread. */
+void *store_buffer(void);
+/* Make @s empty, for what @data has; nothing is ever put there unless @kept. */
+void store_open(struct store *s, const uint8_t *data, size_t size, bool kept);
 void store_close(struct store *s);
+/* Are these bytes still to be fetched, over a link that is slow? */
+bool store_is_far(struct store *s, size_t off, size_t len);
 /* The data of whole blocks, or up to the end: in @buf, or where it comes from. */
 const void *store_get(struct store *s, size_t off, size_t len, void *buf);
 

@@ -38,25 +38,31 @@ static void command(int dev, const char *cmd)
 		die("%s", cmd);
 }
 
+static int device;
+static const struct image *served;
+
 #define MAX_OBJECTS	65536
 static int fd_of[MAX_OBJECTS];
 
 /* OPENs that the daemon has taken, and answers when there are so many or come no more. */
 #define IN_FLIGHT	10000
-/* READs likewise. */
-#define OUTSTANDING	32768
+/* READs that are not answered before there are so many, and those of them that are. */
+#define OUTSTANDING	100000
+#define ANSWERED	32768
 
 static struct held {
-	atomic_bool slow;	/* READs take 10 ms each */
 	atomic_bool many;	/* there are to be many threads */
 	atomic_bool on;
 	atomic_int count;
 	uint32_t msg_ids[IN_FLIGHT];
+	/* When the last OPEN was taken, and was about to be answered. */
+	uint64_t taken, answered;
 	atomic_bool keep;
+	bool restored;
 	atomic_int reads;
-	struct cachefiles_msg msgs[OUTSTANDING];
-	struct cachefiles_read ranges[OUTSTANDING];
-	uint64_t took[OUTSTANDING];
+	struct cachefiles_msg msgs[ANSWERED];
+	struct cachefiles_read ranges[ANSWERED];
+	uint64_t took[ANSWERED], restore_took;
 } *held;		/* shared */
 
 static void answer(int dev, const struct image *image, uint32_t msg_id)
@@ -80,8 +86,10 @@ static void on_open(int dev, const struct image *image, const struct cachefiles_
 {
 	const struct cachefiles_open *open = (const void *)msg->data;
 
+	held->taken = now();
 	fd_of[msg->object_id % MAX_OBJECTS] = open->fd;
 	if (!held->on) {
+		held->answered = now();
 		answer(dev, image, msg->msg_id);
 		return;
 	}
@@ -111,15 +119,32 @@ static void on_read(const struct image *image, const struct cachefiles_msg *msg)
 		die("READ_COMPLETE");
 }
 
+/* Of a daemon that has just taken over, and will be told of all of them again. */
+static void restore(void)
+{
+	uint64_t since = now();
+
+	command(device, "restore");
+	held->restore_took = now() - since;
+	held->restored = true;
+	held->reads = 0;
+}
+
 static void keep_read(const struct image *image, const struct cachefiles_msg *msg)
 {
 	int n = held->reads++;
 
-	held->msgs[n] = *msg;
-	memcpy(&held->ranges[n], msg->data, sizeof(held->ranges[n]));
+	if (n < ANSWERED) {
+		held->msgs[n] = *msg;
+		memcpy(&held->ranges[n], msg->data, sizeof(held->ranges[n]));
+	}
 	if (n + 1 < OUTSTANDING)
 		return;
-	for (int i = 0; i < OUTSTANDING; i++) {
+	if (!held->restored) {
+		restore();
+		return;
+	}
+	for (int i = 0; i < ANSWERED; i++) {
 		struct { struct cachefiles_msg msg; struct cachefiles_read read; } kept = {
 			held->msgs[i], held->ranges[i],
 		};
@@ -143,7 +168,7 @@ static void *on_slow_read(void *arg)
 {
 	struct slow_read *slow = arg;
 
-	usleep(10000);
+	link_wait();
 	on_read(slow->image, &slow->u.msg);
 	free(slow);
 	return NULL;
@@ -159,11 +184,6 @@ static void start_on_read(const struct image *image, const struct cachefiles_msg
 	if (pthread_create(&thread, NULL, on_slow_read, slow))
 		die("pthread_create");
 	pthread_detach(thread);
-}
-
-static void slow_down(void)
-{
-	held->slow = true;
 }
 
 static void multiply(void)
@@ -184,9 +204,6 @@ static int bind_cache(void)
 }
 
 #define THREADS	16
-
-static int device;
-static const struct image *served;
 
 /* Until there may be a message: one of many threads is woken, if the cache can do that. */
 static void wait_for_one_of_many(void)
@@ -239,7 +256,7 @@ static void *serve_messages(void *first)
 		case CACHEFILES_OP_READ:
 			if (held->keep)
 				keep_read(served, &u.msg);
-			else if (held->slow)
+			else if (link_delay())
 				start_on_read(served, &u.msg);
 			else
 				on_read(served, &u.msg);
@@ -263,7 +280,7 @@ static void *serve_messages(void *first)
 /* Says through @ready that the cache is bound. */
 static void serve(const struct image *image, int ready)
 {
-	served = image;
+	(void)image;
 	device = bind_cache();
 	if (write(ready, "", 1) != 1)
 		die("pipe");
@@ -276,6 +293,7 @@ static void start(const struct arm *arm, const struct image *image, int round, c
 	int ready[2];
 	char byte;
 
+	served = image;
 	waits = arm != &arm_cachefiles;
 	options = !waits ? "bind ondemand" :
 		  arm == &arm_cachefiles_granule ? "bind ondemand wait granule=4194304" :
@@ -301,30 +319,40 @@ static void stop(void)
 {
 	if (umount(ODFS))
 		die("umount of ondemandfs");
-	daemon_end(daemon_pid);
+	if (daemon_pid)
+		daemon_end(daemon_pid);
 }
 
 /* From open() until it returns: the daemon was asked, has answered, and there is an object. */
 static void open_names(const char *name, const char *metric, int first, int count)
 {
-	struct samples s = {};
-	char path[64];
+	struct samples s = {}, asked = {}, rest = {};
+	char path[64], phase[64];
 
 	profile_on();
 	for (int i = first; i < first + count; i++) {
-		uint64_t since;
+		uint64_t since, until;
 		int fd;
 
 		snprintf(path, sizeof(path), ODFS "/name.%d", i);
 		since = now();
 		fd = open(path, O_RDONLY);
-		samples_add(&s, now() - since);
+		until = now();
+		samples_add(&s, until - since);
+		if (held->taken > since) {
+			samples_add(&asked, held->taken - since);
+			samples_add(&rest, until - held->answered);
+		}
 		if (fd < 0)
 			die("%s", path);
 		close(fd);
 	}
 	profile_off();
 	samples_report(&s, name, metric);
+	snprintf(phase, sizeof(phase), "%s_until_asked", metric);
+	samples_report(&asked, name, phase);
+	snprintf(phase, sizeof(phase), "%s_once_answered", metric);
+	samples_report(&rest, name, phase);
 }
 
 static void *open_one(void *arg)
@@ -406,15 +434,47 @@ static void memory_of_files(const char *name)
 	samples_report(&s, name, "memory_open");
 }
 
+#define READERS		16
+#define READS_OF_EACH	60
+
+static void *read_object(void *arg)
+{
+	int fd = open_kept("object", (long)arg);
+	char buf[BLOCK];
+
+	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+	for (off_t off = 0; off < READS_OF_EACH * 3 * BLOCK; off += 3 * BLOCK)
+		if (pread(fd, buf, BLOCK, off) != BLOCK || memcmp(buf, served->data + off, BLOCK))
+			die("read of an object");
+	close(fd);
+	return NULL;
+}
+
+/* What a miss costs if many read at once, each another object: without EROFS. */
+static void many_objects(const char *name)
+{
+	pthread_t threads[READERS];
+	struct samples s = {};
+	uint64_t since = now();
+
+	for (long i = 0; i < READERS; i++)
+		if (pthread_create(&threads[i], NULL, read_object, (void *)i))
+			die("pthread_create");
+	for (int i = 0; i < READERS; i++)
+		pthread_join(threads[i], NULL);
+	samples_add(&s, (now() - since) / (READERS * READS_OF_EACH));
+	samples_report(&s, name, "miss_4k_16_objects");
+}
+
 /* As many READs of single blocks as one file may have that is read ahead. */
 #define READS_OF_ONE	128
 
 /* READs that the daemon does not answer before they are all there. */
 static void many_reads(const char *name)
 {
-	struct samples submit = {}, rare = {}, complete = {}, memory = {};
-	static int fds[OUTSTANDING / READS_OF_ONE];
-	int files = OUTSTANDING / READS_OF_ONE;
+	struct samples submit = {}, rare = {}, complete = {}, memory = {}, restored = {}, end = {};
+	int files = (OUTSTANDING + READS_OF_ONE - 1) / READS_OF_ONE;
+	static int fds[OUTSTANDING / READS_OF_ONE + 1];
 	uint64_t before;
 
 	for (int i = 0; i < files; i++)
@@ -437,11 +497,22 @@ static void many_reads(const char *name)
 	kill(daemon_pid, SIGCONT);
 	while (held->keep)
 		usleep(1000);
-	for (int i = 0; i < held->reads; i++)
+	for (int i = 0; i < ANSWERED; i++)
 		samples_add(&complete, held->took[i]);
-	samples_report(&submit, name, "submit_32768");
-	samples_report(&rare, name, "submit_32768_p99.9");
-	samples_report(&complete, name, "complete_32768");
+	samples_add(&restored, held->restore_took);
+	/* What was answered is written back already. */
+	sync();
+	before = now();
+	profile_on();
+	daemon_end(daemon_pid);
+	profile_off();
+	daemon_pid = 0;
+	samples_add(&end, (now() - before) / (OUTSTANDING - ANSWERED));
+	samples_report(&end, name, "daemon_death_each");
+	samples_report(&submit, name, "submit_100000");
+	samples_report(&rare, name, "submit_100000_p99.9");
+	samples_report(&complete, name, "complete_100000");
+	samples_report(&restored, name, "restore_100000");
 	samples_report(&memory, name, "memory_read");
 	for (int i = 0; i < files; i++)
 		close(fds[i]);
@@ -455,6 +526,7 @@ static void measure(const char *name)
 	open_names(name, "open_more", NAMES, NAMES);
 	/* They have not been closed for long. */
 	open_names(name, "open_active", NAMES, NAMES);
+	many_objects(name);
 	opens_in_flight(name);
 	memory_of_files(name);
 	/* In C each of them needs a thread. */
@@ -464,15 +536,15 @@ static void measure(const char *name)
 
 const struct arm arm_cachefiles = {
 	.name = "cachefiles", .start = start, .stop = stop, .measure = measure,
-	.slow_down = slow_down, .multiply = multiply,
+	.multiply = multiply, .far = true,
 };
 
 const struct arm arm_cachefiles_wait = {
 	.name = "cachefiles-wait", .start = start, .stop = stop, .measure = measure,
-	.slow_down = slow_down, .multiply = multiply,
+	.multiply = multiply, .far = true,
 };
 
 const struct arm arm_cachefiles_granule = {
 	.name = "cachefiles-granule", .start = start, .stop = stop,
-	.slow_down = slow_down, .sequential = true,
+	.far = true, .far_only = true,
 };

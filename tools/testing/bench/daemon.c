@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A daemon: a process of its own that ends with the benchmark. */
+/* A daemon: a process of its own that ends with the benchmark, and what it fetches from. */
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -8,6 +9,46 @@
 #include <unistd.h>
 
 #include "bench.h"
+
+static unsigned int delay;	/* of the link, in us */
+
+void link_set_delay(unsigned int us)
+{
+	delay = us;
+}
+
+unsigned int link_delay(void)
+{
+	return delay;
+}
+
+void link_wait(void)
+{
+	if (delay)
+		usleep(delay);
+}
+
+void link_lock(pthread_mutex_t *lock)
+{
+	if (delay)
+		pthread_mutex_lock(lock);
+}
+
+void link_unlock(pthread_mutex_t *lock)
+{
+	if (delay)
+		pthread_mutex_unlock(lock);
+}
+
+void daemon_serve(void *(*serve)(void *), void *arg)
+{
+	pthread_t thread;
+
+	for (int i = 1; delay && i < LINK_THREADS; i++)
+		if (pthread_create(&thread, NULL, serve, arg))
+			die("pthread_create");
+	serve(arg);
+}
 
 pid_t daemon_start(void (*serve)(const struct image *image, int fd), const struct image *image,
 		   int fd)

@@ -42,40 +42,34 @@ struct fanotify_event_info_range {
 static pid_t daemon_pid;
 static int backing;		/* of the daemon */
 static bool unmark;		/* when the file is complete */
-static bool *present;		/* by block */
-static size_t blocks, absent;	/* of the image; of those, not present */
+static struct blocks blocks;	/* of the image */
+static pthread_mutex_t filling = PTHREAD_MUTEX_INITIALIZER;
+static const struct image *image;
+static int group;
 
 static size_t min(size_t a, size_t b)
 {
 	return a < b ? a : b;
 }
 
-/* Mark what is from block @first to before @end as present; were any of them absent? */
-static bool take(size_t first, size_t end)
+static void fill_range(uint64_t off, uint64_t count)
 {
-	size_t before = absent;
-
-	for (size_t i = first; i < end; i++) {
-		absent -= !present[i];
-		present[i] = true;
-	}
-	return absent != before;
-}
-
-static void fill_range(const struct image *image, uint64_t off, uint64_t count)
-{
-	size_t first = min(off / BLOCK, blocks);
-	size_t end = min((off + count + BLOCK - 1) / BLOCK, blocks);
+	size_t first = min(off / BLOCK, blocks.count);
+	size_t end = min((off + count + BLOCK - 1) / BLOCK, blocks.count);
 	size_t start = first * BLOCK, len = min(end * BLOCK, image->size) - start;
 
-	if (first >= end || !take(first, end))
+	if (first >= end)
 		return;
-	if (pwrite(backing, image->data + start, len, start) != (ssize_t)len)
+	if (link_delay() && !blocks_are_present(&blocks, first, end))
+		link_wait();
+	link_lock(&filling);
+	if (blocks_take(&blocks, first, end) &&
+	    pwrite(backing, image->data + start, len, start) != (ssize_t)len)
 		die("pwrite");
+	link_unlock(&filling);
 }
 
-static void on_event(const struct image *image, int group,
-		     const struct fanotify_event_metadata *event)
+static void on_event(const struct fanotify_event_metadata *event)
 {
 	const struct fanotify_event_info_range *range =
 		(const void *)((const char *)event + event->metadata_len);
@@ -84,8 +78,8 @@ static void on_event(const struct image *image, int group,
 	if (event->event_len < event->metadata_len + sizeof(*range) ||
 	    range->hdr.info_type != FAN_EVENT_INFO_TYPE_RANGE)
 		die("an event without a range");
-	fill_range(image, range->offset, range->count);
-	if (unmark && !absent) {
+	fill_range(range->offset, range->count);
+	if (unmark && !blocks.absent) {
 		unmark = false;
 		if (fanotify_mark(group, FAN_MARK_REMOVE, FAN_PRE_ACCESS, AT_FDCWD, FILE_PATH))
 			die("FAN_MARK_REMOVE");
@@ -95,7 +89,7 @@ static void on_event(const struct image *image, int group,
 	close(event->fd);
 }
 
-static void serve(const struct image *image, int group)
+static void *serve_events(void *unused)
 {
 	union {
 		struct fanotify_event_metadata first;
@@ -109,31 +103,35 @@ static void serve(const struct image *image, int group)
 		if (n < 0)
 			die("read of events");
 		for (; FAN_EVENT_OK(event, n); event = FAN_EVENT_NEXT(event, n))
-			on_event(image, group, event);
+			on_event(event);
 	}
+	return unused;
 }
 
-static void start(const struct arm *arm, const struct image *image, int round, char *path)
+static void serve(const struct image *served, int fd)
 {
-	int group;
+	image = served;
+	group = fd;
+	daemon_serve(serve_events, NULL);
+}
 
+static void start(const struct arm *arm, const struct image *served, int round, char *path)
+{
 	(void)round;
 	unmark = arm->complete;
 	backing = open(FILE_PATH, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (backing < 0 || ftruncate(backing, image->size))
+	if (backing < 0 || ftruncate(backing, served->size))
 		die(FILE_PATH);
-	blocks = (image->size + BLOCK - 1) / BLOCK;
-	absent = blocks;
-	present = calloc(blocks, sizeof(*present));
+	blocks_init(&blocks, served->size);
 	group = fanotify_init(FAN_CLASS_PRE_CONTENT | FAN_UNLIMITED_QUEUE | FAN_CLOEXEC,
 			      O_RDONLY | O_CLOEXEC);
-	if (!present || group < 0 ||
+	if (group < 0 ||
 	    fanotify_mark(group, FAN_MARK_ADD, FAN_PRE_ACCESS, AT_FDCWD, FILE_PATH))
 		die("fanotify");
-	daemon_pid = daemon_start(serve, image, group);
+	daemon_pid = daemon_start(serve, served, group);
 	close(group);
 	close(backing);
-	free(present);
+	blocks_free(&blocks);
 	snprintf(path, PATH_MAX, FILE_PATH);
 }
 
@@ -160,7 +158,9 @@ static void stop(void)
 	unlink(FILE_PATH);
 }
 
-const struct arm arm_fanotify = { .name = "fanotify", .start = start, .stop = stop };
+const struct arm arm_fanotify = {
+	.name = "fanotify", .start = start, .stop = stop, .far = true,
+};
 
 const struct arm arm_fanotify_unmark = {
 	.name = "fanotify-unmark", .start = start, .stop = stop, .complete = complete,

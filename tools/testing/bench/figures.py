@@ -6,15 +6,20 @@ usage: figures.py table RESULTS
        figures.py update RESULTS TEXT...
        figures.py check RESULTS TEXT...
        figures.py compare RESULTS NEW
+       figures.py ratios ROUNDS
 
 table prints all medians. A table in a text begins with a line "instructions, p50" and the names of arms,
 and has a metric in each line until the next blank one or ```. update fills in the medians that RESULTS has;
 check fails if that would change something. compare fails if a median in NEW is more than 3 % above that in
-RESULTS.
+RESULTS. ratios prints, for results of which each round has all arms, what an arm's are as a multiple of those
+of the first arm, with the 95 % interval of the mean by bootstrap.
 """
 
 import json
+import math
+import random
 import re
+import statistics
 import sys
 
 # In per cent.
@@ -105,6 +110,22 @@ def compare(results, new):
     print(f'None is more than {TOLERANCE} % above what {results} has.')
 
 
+def ratios(rounds):
+    by_metric = {}
+    with open(rounds, encoding='utf-8') as lines:
+        for result in map(json.loads, lines):
+            arms = by_metric.setdefault(result['metric'], {})
+            arms.setdefault(result['arm'], []).append(result['p50'])
+    for metric, arms in by_metric.items():
+        base = next(iter(arms.values()))
+        for arm, times in arms.items():
+            logs = [math.log(time / first) for time, first in zip(times, base, strict=True)]
+            means = sorted(statistics.fmean(random.choices(logs, k=len(logs))) for _ in range(10000))
+            mean, low, high = (math.exp(x) for x in (statistics.fmean(logs), means[250], means[9749]))
+            print(f'{metric:20} {arm:22} {statistics.median(times) / 1000:8.1f} us '
+                  f'{mean:6.2f}  [{low:.2f}, {high:.2f}]')
+
+
 def main():
     match sys.argv[1:]:
         case ['table', results]:
@@ -113,6 +134,8 @@ def main():
             update(results, texts, command == 'update')
         case ['compare', results, new]:
             compare(results, new)
+        case ['ratios', rounds]:
+            ratios(rounds)
         case _:
             sys.exit(__doc__)
 

@@ -107,10 +107,12 @@ static void on_open(int dev, uint64_t unique)
 
 static void on_read(int dev, uint64_t unique, const struct fuse_read_in *in)
 {
-	static uint8_t buf[STORE_MAX];
+	uint8_t *buf = store_buffer();
 	size_t off = in->offset < content.size ? in->offset : content.size;
 	size_t left = content.size - off, len = in->size < left ? in->size : left;
 
+	if (store_is_far(&content, off, len))
+		link_wait();
 	reply(dev, unique, 0, store_get(&content, off, len, buf), len);
 }
 
@@ -146,25 +148,31 @@ static void on_request(int dev, const struct fuse_in_header *head)
 	}
 }
 
-static void serve(const struct image *image, int dev)
+static void *serve_requests(void *arg)
 {
-	static union {
+	int dev = *(int *)arg;
+	union {
 		struct fuse_in_header head;
 		char bytes[65536];
 	} u;
 
-	(void)image;
 	for (;;) {
 		ssize_t n = read(dev, &u, sizeof(u));
 
 		/* Unmounted. */
 		if (n < 0 && errno == ENODEV)
-			return;
+			return NULL;
 		if (n < 0 && errno != ENOENT)
 			die("read of /dev/fuse");
 		if (n > 0)
 			on_request(dev, &u.head);
 	}
+}
+
+static void serve(const struct image *image, int dev)
+{
+	(void)image;
+	daemon_serve(serve_requests, &dev);
 }
 
 static void start(const struct arm *arm, const struct image *image, int round, char *path)
@@ -200,7 +208,7 @@ static void stop(void)
 const struct arm arm_erofs_on_fuse = { .name = "erofs-on-fuse", .start = start, .stop = stop };
 
 const struct arm arm_erofs_on_fuse_stored = {
-	.name = "erofs-on-fuse-stored", .start = start, .stop = stop, .store = true,
+	.name = "erofs-on-fuse-stored", .start = start, .stop = stop, .store = true, .far = true,
 };
 
 const struct arm arm_fuse_direct = {
@@ -209,4 +217,5 @@ const struct arm arm_fuse_direct = {
 
 const struct arm arm_fuse_direct_stored = {
 	.name = "fuse-direct-stored", .start = start, .stop = stop, .plain = true, .store = true,
+	.far = true,
 };

@@ -34,36 +34,59 @@
 /* The one serves; the other is in the driver for as long as the device is to be there. */
 static pid_t daemon_pid, driver_pid;
 static struct store store;
+/* Of the socket. */
+static pthread_mutex_t reading = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t writing = PTHREAD_MUTEX_INITIALIZER;
 
 static void answer(int sock, const struct nbd_request *request)
 {
-	static uint8_t buf[STORE_MAX];
+	uint8_t *buf = store_buffer();
 	size_t off = be64toh(request->from), len = be32toh(request->len);
 	struct nbd_reply head = { .magic = htobe32(NBD_REPLY_MAGIC) };
-	struct iovec iov[] = {
-		{ .iov_base = &head, .iov_len = sizeof(head) },
-		{ .iov_base = (void *)store_get(&store, off, len, buf), .iov_len = len },
-	};
+	struct iovec iov[2] = { { .iov_base = &head, .iov_len = sizeof(head) } };
 
+	if (store_is_far(&store, off, len))
+		link_wait();
+	iov[1].iov_base = (void *)store_get(&store, off, len, buf);
+	iov[1].iov_len = len;
 	memcpy(head.handle, request->handle, sizeof(head.handle));
+	link_lock(&writing);
 	if (writev(sock, iov, 2) != (ssize_t)(sizeof(head) + len))
 		die("writev to the socket");
+	link_unlock(&writing);
 }
 
-static void serve(const struct image *image, int sock)
+static bool take_request(int sock, struct nbd_request *request)
+{
+	ssize_t n;
+
+	link_lock(&reading);
+	n = read(sock, request, sizeof(*request));
+	link_unlock(&reading);
+	return n == sizeof(*request);
+}
+
+static void *serve_requests(void *arg)
 {
 	struct nbd_request request;
+	int sock = *(int *)arg;
 
-	(void)image;
-	while (read(sock, &request, sizeof(request)) == sizeof(request)) {
+	while (take_request(sock, &request)) {
 		if (request.magic != htobe32(NBD_REQUEST_MAGIC))
 			die("not a request");
 		if (be32toh(request.type) == NBD_CMD_DISC)
-			return;
+			break;
 		if (be32toh(request.type) != NBD_CMD_READ)
 			die("a request of type %u", be32toh(request.type));
 		answer(sock, &request);
 	}
+	return NULL;
+}
+
+static void serve(const struct image *image, int sock)
+{
+	(void)image;
+	daemon_serve(serve_requests, &sock);
 }
 
 static void drive(const struct image *image, int sock)
@@ -116,5 +139,5 @@ static void stop(void)
 const struct arm arm_nbd = { .name = "nbd", .start = start, .stop = stop };
 
 const struct arm arm_nbd_stored = {
-	.name = "nbd-stored", .start = start, .stop = stop, .store = true,
+	.name = "nbd-stored", .start = start, .stop = stop, .store = true, .far = true,
 };

@@ -68,7 +68,8 @@ def count(table, section):
 
 
 def main():
-    for (result, table), section in zip(read_symbols(sys.argv[1]), read_blocks(sys.argv[2])):
+    results = [(result, table) for result, table in read_symbols(sys.argv[1]) if result.get('profiled')]
+    for (result, table), section in zip(results, read_blocks(sys.argv[2]), strict=True):
         counts = count(table, section)
         each = 1 / result['n']
         print(f"{result['arm']} {result['metric']}: {counts.total() * each:.0f} each")

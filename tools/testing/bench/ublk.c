@@ -83,22 +83,47 @@ static void ring_init(struct ring *ring, unsigned int entries, unsigned int flag
 	ring->queued = 0;
 }
 
-/* Queue the command @op of a driver, with @cmd of @len bytes. */
-static void ring_queue(struct ring *ring, int fd, unsigned int flags, uint32_t op,
-		       uint64_t user_data, const void *cmd, size_t len)
+static struct io_uring_sqe *ring_next(struct ring *ring)
 {
 	unsigned int tail = *ring->sq_tail;
 	struct io_uring_sqe *sqe = (void *)(ring->sqes + (tail & ring->sq_mask) * ring->sqe_size);
 
 	memset(sqe, 0, ring->sqe_size);
+	return sqe;
+}
+
+static void ring_push(struct ring *ring)
+{
+	__atomic_store_n(ring->sq_tail, *ring->sq_tail + 1, __ATOMIC_RELEASE);
+	ring->queued++;
+}
+
+/* Queue the command @op of a driver, with @cmd of @len bytes. */
+static void ring_queue(struct ring *ring, int fd, unsigned int flags, uint32_t op,
+		       uint64_t user_data, const void *cmd, size_t len)
+{
+	struct io_uring_sqe *sqe = ring_next(ring);
+
 	sqe->opcode = IORING_OP_URING_CMD;
 	sqe->flags = flags;
 	sqe->fd = fd;
 	sqe->cmd_op = op;
 	sqe->user_data = user_data;
 	memcpy(sqe->cmd, cmd, len);
-	__atomic_store_n(ring->sq_tail, tail + 1, __ATOMIC_RELEASE);
-	ring->queued++;
+	ring_push(ring);
+}
+
+/* Queue what completes when @wait, which stays until then, has passed. */
+static void ring_queue_timeout(struct ring *ring, uint64_t user_data,
+			       const struct __kernel_timespec *wait)
+{
+	struct io_uring_sqe *sqe = ring_next(ring);
+
+	sqe->opcode = IORING_OP_TIMEOUT;
+	sqe->addr = (uintptr_t)wait;
+	sqe->len = 1;
+	sqe->user_data = user_data;
+	ring_push(ring);
 }
 
 /* Submit what is queued, and wait for something to complete. */
@@ -139,12 +164,30 @@ static struct store store;
 /* By tag. */
 static uint8_t buffers[DEPTH][MAX_REQUEST];
 
-static void answer(struct ring *ring, unsigned int tag, const struct ublksrv_io_desc *request)
+/* In user_data, beside the tag: the link's delay has passed. */
+#define FETCHED	0x100
+
+/* One task serves all requests, so that they wait for the link beside each other. */
+static bool start_fetch(struct ring *ring, unsigned int tag, size_t off, size_t len)
+{
+	static struct __kernel_timespec delay;
+
+	if (!store_is_far(&store, off, len))
+		return false;
+	delay.tv_nsec = link_delay() * 1000LL;
+	ring_queue_timeout(ring, tag | FETCHED, &delay);
+	return true;
+}
+
+static void answer(struct ring *ring, unsigned int tag, const struct ublksrv_io_desc *request,
+		   bool fetched)
 {
 	size_t off = request->start_sector * SECTOR, len = (size_t)request->nr_sectors * SECTOR;
 
 	if (ublksrv_get_op(request) != UBLK_IO_OP_READ)
 		die("a request of type %u at %zu", ublksrv_get_op(request), off);
+	if (!fetched && start_fetch(ring, tag, off, len))
+		return;
 	queue_request(ring, UBLK_U_IO_COMMIT_AND_FETCH_REQ, tag, len,
 		      store_get(&store, off, len, buffers[tag]));
 }
@@ -153,7 +196,9 @@ static void serve(const struct image *image, int unused)
 {
 	const struct ublksrv_io_desc *requests;
 	struct io_uring_cqe cqe;
+	unsigned int tag;
 	struct ring ring;
+	bool fetched;
 	/* Whoever opens it is the server for the driver. */
 	int channel = open(CHANNEL, O_RDWR | O_CLOEXEC);
 
@@ -177,10 +222,12 @@ static void serve(const struct image *image, int unused)
 			/* The device is stopped. */
 			if (cqe.res == UBLK_IO_RES_ABORT)
 				return;
+			fetched = cqe.user_data & FETCHED;
+			tag = cqe.user_data & ~FETCHED;
 			errno = -cqe.res;
-			if (cqe.res != UBLK_IO_RES_OK)
+			if (cqe.res != (fetched ? -ETIME : UBLK_IO_RES_OK))
 				die("a command to " CHANNEL);
-			answer(&ring, cqe.user_data, &requests[cqe.user_data]);
+			answer(&ring, tag, &requests[tag], fetched);
 		}
 	}
 }
@@ -267,5 +314,5 @@ static void stop(void)
 const struct arm arm_ublk = { .name = "ublk", .start = start, .stop = stop };
 
 const struct arm arm_ublk_stored = {
-	.name = "ublk-stored", .start = start, .stop = stop, .store = true,
+	.name = "ublk-stored", .start = start, .stop = stop, .store = true, .far = true,
 };
