@@ -2,15 +2,11 @@
 
 //! A cache: a directory, brought into service for fscache.
 
-pub(crate) mod limits;
 pub(crate) mod space;
 
 use self::space::Space;
 use crate::{
-    daemon::{
-        command::Options,
-        Config, //
-    },
+    daemon::Config,
     interface::CacheFilesBackend,
     kernel_next::{
         compat::EOPNOTSUPP,
@@ -38,7 +34,8 @@ use crate::{
         get_directory,
         Directory, //
     },
-    ondemand::Ondemand, //
+    ondemand::Ondemand,
+    protocol::command::Options, //
 };
 use kernel::{
     cred::Credential,

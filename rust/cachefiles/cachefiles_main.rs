@@ -6,8 +6,12 @@
 //! asked, through the same device, for the size and the contents of every object that somebody
 //! looks up and reads; see `Documentation/filesystems/caching/cachefiles-rust.rst`.
 //!
-//! | room | what is there | its counterpart in C |
+//! | module | what is there | its counterpart in C |
 //! |---|---|---|
+//! | [`protocol`] | commands, messages, error numbers | `daemon.c`, `ondemand.c` |
+//! | [`disk`] | names, attributes, the map of present blocks and its list | `key.c`, `xattr.c` |
+//! | [`table`] | the request table | `ondemand.c` |
+//! | [`plan`] | which blocks can be read; limits to the space | `io.c`, `cache.c` |
 //! | [`daemon`] | the device, its commands | `daemon.c` |
 //! | [`cache`] | a cache: into service and out, its space | `cache.c`, `security.c` |
 //! | [`interface`] | what fscache calls | `interface.c` |
@@ -16,11 +20,12 @@
 //! | [`namei`] | directories, the graveyard, culling | `namei.c` |
 //! | [`io`] | reads | `io.c` |
 //! | [`ondemand`] | requests to the daemon | `ondemand.c` |
-//! | [`presence`], [`blocks`] | which blocks hold data | (the file system's map of holes) |
-//! | [`check`] | whether the file system still has them | `io.c` |
-//! | [`list`] | the list of them on the disk | (none) |
+//! | [`check`] | whether the file system still has the blocks that were written | `io.c` |
+//! | [`list`] | the list of present blocks of a file | (none) |
 //! | [`trace`] | tracepoints | `trace/events/cachefiles.h` |
-//! | [`key`], [`xattr`] | what is on the disk | `key.c`, `xattr.c` |
+//!
+//! The first four depend on nothing but `core` and each other, so that they are compiled and tested
+//! on the host, too.
 //!
 //! There is no `unsafe` in the driver: what needs it is in the abstractions in [`kernel_next`].
 
@@ -34,31 +39,31 @@ mod kernel_next;
 #[macro_use]
 mod debug;
 
-mod blocks;
 mod cache;
 mod check;
 mod daemon;
-mod errno;
+mod disk;
 mod interface;
 mod io;
-mod key;
 mod list;
 mod namei;
 mod object;
 mod ondemand;
-mod presence;
+mod plan;
+mod protocol;
+mod table;
 #[cfg(CONFIG_KUNIT = "y")]
 mod tests;
 mod trace;
 mod volume;
-mod xattr;
 
 use crate::{
     daemon::Daemon,
     kernel_next::miscdevice::{
         MiscDeviceOptions,
         MiscDeviceRegistration, //
-    }, //
+    },
+    protocol::errno::Errno, //
 };
 
 module! {
@@ -93,8 +98,8 @@ impl PinnedDrop for CacheFiles {
     }
 }
 
-impl From<errno::Errno> for Error {
-    fn from(errno: errno::Errno) -> Error {
+impl From<Errno> for Error {
+    fn from(errno: Errno) -> Error {
         Error::from_errno(-errno.0)
     }
 }

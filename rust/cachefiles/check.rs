@@ -2,25 +2,25 @@
 
 //! Finding out whether the file system still has what the daemon wrote.
 //!
-//! See [`crate::blocks`] for when that has to be found out. What is looked at is what is read: a
-//! page of its own that is dirty, or being written back, is as it was written; anything else is
-//! looked for on the disk. An error in that says nothing of the data: the read fails, and nothing
-//! is forgotten.
+//! See [`crate::plan::blocks`] for when that has to be found out. What is looked at is what is
+//! read: a page of its own that is dirty, or being written back, is as it was written; anything
+//! else is looked for on the disk. An error in that says nothing of the data: the read fails, and
+//! nothing is forgotten.
 //!
 //! A hole that is punched while a block is being read, after it was looked for, is not noticed by
 //! that read; the next one sees that the inode has changed.
 
 use crate::{
-    blocks::{
-        Doubt,
-        Look, //
-    },
     kernel_next::fs::kernel_file::{
         KernelFile,
         Seek, //
     },
     object::Object,
-    presence::BLOCK_SIZE, //
+    plan::blocks::{
+        Doubt,
+        Look, //
+    },
+    protocol::BLOCK_SIZE, //
 };
 use core::ops::Range;
 use kernel::{

@@ -6,17 +6,8 @@
 //! `bind` brings it into service, and closing the device takes it out again. Commands that
 //! configure exclude each other; `copen`, `restore`, `cull` and `inuse` wait for nobody.
 
-pub(crate) mod command;
-
-use self::command::{
-    Command,
-    Mode, //
-};
 use crate::{
-    cache::{
-        limits::Limits,
-        Cache, //
-    },
+    cache::Cache,
     debug,
     interface::CacheFilesBackend,
     kernel_next::{
@@ -34,7 +25,13 @@ use crate::{
         sync::poll::events, //
     },
     namei::cull,
-    ondemand::Ondemand, //
+    ondemand::Ondemand,
+    plan::limits::Limits,
+    protocol::command::{
+        self,
+        Command,
+        Mode, //
+    }, //
 };
 use kernel::{
     fs::file::{

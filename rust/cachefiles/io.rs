@@ -23,6 +23,7 @@ use crate::{
         Found,
         May, //
     },
+    disk::presence,
     kernel_next::{
         fs::kernel_file::FileRead,
         iov::user_source,
@@ -35,10 +36,7 @@ use crate::{
         Object, //
     },
     ondemand::ticket::Ticket,
-    presence::{
-        self,
-        BLOCK_SIZE, //
-    },
+    protocol::BLOCK_SIZE,
     trace, //
 };
 use core::ops::Range;

@@ -9,6 +9,19 @@
 
 use crate::{
     cache::Cache,
+    disk::{
+        list::{
+            decode,
+            LIST_MAX,
+            LIST_MIN, //
+        },
+        xattr::{
+            set_listed,
+            PRESENT_NAME,
+            VALUE_MAX,
+            XATTR_NAME, //
+        }, //
+    },
     kernel_next::{
         compat::ENODATA,
         fs::{
@@ -22,18 +35,7 @@ use crate::{
         }, //
     },
     object::Object,
-    presence::{
-        self,
-        BLOCK_SIZE,
-        LIST_MAX,
-        LIST_MIN, //
-    },
-    xattr::{
-        set_listed,
-        PRESENT_NAME,
-        VALUE_MAX,
-        XATTR_NAME, //
-    }, //
+    protocol::BLOCK_SIZE, //
 };
 use core::ops::Range;
 use kernel::prelude::*;
@@ -143,7 +145,7 @@ fn find(object: &Object, file: &KernelFile, blocks: u64, is_listed: bool) -> Res
     match read(file.dentry(), &mut buf) {
         List::Read(len) => {
             let mut is_whole = true;
-            for run in presence::decode(buf.get(..len).unwrap_or_default()) {
+            for run in decode(buf.get(..len).unwrap_or_default()) {
                 if run.end > blocks {
                     return Ok(true);
                 }

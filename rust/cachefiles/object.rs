@@ -14,14 +14,25 @@ mod backing;
 pub(crate) use self::backing::Backing;
 
 use crate::{
-    blocks::{
-        self,
-        Doubt,
-        Look, //
-    },
     cache::{
         space::For,
         Cache, //
+    },
+    disk::{
+        key::{
+            cook_key,
+            Name, //
+        },
+        presence,
+        xattr::{
+            check_object,
+            is_listed,
+            Content,
+            Value,
+            AUX_MAX,
+            VALUE_MAX,
+            XATTR_NAME, //
+        }, //
     },
     kernel_next::{
         compat::{
@@ -47,35 +58,26 @@ use crate::{
         },
         sync::Completion, //
     },
-    key::{
-        cook_key,
-        Name, //
-    },
     list,
     namei::{
         graveyard::bury,
         RETRIES, //
     },
     ondemand::{
-        msg::OpenKeys,
-        queue::ObjectKey,
         Answer,
         Ondemand, //
     },
-    presence::{
+    plan::blocks::{
         self,
+        Doubt,
+        Look, //
+    },
+    protocol::{
+        msg::OpenKeys,
         BLOCK_SIZE, //
     },
-    volume::Volume,
-    xattr::{
-        check_object,
-        is_listed,
-        Content,
-        Value,
-        AUX_MAX,
-        VALUE_MAX,
-        XATTR_NAME, //
-    }, //
+    table::ObjectKey,
+    volume::Volume, //
 };
 use core::ops::Range;
 use kernel::{

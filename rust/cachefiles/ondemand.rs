@@ -2,9 +2,10 @@
 
 //! On-demand mode: asking the daemon.
 //!
-//! Lookups and reads put requests into the [request table](queue); the daemon reads them from the
-//! device as messages, and answers: an OPEN with `copen`, a READ by writing to the object's
-//! [file descriptor](anon_fd) and saying so. A CLOSE has no answer, and nobody waits for one.
+//! Lookups and reads put requests into the [request table](crate::table); the daemon reads them
+//! from the device as messages, and answers: an OPEN with `copen`, a READ by writing to the
+//! object's [file descriptor](anon_fd) and saying so. A CLOSE has no answer, and nobody waits for
+//! one.
 //!
 //! # Locks
 //!
@@ -15,11 +16,7 @@
 
 mod anon_fd;
 mod lookup;
-pub(crate) mod msg;
-pub(crate) mod object_state;
-pub(crate) mod queue;
 mod request;
-pub(crate) mod slots;
 pub(crate) mod ticket;
 
 pub(crate) use self::lookup::Answer;
@@ -31,36 +28,12 @@ use self::{
         Open,
         Opens, //
     },
-    msg::Message,
-    queue::{
-        Bounds,
-        Delivery,
-        Failed,
-        Family,
-        Heeds,
-        ObjectKey,
-        Queued,
-        Refused,
-        Table,
-        User, //
-    },
-    slots::{
-        Buffer,
-        Slots,
-        Storage,
-        Supply, //
-    },
     ticket::{
         Place,
         Ticket, //
     }, //
 };
 use crate::{
-    daemon::command::{
-        Copen,
-        Options,
-        Reply, //
-    },
     io::{
         WaitingRead,
         Written, //
@@ -74,6 +47,36 @@ use crate::{
         workqueue::OwnedQueue, //
     },
     object::Object,
+    protocol::{
+        command::{
+            Copen,
+            Options,
+            Reply, //
+        },
+        msg::{
+            self,
+            Message, //
+        }, //
+    },
+    table::{
+        slots::{
+            Buffer,
+            Slots,
+            Storage,
+            Supply, //
+        },
+        Bounds,
+        Delivery,
+        Failed,
+        Family,
+        Heeds,
+        ObjectKey,
+        Queued,
+        Refused,
+        Request,
+        Table,
+        User, //
+    },
     trace, //
 };
 use core::mem::size_of;
@@ -135,7 +138,7 @@ impl PartialEq for Version {
 pub(crate) struct Requests;
 
 // A chunk of them, with their links, has four pages.
-const _: () = assert!(size_of::<queue::Request<Requests>>() <= 56);
+const _: () = assert!(size_of::<Request<Requests>>() <= 56);
 
 impl Storage for Requests {
     type Buf<T> = KVVec<T>;

@@ -5,36 +5,24 @@
 //! Nothing here uses more than `core` and [`support`]; `assert!` and `assert_eq!` have no message,
 //! because KUnit's take none.
 
-#[path = "tests/blocks.rs"]
 mod blocks;
-#[path = "tests/command.rs"]
 mod command;
 #[cfg(not(test))]
-#[path = "tests/errno.rs"]
 mod errno;
-#[path = "tests/key.rs"]
 pub(crate) mod key;
-#[path = "tests/limits.rs"]
 mod limits;
-#[path = "tests/msg.rs"]
 mod msg;
-#[path = "tests/object_state.rs"]
 mod object_state;
-#[path = "tests/presence.rs"]
 mod presence;
-#[path = "tests/queue.rs"]
-mod queue;
-#[path = "tests/slots.rs"]
 mod slots;
+mod table;
 #[cfg(not(test))]
-#[path = "tests/trace.rs"]
 mod trace;
-#[path = "tests/xattr.rs"]
 mod xattr;
 
 /// What the tests need of where they run.
 mod support {
-    use crate::ondemand::slots::{
+    use crate::table::slots::{
         Slots,
         Storage,
         Supply,

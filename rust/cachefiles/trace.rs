@@ -10,7 +10,7 @@ use crate::{
         tracepoint::declare_scalar_trace, //
     },
     object::Object,
-    ondemand::msg::Opcode, //
+    protocol::msg::Opcode, //
 };
 use kernel::prelude::*;
 

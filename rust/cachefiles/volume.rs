@@ -4,6 +4,18 @@
 
 use crate::{
     cache::Cache,
+    disk::{
+        key::{
+            fanout_name,
+            volume_name, //
+        },
+        xattr::{
+            check_volume,
+            Value,
+            AUX_MAX,
+            XATTR_NAME, //
+        }, //
+    },
     kernel_next::{
         compat::{
             ENODATA,
@@ -17,22 +29,12 @@ use crate::{
         },
         fscache, //
     },
-    key::{
-        fanout_name,
-        volume_name, //
-    },
     namei::{
         get_directory,
         get_directory_anyway,
         graveyard::bury,
         Directory,
         RETRIES, //
-    },
-    xattr::{
-        check_volume,
-        Value,
-        AUX_MAX,
-        XATTR_NAME, //
     }, //
 };
 use kernel::{

@@ -2,19 +2,21 @@
 
 //! How much room is left, and whether to cull (`cachefiles_has_space()`).
 
-use super::limits::{
-    judge,
-    Limits,
-    Space as Judgement,
-    Thresholds, //
-};
-use crate::kernel_next::{
-    compat::{
-        ENOBUFS,
-        EOPNOTSUPP, //
+use crate::{
+    kernel_next::{
+        compat::{
+            ENOBUFS,
+            EOPNOTSUPP, //
+        },
+        fs::path::Mount,
+        fscache::stats, //
     },
-    fs::path::Mount,
-    fscache::stats, //
+    plan::limits::{
+        judge,
+        Limits,
+        Space as Judgement,
+        Thresholds, //
+    }, //
 };
 use kernel::{
     page::PAGE_SIZE,

@@ -5,14 +5,14 @@
 use super::RETRIES;
 use crate::{
     cache::Cache,
+    disk::key::grave_name,
     kernel_next::fs::{
         dentry::Dentry,
         namei::{
             Removing,
             Renaming, //
         }, //
-    },
-    key::grave_name, //
+    }, //
 };
 use kernel::{
     prelude::*,

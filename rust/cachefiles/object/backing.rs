@@ -11,15 +11,13 @@ use crate::{
             Space, //
         }, //
     },
+    disk::presence,
     kernel_next::fs::{
         dentry::Dentry,
         kernel_file::KernelFile, //
     },
     ondemand::Ondemand,
-    presence::{
-        self,
-        BLOCK_SIZE, //
-    },
+    protocol::BLOCK_SIZE,
     volume::Volume, //
 };
 use kernel::{

@@ -8,6 +8,7 @@
 use super::Ondemand;
 use crate::{
     check::before_write,
+    disk::presence,
     io::Written,
     kernel_next::{
         anon_inode::{
@@ -23,10 +24,7 @@ use crate::{
         Backing,
         Object, //
     },
-    presence::{
-        self,
-        BLOCK_SIZE, //
-    },
+    protocol::BLOCK_SIZE,
     trace, //
 };
 use kernel::{

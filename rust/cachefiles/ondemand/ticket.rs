@@ -3,12 +3,6 @@
 //! Those who wait until a READ of theirs can be queued, and what a READ takes up.
 
 use super::{
-    queue::{
-        ObjectKey,
-        Refused,
-        Table,
-        User, //
-    },
     Ondemand,
     PATIENCE, //
 };
@@ -22,7 +16,13 @@ use crate::{
         sched::is_kernel_thread,
         sync::Completion, //
     },
-    object::Object, //
+    object::Object,
+    table::{
+        ObjectKey,
+        Refused,
+        Table,
+        User, //
+    }, //
 };
 use kernel::{
     prelude::*,

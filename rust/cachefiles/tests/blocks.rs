@@ -9,19 +9,21 @@ mod tests {
         Buf, //
     };
     use crate::{
-        blocks::{
+        disk::{
+            list::decode,
+            presence::{
+                parts,
+                Part,
+                Presence,
+                LEAF_BLOCKS,
+                LEAF_WORDS, //
+            }, //
+        },
+        plan::blocks::{
             Blocks,
             Doubt,
             Look, //
-        },
-        presence::{
-            decode,
-            parts,
-            Part,
-            Presence,
-            LEAF_BLOCKS,
-            LEAF_WORDS, //
-        },
+        }, //
     };
     use core::ops::Range;
 

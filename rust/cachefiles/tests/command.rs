@@ -4,8 +4,8 @@
 
 #[cfg_attr(CONFIG_KUNIT = "y", kernel::prelude::kunit_tests(cachefiles_command))]
 mod tests {
-    use crate::{
-        daemon::command::{
+    use crate::protocol::{
+        command::{
             parse_mask,
             parse_percent,
             parse_signed,
@@ -15,7 +15,7 @@ mod tests {
             Limit,
             Reply, //
         },
-        errno::Errno,
+        errno::Errno, //
     };
 
     #[test]

@@ -4,7 +4,7 @@
 
 #[cfg_attr(CONFIG_KUNIT = "y", kernel::prelude::kunit_tests(cachefiles_errno))]
 mod tests {
-    use crate::errno::Errno;
+    use crate::protocol::errno::Errno;
     use kernel::{
         error::code,
         prelude::*, //

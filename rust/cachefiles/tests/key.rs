@@ -48,13 +48,13 @@ pub(crate) const NAMES: [(&[u8], &str); 22] = [
 mod tests {
     use super::NAMES;
     use crate::{
-        errno::Errno,
-        key::{
+        disk::key::{
             cook_key,
             fanout_name,
             grave_name,
             volume_name, //
         },
+        protocol::errno::Errno, //
     };
 
     const HASH: [u8; 32] = [0xa5; 32];

@@ -5,14 +5,16 @@
 #[cfg_attr(CONFIG_KUNIT = "y", kernel::prelude::kunit_tests(cachefiles_limits))]
 mod tests {
     use crate::{
-        cache::limits::{
+        plan::limits::{
             judge,
             Limits,
             Space,
             Thresholds, //
         },
-        daemon::command::Limit,
-        errno::Errno,
+        protocol::{
+            command::Limit,
+            errno::Errno, //
+        }, //
     };
 
     #[test]

@@ -4,13 +4,13 @@
 
 #[cfg_attr(CONFIG_KUNIT = "y", kernel::prelude::kunit_tests(cachefiles_msg))]
 mod tests {
-    use crate::{
+    use crate::protocol::{
         errno::Errno,
-        ondemand::msg::{
+        msg::{
             Message,
             OpenKeys,
             MAX_SIZE, //
-        },
+        }, //
     };
 
     /// Whether a message consists of these 32-bit numbers.

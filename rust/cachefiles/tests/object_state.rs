@@ -7,10 +7,30 @@
     kernel::prelude::kunit_tests(cachefiles_object_state)
 )]
 mod tests {
-    use crate::ondemand::object_state::{
-        Event::{self, OpenFailed, Opened, Read, Released},
-        Next::{self, Deliver, DeliverParked, FailParked, Nothing, Park, Reopen},
-        State::{self, Closed, Open, Opening, Reopening},
+    use crate::table::object_state::{
+        Event::{
+            self,
+            OpenFailed,
+            Opened,
+            Read,
+            Released, //
+        },
+        Next::{
+            self,
+            Deliver,
+            DeliverParked,
+            FailParked,
+            Nothing,
+            Park,
+            Reopen, //
+        },
+        State::{
+            self,
+            Closed,
+            Open,
+            Opening,
+            Reopening, //
+        }, //
     };
 
     const STATES: [State; 4] = [Opening, Open, Closed, Reopening];

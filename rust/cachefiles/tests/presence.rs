@@ -8,16 +8,20 @@ mod tests {
         buffer,
         Buf, //
     };
-    use crate::presence::{
-        blocks,
-        decode,
-        filled,
-        needed,
-        parts,
-        Part,
-        Presence,
-        BLOCK_SIZE,
-        LEAF_WORDS, //
+    use crate::{
+        disk::{
+            list::decode,
+            presence::{
+                blocks,
+                filled,
+                needed,
+                parts,
+                Part,
+                Presence,
+                LEAF_WORDS, //
+            }, //
+        },
+        protocol::BLOCK_SIZE, //
     };
 
     const LEAF: u64 = LEAF_WORDS as u64 * 64;

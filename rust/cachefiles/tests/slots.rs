@@ -8,7 +8,7 @@ mod tests {
         make_room,
         Heap, //
     };
-    use crate::ondemand::slots::{
+    use crate::table::slots::{
         Slots,
         Supply,
         Want, //

@@ -5,13 +5,13 @@
 #[cfg_attr(CONFIG_KUNIT = "y", kernel::prelude::kunit_tests(cachefiles_xattr))]
 mod tests {
     use crate::{
-        errno::Errno,
-        xattr::{
+        disk::xattr::{
             check_object,
             check_volume,
             Content,
             Value, //
         },
+        protocol::errno::Errno, //
     };
 
     #[test]

@@ -3,13 +3,14 @@
 //! The grammar of what a daemon writes, and its numbers.
 
 use crate::{
-    daemon::command::{
-        parse_mask, parse_percent, parse_signed, parse_unsigned, Command, Copen, Limit, Mode,
-        Options, Reply,
+    protocol::{
+        command::{
+            parse_mask, parse_percent, parse_signed, parse_unsigned, Command, Copen, Limit, Mode,
+            Options, Reply, VERSION_MAX,
+        },
+        errno::{Errno, Result},
     },
-    errno::{Errno, Result},
     support::check,
-    xattr::VERSION_MAX,
 };
 use proptest::{
     collection::vec,

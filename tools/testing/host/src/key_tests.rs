@@ -4,8 +4,8 @@
 //! against names that the C code itself gave.
 
 use crate::{
-    errno::Errno,
-    key::{cook_key, fanout_name, grave_name, volume_name, NAME_MAX},
+    disk::key::{cook_key, fanout_name, grave_name, volume_name, NAME_MAX},
+    protocol::errno::Errno,
     support::check,
     tests::key::NAMES,
 };

@@ -1,51 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The modules of the driver that depend on nothing but `core`, compiled for the host.
-//!
-//! The module tree is the driver's, so that `crate::` means the same in both.
+//! The modules of the driver that depend on nothing but `core`, compiled for the host as they are.
 
-#[path = "../../../../rust/cachefiles/blocks.rs"]
-pub(crate) mod blocks;
-#[path = "../../../../rust/cachefiles/errno.rs"]
-pub(crate) mod errno;
-#[path = "../../../../rust/cachefiles/key.rs"]
-pub(crate) mod key;
-#[path = "../../../../rust/cachefiles/presence.rs"]
-pub(crate) mod presence;
-#[path = "../../../../rust/cachefiles/xattr.rs"]
-pub(crate) mod xattr;
+#[path = "../../../../rust/cachefiles"]
+mod driver {
+    pub(crate) mod disk;
+    pub(crate) mod plan;
+    pub(crate) mod protocol;
+    pub(crate) mod table;
 
-#[path = "."]
-pub(crate) mod daemon {
-    #[path = "../../../../rust/cachefiles/daemon/command.rs"]
-    pub(crate) mod command;
+    // What the kernel runs as KUnit suites. The modules below add to it what takes a library.
+    #[cfg(test)]
+    pub(crate) mod tests;
 }
 
-#[path = "."]
-pub(crate) mod cache {
-    #[path = "../../../../rust/cachefiles/cache/limits.rs"]
-    pub(crate) mod limits;
-}
-
-#[path = "."]
-pub(crate) mod ondemand {
-    #[path = "../../../../rust/cachefiles/ondemand/msg.rs"]
-    pub(crate) mod msg;
-    #[path = "../../../../rust/cachefiles/ondemand/object_state.rs"]
-    pub(crate) mod object_state;
-    #[path = "../../../../rust/cachefiles/ondemand/queue.rs"]
-    pub(crate) mod queue;
-    #[path = "../../../../rust/cachefiles/ondemand/slots.rs"]
-    pub(crate) mod slots;
-}
+// The driver's crate has them at its root.
+pub(crate) use driver::{disk, protocol};
+#[cfg(test)]
+pub(crate) use driver::{plan, table, tests};
 
 #[cfg(test)]
 mod support;
-
-// What the kernel runs as KUnit suites. The modules here add to it what takes a library.
-#[cfg(test)]
-#[path = "../../../../rust/cachefiles/tests.rs"]
-mod tests;
 
 #[cfg(test)]
 mod command_tests;
@@ -58,10 +33,10 @@ mod msg_tests;
 #[cfg(test)]
 mod presence_tests;
 #[cfg(test)]
-mod queue_model_tests;
-#[cfg(test)]
-mod queue_tests;
-#[cfg(test)]
 mod slots_tests;
+#[cfg(test)]
+mod table_model_tests;
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 mod xattr_tests;

@@ -3,9 +3,11 @@
 //! The six limits: order, thresholds, and what free space calls for.
 
 use crate::{
-    cache::limits::{judge, Limits, Percent, Space, Thresholds},
-    daemon::command::Limit::{self, Bcull, Brun, Bstop, Fcull, Frun, Fstop},
-    errno::Errno,
+    plan::limits::{judge, Limits, Percent, Space, Thresholds},
+    protocol::{
+        command::Limit::{self, Bcull, Brun, Bstop, Fcull, Frun, Fstop},
+        errno::Errno,
+    },
     support::check,
 };
 use proptest::{collection::vec, prelude::any};

@@ -3,8 +3,10 @@
 //! The messages against the UAPI header, which is read here, and byte by byte.
 
 use crate::{
-    errno::Errno,
-    ondemand::msg::{padding, Message, Opcode, OpenKeys, HEADER_SIZE, MAX_SIZE, READ_SIZE},
+    protocol::{
+        errno::Errno,
+        msg::{padding, Message, Opcode, OpenKeys, HEADER_SIZE, MAX_SIZE, READ_SIZE},
+    },
     support::check,
 };
 use proptest::{collection::vec, prelude::any};

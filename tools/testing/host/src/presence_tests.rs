@@ -3,7 +3,11 @@
 //! The map of present blocks against a vector of booleans.
 
 use crate::{
-    presence::{blocks, decode, filled, needed, parts, Part, Presence, BLOCK_SIZE, LEAF_WORDS},
+    disk::{
+        list::decode,
+        presence::{blocks, filled, needed, parts, Part, Presence, LEAF_WORDS},
+    },
+    protocol::BLOCK_SIZE,
     support::check,
 };
 use proptest::{

@@ -3,8 +3,8 @@
 //! The map of ids against a `BTreeMap`.
 
 use crate::{
-    ondemand::slots::{Slots, Storage, Supply, Want},
     support::{check, grow, looks, make_room, Host},
+    table::slots::{Slots, Storage, Supply, Want},
 };
 use proptest::{
     collection::vec,

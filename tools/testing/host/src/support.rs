@@ -2,7 +2,7 @@
 
 //! What the tests share.
 
-use crate::ondemand::slots::{Buffer, Slots, Storage, Supply, Want};
+use crate::table::slots::{Buffer, Slots, Storage, Supply, Want};
 use proptest::{
     strategy::Strategy,
     test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner},

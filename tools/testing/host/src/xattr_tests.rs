@@ -3,9 +3,9 @@
 //! The coherency attribute, byte by byte.
 
 use crate::{
-    errno::Errno,
+    disk::xattr::{check_object, check_volume, Content, Value, AUX_MAX, XATTR_NAME},
+    protocol::errno::Errno,
     support::check,
-    xattr::{check_object, check_volume, Content, Value, AUX_MAX, XATTR_NAME},
 };
 use proptest::{collection::vec, prelude::any};
 

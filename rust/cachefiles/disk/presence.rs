@@ -13,13 +13,15 @@
 //! One bit a block, in leaves that exist only where a part of the object is present: an object
 //! that is all there, or not there at all, costs 32 bytes for each 128 MiB.
 
-use core::ops::{
-    DerefMut,
-    Range, //
+use super::list;
+use crate::protocol::BLOCK_SIZE;
+use core::{
+    iter::from_fn,
+    ops::{
+        DerefMut,
+        Range, //
+    }, //
 };
-
-/// Bytes in a block: what a bit stands for, and what reads and fills are multiples of.
-pub(crate) const BLOCK_SIZE: u64 = 4096;
 
 const WORD: u64 = u64::BITS as u64;
 /// Words in a leaf.
@@ -295,28 +297,16 @@ where
         (start < end).then(|| start..self.find(start, end, true))
     }
 
-    /// Writes down which blocks are present, but for those in `except`, as [`decode`] reads it, as
-    /// far as it fits `buf`. Returns how many bytes that is.
+    /// Writes the list of the blocks that are present, without those in `except`, to `buf`, as far
+    /// as it fits: see [`list`]. Returns how many bytes that is.
     pub(crate) fn encode(&self, except: Option<&Self>, buf: &mut [u8]) -> usize {
-        let mut list = Encoder { buf, len: 0 };
-        // A list that says too little only has more fetched again.
-        let _ = list.put(LIST_VERSION).and_then(|()| {
-            let mut at = 0;
-            while let Some(run) = self.next_run(at, except) {
-                let before = list.len;
-                if list
-                    .put_number(run.start - at)
-                    .and_then(|()| list.put_number(run.end - run.start))
-                    .is_none()
-                {
-                    list.len = before;
-                    return None;
-                }
-                at = run.end;
-            }
-            Some(())
+        let mut at = 0;
+        let runs = from_fn(|| {
+            let run = self.next_run(at, except)?;
+            at = run.end;
+            Some(run)
         });
-        list.len
+        list::encode(runs, buf)
     }
 
     /// The first run of blocks from `at` on that are present, and not in `except`.
@@ -342,61 +332,4 @@ where
     pub(crate) fn blocks(&self) -> u64 {
         self.blocks
     }
-}
-
-/// The first byte of a list of present blocks.
-const LIST_VERSION: u8 = 1;
-
-/// Bytes that a list of present blocks may have: what ext4 has room for beside the inode.
-pub(crate) const LIST_MAX: usize = 2048;
-
-/// Bytes of a list that says of no block that it is present.
-pub(crate) const LIST_MIN: usize = 1;
-
-struct Encoder<'a> {
-    buf: &'a mut [u8],
-    len: usize,
-}
-
-impl Encoder<'_> {
-    fn put(&mut self, byte: u8) -> Option<()> {
-        *self.buf.get_mut(self.len)? = byte;
-        self.len += 1;
-        Some(())
-    }
-
-    /// Seven bits a byte, the lowest first; the highest bit says that there is more.
-    fn put_number(&mut self, mut number: u64) -> Option<()> {
-        while number >= 0x80 {
-            self.put(number as u8 | 0x80)?;
-            number >>= 7;
-        }
-        self.put(number as u8)
-    }
-}
-
-/// Reads a list of present blocks: runs, in order, each as the blocks to skip and the blocks that
-/// are present. Ends where it makes no sense any more.
-pub(crate) fn decode(list: &[u8]) -> impl Iterator<Item = Range<u64>> + '_ {
-    let mut bytes = list.iter().copied();
-    let known = bytes.next() == Some(LIST_VERSION);
-    let mut bytes = bytes.take_while(move |_| known);
-    let mut number = move || {
-        let mut number = 0u64;
-        for shift in (0..u64::BITS - 7).step_by(7) {
-            let byte = bytes.next()?;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(number);
-            }
-        }
-        None
-    };
-    let mut at = 0u64;
-    core::iter::from_fn(move || {
-        let start = at.checked_add(number()?)?;
-        let end = start.checked_add(number()?)?;
-        at = end;
-        (start < end).then_some(start..end)
-    })
 }

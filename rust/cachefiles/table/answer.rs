@@ -16,13 +16,13 @@ use super::{
     Request,
     Table, //
 };
-use crate::{
-    daemon::command::Reply,
+use crate::protocol::{
+    command::Reply,
     errno::{
         Errno,
         Result, //
     },
-    ondemand::msg::{
+    msg::{
         self,
         Message, //
     }, //

@@ -13,7 +13,7 @@
 //! Finding out takes time, in which the answer may cease to be true. So whoever finds out takes a
 //! [`Doubt`] along, and what was found is only believed if nothing that matters came in between.
 
-use crate::presence::{
+use crate::disk::presence::{
     Part,
     Presence,
     LEAF_BLOCKS, //

@@ -4,15 +4,17 @@
 //!
 //! Parsing has no side effects; acting on the parsed command is `daemon.rs`'s part.
 
-use crate::{
+use super::{
     errno::{
         Errno,
         Result, //
     },
-    presence::BLOCK_SIZE,
-    xattr::VERSION_MAX, //
+    BLOCK_SIZE, //
 };
 use core::ops::Range;
+
+/// The version of an object has at most this many bytes.
+pub(crate) const VERSION_MAX: usize = 128;
 
 /// Which limit a `brun`, `bcull`, ... command sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

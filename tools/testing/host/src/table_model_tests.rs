@@ -7,13 +7,15 @@
 //! whether pollers are woken, and which payloads are still inside (so none is lost).
 
 use crate::{
-    daemon::command::Reply,
-    errno::{Errno, Result},
-    ondemand::{
-        queue::{Bounds, Delivery, Failed, Family, Heeds, ObjectKey, Queued, Refused, Table, User},
-        slots::{Slots, Storage},
+    protocol::{
+        command::Reply,
+        errno::{Errno, Result},
     },
     support::{check, grow, make_room, Host},
+    table::{
+        slots::{Slots, Storage},
+        Bounds, Delivery, Failed, Family, Heeds, ObjectKey, Queued, Refused, Table, User,
+    },
 };
 use proptest::{
     collection::vec,

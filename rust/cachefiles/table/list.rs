@@ -2,7 +2,7 @@
 
 //! Doubly linked lists of what is in [`Slots`], linked by id.
 
-use crate::ondemand::slots::{
+use super::slots::{
     Slots,
     Storage, //
 };

@@ -2,29 +2,29 @@
 
 //! The request table, on the kernel's memory.
 
-#[cfg_attr(CONFIG_KUNIT = "y", kernel::prelude::kunit_tests(cachefiles_queue))]
+#[cfg_attr(CONFIG_KUNIT = "y", kernel::prelude::kunit_tests(cachefiles_table))]
 mod tests {
     use super::super::support::{
         make_room,
         Heap, //
     };
     use crate::{
-        daemon::command::Reply,
-        errno::Errno,
-        ondemand::{
-            queue::{
-                Bounds,
-                Delivery,
-                Failed,
-                Family,
-                Heeds,
-                ObjectKey,
-                Refused,
-                Table,
-                User, //
-            },
-            slots::Storage,
+        protocol::{
+            command::Reply,
+            errno::Errno, //
         },
+        table::{
+            slots::Storage,
+            Bounds,
+            Delivery,
+            Failed,
+            Family,
+            Heeds,
+            ObjectKey,
+            Refused,
+            Table,
+            User, //
+        }, //
     };
 
     struct Names;

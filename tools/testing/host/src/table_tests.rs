@@ -4,13 +4,15 @@
 //! those that a reader of its description would ask about.
 
 use crate::{
-    daemon::command::Reply,
-    errno::{Errno, Result},
-    ondemand::{
-        queue::{Bounds, Delivery, Failed, Family, Heeds, ObjectKey, Queued, Refused, Table, User},
-        slots::Storage,
+    protocol::{
+        command::Reply,
+        errno::{Errno, Result},
     },
     support::{looks, make_room, Counted},
+    table::{
+        slots::Storage, Bounds, Delivery, Failed, Family, Heeds, ObjectKey, Queued, Refused, Table,
+        User,
+    },
 };
 
 /// Names are all that is kept.
@@ -2165,9 +2167,7 @@ impl Large {
 
     fn make_room(&mut self) {
         while let Some(want) = self.cache.table.requests().wants(1) {
-            let supply = crate::ondemand::slots::Supply::bring(want)
-                .unwrap()
-                .unwrap();
+            let supply = crate::table::slots::Supply::bring(want).unwrap().unwrap();
             let grow = |table: &mut Table<Names>| table.requests().grow(1, supply);
             drop(self.go("growing", grow));
         }

@@ -9,15 +9,18 @@
 //! The C implementation, which knows of no version, takes a file that has one for one of other
 //! auxiliary data, and does not use it.
 
-use crate::errno::{
-    Errno,
-    Result, //
+use crate::protocol::{
+    command::VERSION_MAX,
+    errno::{
+        Errno,
+        Result, //
+    }, //
 };
 
 /// The name of the attribute.
 pub(crate) const XATTR_NAME: &core::ffi::CStr = c"user.CacheFiles.cache";
 
-/// The name of the attribute that lists the blocks that are [present](crate::presence). The C
+/// The name of the attribute that lists the blocks that are [present](super::presence). The C
 /// implementation knows nothing of it.
 pub(crate) const PRESENT_NAME: &core::ffi::CStr = c"user.CacheFiles.present";
 
@@ -28,9 +31,6 @@ const TYPE_DATA: u8 = 1;
 
 /// Auxiliary data has at most this many bytes.
 pub(crate) const AUX_MAX: usize = 255;
-
-/// The version of an object has at most this many bytes.
-pub(crate) const VERSION_MAX: usize = 128;
 
 /// The largest value of a file, in bytes.
 pub(crate) const VALUE_MAX: usize = OBJECT_HEADER + AUX_MAX + VERSION_MAX;

@@ -4,7 +4,7 @@
 //!
 //! All numbers are in host byte order and there is no padding.
 
-use crate::errno::{
+use super::errno::{
     Errno,
     Result, //
 };

@@ -27,27 +27,12 @@
 //! Nothing here takes long: no operation looks at more than [`Table::STRIDE`] of anything, or at
 //! more READs than one object may have.
 
-use super::{
-    msg::ShortMessage,
-    object_state::{
-        Event,
-        Next,
-        State, //
-    },
-    slots::{
-        Slots,
-        Storage,
-        Supply, //
-    }, //
-};
-#[path = "queue/admission.rs"]
 mod admission;
-#[path = "queue/consumer.rs"]
-mod consumer;
-#[path = "queue/daemon.rs"]
-mod daemon;
-#[path = "queue/list.rs"]
+mod answer;
+mod ask;
 mod list;
+pub(crate) mod object_state;
+pub(crate) mod slots;
 
 pub(crate) use self::admission::{
     Bounds,
@@ -62,8 +47,19 @@ use self::{
     list::{
         Link,
         List, //
+    },
+    object_state::{
+        Event,
+        Next,
+        State, //
+    },
+    slots::{
+        Slots,
+        Storage,
+        Supply, //
     }, //
 };
+use crate::protocol::msg::ShortMessage;
 
 /// What the table keeps for others.
 pub(crate) trait Family: Storage {

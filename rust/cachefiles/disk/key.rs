@@ -13,7 +13,10 @@
 //! A key for which none of these fits a file name (C stops the machine at 253 bytes, or goes on
 //! with a name that no file system takes) is named by its hash: `H` + 64 hex digits.
 
-use super::errno::{Errno, Result};
+use crate::protocol::errno::{
+    Errno,
+    Result, //
+};
 
 /// Longest file name (`NAME_MAX`).
 pub(crate) const NAME_MAX: usize = 255;

@@ -2,8 +2,8 @@
 
 //! When to cull and when to stop: the six limits of a cache.
 
-use crate::{
-    daemon::command::Limit,
+use crate::protocol::{
+    command::Limit,
     errno::{
         Errno,
         Result, //
