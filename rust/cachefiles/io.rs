@@ -207,7 +207,7 @@ impl Reader {
     /// Ends the read: the daemon has not written what it was asked for, in `gap`.
     fn fail(self, read: CacheRead, gap: Range<u64>) {
         let (off, len) = bytes(&gap);
-        trace::read_failed(&self.object, off, len, EIO);
+        trace::read_failed(self.object.debug_id(), off, len, EIO);
         drop(self);
         read.fail(EIO);
     }
@@ -491,7 +491,7 @@ impl WaitingRead {
 
     fn fail_alone(mut self: Pin<KBox<Self>>, error: Error) {
         let (off, len) = self.wanted();
-        trace::read_failed(&self.object, off, len, error);
+        trace::read_failed(self.object.debug_id(), off, len, error);
         let request = self.as_mut().project().request.take();
         drop(self);
         if let Some((reader, _, read)) = request {

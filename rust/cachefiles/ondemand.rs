@@ -288,7 +288,7 @@ impl Ondemand {
             |table| (f(table), table.take_closed()),
             |(_, closed)| {
                 if let Some((msg_id, object_id)) = *closed {
-                    trace::close(object, msg_id, object_id);
+                    trace::close(object.debug_id(), msg_id, object_id);
                 }
             },
         );
@@ -351,7 +351,7 @@ impl Ondemand {
                 let open = Open::new(cookie, object()?, self.now())?;
                 self.opens.add(cookie, open.clone())?;
                 self.queue_open(&open, max).inspect_err(|e| {
-                    trace::open_failed(open.object(), *e);
+                    trace::open_failed(open.object().debug_id(), *e);
                     self.opens.remove(&open);
                     open.object().detach();
                 })?;
@@ -396,7 +396,7 @@ impl Ondemand {
     /// An OPEN that was taken off the table has been answered, or failed.
     fn answered(&self, open: &Arc<Open>, answer: Result<Answer>) {
         if let Err(e) = &answer {
-            trace::open_failed(open.object(), *e);
+            trace::open_failed(open.object().debug_id(), *e);
         }
         if !self.opens.answer(open, answer) {
             self.drop_open(open);
@@ -439,7 +439,7 @@ impl Ondemand {
             if late {
                 self.answered(open, Err(ETIMEDOUT));
             } else {
-                trace::open_failed(open.object(), EIO);
+                trace::open_failed(open.object().debug_id(), EIO);
                 self.opens.cancel(open);
                 self.drop_open(open);
             }
@@ -752,7 +752,7 @@ impl Ondemand {
             }
         };
         handle.set_object_id(object_id);
-        trace::open(&object, msg_id, object_id, fd.reserved_fd());
+        trace::open(object.debug_id(), msg_id, object_id, fd.reserved_fd());
         let msg = Message::open(msg_id, object_id, fd.reserved_fd(), object.open_keys()?);
         out.put(&msg)?;
         step!("cookie {:x}: opened as {}\n", object.debug_id(), object_id);
@@ -813,7 +813,7 @@ impl Ondemand {
     /// it has just `written`.
     fn read_complete(&self, msg_id: u32, object_id: u32, written: Option<&Written>) -> Result {
         let mut read = self.with(|table| table.read_complete(msg_id, object_id))?;
-        trace::cread(read.object(), msg_id);
+        trace::cread(read.object().debug_id(), msg_id);
         self.run_others(&mut read);
         if let Some(read) = read.end_here(written) {
             self.run(read);
@@ -831,7 +831,7 @@ impl Ondemand {
             |_| {
                 // Of one that was not issued nobody has heard.
                 if object_id != 0 {
-                    trace::fd_release(object, object_id);
+                    trace::fd_release(object.debug_id(), object_id);
                 }
             },
         );

@@ -2,14 +2,10 @@
 
 //! Tracepoints, as of `include/trace/events/cachefiles_ondemand.h`.
 //!
-//! An object goes by its [debug id](Object::debug_id). None of these is called with a lock held.
+//! `obj` is the debug id of the object's cookie. None of these is called with a lock held.
 
 use crate::{
-    kernel_next::{
-        fs::inode::Inode,
-        tracepoint::declare_scalar_trace, //
-    },
-    object::Object,
+    kernel_next::tracepoint::declare_scalar_trace,
     protocol::msg::Opcode, //
 };
 use kernel::prelude::*;
@@ -45,8 +41,8 @@ declare_scalar_trace! {
 }
 
 /// An OPEN is about to be delivered, with the file descriptor `fd`.
-pub(crate) fn open(object: &Object, msg_id: u32, object_id: u32, fd: u32) {
-    cachefiles_ondemand_open(object.debug_id(), msg_id, object_id, fd, 0);
+pub(crate) fn open(obj: u32, msg_id: u32, object_id: u32, fd: u32) {
+    cachefiles_ondemand_open(obj, msg_id, object_id, fd, 0);
 }
 
 /// The daemon's answer to an OPEN was accepted: a size in bytes.
@@ -56,8 +52,8 @@ pub(crate) fn copen(obj: u32, msg_id: u32, size: u64) {
 }
 
 /// A CLOSE was queued.
-pub(crate) fn close(object: &Object, msg_id: u32, object_id: u32) {
-    cachefiles_ondemand_close(object.debug_id(), msg_id, object_id);
+pub(crate) fn close(obj: u32, msg_id: u32, object_id: u32) {
+    cachefiles_ondemand_close(obj, msg_id, object_id);
 }
 
 /// A READ was queued. `object_id` is 0 if there is no file descriptor to answer it through yet.
@@ -67,32 +63,32 @@ pub(crate) fn read(obj: u32, msg_id: u32, object_id: u32, off: u64, len: u64) {
 }
 
 /// The daemon says that it has answered a READ.
-pub(crate) fn cread(object: &Object, msg_id: u32) {
-    cachefiles_ondemand_cread(object.debug_id(), msg_id);
+pub(crate) fn cread(obj: u32, msg_id: u32) {
+    cachefiles_ondemand_cread(obj, msg_id);
 }
 
-/// The daemon is about to write to an object, whose file is `backer`.
-pub(crate) fn fd_write(object: &Object, backer: &Inode, pos: i64, len: usize) {
-    cachefiles_ondemand_fd_write(object.debug_id(), backer.ino(), pos, len);
+/// The daemon is about to write to an object, whose file has the inode number `backer`.
+pub(crate) fn fd_write(obj: u32, backer: u64, pos: i64, len: usize) {
+    cachefiles_ondemand_fd_write(obj, backer, pos, len);
 }
 
 /// The last copy of a file descriptor is gone.
-pub(crate) fn fd_release(object: &Object, object_id: u32) {
-    cachefiles_ondemand_fd_release(object.debug_id(), object_id);
+pub(crate) fn fd_release(obj: u32, object_id: u32) {
+    cachefiles_ondemand_fd_release(obj, object_id);
 }
 
 /// Somebody who waits for an OPEN gets an error.
-pub(crate) fn open_failed(object: &Object, error: Error) {
+pub(crate) fn open_failed(obj: u32, error: Error) {
     let opcode = Opcode::Open as u32;
-    cachefiles_ondemand_fail(object.debug_id(), opcode, 0, 0, error.to_errno());
+    cachefiles_ondemand_fail(obj, opcode, 0, 0, error.to_errno());
 }
 
 /// Somebody who waits for `len` bytes at `off` gets an error.
-pub(crate) fn read_failed(object: &Object, off: u64, len: u64, error: Error) {
+pub(crate) fn read_failed(obj: u32, off: u64, len: u64, error: Error) {
     let opcode = Opcode::Read as u32;
     // CAST: Both are those of a file.
     let (off, len) = (off as i64, len as usize);
-    cachefiles_ondemand_fail(object.debug_id(), opcode, off, len, error.to_errno());
+    cachefiles_ondemand_fail(obj, opcode, off, len, error.to_errno());
 }
 
 /// A daemon has taken over, and so many requests are delivered again.

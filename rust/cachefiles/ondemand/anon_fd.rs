@@ -164,7 +164,7 @@ impl Handle {
             backing.space.check_write(len)?;
             let file = backing.file_to_write(&self.object)?;
             before_write(&self.object, file, off, end)?;
-            trace::fd_write(&self.object, file.inode(), pos, from.len());
+            trace::fd_write(self.object.debug_id(), file.inode().ino(), pos, from.len());
             stats::count_write();
             file.write(pos, from)
         };
