@@ -13,7 +13,9 @@
 //! | [`table`] | the request table | `ondemand.c` |
 //! | [`plan`] | which blocks can be read; limits to the space | `io.c`, `cache.c` |
 //! | [`daemon`] | the device, its commands | `daemon.c` |
-//! | [`cache`] | a cache: into service and out, its space | `cache.c`, `security.c` |
+//! | [`service`] | a cache: into service and out | `cache.c`, `security.c` |
+//! | [`cache`] | a cache's directories and credentials | `internal.h` |
+//! | [`space`] | the space that is left for a cache | `cache.c` |
 //! | [`interface`] | what fscache calls | `interface.c` |
 //! | [`volume`] | volumes | `volume.c` |
 //! | [`object`] | objects and their backing files | `interface.c`, `namei.c` |
@@ -51,6 +53,8 @@ mod object;
 mod ondemand;
 mod plan;
 mod protocol;
+mod service;
+mod space;
 mod table;
 #[cfg(CONFIG_KUNIT = "y")]
 mod tests;

@@ -7,16 +7,20 @@
 //! configure exclude each other; `copen`, `restore`, `cull` and `inuse` wait for nobody.
 
 use crate::{
-    cache::Cache,
+    cache::{
+        config::{
+            Argument,
+            Config, //
+        },
+        Cache, //
+    },
     debug,
-    interface::CacheFilesBackend,
     kernel_next::{
         compat::EOPNOTSUPP,
         cred::{
             capable,
             Capability, //
         },
-        fscache,
         miscdevice::{
             MiscDevice,
             MiscDeviceRegistration, //
@@ -26,12 +30,12 @@ use crate::{
     },
     namei::cull,
     ondemand::Ondemand,
-    plan::limits::Limits,
     protocol::command::{
         self,
         Command,
         Mode, //
-    }, //
+    },
+    service::Service, //
 };
 use kernel::{
     fs::file::{
@@ -84,39 +88,19 @@ impl Drop for Exclusive {
     }
 }
 
-/// A string argument. File names need not be UTF-8.
-pub(crate) struct Text(KVec<u8>);
-
-impl Text {
-    fn new(args: &[u8]) -> Result<Self> {
-        let mut text = KVec::with_capacity(args.len() + 1, GFP_KERNEL)?;
-        text.extend_from_slice(args, GFP_KERNEL)?;
-        text.push(0, GFP_KERNEL)?;
-        Ok(Text(text))
-    }
-
-    pub(crate) fn as_c_str(&self) -> Result<&CStr> {
-        // A command has no NUL in it.
-        CStr::from_bytes_with_nul(&self.0).map_err(|_| EINVAL)
-    }
-}
-
-/// What `bind` will make a cache of.
+/// What the commands before `bind` have said, and what `bind` made of it.
 #[derive(Default)]
-pub(crate) struct Config {
-    pub(crate) limits: Limits,
-    pub(crate) dir: Option<Text>,
-    pub(crate) tag: Option<Text>,
-    pub(crate) secid: Option<SecurityId>,
+struct State {
+    config: Config,
     /// The cache in service.
-    service: Option<fscache::Cache<CacheFilesBackend>>,
+    service: Option<Service>,
 }
 
 /// An open device file.
 #[pin_data]
 pub(crate) struct Daemon {
     #[pin]
-    config: Mutex<Config>,
+    state: Mutex<State>,
     /// The cache, once it is bound. Here as well, so that messages need no lock to find it.
     cache: SetOnce<Arc<Cache>>,
     poll: Arc<PollCondVar>,
@@ -143,7 +127,7 @@ impl Daemon {
             Command::Bind(args) => self.bind(args),
             Command::Limit(limit, args) => {
                 let percent = command::parse_percent(args)?;
-                let set = self.config.lock().limits.set(limit, percent);
+                let set = self.state.lock().config.limits.set(limit, percent);
                 set.inspect_err(|_| {
                     step!("Free space limits must be in range 0%<=stop<cull<run<100%\n")
                 })?;
@@ -154,13 +138,13 @@ impl Daemon {
                     step!("Empty directory specified\n");
                     return Err(EINVAL);
                 }
-                let dir = Text::new(args)?;
-                let mut config = self.config.lock();
-                if config.dir.is_some() {
+                let dir = Argument::new(args)?;
+                let mut state = self.state.lock();
+                if state.config.dir.is_some() {
                     step!("Second cache directory specified\n");
                     return Err(EEXIST);
                 }
-                config.dir = Some(dir);
+                state.config.dir = Some(dir);
                 Ok(())
             }
             Command::Tag(args) => {
@@ -168,22 +152,24 @@ impl Daemon {
                     step!("Empty tag specified\n");
                     return Err(EINVAL);
                 }
-                let tag = Text::new(args)?;
-                let mut config = self.config.lock();
+                let tag = Argument::new(args)?;
+                let mut state = self.state.lock();
                 // A bound cache has one in any case.
-                if config.tag.is_some() || config.service.is_some() {
+                if state.config.tag.is_some() || state.service.is_some() {
                     return Err(EEXIST);
                 }
-                config.tag = Some(tag);
+                state.config.tag = Some(tag);
                 Ok(())
             }
             Command::Secctx(args) => {
-                let mut config = self.config.lock();
-                if args.is_empty() || config.secid.is_some() {
+                let mut state = self.state.lock();
+                if args.is_empty() || state.config.secid.is_some() {
                     step!("Empty or second security context specified\n");
                     return Err(EINVAL);
                 }
-                config.secid = Some(SecurityId::from_context(Text::new(args)?.as_c_str()?)?);
+                let context = Argument::new(args)?;
+                let secid = SecurityId::from_context(context.as_c_str()?)?;
+                state.config.secid = Some(secid);
                 Ok(())
             }
             Command::Debug(args) => {
@@ -209,13 +195,13 @@ impl Daemon {
     }
 
     fn bind(&self, args: &[u8]) -> Result {
-        let mut config = self.config.lock();
-        config.limits.check()?;
-        if config.dir.is_none() {
+        let mut state = self.state.lock();
+        state.config.limits.check()?;
+        if state.config.dir.is_none() {
             pr_err!("bind: no cache directory specified\n");
             return Err(EINVAL);
         }
-        if config.service.is_some() {
+        if state.service.is_some() {
             pr_err!("bind: the cache is bound already\n");
             return Err(EBUSY);
         }
@@ -230,11 +216,11 @@ impl Daemon {
                 return Err(e.into());
             }
         };
-        let (cache, service) = Cache::bind(&config, options, self.poll.clone())
+        let service = Service::bind(&state.config, options, self.poll.clone())
             .inspect_err(|e| pr_err!("bind: failed: {:?}\n", e))?;
         // The lock is held, and nobody was here before: there is no service.
-        self.cache.populate(cache);
-        config.service = Some(service);
+        self.cache.populate(service.cache().clone());
+        state.service = Some(service);
         // A lookup may have come in while poll() could not yet see the cache.
         self.poll.notify_all();
         Ok(())
@@ -260,7 +246,7 @@ impl MiscDevice for Daemon {
         )?;
         KBox::pin_init(
             pin_init!(Self {
-                config <- new_mutex!(Config::default()),
+                state <- new_mutex!(State::default()),
                 cache: SetOnce::new(),
                 poll,
                 _exclusive: exclusive,
@@ -272,9 +258,9 @@ impl MiscDevice for Daemon {
     /// Takes the cache out of service, in the context of whoever closed the device. Waits for disk
     /// I/O, but for nobody's daemon: whoever waits for that is told that there is none.
     fn release(this: Self::Ptr, _file: &File) {
-        let service = this.config.lock().service.take();
-        if let (Some(mut service), Some(cache)) = (service, this.cache()) {
-            cache.retire(&mut service);
+        let service = this.state.lock().service.take();
+        if let Some(service) = service {
+            service.retire();
         }
     }
 

@@ -6,10 +6,7 @@ pub(crate) mod cull;
 pub(crate) mod graveyard;
 
 use crate::{
-    cache::space::{
-        For,
-        Space, //
-    },
+    cache::directory::Directory,
     kernel_next::{
         compat::EOPNOTSUPP,
         fs::{
@@ -21,28 +18,16 @@ use crate::{
             },
             namei::Creating, //
         }, //
+    },
+    space::{
+        For,
+        Space, //
     }, //
 };
-use core::ops::Deref;
 use kernel::{
     prelude::*,
     sync::aref::ARef, //
 };
-
-/// A directory that nobody else may remove or use as a cache.
-pub(crate) struct Directory {
-    // The mark is taken away before the directory is let go.
-    _mark: InUse,
-    dentry: ARef<Dentry>,
-}
-
-impl Deref for Directory {
-    type Target = Dentry;
-
-    fn deref(&self) -> &Dentry {
-        &self.dentry
-    }
-}
 
 /// What a file system has to be able to do with a directory of a cache.
 const NEEDED: [Operation; 6] = [
@@ -132,11 +117,5 @@ fn directory(space: &Space, dir: &Dentry, name: &[u8], limits: bool) -> Result<(
         return Err(EPERM);
     }
     check_names(inode)?;
-    Ok((
-        Directory {
-            _mark: mark,
-            dentry,
-        },
-        is_new,
-    ))
+    Ok((Directory::new(dentry, mark), is_new))
 }

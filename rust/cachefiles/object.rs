@@ -14,10 +14,7 @@ mod backing;
 pub(crate) use self::backing::Backing;
 
 use crate::{
-    cache::{
-        space::For,
-        Cache, //
-    },
+    cache::Cache,
     disk::{
         key::{
             cook_key,
@@ -76,6 +73,7 @@ use crate::{
         msg::OpenKeys,
         BLOCK_SIZE, //
     },
+    space::For,
     table::ObjectKey,
     volume::Volume, //
 };
@@ -510,7 +508,7 @@ impl Attachment {
         cookie.set_version(answer.version());
         let cache = volume.cache();
         let found = with_cred(cache.cred(), || {
-            Self::find_file(&volume, cookie, object, &answer).inspect_err(|e| cache.doubt(*e))
+            Self::find_file(&volume, cookie, object, &answer).inspect_err(|e| cache.failed(*e))
         })?;
         let (linked, file) = match found {
             Some(FoundFile { mark, file }) => (Some(mark), Some(file)),

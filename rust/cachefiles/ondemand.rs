@@ -39,6 +39,7 @@ use crate::{
         Written, //
     },
     kernel_next::{
+        fs::dentry::Dentry,
         fscache::Lookup,
         sync::{
             poll::events,
@@ -58,6 +59,7 @@ use crate::{
             Message, //
         }, //
     },
+    space::Space,
     table::{
         slots::{
             Buffer,
@@ -81,6 +83,7 @@ use crate::{
 };
 use core::mem::size_of;
 use kernel::{
+    cred::Credential,
     fs::file::{
         flags,
         FileDescriptorReservation, //
@@ -597,6 +600,15 @@ impl Ondemand {
         self.tell_doomed();
         while let Some(open) = self.opens.close() {
             self.drop_open(&open);
+        }
+    }
+
+    /// Ends everything if the cache's file system takes no more files, now that something could not
+    /// be found, made or written in it: see [`Space::is_broken`]. The caller has the credentials
+    /// `cred`.
+    pub(crate) fn failed(&self, space: &Space, dir: &Dentry, cred: &Credential, error: Error) {
+        if !self.is_dead() && space.is_broken(dir, cred, error) {
+            self.kill();
         }
     }
 

@@ -3,7 +3,10 @@
 //! Volumes: a directory each, with 256 directories for objects.
 
 use crate::{
-    cache::Cache,
+    cache::{
+        directory::Directory,
+        Cache, //
+    },
     disk::{
         key::{
             fanout_name,
@@ -33,7 +36,6 @@ use crate::{
         get_directory,
         get_directory_anyway,
         graveyard::bury,
-        Directory,
         RETRIES, //
     }, //
 };
@@ -67,7 +69,7 @@ impl Volume {
     /// Finds or makes the directory of a volume (`cachefiles_acquire_volume()`). The caller has the
     /// cache's credentials.
     pub(crate) fn new(cache: Arc<Cache>, volume: &fscache::Volume) -> Result<Arc<Self>> {
-        let (dir, is_new) = Self::directory(&cache, volume).inspect_err(|e| cache.doubt(*e))?;
+        let (dir, is_new) = Self::directory(&cache, volume).inspect_err(|e| cache.failed(*e))?;
         let mut fanout = KVec::with_capacity(FANOUT, GFP_KERNEL)?;
         for _ in 0..FANOUT {
             fanout.push(SetOnce::new(), GFP_KERNEL)?;

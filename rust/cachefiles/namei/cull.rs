@@ -4,10 +4,7 @@
 
 use super::graveyard::bury;
 use crate::{
-    cache::{
-        space::For,
-        Cache, //
-    },
+    cache::Cache,
     kernel_next::{
         compat::ESTALE,
         cred::with_cred,
@@ -16,7 +13,8 @@ use crate::{
             path::Path, //
         },
         fscache::stats, //
-    }, //
+    },
+    space::For, //
 };
 use kernel::prelude::*;
 

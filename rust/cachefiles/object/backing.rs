@@ -4,13 +4,6 @@
 
 use super::Object;
 use crate::{
-    cache::{
-        self,
-        space::{
-            For,
-            Space, //
-        }, //
-    },
     disk::presence,
     kernel_next::fs::{
         dentry::Dentry,
@@ -18,6 +11,10 @@ use crate::{
     },
     ondemand::Ondemand,
     protocol::BLOCK_SIZE,
+    space::{
+        For,
+        Space, //
+    },
     volume::Volume, //
 };
 use kernel::{
@@ -99,10 +96,10 @@ impl Backing {
         self.file().ok_or(EIO)
     }
 
-    /// Ends the cache if it cannot go on after `error`: see [`cache::doubt`]. The caller has the
-    /// cache's credentials.
-    pub(crate) fn doubt(&self, ondemand: &Ondemand, error: Error) {
-        cache::doubt(ondemand, self.space.mount(), &self.dir, &self.cred, error);
+    /// As [`Ondemand::failed`], when the object could not be written. The caller has the cache's
+    /// credentials.
+    pub(crate) fn failed(&self, ondemand: &Ondemand, error: Error) {
+        ondemand.failed(&self.space, &self.dir, &self.cred, error);
     }
 
     /// Makes a file without a name, of the size that it is to have.

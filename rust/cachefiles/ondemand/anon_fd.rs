@@ -169,7 +169,7 @@ impl Handle {
             file.write(pos, from)
         };
         let written = with_cred(&backing.cred, || {
-            write().inspect_err(|e| backing.doubt(self.ondemand(), *e))
+            write().inspect_err(|e| backing.failed(self.ondemand(), *e))
         })?;
         self.object
             .mark_written(presence::filled(off, written as u64, size), losses)?;

@@ -8,7 +8,11 @@ use crate::{
             ENOBUFS,
             EOPNOTSUPP, //
         },
-        fs::path::Mount,
+        fs::{
+            dentry::Dentry,
+            kernel_file::KernelFile,
+            path::Mount, //
+        },
         fscache::stats, //
     },
     plan::limits::{
@@ -19,6 +23,7 @@ use crate::{
     }, //
 };
 use kernel::{
+    cred::Credential,
     page::PAGE_SIZE,
     prelude::*,
     sync::{
@@ -69,7 +74,7 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    pub(super) fn new(mount: ARef<Mount>, limits: &Limits, poll: Arc<PollCondVar>) -> Result<Self> {
+    pub(crate) fn new(mount: ARef<Mount>, limits: &Limits, poll: Arc<PollCondVar>) -> Result<Self> {
         let stats = mount.statfs()?;
         let block_size = u64::try_from(stats.block_size).map_err(|_| ERANGE)?;
         if block_size == 0 {
@@ -157,6 +162,26 @@ impl Space {
             For::Create => stats::count_no_create_space(),
         }
         Err(ENOBUFS)
+    }
+
+    /// Whether the file system takes no more files, now that something could not be found, made or
+    /// written in it (`cachefiles_io_error()`): then nothing new can be fetched. What is wrong with
+    /// one file or directory says nothing of the others, so the file system is asked for a file,
+    /// in its directory `dir`. The caller has the credentials `cred`.
+    pub(crate) fn is_broken(&self, dir: &Dentry, cred: &Credential, error: Error) -> bool {
+        let is_fatal = |e| e == EIO || e == EROFS;
+        if !is_fatal(error) {
+            return false;
+        }
+        let file = self
+            .mount
+            .want_write()
+            .and_then(|write| KernelFile::tmpfile(&write, dir, cred));
+        let is_broken = file.is_err_and(is_fatal);
+        if is_broken {
+            pr_err!("The cache's file system takes no more files: {:?}\n", error);
+        }
+        is_broken
     }
 
     fn set_culling(&self, culling: i32) {

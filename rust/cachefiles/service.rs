@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Bringing a cache into service for fscache, and taking it out again.
+
+use crate::{
+    cache::{
+        config::Config,
+        Cache, //
+    },
+    interface::CacheFilesBackend,
+    kernel_next::{
+        compat::EOPNOTSUPP,
+        cred::{
+            with_cred,
+            NewCredential, //
+        },
+        fs::{
+            inode::Operation,
+            kernel_file::{
+                KernelFile,
+                Seek, //
+            },
+            namei::may_create_in,
+            path::Path, //
+        },
+        fscache, //
+    },
+    namei::{
+        check_names,
+        get_directory, //
+    },
+    ondemand::Ondemand,
+    protocol::command::Options,
+    space::{
+        For,
+        Space, //
+    }, //
+};
+use kernel::{
+    cred::Credential,
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        poll::PollCondVar,
+        Arc, //
+    }, //
+};
+
+/// A cache in service.
+pub(crate) struct Service {
+    cache: Arc<Cache>,
+    registration: fscache::Cache<CacheFilesBackend>,
+}
+
+impl Service {
+    /// Brings a cache into service (`cachefiles_add_cache()`).
+    pub(crate) fn bind(config: &Config, options: Options, poll: Arc<PollCondVar>) -> Result<Self> {
+        let dir = config.dir.as_ref().ok_or(EINVAL)?.as_c_str()?;
+        let tag = match &config.tag {
+            Some(tag) => tag.as_c_str()?,
+            None => c"CacheFiles",
+        };
+        let prepared = fscache::PreparedCache::new(tag)?;
+
+        let mut new = NewCredential::kernel()?;
+        if let Some(secid) = config.secid {
+            new.security_override(secid).inspect_err(|e| {
+                pr_err!(
+                    "Security denies permission to nominate security context: {:?}\n",
+                    e
+                )
+            })?;
+        }
+        let cred = new.commit();
+        let root = with_cred(&cred, || Path::lookup_dir(dir))?;
+        check_root(&root)?;
+
+        // Files get the security context that the directory gives them.
+        let mut new = NewCredential::copy_of(&cred)?;
+        new.create_files_as(root.dentry.inode().ok_or(ENOTDIR)?)?;
+        let cred = new.commit();
+
+        let cache = with_cred(&cred, || {
+            let ondemand = Ondemand::new(options, poll.clone())?;
+            open(config, &root, cred.clone(), ondemand, poll)
+        })?;
+        let registration = prepared.register(cache.clone())?;
+        pr_info!("File cache on {} registered\n", tag);
+        // Notes if there is little space left, so that the daemon starts to cull.
+        let _ = with_cred(cache.cred(), || cache.space().check(0, 0, For::Check));
+        Ok(Service {
+            cache,
+            registration,
+        })
+    }
+
+    pub(crate) fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// Takes the cache out of service (`cachefiles_withdraw_cache()`). Waits for disk I/O, but for
+    /// no daemon.
+    pub(crate) fn retire(mut self) {
+        // From here on nobody waits for the daemon, so that everybody gets done.
+        self.cache.ondemand().kill();
+        self.registration.withdraw();
+        self.cache.ondemand().flush();
+        let synced = with_cred(self.cache.cred(), || self.cache.mount().sync());
+        if let Err(e) = synced {
+            pr_err!("Cannot write the cache's file system out: {:?}\n", e);
+        }
+        pr_info!("File cache unregistered\n");
+    }
+}
+
+/// Checks that a cache can be kept in `root`, and finds or makes its directories there. The caller
+/// has the credentials `cred`.
+fn open(
+    config: &Config,
+    root: &Path,
+    cred: ARef<Credential>,
+    ondemand: Arc<Ondemand>,
+    poll: Arc<PollCondVar>,
+) -> Result<Arc<Cache>> {
+    may_create_in(&root.dentry)
+        .inspect_err(|e| pr_err!("Security denies permission to make files: {:?}\n", e))?;
+    check_holes(root, &cred)?;
+    let space = Arc::new(
+        Space::new(root.mount.clone(), &config.limits, poll)?,
+        GFP_KERNEL,
+    )?;
+    let (store, _) = get_directory(&space, &root.dentry, b"cache")?;
+    let (graveyard, _) = get_directory(&space, &root.dentry, b"graveyard")?;
+    let cache = Cache::new(store, graveyard, cred, space, ondemand);
+    Ok(Arc::new(cache, GFP_KERNEL)?)
+}
+
+/// What a file system has to be able to do with the directory that a cache is in.
+const NEEDED: [Operation; 4] = [
+    Operation::Lookup,
+    Operation::Mkdir,
+    Operation::Tmpfile,
+    Operation::Xattr,
+];
+
+/// Checks that a cache can be kept in a directory: that the file system has what is needed, and may
+/// be written to.
+fn check_root(root: &Path) -> Result {
+    let mount = &root.mount;
+    if mount.is_idmapped() {
+        pr_warn!("File cache on idmapped mounts not supported\n");
+        return Err(EINVAL);
+    }
+    let usable = root
+        .dentry
+        .inode()
+        .is_some_and(|inode| inode.supports(&NEEDED))
+        && mount.can_statfs_and_sync()
+        && mount.super_block_size() <= PAGE_SIZE;
+    if !usable {
+        pr_err!("The file system cannot hold a cache: it lacks tmpfiles, xattrs, statfs or sync\n");
+        return Err(EOPNOTSUPP);
+    }
+    // Whether data was lost on its way to the disk is asked of the file that it was written to.
+    if mount.is_stacked() {
+        pr_err!("The file system cannot hold a cache: it is on top of another, as overlayfs\n");
+        return Err(EOPNOTSUPP);
+    }
+    if mount.is_readonly() {
+        return Err(EROFS);
+    }
+    check_names(root.dentry.inode().ok_or(ENOTDIR)?)?;
+    Ok(())
+}
+
+/// Checks that the file system knows what it has: one that calls all of a file data could not tell
+/// what was lost in a crash.
+fn check_holes(root: &Path, cred: &Credential) -> Result {
+    let write = root.mount.want_write()?;
+    let file = KernelFile::tmpfile(&write, &root.dentry, cred)?;
+    drop(write);
+    file.truncate(PAGE_SIZE as i64)?;
+    match file.seek(0, Seek::Data) {
+        Err(e) if e == ENXIO => Ok(()),
+        Ok(_) => {
+            pr_err!("The file system cannot hold a cache: it takes holes for data (SEEK_DATA)\n");
+            Err(EOPNOTSUPP)
+        }
+        Err(e) => Err(e),
+    }
+}
