@@ -8,7 +8,7 @@ pub(crate) mod directory;
 use self::directory::Directory;
 use crate::{
     kernel_next::fs::path::Mount,
-    ondemand::Ondemand,
+    ondemand::Requests,
     space::Space, //
 };
 use kernel::{
@@ -33,7 +33,7 @@ pub(crate) struct Cache {
     /// What files are made and changed with.
     cred: ARef<Credential>,
     space: Arc<Space>,
-    ondemand: Arc<Ondemand>,
+    requests: Arc<Requests>,
 }
 
 impl Cache {
@@ -43,7 +43,7 @@ impl Cache {
         graveyard: Directory,
         cred: ARef<Credential>,
         space: Arc<Space>,
-        ondemand: Arc<Ondemand>,
+        requests: Arc<Requests>,
     ) -> Self {
         Cache {
             store,
@@ -51,12 +51,12 @@ impl Cache {
             grave_counter: Atomic::new(0),
             cred,
             space,
-            ondemand,
+            requests,
         }
     }
 
-    pub(crate) fn ondemand(&self) -> &Arc<Ondemand> {
-        &self.ondemand
+    pub(crate) fn requests(&self) -> &Arc<Requests> {
+        &self.requests
     }
 
     pub(crate) fn space(&self) -> &Arc<Space> {
@@ -90,7 +90,7 @@ impl Cache {
     /// not be found or made in it: see [`Space::is_broken`]. The caller has the cache's
     /// credentials.
     pub(crate) fn failed(&self, error: Error) {
-        self.ondemand
+        self.requests
             .failed(&self.space, &self.store, &self.cred, error);
     }
 }

@@ -20,8 +20,7 @@
 //! | [`volume`] | volumes | `volume.c` |
 //! | [`object`] | objects and their backing files | `interface.c`, `namei.c` |
 //! | [`namei`] | directories, the graveyard, culling | `namei.c` |
-//! | [`io`] | reads | `io.c` |
-//! | [`ondemand`] | requests to the daemon | `ondemand.c` |
+//! | [`ondemand`] | requests to the daemon, reads | `ondemand.c`, `io.c` |
 //! | [`check`] | whether the file system still has the blocks that were written | `io.c` |
 //! | [`list`] | the list of present blocks of a file | (none) |
 //! | [`trace`] | tracepoints | `trace/events/cachefiles.h` |
@@ -46,7 +45,6 @@ mod check;
 mod daemon;
 mod disk;
 mod interface;
-mod io;
 mod list;
 mod namei;
 mod object;

@@ -29,7 +29,7 @@ use crate::{
         sync::poll::events, //
     },
     namei::cull,
-    ondemand::Ondemand,
+    ondemand::Requests,
     protocol::command::{
         self,
         Command,
@@ -112,14 +112,14 @@ impl Daemon {
         self.cache.as_ref().map(|cache| &**cache)
     }
 
-    fn ondemand(&self) -> Result<&Ondemand> {
+    fn requests(&self) -> Result<&Requests> {
         self.cache()
-            .map(|cache| &**cache.ondemand())
+            .map(|cache| &**cache.requests())
             .ok_or(EOPNOTSUPP)
     }
 
     fn is_dead(&self) -> bool {
-        self.cache().is_some_and(|cache| cache.ondemand().is_dead())
+        self.cache().is_some_and(|cache| cache.requests().is_dead())
     }
 
     fn execute(&self, command: Command<'_>) -> Result {
@@ -186,9 +186,9 @@ impl Daemon {
                     _ => cull::check_in_use(cache, name),
                 }
             }
-            Command::Copen(args) => self.ondemand()?.copen(args),
+            Command::Copen(args) => self.requests()?.copen(args),
             Command::Restore => {
-                self.ondemand()?.restore();
+                self.requests()?.restore();
                 Ok(())
             }
         }
@@ -267,7 +267,7 @@ impl MiscDevice for Daemon {
     fn read(this: Pin<&Self>, file: &File, buf: UserSliceWriter) -> Result<usize> {
         let may_wait = file.flags() & flags::O_NONBLOCK == 0;
         match this.cache() {
-            Some(cache) => cache.ondemand().read(buf, may_wait),
+            Some(cache) => cache.requests().read(buf, may_wait),
             None => Ok(0),
         }
     }
@@ -289,7 +289,7 @@ impl MiscDevice for Daemon {
     fn poll(this: Pin<&Self>, file: &File, table: PollTable<'_>) -> u32 {
         table.register_wait(file, &this.poll);
         this.cache().map_or(0, |cache| {
-            let mut mask = cache.ondemand().poll();
+            let mut mask = cache.requests().poll();
             if cache.space().is_culling() {
                 mask |= events::OUT;
             }

@@ -4,7 +4,6 @@
 
 use crate::{
     cache::Cache,
-    io::Reader,
     kernel_next::{
         cred::with_cred,
         fscache::{
@@ -19,6 +18,7 @@ use crate::{
         }, //
     },
     object::Attachment,
+    ondemand::Reader,
     volume::Volume, //
 };
 use kernel::{

@@ -62,7 +62,7 @@ use crate::{
     },
     ondemand::{
         Answer,
-        Ondemand, //
+        Requests, //
     },
     plan::blocks::{
         self,
@@ -112,7 +112,7 @@ type Rest = Option<Range<u64>>;
 /// See the [module's description](self).
 #[pin_data]
 pub(crate) struct Object {
-    ondemand: Arc<Ondemand>,
+    requests: Arc<Requests>,
     /// What it is called in the request table.
     key: SetOnce<ObjectKey>,
     /// Names the object in the log: the cookie's number.
@@ -169,14 +169,14 @@ fn new_leaf() -> Result<KVec<u64>> {
 }
 
 impl Object {
-    fn new(ondemand: Arc<Ondemand>, cookie: &Cookie) -> Result<Arc<Self>> {
+    fn new(requests: Arc<Requests>, cookie: &Cookie) -> Result<Arc<Self>> {
         let (volume_key, cookie_key) = (cookie.volume().key(), cookie.key());
         let mut keys = KVec::with_capacity(volume_key.len() + cookie_key.len(), GFP_KERNEL)?;
         keys.extend_from_slice(volume_key, GFP_KERNEL)?;
         keys.extend_from_slice(cookie_key, GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
-                ondemand,
+                requests,
                 key: SetOnce::new(),
                 debug_id: cookie.debug_id(),
                 keys,
@@ -196,8 +196,8 @@ impl Object {
         )
     }
 
-    pub(crate) fn ondemand(&self) -> &Arc<Ondemand> {
-        &self.ondemand
+    pub(crate) fn requests(&self) -> &Arc<Requests> {
+        &self.requests
     }
 
     pub(crate) fn debug_id(&self) -> u32 {
@@ -480,9 +480,9 @@ impl Attachment {
         let max = cache.mount().max_file_size().unsigned_abs().min(MAX_SIZE);
         // A size is rounded up to whole blocks.
         let max = max - max % BLOCK_SIZE;
-        let new_object = || Object::new(cache.ondemand().clone(), cookie);
+        let new_object = || Object::new(cache.requests().clone(), cookie);
 
-        let Some((object, answer)) = cache.ondemand().open(cookie, new_object, max)? else {
+        let Some((object, answer)) = cache.requests().open(cookie, new_object, max)? else {
             return Ok(None);
         };
         let attached = Self::attach(volume, cookie, &object, answer);
@@ -492,7 +492,7 @@ impl Attachment {
             Ok(Some(attachment)) => attachment.publish(),
             _ => {
                 object.detach();
-                cache.ondemand().close(&object);
+                cache.requests().close(&object);
             }
         }
         attached
@@ -624,7 +624,7 @@ impl Attachment {
     /// Gives the file its name, or removes it, and lets go of it (`cachefiles_withdraw_cookie()`).
     pub(crate) fn withdraw(self, cookie: &Cookie) {
         let cache = self.volume.cache().clone();
-        cache.ondemand().close(&self.object);
+        cache.requests().close(&self.object);
         // One that is made from here on has no name, and goes with whoever still writes to it.
         let file = self.backing.file().cloned();
         let map = self.object.detach_map();

@@ -29,7 +29,7 @@ use crate::{
         check_names,
         get_directory, //
     },
-    ondemand::Ondemand,
+    ondemand::Requests,
     protocol::command::Options,
     space::{
         For,
@@ -82,8 +82,8 @@ impl Service {
         let cred = new.commit();
 
         let cache = with_cred(&cred, || {
-            let ondemand = Ondemand::new(options, poll.clone())?;
-            open(config, &root, cred.clone(), ondemand, poll)
+            let requests = Requests::new(options, poll.clone())?;
+            open(config, &root, cred.clone(), requests, poll)
         })?;
         let registration = prepared.register(cache.clone())?;
         pr_info!("File cache on {} registered\n", tag);
@@ -103,9 +103,9 @@ impl Service {
     /// no daemon.
     pub(crate) fn retire(mut self) {
         // From here on nobody waits for the daemon, so that everybody gets done.
-        self.cache.ondemand().kill();
+        self.cache.requests().kill();
         self.registration.withdraw();
-        self.cache.ondemand().flush();
+        self.cache.requests().flush();
         let synced = with_cred(self.cache.cred(), || self.cache.mount().sync());
         if let Err(e) = synced {
             pr_err!("Cannot write the cache's file system out: {:?}\n", e);
@@ -120,7 +120,7 @@ fn open(
     config: &Config,
     root: &Path,
     cred: ARef<Credential>,
-    ondemand: Arc<Ondemand>,
+    requests: Arc<Requests>,
     poll: Arc<PollCondVar>,
 ) -> Result<Arc<Cache>> {
     may_create_in(&root.dentry)
@@ -132,7 +132,7 @@ fn open(
     )?;
     let (store, _) = get_directory(&space, &root.dentry, b"cache")?;
     let (graveyard, _) = get_directory(&space, &root.dentry, b"graveyard")?;
-    let cache = Cache::new(store, graveyard, cred, space, ondemand);
+    let cache = Cache::new(store, graveyard, cred, space, requests);
     Ok(Arc::new(cache, GFP_KERNEL)?)
 }
 

@@ -9,7 +9,7 @@ use crate::{
         dentry::Dentry,
         kernel_file::KernelFile, //
     },
-    ondemand::Ondemand,
+    ondemand::Requests,
     protocol::BLOCK_SIZE,
     space::{
         For,
@@ -96,10 +96,10 @@ impl Backing {
         self.file().ok_or(EIO)
     }
 
-    /// As [`Ondemand::failed`], when the object could not be written. The caller has the cache's
+    /// As [`Requests::failed`], when the object could not be written. The caller has the cache's
     /// credentials.
-    pub(crate) fn failed(&self, ondemand: &Ondemand, error: Error) {
-        ondemand.failed(&self.space, &self.dir, &self.cred, error);
+    pub(crate) fn failed(&self, requests: &Requests, error: Error) {
+        requests.failed(&self.space, &self.dir, &self.cred, error);
     }
 
     /// Makes a file without a name, of the size that it is to have.

@@ -5,11 +5,13 @@
 //! It is a handle, no more: when the object is withdrawn it leads nowhere, so that a daemon may
 //! keep it for as long as it likes.
 
-use super::Ondemand;
+use super::{
+    read::Written,
+    requests::Requests, //
+};
 use crate::{
     check::before_write,
     disk::presence,
-    io::Written,
     kernel_next::{
         anon_inode::{
             self,
@@ -116,8 +118,8 @@ impl Handle {
         self.object_id.load(Relaxed)
     }
 
-    fn ondemand(&self) -> &Ondemand {
-        self.object.ondemand()
+    fn requests(&self) -> &Requests {
+        self.object.requests()
     }
 
     /// What is to be filled. If the daemon has answered the OPEN, but the lookup is not over yet,
@@ -131,7 +133,7 @@ impl Handle {
         if let Some(backing) = self.object.backing() {
             return Ok(backing);
         }
-        if self.ondemand().has_size(self.object_id()) {
+        if self.requests().has_size(self.object_id()) {
             self.object.wait_for_lookup()?;
         }
         self.object.backing().ok_or(ENOBUFS)
@@ -169,7 +171,7 @@ impl Handle {
             file.write(pos, from)
         };
         let written = with_cred(&backing.cred, || {
-            write().inspect_err(|e| backing.failed(self.ondemand(), *e))
+            write().inspect_err(|e| backing.failed(self.requests(), *e))
         })?;
         self.object
             .mark_written(presence::filled(off, written as u64, size), losses)?;
@@ -189,7 +191,7 @@ impl Handle {
         if len == fill.len {
             let pos = fill.off.unsigned_abs();
             let written = Written { pos, addr, len };
-            self.ondemand()
+            self.requests()
                 .read_complete(fill.msg_id, self.object_id(), Some(&written))
                 .map_err(|_| ENOENT)?;
         }
@@ -241,7 +243,7 @@ impl AnonFile for CacheFile {
 
     fn release(handle: Arc<Handle>) {
         handle
-            .ondemand()
+            .requests()
             .released(&handle.object, handle.object_id());
     }
 
@@ -268,8 +270,8 @@ impl AnonFile for CacheFile {
         match cmd {
             READ_COMPLETE => {
                 let msg_id = u32::try_from(arg).map_err(|_| EINVAL)?;
-                let ondemand = handle.ondemand();
-                ondemand.read_complete(msg_id, handle.object_id(), None)?;
+                let requests = handle.requests();
+                requests.read_complete(msg_id, handle.object_id(), None)?;
                 Ok(0)
             }
             // CAST: No more than `isize::MAX` bytes can be written at once.

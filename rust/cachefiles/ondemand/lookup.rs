@@ -14,14 +14,13 @@
 //!
 //! From the first call on an [`Open`] stands in [`Opens`], under its cookie. It ends when it is
 //! claimed; with an answer that is an error; with the time limit or the cache; or when nobody uses
-//! the cookie any more, which [`Ondemand`](super::Ondemand) looks for once a second.
+//! the cookie any more, which [`Requests`](super::Requests) looks for once a second.
 //!
 //! # Locks
 //!
 //! The lock of [`Opens`] orders an answer and the calls that look for one. It is a spinlock, and
 //! nothing is taken under it. It is not taken under the table's.
 
-use super::Version;
 use crate::{
     kernel_next::{
         fscache::{
@@ -59,6 +58,28 @@ use kernel::{
 /// For so many milliseconds a lookup keeps a worker of fscache: longer than a daemon takes that
 /// need not ask anybody else, and less than anybody who needs the worker would notice.
 const MOMENT: u32 = 10;
+
+/// Which version of an object the daemon serves: an opaque string that it gave with the size.
+#[derive(Clone)]
+pub(crate) struct Version(Arc<KVec<u8>>);
+
+impl Version {
+    pub(super) fn new(bytes: &[u8]) -> Result<Self> {
+        let mut version = KVec::with_capacity(bytes.len(), GFP_KERNEL)?;
+        version.extend_from_slice(bytes, GFP_KERNEL)?;
+        Ok(Version(Arc::new(version, GFP_KERNEL)?))
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl PartialEq for Version {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
 
 /// What the daemon says of an object that it can serve.
 #[derive(Clone)]
@@ -140,7 +161,8 @@ impl Open {
 
     /// Whether it was answered long ago and no lookup has claimed it since: whoever had it queued
     /// is gone, though others use the cookie. To be asked once in each interval of
-    /// [`PATIENCE`](super::PATIENCE), and told whether lookups are [stuck](Opens::is_stuck) in it.
+    /// [`CHECK_INTERVAL`](super::line::CHECK_INTERVAL), and told whether lookups are
+    /// [stuck](Opens::is_stuck) in it.
     ///
     /// Five intervals in which they are make it long, or sixty, not counting that of the answer:
     /// very many openers on a slow machine have their turn one after the other.

@@ -16,6 +16,7 @@
 //! If the daemon wants to be asked for much at once, reads that need what it is asked for already
 //! wait with the one that has asked. They hang on that, and the request table has one request.
 
+use super::requests::Ticket;
 use crate::{
     check::{
         first_gap,
@@ -35,7 +36,6 @@ use crate::{
         Backing,
         Object, //
     },
-    ondemand::ticket::Ticket,
     protocol::BLOCK_SIZE,
     trace, //
 };
@@ -190,8 +190,8 @@ impl Reader {
     /// Goes on in the work queue, where it may write.
     fn go_elsewhere(self, pos: u64, read: CacheRead) {
         if let Some(waiting) = self.into_waiting(pos, read, 0..0) {
-            let ondemand = waiting.object().ondemand().clone();
-            ondemand.run(waiting);
+            let requests = waiting.object().requests().clone();
+            requests.run(waiting);
         }
     }
 
@@ -316,10 +316,10 @@ impl Reader {
         let has_joined = core::mem::replace(&mut self.has_joined, false);
         // CAST: The lower bits.
         self.may_join = !(has_joined && self.joined_for == gap.start as u32);
-        let ondemand = self.object.ondemand().clone();
-        let gap = ondemand.options().cut(self.widen(gap));
+        let requests = self.object.requests().clone();
+        let gap = requests.options().cut(self.widen(gap));
         if let Some(waiting) = self.into_waiting(pos, read, gap) {
-            if let Err(waiting) = ondemand.read_queue(waiting) {
+            if let Err(waiting) = requests.read_queue(waiting) {
                 waiting.look_again();
             }
         }
@@ -328,7 +328,7 @@ impl Reader {
     /// What is asked for with `gap`: if the daemon wants that, what is missing behind it, too.
     fn widen(&self, gap: Range<u64>) -> Range<u64> {
         let blocks = presence::blocks(self.backing.size);
-        let end = self.object.ondemand().options().widen(gap.end, blocks);
+        let end = self.object.requests().options().widen(gap.end, blocks);
         match end > gap.end {
             true => gap.start..self.object.find_block(gap.end, end, true),
             false => gap,

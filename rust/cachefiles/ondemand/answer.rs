@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The answers of the daemon.
+
+use super::{
+    lookup::{
+        Answer,
+        Version, //
+    },
+    read::Written,
+    requests::{
+        Payloads,
+        Requests, //
+    }, //
+};
+use crate::{
+    object::Object,
+    protocol::command::{
+        Copen,
+        Reply, //
+    },
+    table::Table,
+    trace, //
+};
+use kernel::prelude::*;
+
+impl Requests {
+    /// The daemon's answer to an OPEN.
+    pub(crate) fn copen(&self, args: &[u8]) -> Result {
+        if args.is_empty() {
+            return Err(EINVAL);
+        }
+        let Copen {
+            msg_id,
+            reply,
+            version,
+        } = Copen::parse(args)?;
+        let version = version.map(Version::new).transpose()?;
+        let copen = |table: &mut Table<Payloads>| {
+            let obj = table.answerable(msg_id).map(|object| object.debug_id());
+            (table.copen(msg_id, reply, version.clone()), obj)
+        };
+        let ((tell, answer), _) = self.with_traced(copen, |((_, answer), obj)| {
+            if let (Ok(()), Some(obj), Ok(Reply::Size(size))) = (answer, *obj, reply) {
+                trace::copen(obj, msg_id, size);
+            }
+        });
+        if let Some((open, outcome)) = tell {
+            let answer = outcome.map(|size| Answer { size, version });
+            self.answered(&open, answer.map_err(Error::from));
+        }
+        // READs that waited for this fail with it.
+        self.tell_doomed();
+        Ok(answer?)
+    }
+
+    /// Whether the object of a file descriptor has its size, so that no daemon has to do anything
+    /// for its lookup to end.
+    pub(super) fn has_size(&self, object_id: u32) -> bool {
+        self.table.lock().has_size(object_id)
+    }
+
+    /// The daemon says, through a file descriptor, that it has answered a READ, perhaps with what
+    /// it has just `written`.
+    pub(super) fn read_complete(
+        &self,
+        msg_id: u32,
+        object_id: u32,
+        written: Option<&Written>,
+    ) -> Result {
+        let mut read = self.with(|table| table.read_complete(msg_id, object_id))?;
+        trace::cread(read.object().debug_id(), msg_id);
+        self.run_others(&mut read);
+        if let Some(read) = read.end_here(written) {
+            self.run(read);
+        }
+        Ok(())
+    }
+
+    /// The last copy of a file descriptor is gone.
+    pub(super) fn released(&self, object: &Object, object_id: u32) {
+        let _spare = self.with_traced(
+            |table| {
+                table.released(object_id);
+                table.trim()
+            },
+            |_| {
+                // Of one that was not issued nobody has heard.
+                if object_id != 0 {
+                    trace::fd_release(object.debug_id(), object_id);
+                }
+            },
+        );
+        self.tell_doomed();
+    }
+
+    /// A new daemon has taken over.
+    pub(crate) fn restore(&self) {
+        let mut at = self.with(|table| table.begin_restore());
+        let mut count = 0;
+        while let Some(more) = self.with(|table| table.restore_some(&mut at)) {
+            count += more;
+        }
+        trace::restore(count);
+    }
+}

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Asking the daemon: the requests of lookups and reads, and their end.
+
+use super::{
+    line::{
+        current_user,
+        wake,
+        Place, //
+    },
+    lookup::{
+        Answer,
+        Found,
+        Open, //
+    },
+    read::WaitingRead,
+    requests::{
+        Payloads,
+        Requests,
+        Ticket, //
+    }, //
+};
+use crate::{
+    kernel_next::fscache::Lookup,
+    object::Object,
+    table::{
+        Heeds,
+        ObjectKey,
+        Queued,
+        Refused,
+        Table,
+        User, //
+    },
+    trace, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+impl Requests {
+    /// Asks the daemon for an object of at most `max` bytes: the first call for a cookie queues an
+    /// OPEN for `object`. If there is no answer at once, it puts the lookup off, and a call that
+    /// comes after the answer returns both.
+    ///
+    /// The object is on the table then, and to be taken off it with [`Self::close`].
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if there is no daemon, `EBUSY` if there are too many requests. What the daemon answers
+    /// if not a size, or `ETIMEDOUT` if it says nothing for too long, is not returned here: the
+    /// cookie is told.
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        cookie: &Lookup<'_>,
+        object: impl FnOnce() -> Result<Arc<Object>>,
+        max: u64,
+    ) -> Result<Option<(Arc<Object>, Answer)>> {
+        let open = match self.opens.find(cookie) {
+            Found::Answered(open) => open,
+            Found::Queued => return Ok(None),
+            Found::Nothing => {
+                let open = Open::new(cookie, object()?, self.now())?;
+                self.opens.add(cookie, open.clone())?;
+                self.queue_open(&open, max).inspect_err(|e| {
+                    trace::open_failed(open.object().debug_id(), *e);
+                    self.opens.remove(&open);
+                    open.object().detach();
+                })?;
+                if !self.opens.wait(&open) {
+                    return Ok(None);
+                }
+                open
+            }
+        };
+        let answer = open.answer().cloned();
+        Ok(answer.map(|answer| (open.object().clone(), answer)))
+    }
+
+    fn queue_open(self: &Arc<Self>, open: &Arc<Open>, max: u64) -> Result {
+        let object = open.object();
+        let size = object.open_keys()?.size();
+        loop {
+            let register = |table: &mut Table<Payloads>| {
+                let (key, msg_id) = table
+                    .register(object.clone(), size, max, open.clone())
+                    .map_err(|(refused, ..)| refused)?;
+                // Under the lock, so that they are known before there can be an answer.
+                object.set_key(key);
+                open.set_msg_id(msg_id);
+                if table.watch() {
+                    // As for READs: before the cache is killed, or not at all.
+                    let _ = self.queue.enqueue(self.clone());
+                }
+                Ok(())
+            };
+            match self.with(register) {
+                Ok(()) => return Ok(()),
+                Err(Refused::Gone | Refused::Crowded) => return Err(EIO),
+                Err(Refused::Full) => {
+                    self.make_room(1, Table::objects)?;
+                    self.make_room(2, Table::requests)?;
+                }
+            }
+        }
+    }
+
+    /// An OPEN that was taken off the table has been answered, or failed.
+    pub(super) fn answered(&self, open: &Arc<Open>, answer: Result<Answer>) {
+        if let Err(e) = &answer {
+            trace::open_failed(open.object().debug_id(), *e);
+        }
+        if !self.opens.answer(open, answer) {
+            self.drop_open(open);
+        }
+    }
+
+    /// Drops the object of an OPEN that no lookup is going to claim.
+    pub(super) fn drop_open(&self, open: &Arc<Open>) {
+        open.object().detach();
+        self.unregister(open.object());
+    }
+
+    /// Takes an object off the table. What waits for it fails; if the daemon has a file descriptor
+    /// for it, it is sent a CLOSE.
+    pub(crate) fn close(&self, object: &Object) {
+        self.unregister(object);
+        self.tell_doomed();
+    }
+
+    /// As [`Self::close`]; the caller sees to it that who waits is [told](Self::tell_doomed).
+    pub(super) fn unregister(&self, object: &Object) {
+        if let Some(key) = object.key() {
+            // The version is kept until the table has dropped its own.
+            let unregister =
+                |table: &mut Table<Payloads>| (table.version(key), table.unregister(key));
+            let _dropped = self.with_close(object, |table| (unregister(table), table.trim()));
+        }
+    }
+
+    /// Asks the daemon for the data that a read is waiting for.
+    ///
+    /// The first time that a reader asks for something it may have to wait, because too many READs
+    /// are outstanding: that is in the task that reads. Then the read is given back to look again
+    /// what it needs; others may have brought it.
+    pub(crate) fn read_queue(
+        self: &Arc<Self>,
+        mut read: Pin<KBox<WaitingRead>>,
+    ) -> core::result::Result<(), Pin<KBox<WaitingRead>>> {
+        let Some(key) = read.object().key() else {
+            read.fail(EIO);
+            return Ok(());
+        };
+        let newcomer = read.is_new().then(current_user);
+        loop {
+            let (refused, back) = match self.try_queue(key, read, newcomer) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
+            };
+            read = back;
+            let retry = match (refused, newcomer) {
+                (Refused::Crowded, Some(user)) => {
+                    match self.wait_in_line(read.object(), key, user) {
+                        Ok(ticket) => {
+                            read.set_ticket(ticket);
+                            return Err(read);
+                        }
+                        Err(e) => Err(e),
+                    }
+                }
+                (Refused::Full, _) => self
+                    .make_room(1, Table::requests)
+                    .and_then(|()| self.make_room(1, Table::users)),
+                _ => Err(EIO),
+            };
+            if let Err(e) = retry {
+                read.fail(e);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Queues a READ, with a new ticket if it is that of a `newcomer`.
+    fn try_queue(
+        self: &Arc<Self>,
+        key: ObjectKey,
+        mut read: Pin<KBox<WaitingRead>>,
+        newcomer: Option<User>,
+    ) -> core::result::Result<(), (Refused, Pin<KBox<WaitingRead>>)> {
+        let (off, len) = read.wanted();
+        let obj = read.object().debug_id();
+        let heeds = match self.options.granule {
+            None => Heeds::Nothing,
+            Some(_) if read.may_join() => Heeds::All,
+            Some(_) => Heeds::Ends,
+        };
+        if let Some(user) = newcomer {
+            // It has to be in there before anybody else can get hold of it.
+            read.set_ticket(Ticket::new(self.clone(), key, user));
+        }
+        let queue = |table: &mut Table<Payloads>| {
+            // Under the lock, so that time does not go back from one to the next.
+            let result = table.read(key, (off, len), read, self.now(), newcomer, heeds);
+            // Under the lock, so that it is on the queue before the cache is killed, or not at all:
+            // whoever kills the cache waits for the queue.
+            if let Ok(Queued::Unwatched) = result {
+                // If it is on the queue already, it has yet to run.
+                let _ = self.queue.enqueue(self.clone());
+            }
+            let is_queued = result
+                .as_ref()
+                .is_ok_and(|queued| *queued != Queued::Joined);
+            let queued = is_queued.then(|| table.last_read(key));
+            (result, queued)
+        };
+        let (result, _) = self.with_traced(queue, |(_, queued)| {
+            if let Some((msg_id, object_id)) = *queued {
+                trace::read(obj, msg_id, object_id, off, len);
+            }
+        });
+        match result {
+            Ok(_) => Ok(()),
+            Err((refused, mut read)) => {
+                if newcomer.is_some() {
+                    read.void_ticket();
+                }
+                Err((refused, read))
+            }
+        }
+    }
+
+    /// Waits until a READ of the object can be queued, with nothing of ours locked. The task may
+    /// hold locks of folios, and READs of its own may be outstanding; so this ends when the daemon
+    /// answers others or is gone, when the cookie is given up, when it takes too long, or when the
+    /// task is killed.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR` if the task is killed, `ETIMEDOUT` if it takes too long, `EIO` if the cookie is
+    /// given up or there is no daemon.
+    pub(super) fn wait_in_line(
+        self: &Arc<Self>,
+        object: &Object,
+        key: ObjectKey,
+        user: User,
+    ) -> Result<Ticket> {
+        let place = Place::new()?;
+        let id = loop {
+            match self.with(|table| table.line_up(key, user, place.clone())) {
+                Ok(id) => break id,
+                Err(Refused::Full) => {
+                    self.make_room(1, Table::waiting)?;
+                    self.make_room(1, Table::users)?;
+                }
+                Err(_) => return Err(EIO),
+            }
+        };
+        let waited = self.stand_in_line(object, id, &place);
+        if waited.is_err() {
+            wake(self.with(|table| table.step_out(id)));
+        }
+        waited.map(|()| Ticket::new(self.clone(), key, user))
+    }
+
+    fn stand_in_line(&self, object: &Object, id: u32, place: &Place) -> Result {
+        let since = self.now();
+        loop {
+            match self.with(|table| table.admitted(id)) {
+                Ok(true) => return Ok(()),
+                Ok(false) if object.is_unwanted() => return Err(EIO),
+                Ok(false) => {
+                    let age = self.now().saturating_sub(since);
+                    if self.options.timeout.is_some_and(|limit| age > limit) {
+                        self.complain(1);
+                        return Err(ETIMEDOUT);
+                    }
+                    place.wait()?;
+                }
+                Err(Refused::Full) => self.make_room(1, Table::requests)?,
+                Err(_) => return Err(EIO),
+            }
+        }
+    }
+}
