@@ -86,11 +86,10 @@ impl Cache {
         self.grave_counter.fetch_add(1, Relaxed)
     }
 
-    /// Takes the cache out of use if its file system takes no more files, now that something could
-    /// not be found or made in it: see [`Space::is_broken`]. The caller has the cache's
-    /// credentials.
+    /// As [`Requests::failed`], when something could not be found or made in the cache. The caller
+    /// has the cache's credentials.
     pub(crate) fn failed(&self, error: Error) {
         self.requests
-            .failed(&self.space, &self.store, &self.cred, error);
+            .failed(|| self.space.is_broken(&self.store, &self.cred, error));
     }
 }

@@ -18,11 +18,11 @@
 //! | [`space`] | the space that is left for a cache | `cache.c` |
 //! | [`interface`] | what fscache calls | `interface.c` |
 //! | [`volume`] | volumes | `volume.c` |
-//! | [`object`] | objects and their backing files | `interface.c`, `namei.c` |
+//! | [`attachment`] | what fscache has of an object | `interface.c`, `namei.c` |
+//! | [`object`] | what requests and file descriptors refer to | `ondemand.c` |
+//! | [`backing`] | the file of an object, and the data in it | `io.c`, `namei.c` |
 //! | [`namei`] | directories, the graveyard, culling | `namei.c` |
 //! | [`ondemand`] | requests to the daemon, reads | `ondemand.c`, `io.c` |
-//! | [`check`] | whether the file system still has the blocks that were written | `io.c` |
-//! | [`list`] | the list of present blocks of a file | (none) |
 //! | [`trace`] | tracepoints | `trace/events/cachefiles.h` |
 //!
 //! The first four depend on nothing but `core` and each other, so that they are compiled and tested
@@ -40,12 +40,12 @@ mod kernel_next;
 #[macro_use]
 mod debug;
 
+mod attachment;
+mod backing;
 mod cache;
-mod check;
 mod daemon;
 mod disk;
 mod interface;
-mod list;
 mod namei;
 mod object;
 mod ondemand;

@@ -3,6 +3,7 @@
 //! What fscache calls.
 
 use crate::{
+    attachment::Attachment,
     cache::Cache,
     kernel_next::{
         cred::with_cred,
@@ -17,7 +18,6 @@ use crate::{
             CacheRead, //
         }, //
     },
-    object::Attachment,
     ondemand::Reader,
     volume::Volume, //
 };
@@ -78,7 +78,7 @@ impl Backend for CacheFilesBackend {
 
     fn invalidate_cookie(object: &Attachment, _cookie: &Cookie) -> bool {
         // The daemon is asked anew when the cookie is looked up next.
-        object.object().retire();
+        object.retire();
         false
     }
 }
@@ -87,7 +87,7 @@ impl CacheIo for CacheFilesBackend {
     type Reader = Reader;
 
     fn reader(object: &Attachment) -> Reader {
-        Reader::new(object)
+        Reader::new(object.source().clone(), object.backing().clone())
     }
 
     fn read(reader: Reader, pos: i64, read: CacheRead) {

@@ -25,7 +25,9 @@ mod requests;
 mod watch;
 
 pub(crate) use self::{
-    lookup::Answer,
     read::Reader,
-    requests::Requests, //
+    requests::{
+        Requests,
+        Source, //
+    }, //
 };

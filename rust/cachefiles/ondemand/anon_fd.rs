@@ -10,7 +10,10 @@ use super::{
     requests::Requests, //
 };
 use crate::{
-    check::before_write,
+    backing::{
+        check::before_write,
+        Backing, //
+    },
     disk::presence,
     kernel_next::{
         anon_inode::{
@@ -22,10 +25,7 @@ use crate::{
         fscache::stats,
         iov::user_source, //
     },
-    object::{
-        Backing,
-        Object, //
-    },
+    object::Object,
     protocol::BLOCK_SIZE,
     trace, //
 };
@@ -93,15 +93,17 @@ impl Fill {
 
 /// What a file descriptor owns.
 pub(super) struct Handle {
+    requests: Arc<Requests>,
     object: Arc<Object>,
     /// What the daemon calls it; 0 until it is issued.
     object_id: Atomic<u32>,
 }
 
 impl Handle {
-    pub(super) fn new(object: Arc<Object>) -> Result<Arc<Self>> {
+    pub(super) fn new(requests: Arc<Requests>, object: Arc<Object>) -> Result<Arc<Self>> {
         Ok(Arc::new(
             Handle {
+                requests,
                 object,
                 object_id: Atomic::new(0),
             },
@@ -118,10 +120,6 @@ impl Handle {
         self.object_id.load(Relaxed)
     }
 
-    fn requests(&self) -> &Requests {
-        self.object.requests()
-    }
-
     /// What is to be filled. If the daemon has answered the OPEN, but the lookup is not over yet,
     /// waits for that: the daemon has done its part, and need not try again.
     ///
@@ -133,7 +131,7 @@ impl Handle {
         if let Some(backing) = self.object.backing() {
             return Ok(backing);
         }
-        if self.requests().has_size(self.object_id()) {
+        if self.requests.has_size(self.object_id()) {
             self.object.wait_for_lookup()?;
         }
         self.object.backing().ok_or(ENOBUFS)
@@ -161,20 +159,19 @@ impl Handle {
         if end > presence::blocks(size) * BLOCK_SIZE {
             return Err(EFBIG);
         }
-        let losses = self.object.losses();
+        let losses = backing.losses();
         let mut write = || {
             backing.space.check_write(len)?;
-            let file = backing.file_to_write(&self.object)?;
-            before_write(&self.object, file, off, end)?;
+            let file = backing.file_to_write()?;
+            before_write(&backing, file, off, end)?;
             trace::fd_write(self.object.debug_id(), file.inode().ino(), pos, from.len());
             stats::count_write();
             file.write(pos, from)
         };
         let written = with_cred(&backing.cred, || {
-            write().inspect_err(|e| backing.failed(self.requests(), *e))
+            write().inspect_err(|e| self.requests.failed(|| backing.is_broken(*e)))
         })?;
-        self.object
-            .mark_written(presence::filled(off, written as u64, size), losses)?;
+        backing.mark_written(presence::filled(off, written as u64, size), losses)?;
         Ok(written)
     }
 
@@ -191,7 +188,7 @@ impl Handle {
         if len == fill.len {
             let pos = fill.off.unsigned_abs();
             let written = Written { pos, addr, len };
-            self.requests()
+            self.requests
                 .read_complete(fill.msg_id, self.object_id(), Some(&written))
                 .map_err(|_| ENOENT)?;
         }
@@ -200,7 +197,8 @@ impl Handle {
 
     /// Seeks. Data and holes are what the map of present blocks says.
     fn seek(&self, pos: i64, offset: i64, whence: u32) -> Result<i64> {
-        let size = self.backing()?.size;
+        let backing = self.backing()?;
+        let size = backing.size;
         let end = presence::blocks(size) * BLOCK_SIZE;
         // Sizes are those of files, and fit.
         let end_pos = end as i64;
@@ -215,9 +213,7 @@ impl Handle {
                 }
                 let present = whence == bindings::SEEK_DATA;
                 let from_block = from / BLOCK_SIZE;
-                let block = self
-                    .object
-                    .find_block(from_block, end / BLOCK_SIZE, present);
+                let block = backing.find_block(from_block, end / BLOCK_SIZE, present);
                 let found = (block * BLOCK_SIZE).max(from);
                 if present && found >= end {
                     return Err(ENXIO);
@@ -242,9 +238,7 @@ impl AnonFile for CacheFile {
     type OwnerModule = crate::LocalModule;
 
     fn release(handle: Arc<Handle>) {
-        handle
-            .requests()
-            .released(&handle.object, handle.object_id());
+        handle.requests.released(&handle.object, handle.object_id());
     }
 
     fn write_iter(mut iocb: Kiocb<'_, Arc<Handle>>, from: &mut IovIterSource<'_>) -> Result<usize> {
@@ -270,8 +264,9 @@ impl AnonFile for CacheFile {
         match cmd {
             READ_COMPLETE => {
                 let msg_id = u32::try_from(arg).map_err(|_| EINVAL)?;
-                let requests = handle.requests();
-                requests.read_complete(msg_id, handle.object_id(), None)?;
+                handle
+                    .requests
+                    .read_complete(msg_id, handle.object_id(), None)?;
                 Ok(0)
             }
             // CAST: No more than `isize::MAX` bytes can be written at once.

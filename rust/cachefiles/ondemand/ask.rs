@@ -17,6 +17,7 @@ use super::{
     requests::{
         Payloads,
         Requests,
+        Source,
         Ticket, //
     }, //
 };
@@ -43,14 +44,14 @@ impl Requests {
     /// OPEN for `object`. If there is no answer at once, it puts the lookup off, and a call that
     /// comes after the answer returns both.
     ///
-    /// The object is on the table then, and to be taken off it with [`Self::close`].
+    /// The object is on the table then, and to be taken off it with [`Self::withdraw`].
     ///
     /// # Errors
     ///
     /// `EIO` if there is no daemon, `EBUSY` if there are too many requests. What the daemon answers
     /// if not a size, or `ETIMEDOUT` if it says nothing for too long, is not returned here: the
     /// cookie is told.
-    pub(crate) fn open(
+    fn open(
         self: &Arc<Self>,
         cookie: &Lookup<'_>,
         object: impl FnOnce() -> Result<Arc<Object>>,
@@ -121,14 +122,16 @@ impl Requests {
         self.unregister(open.object());
     }
 
-    /// Takes an object off the table. What waits for it fails; if the daemon has a file descriptor
-    /// for it, it is sent a CLOSE.
-    pub(crate) fn close(&self, object: &Object) {
+    /// Takes an object off the table, and has it let go of its file and its cookie: the cookie is
+    /// withdrawn, or its lookup has failed. What waits for it fails; if the daemon has a file
+    /// descriptor for it, it is sent a CLOSE.
+    fn withdraw(&self, object: &Object) {
         self.unregister(object);
         self.tell_doomed();
+        object.detach();
     }
 
-    /// As [`Self::close`]; the caller sees to it that who waits is [told](Self::tell_doomed).
+    /// Takes an object off the table. The caller has those [told](Self::tell_doomed) who wait.
     pub(super) fn unregister(&self, object: &Object) {
         if let Some(key) = object.key() {
             // The version is kept until the table has dropped its own.
@@ -280,5 +283,43 @@ impl Requests {
                 Err(_) => return Err(EIO),
             }
         }
+    }
+}
+
+impl Source {
+    /// Asks the daemon for the object of a cookie, of at most `max` bytes, and tells the cookie its
+    /// size and version. `None` if the lookup was put off: see [`Requests::open`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Requests::open`]; `ENOMEM`.
+    pub(crate) fn open(
+        requests: &Arc<Requests>,
+        cookie: &Lookup<'_>,
+        max: u64,
+    ) -> Result<Option<Arc<Self>>> {
+        let Some((object, answer)) = requests.open(cookie, || Object::new(cookie), max)? else {
+            return Ok(None);
+        };
+        let tell = || {
+            let source = Source {
+                requests: requests.clone(),
+                object: object.clone(),
+                answer,
+            };
+            cookie.set_object_size(source.size())?;
+            cookie.set_version(source.version());
+            Ok(Arc::new(source, GFP_KERNEL)?)
+        };
+        let source = tell();
+        if source.is_err() {
+            requests.withdraw(&object);
+        }
+        source.map(Some)
+    }
+
+    /// Takes the object off the table, and has it let go of its file and its cookie.
+    pub(crate) fn close(&self) {
+        self.requests.withdraw(&self.object);
     }
 }

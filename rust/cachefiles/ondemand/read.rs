@@ -16,13 +16,19 @@
 //! If the daemon wants to be asked for much at once, reads that need what it is asked for already
 //! wait with the one that has asked. They hang on that, and the request table has one request.
 
-use super::requests::Ticket;
+use super::requests::{
+    Source,
+    Ticket, //
+};
 use crate::{
-    check::{
-        first_gap,
-        is_only_on_disk,
-        Found,
-        May, //
+    backing::{
+        check::{
+            first_gap,
+            is_only_on_disk,
+            Found,
+            May, //
+        },
+        Backing, //
     },
     disk::presence,
     kernel_next::{
@@ -31,11 +37,7 @@ use crate::{
         netfs::CacheRead,
         sched::nofs, //
     },
-    object::{
-        Attachment,
-        Backing,
-        Object, //
-    },
+    object::Object,
     protocol::BLOCK_SIZE,
     trace, //
 };
@@ -98,7 +100,7 @@ impl Written {
 /// What is needed to read from an object. Does not keep it from being withdrawn; the operation that
 /// the read belongs to does.
 pub(crate) struct Reader {
-    object: Arc<Object>,
+    source: Arc<Source>,
     backing: Arc<Backing>,
     /// How often data had been lost when this looked for what is there.
     losses: u32,
@@ -120,10 +122,10 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(attachment: &Attachment) -> Self {
+    pub(crate) fn new(source: Arc<Source>, backing: Arc<Backing>) -> Self {
         Reader {
-            object: attachment.object().clone(),
-            backing: attachment.backing().clone(),
+            source,
+            backing,
             losses: 0,
             may: May::Read,
             again: false,
@@ -169,10 +171,10 @@ impl Reader {
         if file.check().is_err() {
             return self.read_again(file, pos, read);
         }
-        if is_only_on_disk(&self.object, file.file(), &blocks) {
+        if is_only_on_disk(&self.backing, file.file(), &blocks) {
             return self.read_past(file, pos, read);
         }
-        let found = first_gap(&self.object, file.file(), blocks, self.may);
+        let found = first_gap(&self.backing, file.file(), blocks, self.may);
         if let Ok(Found::Ready) = found {
             return self.submit(file, pos, read);
         }
@@ -189,8 +191,8 @@ impl Reader {
 
     /// Goes on in the work queue, where it may write.
     fn go_elsewhere(self, pos: u64, read: CacheRead) {
+        let requests = self.source.requests.clone();
         if let Some(waiting) = self.into_waiting(pos, read, 0..0) {
-            let requests = waiting.object().requests().clone();
             requests.run(waiting);
         }
     }
@@ -198,7 +200,7 @@ impl Reader {
     /// Begins to read from the file, if there is one: comes before it is looked what it holds.
     fn begin(&mut self) -> Option<FileRead> {
         let file = self.backing.file()?;
-        self.losses = self.object.losses();
+        self.losses = self.backing.losses();
         // What was to be on the disk and is not must not be read as the hole it left. Begins before
         // the map is asked: once that has forgotten what was lost, it is no error any more.
         Some(file.clone().begin_read())
@@ -207,7 +209,7 @@ impl Reader {
     /// Ends the read: the daemon has not written what it was asked for, in `gap`.
     fn fail(self, read: CacheRead, gap: Range<u64>) {
         let (off, len) = bytes(&gap);
-        trace::read_failed(self.object.debug_id(), off, len, EIO);
+        trace::read_failed(self.source.object().debug_id(), off, len, EIO);
         drop(self);
         read.fail(EIO);
     }
@@ -229,7 +231,7 @@ impl Reader {
         let Some(file) = self.begin() else {
             return Ok(false);
         };
-        let is_there = || first_gap(&self.object, file.file(), blocks, May::Nothing);
+        let is_there = || first_gap(&self.backing, file.file(), blocks, May::Nothing);
         if file.check().is_err() || !matches!(is_there(), Ok(Found::Ready)) {
             return Ok(false);
         }
@@ -276,7 +278,7 @@ impl Reader {
         // What was in memory when it was looked for, and is not now, may have been dropped because
         // it could not be written back: then there is a hole, and nobody was told of an error.
         let blocks = self.needed(pos, &mut read);
-        match first_gap(&self.object, file.file(), blocks, self.may) {
+        match first_gap(&self.backing, file.file(), blocks, self.may) {
             Ok(Found::Ready) => self.read_past(file, pos, read),
             found => {
                 drop(file);
@@ -293,13 +295,13 @@ impl Reader {
 
     /// Asks the daemon again for what could not be written back.
     fn read_again(mut self, file: FileRead, pos: u64, read: CacheRead) {
-        if self.may == May::Read && self.object.forgets_by_writing(file.file()) {
+        if self.may == May::Read && self.backing.forgets_by_writing(file.file()) {
             drop(file);
             return self.go_elsewhere(pos, read);
         }
         let forgotten = match core::mem::replace(&mut self.again, true) {
             true => Err(EIO),
-            false => self.object.forget_doubted(file.file(), self.losses),
+            false => self.backing.forget_doubted(file.file(), self.losses),
         };
         drop(file);
         match forgotten {
@@ -316,7 +318,7 @@ impl Reader {
         let has_joined = core::mem::replace(&mut self.has_joined, false);
         // CAST: The lower bits.
         self.may_join = !(has_joined && self.joined_for == gap.start as u32);
-        let requests = self.object.requests().clone();
+        let requests = self.source.requests.clone();
         let gap = requests.options().cut(self.widen(gap));
         if let Some(waiting) = self.into_waiting(pos, read, gap) {
             if let Err(waiting) = requests.read_queue(waiting) {
@@ -328,9 +330,9 @@ impl Reader {
     /// What is asked for with `gap`: if the daemon wants that, what is missing behind it, too.
     fn widen(&self, gap: Range<u64>) -> Range<u64> {
         let blocks = presence::blocks(self.backing.size);
-        let end = self.object.requests().options().widen(gap.end, blocks);
+        let end = self.source.requests.options().widen(gap.end, blocks);
         match end > gap.end {
-            true => gap.start..self.object.find_block(gap.end, end, true),
+            true => gap.start..self.backing.find_block(gap.end, end, true),
             false => gap,
         }
     }
@@ -350,7 +352,7 @@ impl Reader {
         };
         let waiting = pin_init!(WaitingRead {
             work <- new_work!(),
-            object: self.object.clone(),
+            object: self.source.object().clone(),
             asked,
             request: Some((self, pos, read)),
             others: None,

@@ -9,6 +9,7 @@ use super::{
         Place, //
     },
     lookup::{
+        Answer,
         Open,
         Opens,
         Version, //
@@ -17,13 +18,11 @@ use super::{
 };
 use crate::{
     kernel_next::{
-        fs::dentry::Dentry,
         sync::Completion,
         workqueue::OwnedQueue, //
     },
     object::Object,
     protocol::command::Options,
-    space::Space,
     table::{
         slots::{
             Buffer,
@@ -43,7 +42,6 @@ use crate::{
 };
 use core::mem::size_of;
 use kernel::{
-    cred::Credential,
     new_spinlock,
     new_work,
     prelude::*,
@@ -259,11 +257,10 @@ impl Requests {
         }
     }
 
-    /// Ends everything if the cache's file system takes no more files, now that something could not
-    /// be found, made or written in it: see [`Space::is_broken`]. The caller has the credentials
-    /// `cred`.
-    pub(crate) fn failed(&self, space: &Space, dir: &Dentry, cred: &Credential, error: Error) {
-        if !self.is_dead() && space.is_broken(dir, cred, error) {
+    /// Something could not be found, made or written in the cache: ends everything if the cache
+    /// `is_broken`, as nothing new can be fetched then.
+    pub(crate) fn failed(&self, is_broken: impl FnOnce() -> bool) {
+        if !self.is_dead() && is_broken() {
             self.kill();
         }
     }
@@ -330,5 +327,29 @@ impl Drop for Ticket {
         if let Some(requests) = self.requests.take() {
             requests.leave(self.key, self.user);
         }
+    }
+}
+
+/// Where the data of an object comes from: the requests, and what the daemon has said of the
+/// object.
+pub(crate) struct Source {
+    pub(super) requests: Arc<Requests>,
+    pub(super) object: Arc<Object>,
+    pub(super) answer: Answer,
+}
+
+impl Source {
+    pub(crate) fn object(&self) -> &Arc<Object> {
+        &self.object
+    }
+
+    /// The size of the object in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.answer.size
+    }
+
+    /// The version of the object; empty if the daemon gave none.
+    pub(crate) fn version(&self) -> &[u8] {
+        self.answer.version()
     }
 }

@@ -10,12 +10,12 @@
 //! A hole that is punched while a block is being read, after it was looked for, is not noticed by
 //! that read; the next one sees that the inode has changed.
 
+use super::Backing;
 use crate::{
     kernel_next::fs::kernel_file::{
         KernelFile,
         Seek, //
     },
-    object::Object,
     plan::blocks::{
         Doubt,
         Look, //
@@ -60,27 +60,27 @@ pub(crate) enum Found {
 ///
 /// # Errors
 ///
-/// `ENOMEM`; `EIO` if the object is given up; `EINTR` if the task is killed; what the file system
+/// `ENOMEM`; `EIO` if the object is withdrawn; `EINTR` if the task is killed; what the file system
 /// says.
 #[inline]
 pub(crate) fn first_gap(
-    object: &Object,
+    backing: &Backing,
     file: &KernelFile,
     blocks: Range<u64>,
     may: May,
 ) -> Result<Found> {
     let changed = file.inode().change_time();
-    match object.look(blocks.clone(), Some(changed), 0) {
+    match backing.look(blocks.clone(), Some(changed), 0) {
         Look::Ready => Ok(Found::Ready),
         Look::Gap(gap) => Ok(Found::Gap(gap)),
-        look => settle(object, file, blocks, look, may),
+        look => settle(backing, file, blocks, look, may),
     }
 }
 
-/// Does what [`Object::look`] says is to be done, until nothing is.
+/// Does what [`Backing::look`] says is to be done, until nothing is.
 #[cold]
 fn settle(
-    object: &Object,
+    backing: &Backing,
     file: &KernelFile,
     blocks: Range<u64>,
     mut look: Look,
@@ -92,23 +92,23 @@ fn settle(
             Look::Ready => return Ok(Found::Ready),
             Look::Gap(gap) => return Ok(Found::Gap(gap)),
             Look::Changed if may == May::Nothing => return Ok(Found::Elsewhere),
-            Look::Changed => object.doubt_all(file)?,
-            Look::Doubt(doubt) => match check(object, file, &doubt, may)? {
+            Look::Changed => backing.doubt_all(file)?,
+            Look::Doubt(doubt) => match check(backing, file, &doubt, may)? {
                 Some(until) => checked = until,
                 None => return Ok(Found::Elsewhere),
             },
         }
         // What changes from here on is noticed by the next read.
-        look = object.look(blocks.clone(), None, checked);
+        look = backing.look(blocks.clone(), None, checked);
     }
 }
 
 /// Whether `blocks` are all known to be on the disk, and nothing of the file is in memory. Does not
 /// sleep.
 #[inline]
-pub(crate) fn is_only_on_disk(object: &Object, file: &KernelFile, blocks: &Range<u64>) -> bool {
+pub(crate) fn is_only_on_disk(backing: &Backing, file: &KernelFile, blocks: &Range<u64>) -> bool {
     let changed = file.inode().change_time();
-    !file.has_pages() && object.look(blocks.clone(), Some(changed), 0) == Look::Ready
+    !file.has_pages() && backing.look(blocks.clone(), Some(changed), 0) == Look::Ready
 }
 
 /// Looks for what is about to be overwritten in part, from `off` to `end` in bytes: what was a hole
@@ -117,7 +117,7 @@ pub(crate) fn is_only_on_disk(object: &Object, file: &KernelFile, blocks: &Range
 /// # Errors
 ///
 /// Those of [`first_gap`].
-pub(crate) fn before_write(object: &Object, file: &KernelFile, off: u64, end: u64) -> Result {
+pub(crate) fn before_write(backing: &Backing, file: &KernelFile, off: u64, end: u64) -> Result {
     let unit = file.inode().block_size().max(BLOCK_SIZE);
     if off % unit == 0 && end % unit == 0 {
         return Ok(());
@@ -126,7 +126,7 @@ pub(crate) fn before_write(object: &Object, file: &KernelFile, off: u64, end: u6
     let tail = end / BLOCK_SIZE..end.next_multiple_of(unit) / BLOCK_SIZE;
     for block in Iterator::chain(head, tail) {
         // What is not present stays so.
-        first_gap(object, file, block..block + 1, May::Write)?;
+        first_gap(backing, file, block..block + 1, May::Write)?;
     }
     Ok(())
 }
@@ -146,7 +146,7 @@ fn is_in_dirty_page(file: &KernelFile, block: u64) -> bool {
 /// Looks for some of the blocks in doubt, from the first on, and forgets them if they are lost.
 /// Returns the first block that was not looked for, or that was lost; `None` if what has to be done
 /// is more than it may.
-fn check(object: &Object, file: &KernelFile, doubt: &Doubt, may: May) -> Result<Option<u64>> {
+fn check(backing: &Backing, file: &KernelFile, doubt: &Doubt, may: May) -> Result<Option<u64>> {
     let Range { start, end } = doubt.blocks;
     let in_memory = is_in_dirty_page(file, start);
     // Of the blocks that follow, those that are where the first one is.
@@ -162,15 +162,15 @@ fn check(object: &Object, file: &KernelFile, doubt: &Doubt, may: May) -> Result<
     // Before the holes are looked for: what ceases to be dirty later may yet become one.
     let on_disk = !file.is_dirty(bytes(start..end));
     let is_clean = on_disk && file.is_clean();
-    let hole = find_hole(object, file, start..end)?;
+    let hole = find_hole(backing, file, start..end)?;
     if on_disk && file.check_write_errors().is_ok() {
         let known = if is_clean { hole } else { hole.min(end) };
-        object.is_on_disk(doubt, known, is_clean);
+        backing.is_on_disk(doubt, known, is_clean);
     }
     if hole >= end {
         return Ok(Some(end));
     }
-    if may == May::Read && object.forgets_by_writing(file) {
+    if may == May::Read && backing.forgets_by_writing(file) {
         return Ok(None);
     }
     let data = match file.seek(bytes(hole..end).start, Seek::Data) {
@@ -179,14 +179,14 @@ fn check(object: &Object, file: &KernelFile, doubt: &Doubt, may: May) -> Result<
         Err(e) if e == ENXIO => end,
         Err(e) => return Err(e),
     };
-    object.forget(file, doubt, hole..data.max(hole + 1))?;
+    backing.forget(file, doubt, hole..data.max(hole + 1))?;
     Ok(Some(hole))
 }
 
 /// The first block in `blocks` with a hole, or, if there is none, `blocks.end` or a block behind it
 /// up to which there is none.
-fn find_hole(object: &Object, file: &KernelFile, blocks: Range<u64>) -> Result<u64> {
-    if object.is_fragmented() {
+fn find_hole(backing: &Backing, file: &KernelFile, blocks: Range<u64>) -> Result<u64> {
+    if backing.is_fragmented() {
         return find_hole_nearby(file, blocks);
     }
     let begun = Instant::<Monotonic>::now();
@@ -198,7 +198,7 @@ fn find_hole(object: &Object, file: &KernelFile, blocks: Range<u64>) -> Result<u
         Err(e) => return Err(e),
     };
     if begun.elapsed() > PATIENCE {
-        object.set_fragmented();
+        backing.set_fragmented();
     }
     Ok(hole)
 }

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Attachments: what fscache has of an object.
+//!
+//! An attachment comes from a lookup and goes when the cookie is withdrawn, which waits for no
+//! daemon. While it exists, so do the volume, the cache and the mount.
+
+mod commit;
+mod lookup;
+
+use crate::{
+    backing::Backing,
+    cache::Cache,
+    kernel_next::{
+        cred::with_cred,
+        fscache::Cookie, //
+    },
+    ondemand::Source,
+    volume::Volume, //
+};
+use kernel::sync::{
+    atomic::{
+        ordering::Relaxed,
+        Atomic, //
+    },
+    Arc, //
+};
+
+/// See the [module's description](self).
+pub(crate) struct Attachment {
+    source: Arc<Source>,
+    backing: Arc<Backing>,
+    /// Whether the data is to be thrown away.
+    retired: Atomic<i32>,
+    volume: Arc<Volume>,
+}
+
+impl Attachment {
+    pub(crate) fn source(&self) -> &Arc<Source> {
+        &self.source
+    }
+
+    pub(crate) fn backing(&self) -> &Arc<Backing> {
+        &self.backing
+    }
+
+    fn cache(&self) -> &Cache {
+        self.volume.cache()
+    }
+
+    /// Has the data thrown away when the cookie is withdrawn.
+    pub(crate) fn retire(&self) {
+        self.retired.store(1, Relaxed);
+    }
+
+    /// Gives the file its name, or removes it, and lets go of it (`cachefiles_withdraw_cookie()`).
+    pub(crate) fn withdraw(self, cookie: &Cookie) {
+        let cache = self.volume.cache().clone();
+        self.source.close();
+        // One that is made from here on has no name, and goes with the daemon's write to it.
+        let file = self.backing.file().cloned();
+        let map = self.backing.take_map();
+        let Some(file) = file else {
+            return;
+        };
+        with_cred(cache.cred(), || {
+            let retired = cookie.is_retired() || self.retired.load(Relaxed) != 0;
+            if let Err(e) = self.keep_or_delete(cookie, &file, &map, retired) {
+                step!("cookie {:x}: not kept: {:?}\n", cookie.debug_id(), e);
+            }
+            // A daemon that is writing may keep the file for longer.
+            self.backing.unmark();
+            drop((file, self));
+        });
+    }
+}

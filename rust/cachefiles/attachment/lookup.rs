@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Looking an object up: asking for it, and finding its file.
+
+use super::Attachment;
+use crate::{
+    backing::{
+        Backing,
+        FoundFile, //
+    },
+    cache::Cache,
+    disk::{
+        key::{
+            cook_key,
+            Name, //
+        },
+        presence,
+        xattr::{
+            check_object,
+            is_listed,
+            AUX_MAX,
+            VALUE_MAX,
+            XATTR_NAME, //
+        }, //
+    },
+    kernel_next::{
+        compat::ENODATA,
+        cred::with_cred,
+        crypto::sha256,
+        fs::{
+            dentry::Dentry,
+            inode::InUse,
+            kernel_file::KernelFile,
+            namei::{
+                lookup_positive,
+                Creating, //
+            },
+            xattr, //
+        },
+        fscache::{
+            Cookie,
+            Lookup, //
+        }, //
+    },
+    namei::graveyard::bury,
+    ondemand::Source,
+    protocol::BLOCK_SIZE,
+    space::For,
+    volume::Volume, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::Atomic,
+        Arc, //
+    }, //
+};
+
+/// The largest object, in bytes: as large as a file of ext4. Keeps maps of present blocks small.
+const MAX_SIZE: u64 = 1 << 44;
+
+impl Attachment {
+    /// Asks the daemon for an object, then looks for its file. `None` if the lookup was put
+    /// off, or nobody wants the object any more.
+    pub(crate) fn look_up(volume: Arc<Volume>, cookie: &Lookup<'_>) -> Result<Option<KBox<Self>>> {
+        let cache = volume.cache().clone();
+        let max = cache.mount().max_file_size().unsigned_abs().min(MAX_SIZE);
+        // A size is rounded up to whole blocks.
+        let max = max - max % BLOCK_SIZE;
+        let Some(source) = Source::open(cache.requests(), cookie, max)? else {
+            return Ok(None);
+        };
+        let attached = Self::attach(volume, cookie, &source);
+        // If nobody uses the cookie by now, fscache would never take the object away again.
+        let attached = attached.map(|attached| cookie.is_in_use().then_some(attached));
+        match &attached {
+            Ok(Some(attachment)) => source.object().attach(attachment.backing.clone()),
+            _ => source.close(),
+        }
+        attached
+    }
+
+    fn attach(
+        volume: Arc<Volume>,
+        cookie: &Lookup<'_>,
+        source: &Arc<Source>,
+    ) -> Result<KBox<Self>> {
+        let cache = volume.cache();
+        let backing = with_cred(cache.cred(), || {
+            Self::find_file(&volume, cookie, source).inspect_err(|e| cache.failed(*e))
+        })?;
+        let attachment = Attachment {
+            source: source.clone(),
+            backing,
+            retired: Atomic::new(0),
+            volume,
+        };
+        Ok(KBox::new(attachment, GFP_KERNEL)?)
+    }
+
+    /// Finds the file of an object (`cachefiles_look_up_object()`). If there is none that can be
+    /// used, there is space for one.
+    fn find_file(volume: &Volume, cookie: &Cookie, source: &Source) -> Result<Arc<Backing>> {
+        let cache = volume.cache();
+        let size = source.size();
+        let backing = |found| {
+            let (dir, debug_id) = (volume.dir(), cookie.debug_id());
+            Backing::new(dir, cache.space(), cache.cred(), size, debug_id, found)
+        };
+        if let Some(fan) = volume.find_fanout(cookie.key_hash())? {
+            let name = cook_key(cookie.key(), sha256)?;
+            match lookup_positive(fan, name.as_bytes()) {
+                Ok(dentry) if dentry.is_regular() => {
+                    let found = Self::open_file(cache, cookie, fan, dentry.clone(), &name, source)?;
+                    if let Some((found, is_listed)) = found {
+                        let backing = backing(Some(found))?;
+                        if backing.adopt(is_listed)? {
+                            return Ok(backing);
+                        }
+                    }
+                    // It must not be found again by whoever asks for what it was, after this.
+                    match bury(cache, fan, &dentry) {
+                        // Somebody else has removed it.
+                        Err(e) if e == EINVAL => {}
+                        buried => buried?,
+                    }
+                }
+                // Something else has the name.
+                Ok(dentry) => bury(cache, fan, &dentry)?,
+                Err(e) if e == ENOENT => {}
+                Err(e) => return Err(e),
+            }
+        }
+        cache.space().check(1, 0, For::Create)?;
+        backing(None)
+    }
+
+    /// Opens a file that was left from another time; `None` if it is not what is looked for
+    /// (`cachefiles_open_file()`). Returns whether it counts as empty without a list.
+    fn open_file(
+        cache: &Cache,
+        cookie: &Cookie,
+        fan: &Dentry,
+        dentry: ARef<Dentry>,
+        name: &Name,
+        source: &Source,
+    ) -> Result<Option<(FoundFile, bool)>> {
+        let marked = mark_file(cache, fan, dentry, name)
+            .inspect_err(|e| step!("cookie {:x}: its file: {:?}\n", cookie.debug_id(), e))?;
+        let Some((dentry, mark)) = marked else {
+            return Ok(None);
+        };
+        let found = FoundFile {
+            file: KernelFile::open(cache.mount(), &dentry, cache.cred())?,
+            mark,
+        };
+        // It may have been culled before it was marked; and a file of another size is not one that
+        // was left whole.
+        let bytes = presence::blocks(source.size()) * BLOCK_SIZE;
+        if dentry.is_unhashed() || found.file.inode().size().unsigned_abs() != bytes {
+            return Ok(None);
+        }
+        let (mut aux, mut buf) = ([0; AUX_MAX], [0; VALUE_MAX]);
+        let aux = cookie.aux(&mut aux);
+        let value = match xattr::get(&dentry, XATTR_NAME, &mut buf) {
+            Ok(len) => buf.get(..len).unwrap_or_default(),
+            Err(e) if e == ERANGE || e == ENODATA => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        if check_object(value, source.size(), aux, source.version()).is_err() {
+            return Ok(None);
+        }
+        found.file.touch_atime();
+        Ok(Some((found, is_listed(value))))
+    }
+}
+
+/// Marks a file of an object as being in use. Returns the file of that name, which need not be
+/// `dentry` any more; `None` if it has been removed.
+///
+/// # Errors
+///
+/// `EBUSY` if it is in use; what looking it up says.
+fn mark_file(
+    cache: &Cache,
+    fan: &Dentry,
+    dentry: ARef<Dentry>,
+    name: &Name,
+) -> Result<Option<(ARef<Dentry>, InUse)>> {
+    if let Some(mark) = dentry.inode().ok_or(ENOENT)?.mark_in_use() {
+        return Ok(Some((dentry, mark)));
+    }
+    // Whoever removes it has marked it, too, and the directory locked: with the lock this knows.
+    let write = cache.mount().want_write()?;
+    let creating = Creating::start(fan, name.as_bytes(), &write)?;
+    let Some(inode) = creating.child().inode() else {
+        return Ok(None);
+    };
+    let mark = inode.mark_in_use().ok_or(EBUSY)?;
+    let dentry = creating.keep();
+    Ok(dentry.is_regular().then_some((dentry, mark)))
+}

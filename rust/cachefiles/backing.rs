@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The file of an object, and what is known of the data in it.
+
+mod adopt;
+pub(crate) mod check;
+pub(crate) mod list;
+
+use crate::{
+    disk::presence::{
+        self,
+        Part,
+        Presence, //
+    },
+    kernel_next::{
+        cred::with_cred,
+        fs::{
+            dentry::Dentry,
+            inode::InUse,
+            kernel_file::KernelFile, //
+        }, //
+    },
+    plan::blocks::{
+        self,
+        Doubt,
+        Look, //
+    },
+    protocol::BLOCK_SIZE,
+    space::{
+        For,
+        Space, //
+    }, //
+};
+use core::{
+    mem::replace,
+    ops::Range, //
+};
+use kernel::{
+    cred::Credential,
+    new_mutex,
+    new_spinlock,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{
+            ordering::{
+                Acquire,
+                Relaxed,
+                Release, //
+            },
+            Atomic, //
+        },
+        Arc,
+        Mutex,
+        SetOnce,
+        SpinLock, //
+    }, //
+};
+
+type Parts = KVVec<Part<KVec<u64>>>;
+type Map = Presence<Parts, KVec<u64>>;
+/// What is known of the blocks of a file.
+pub(crate) type Blocks = blocks::Blocks<Parts, KVec<u64>>;
+/// The blocks for which a leaf is needed first.
+type Rest = Option<Range<u64>>;
+
+/// A file that was found, and that it is in use.
+pub(crate) struct FoundFile {
+    // The mark is taken away before the file is let go.
+    pub(crate) mark: InUse,
+    pub(crate) file: KernelFile,
+}
+
+/// The file of an object, what is known of the data in it, and what is needed to read and write it.
+///
+/// A daemon that is writing keeps it, so there is nothing in it that others wait for: the mark and
+/// the map are taken out when the object is withdrawn.
+#[pin_data]
+pub(crate) struct Backing {
+    /// That the file is in use, if it has its name already.
+    // The mark is taken away before the file is let go.
+    #[pin]
+    mark: SpinLock<Option<InUse>>,
+    /// The file. An object that was not found gets one when it is first written to: making one
+    /// is most of what a lookup costs, and many objects are never read.
+    file: SetOnce<KernelFile>,
+    /// Held while one is made. Outer to the locks of the file system.
+    #[pin]
+    making: Mutex<()>,
+    /// Where it is made. Let go before the mount, which `space` keeps.
+    dir: ARef<Dentry>,
+    pub(crate) space: Arc<Space>,
+    pub(crate) cred: ARef<Credential>,
+    /// The size of the object in bytes.
+    pub(crate) size: u64,
+    /// Names the object in the log: the cookie's number.
+    debug_id: u32,
+    /// Whether blocks became present, or were lost, since the object was looked up.
+    changed: Atomic<i32>,
+    /// How often data could not be written back, and was forgotten. Changes under the lock of
+    /// `blocks`.
+    losses: Atomic<u32>,
+    /// Whether the file has a list on the disk.
+    has_list: Atomic<i32>,
+    /// Whether looking for a hole in the file once took long.
+    is_fragmented: Atomic<i32>,
+    /// Whether the map was taken out.
+    is_withdrawn: Atomic<i32>,
+    /// Held while the list of a file in use is corrected, so that the last to be written is that of
+    /// the latest state. Outer to the lock of `blocks`, and to those of the file system.
+    #[pin]
+    correcting: Mutex<()>,
+    /// Of no blocks while there is no file. Inner to no lock but `correcting`.
+    #[pin]
+    blocks: SpinLock<Blocks>,
+}
+
+fn new_map(blocks: u64) -> Result<Map> {
+    // CAST: More would not fit the memory: then the allocation fails.
+    let count = presence::parts(blocks) as usize;
+    let mut parts = KVVec::with_capacity(count, GFP_KERNEL)?;
+    for _ in 0..count {
+        parts.push(Part::Absent, GFP_KERNEL)?;
+    }
+    Ok(Map::new(parts, blocks))
+}
+
+fn no_blocks() -> Blocks {
+    let none = || Map::new(Parts::new(), 0);
+    Blocks::new(none(), none(), 0)
+}
+
+fn new_leaf() -> Result<KVec<u64>> {
+    Ok(KVec::from_elem(0, presence::LEAF_WORDS, GFP_KERNEL)?)
+}
+
+impl Backing {
+    /// That of an object of so many bytes, whose file was `found`, or is made in `dir` when it is
+    /// first written to.
+    pub(crate) fn new(
+        dir: &Dentry,
+        space: &Arc<Space>,
+        cred: &Credential,
+        size: u64,
+        debug_id: u32,
+        found: Option<FoundFile>,
+    ) -> Result<Arc<Self>> {
+        let (mut mark, file) = (None, SetOnce::new());
+        if let Some(found) = found {
+            mark = Some(found.mark);
+            file.populate(found.file);
+        }
+        Arc::pin_init(
+            pin_init!(Self {
+                mark <- new_spinlock!(mark),
+                file,
+                making <- new_mutex!(()),
+                dir: dir.into(),
+                space: space.clone(),
+                cred: cred.into(),
+                size,
+                debug_id,
+                changed: Atomic::new(0),
+                losses: Atomic::new(0),
+                has_list: Atomic::new(0),
+                is_fragmented: Atomic::new(0),
+                is_withdrawn: Atomic::new(0),
+                correcting <- new_mutex!(()),
+                blocks <- new_spinlock!(no_blocks()),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    // The file.
+
+    /// The file. `None` if none of the object's data has ever been written.
+    #[inline]
+    pub(crate) fn file(&self) -> Option<&KernelFile> {
+        self.file.as_ref()
+    }
+
+    /// The file, which is made if there is none. The caller has the cache's credentials.
+    ///
+    /// # Errors
+    ///
+    /// `ENOBUFS` if there is no space; `ENOMEM`, `EFBIG`; what making a file says.
+    pub(crate) fn file_to_write(&self) -> Result<&KernelFile> {
+        if let Some(file) = self.file() {
+            return Ok(file);
+        }
+        let _making = self.making.lock();
+        if self.file().is_none() {
+            let file = self.make_file()?;
+            // Before anybody looks into the file.
+            self.reset(&file)?;
+            self.file.populate(file);
+            if self.is_withdrawn() {
+                // It was withdrawn meanwhile, and needs no map.
+                let _map = self.take_map();
+            }
+        }
+        self.file().ok_or(EIO)
+    }
+
+    /// Makes a file without a name, of the size that it is to have.
+    fn make_file(&self) -> Result<KernelFile> {
+        self.space.check(1, 0, For::Create)?;
+        let write = self.space.mount().want_write()?;
+        let file = KernelFile::tmpfile(&write, &self.dir, &self.cred)?;
+        // Setting the size gets it, too.
+        drop(write);
+        if self.size > 0 {
+            self.set_size(&file)?;
+        }
+        Ok(file)
+    }
+
+    /// How long a file of the object is, in bytes: reads are in whole blocks, so that no part of
+    /// one may be missing.
+    pub(crate) fn file_size(&self) -> u64 {
+        presence::blocks(self.size) * BLOCK_SIZE
+    }
+
+    /// Whether somebody has cut `file` off.
+    fn is_cut_off(&self, file: &KernelFile) -> bool {
+        file.inode().size().unsigned_abs() < self.file_size()
+    }
+
+    /// Makes `file` as long as it is to be.
+    fn set_size(&self, file: &KernelFile) -> Result {
+        file.truncate(i64::try_from(self.file_size()).map_err(|_| EFBIG)?)
+    }
+
+    /// Whether the file has a name, and is marked as being in use.
+    pub(crate) fn is_named(&self) -> bool {
+        self.mark.lock().is_some()
+    }
+
+    /// Takes away the mark that the file is in use. May sleep.
+    pub(crate) fn unmark(&self) {
+        // Dropped without the lock.
+        let _mark = self.mark.lock().take();
+    }
+
+    /// As [`Space::is_broken`], when the object could not be written. The caller has the cache's
+    /// credentials.
+    pub(crate) fn is_broken(&self, error: Error) -> bool {
+        self.space.is_broken(&self.dir, &self.cred, error)
+    }
+
+    // What is known of the data in it.
+
+    /// Forgets what is known of the data: `file` is new, or is looked at again.
+    fn reset(&self, file: &KernelFile) -> Result {
+        let blocks = presence::blocks(self.size);
+        let (present, doubt) = (new_map(blocks)?, new_map(blocks)?);
+        // Comes before anybody looks what the file holds.
+        let changed = file.inode().note_change_time();
+        let mut new = Blocks::new(present, doubt, changed);
+        core::mem::swap(&mut *self.blocks.lock(), &mut new);
+        Ok(())
+    }
+
+    /// Takes out what is known of the data, for the caller to write down. Nothing counts as present
+    /// from then on, and nothing comes to be.
+    pub(crate) fn take_map(&self) -> Blocks {
+        self.is_withdrawn.store(1, Release);
+        replace(&mut *self.blocks.lock(), no_blocks())
+    }
+
+    fn is_withdrawn(&self) -> bool {
+        self.is_withdrawn.load(Acquire) != 0
+    }
+
+    /// Whether blocks became present, or were lost, since the object was looked up.
+    pub(crate) fn has_changed(&self) -> bool {
+        self.changed.load(Relaxed) != 0
+    }
+
+    /// How often data could not be written back. Whoever writes, or wants to read what is there,
+    /// notes this before.
+    pub(crate) fn losses(&self) -> u32 {
+        self.losses.load(Acquire)
+    }
+
+    /// Changes what is known of `blocks` with `f`, which returns what is left to be done for want
+    /// of a leaf.
+    fn update(
+        &self,
+        blocks: Range<u64>,
+        mut f: impl FnMut(&mut Blocks, Range<u64>, &mut Option<KVec<u64>>) -> Result<Rest>,
+    ) -> Result {
+        let (mut left, mut spare) = (Some(blocks), None);
+        while let Some(blocks) = left {
+            left = f(&mut self.blocks.lock(), blocks, &mut spare)?;
+            if left.is_some() && spare.is_none() {
+                spare = Some(new_leaf()?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Records that the daemon has written blocks. `losses` is from before it did.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if data was lost since: it may have been this.
+    pub(crate) fn mark_written(&self, blocks: Range<u64>, losses: u32) -> Result {
+        self.changed.store(1, Relaxed);
+        self.update(blocks, |map, blocks, spare| match self.losses() == losses {
+            true => Ok(map.written(blocks, spare)),
+            false => Err(EIO),
+        })
+    }
+
+    /// What has to be done before `blocks` can be read: see [`Blocks::look`].
+    #[inline]
+    pub(crate) fn look(&self, blocks: Range<u64>, changed: Option<u64>, checked: u64) -> Look {
+        self.blocks.lock().look(blocks, changed, checked)
+    }
+
+    /// Records that there is no hole from the first block of `doubt` until `end`: see
+    /// [`Blocks::is_on_disk`]. Without memory less is recorded.
+    fn is_on_disk(&self, doubt: &Doubt, end: u64, is_clean: bool) {
+        let _ = self.update(doubt.blocks.start..end, |map, blocks, spare| {
+            Ok(map.is_on_disk(doubt, blocks, is_clean, spare))
+        });
+    }
+
+    /// A map with all blocks of the file.
+    fn all_blocks(&self) -> Result<Map> {
+        let blocks = self.blocks.lock().present().blocks();
+        Ok(new_map(blocks)?.filled())
+    }
+
+    /// Puts all blocks in doubt: others have changed the file.
+    fn doubt_all(&self, file: &KernelFile) -> Result {
+        let all = self.all_blocks()?;
+        let changed = file.inode().note_change_time();
+        let old = self.blocks.lock().doubt_all(all, changed);
+        drop(old);
+        Ok(())
+    }
+
+    fn is_fragmented(&self) -> bool {
+        self.is_fragmented.load(Relaxed) != 0
+    }
+
+    fn set_fragmented(&self) {
+        self.is_fragmented.store(1, Relaxed);
+    }
+
+    /// Whether something has to be written to the file system before blocks of `file` can be
+    /// forgotten.
+    pub(crate) fn forgets_by_writing(&self, file: &KernelFile) -> bool {
+        self.has_list.load(Relaxed) != 0 || self.is_cut_off(file)
+    }
+
+    /// Forgets `lost`, blocks of `doubt` that the file system does not have any more, so that the
+    /// daemon is asked for them again.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the object is withdrawn; `ENOMEM`; what writing to the file's attributes says.
+    /// Nothing is forgotten then.
+    fn forget(&self, file: &KernelFile, doubt: &Doubt, lost: Range<u64>) -> Result {
+        self.prepare_to_forget(file)?;
+        self.update(lost.clone(), |map, lost, spare| {
+            Ok(map.forget(doubt, lost, spare))
+        })?;
+        step!(
+            "cookie {:x}: blocks {:x} to {:x} were lost, and are asked for again\n",
+            self.debug_id,
+            lost.start,
+            lost.end
+        );
+        Ok(())
+    }
+
+    /// Forgets what is present and was not seen on the disk, so that the daemon is asked for it
+    /// again: something could not be written back. Unless somebody did that since `losses`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::forget`].
+    pub(crate) fn forget_doubted(&self, file: &KernelFile, losses: u32) -> Result {
+        self.prepare_to_forget(file)?;
+        let all = self.all_blocks()?;
+        let mut blocks = self.blocks.lock();
+        if self.losses() != losses {
+            return Ok(());
+        }
+        // Errors from here on are of what is written from here on. Under the lock, so that nobody
+        // finds no error, and then what is forgotten only now.
+        file.forget_write_errors();
+        let old = blocks.forget_doubted(all);
+        // Comes last: whoever writes after this must not have his errors forgotten.
+        self.losses.store(losses.wrapping_add(1), Release);
+        drop(blocks);
+        drop(old);
+        step!(
+            "cookie {:x}: data could not be written, and is asked for again\n",
+            self.debug_id
+        );
+        Ok(())
+    }
+
+    /// Has the file's list, if it has one, say nothing of blocks in doubt, and the file be as long
+    /// as it was.
+    fn prepare_to_forget(&self, file: &KernelFile) -> Result {
+        self.changed.store(1, Relaxed);
+        if self.is_withdrawn() {
+            return Err(EIO);
+        }
+        with_cred(&self.cred, || {
+            if self.is_cut_off(file) {
+                self.set_size(file)?;
+            }
+            if self.has_list.load(Relaxed) == 0 {
+                return Ok(());
+            }
+            let _correcting = self.correcting.lock();
+            let write = self.space.mount().want_write()?;
+            list::write(file.dentry(), &write, |buf| self.encode(buf))
+        })
+    }
+
+    /// Writes down what is on the disk, as far as it fits `buf`; returns how many bytes that is.
+    fn encode(&self, buf: &mut [u8]) -> usize {
+        self.blocks.lock().encode(buf)
+    }
+
+    /// The first block from `from` on, of `blocks`, that holds data, or does not; their number if
+    /// there is none.
+    pub(crate) fn find_block(&self, from: u64, blocks: u64, present: bool) -> u64 {
+        let map = self.blocks.lock();
+        match map.present().blocks() {
+            // There is no file yet.
+            0 if present => blocks,
+            0 => from,
+            _ => map.present().find(from, blocks, present),
+        }
+    }
+}
