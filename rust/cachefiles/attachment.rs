@@ -15,7 +15,7 @@ use crate::{
         cred::with_cred,
         fscache::Cookie, //
     },
-    ondemand::Source,
+    mode::Mode,
     volume::Volume, //
 };
 use kernel::sync::{
@@ -27,24 +27,24 @@ use kernel::sync::{
 };
 
 /// See the [module's description](self).
-pub(crate) struct Attachment {
-    source: Arc<Source>,
+pub(crate) struct Attachment<M: Mode> {
+    object: M::Object,
     backing: Arc<Backing>,
     /// Whether the data is to be thrown away.
     retired: Atomic<i32>,
-    volume: Arc<Volume>,
+    volume: Arc<Volume<M>>,
 }
 
-impl Attachment {
-    pub(crate) fn source(&self) -> &Arc<Source> {
-        &self.source
+impl<M: Mode> Attachment<M> {
+    pub(crate) fn object(&self) -> &M::Object {
+        &self.object
     }
 
     pub(crate) fn backing(&self) -> &Arc<Backing> {
         &self.backing
     }
 
-    fn cache(&self) -> &Cache {
+    fn cache(&self) -> &Cache<M> {
         self.volume.cache()
     }
 
@@ -56,7 +56,7 @@ impl Attachment {
     /// Gives the file its name, or removes it, and lets go of it (`cachefiles_withdraw_cookie()`).
     pub(crate) fn withdraw(self, cookie: &Cookie) {
         let cache = self.volume.cache().clone();
-        self.source.close();
+        M::detach(&self.object);
         // One that is made from here on has no name, and goes with the daemon's write to it.
         let file = self.backing.file().cloned();
         let map = self.backing.take_map();

@@ -8,7 +8,6 @@ pub(crate) mod directory;
 use self::directory::Directory;
 use crate::{
     kernel_next::fs::path::Mount,
-    ondemand::Requests,
     space::Space, //
 };
 use kernel::{
@@ -24,8 +23,8 @@ use kernel::{
     }, //
 };
 
-/// A cache (`struct cachefiles_cache`).
-pub(crate) struct Cache {
+/// A cache of the mode `M` (`struct cachefiles_cache`).
+pub(crate) struct Cache<M> {
     // The directories go before the mount.
     store: Directory,
     graveyard: Directory,
@@ -33,17 +32,17 @@ pub(crate) struct Cache {
     /// What files are made and changed with.
     cred: ARef<Credential>,
     space: Arc<Space>,
-    requests: Arc<Requests>,
+    mode: M,
 }
 
-impl Cache {
+impl<M> Cache<M> {
     /// A cache that keeps volumes in `store`, and in `graveyard` what the daemon is to delete.
     pub(crate) fn new(
         store: Directory,
         graveyard: Directory,
         cred: ARef<Credential>,
         space: Arc<Space>,
-        requests: Arc<Requests>,
+        mode: M,
     ) -> Self {
         Cache {
             store,
@@ -51,12 +50,13 @@ impl Cache {
             grave_counter: Atomic::new(0),
             cred,
             space,
-            requests,
+            mode,
         }
     }
 
-    pub(crate) fn requests(&self) -> &Arc<Requests> {
-        &self.requests
+    /// What the mode has of the cache.
+    pub(crate) fn mode(&self) -> &M {
+        &self.mode
     }
 
     pub(crate) fn space(&self) -> &Arc<Space> {
@@ -86,10 +86,9 @@ impl Cache {
         self.grave_counter.fetch_add(1, Relaxed)
     }
 
-    /// As [`Requests::failed`], when something could not be found or made in the cache. The caller
+    /// As [`Space::is_broken`], when something could not be found or made in the cache. The caller
     /// has the cache's credentials.
-    pub(crate) fn failed(&self, error: Error) {
-        self.requests
-            .failed(|| self.space.is_broken(&self.store, &self.cred, error));
+    pub(crate) fn is_broken(&self, error: Error) -> bool {
+        self.space.is_broken(&self.store, &self.cred, error)
     }
 }

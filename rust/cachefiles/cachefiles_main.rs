@@ -22,6 +22,7 @@
 //! | [`object`] | what requests and file descriptors refer to | `ondemand.c` |
 //! | [`backing`] | the file of an object, and the data in it | `io.c`, `namei.c` |
 //! | [`namei`] | directories, the graveyard, culling | `namei.c` |
+//! | [`mode`] | who fills a cache | (none) |
 //! | [`ondemand`] | requests to the daemon, reads | `ondemand.c`, `io.c` |
 //! | [`trace`] | tracepoints | `trace/events/cachefiles.h` |
 //!
@@ -46,6 +47,7 @@ mod cache;
 mod daemon;
 mod disk;
 mod interface;
+mod mode;
 mod namei;
 mod object;
 mod ondemand;

@@ -29,7 +29,10 @@ use crate::{
         sync::poll::events, //
     },
     namei::cull,
-    ondemand::Requests,
+    ondemand::{
+        Ondemand,
+        Requests, //
+    },
     protocol::command::{
         self,
         Command,
@@ -93,7 +96,7 @@ impl Drop for Exclusive {
 struct State {
     config: Config,
     /// The cache in service.
-    service: Option<Service>,
+    service: Option<Service<Ondemand>>,
 }
 
 /// An open device file.
@@ -102,24 +105,25 @@ pub(crate) struct Daemon {
     #[pin]
     state: Mutex<State>,
     /// The cache, once it is bound. Here as well, so that messages need no lock to find it.
-    cache: SetOnce<Arc<Cache>>,
+    cache: SetOnce<Arc<Cache<Ondemand>>>,
     poll: Arc<PollCondVar>,
     _exclusive: Exclusive,
 }
 
 impl Daemon {
-    fn cache(&self) -> Option<&Cache> {
+    fn cache(&self) -> Option<&Cache<Ondemand>> {
         self.cache.as_ref().map(|cache| &**cache)
     }
 
     fn requests(&self) -> Result<&Requests> {
         self.cache()
-            .map(|cache| &**cache.requests())
+            .map(|cache| &**cache.mode().requests())
             .ok_or(EOPNOTSUPP)
     }
 
     fn is_dead(&self) -> bool {
-        self.cache().is_some_and(|cache| cache.requests().is_dead())
+        self.cache()
+            .is_some_and(|cache| cache.mode().requests().is_dead())
     }
 
     fn execute(&self, command: Command<'_>) -> Result {
@@ -216,7 +220,8 @@ impl Daemon {
                 return Err(e.into());
             }
         };
-        let service = Service::bind(&state.config, options, self.poll.clone())
+        let service = Ondemand::new(options, self.poll.clone())
+            .and_then(|mode| Service::bind(&state.config, mode, self.poll.clone()))
             .inspect_err(|e| pr_err!("bind: failed: {:?}\n", e))?;
         // The lock is held, and nobody was here before: there is no service.
         self.cache.populate(service.cache().clone());
@@ -267,7 +272,7 @@ impl MiscDevice for Daemon {
     fn read(this: Pin<&Self>, file: &File, buf: UserSliceWriter) -> Result<usize> {
         let may_wait = file.flags() & flags::O_NONBLOCK == 0;
         match this.cache() {
-            Some(cache) => cache.requests().read(buf, may_wait),
+            Some(cache) => cache.mode().requests().read(buf, may_wait),
             None => Ok(0),
         }
     }
@@ -289,7 +294,7 @@ impl MiscDevice for Daemon {
     fn poll(this: Pin<&Self>, file: &File, table: PollTable<'_>) -> u32 {
         table.register_wait(file, &this.poll);
         this.cache().map_or(0, |cache| {
-            let mut mask = cache.requests().poll();
+            let mut mask = cache.mode().requests().poll();
             if cache.space().is_culling() {
                 mask |= events::OUT;
             }

@@ -18,9 +18,14 @@ use crate::{
             CacheRead, //
         }, //
     },
-    ondemand::Reader,
+    mode::Mode,
+    ondemand::{
+        Ondemand,
+        Reader, //
+    },
     volume::Volume, //
 };
+use core::marker::PhantomData;
 use kernel::{
     prelude::*,
     sync::{
@@ -29,23 +34,29 @@ use kernel::{
     }, //
 };
 
-/// The backend's entry points.
-pub(crate) struct CacheFilesBackend;
+/// The entry points for caches of the mode `M`.
+pub(crate) struct CacheFilesBackend<M>(PhantomData<M>);
 
-impl Backend for CacheFilesBackend {
-    type Cache = Arc<Cache>;
-    type Volume = Arc<Volume>;
-    type Object = KBox<Attachment>;
+impl<M: Mode> Backend for CacheFilesBackend<M> {
+    type Cache = Arc<Cache<M>>;
+    type Volume = Arc<Volume<M>>;
+    type Object = KBox<Attachment<M>>;
 
     const NAME: &'static CStr = c"cachefiles";
 
-    fn acquire_volume(cache: ArcBorrow<'_, Cache>, volume: &FscacheVolume) -> Result<Arc<Volume>> {
-        let cache: Arc<Cache> = cache.into();
-        with_cred(cache.cred(), || Volume::new(cache.clone(), volume))
-            .inspect_err(|e| step!("volume {:x}: not cached: {:?}\n", volume.debug_id(), e))
+    fn acquire_volume(
+        cache: ArcBorrow<'_, Cache<M>>,
+        volume: &FscacheVolume,
+    ) -> Result<Arc<Volume<M>>> {
+        let cache: Arc<Cache<M>> = cache.into();
+        with_cred(cache.cred(), || {
+            Volume::new(cache.clone(), volume)
+                .inspect_err(|e| cache.mode().failed(|| cache.is_broken(*e)))
+        })
+        .inspect_err(|e| step!("volume {:x}: not cached: {:?}\n", volume.debug_id(), e))
     }
 
-    fn free_volume(data: Arc<Volume>, volume: &FscacheVolume) {
+    fn free_volume(data: Arc<Volume<M>>, volume: &FscacheVolume) {
         let cache = data.cache().clone();
         with_cred(cache.cred(), || {
             data.finish(volume);
@@ -54,40 +65,30 @@ impl Backend for CacheFilesBackend {
     }
 
     /// Looks an object up (`cachefiles_lookup_cookie()`).
-    ///
-    /// A cookie that wants its size from the cache gets it, or the error number for which there is
-    /// none. Any other cookie has no business here.
     fn lookup_cookie(
-        volume: ArcBorrow<'_, Volume>,
+        volume: ArcBorrow<'_, Volume<M>>,
         cookie: &Lookup<'_>,
-    ) -> Result<Option<KBox<Attachment>>> {
-        if !cookie.wants_cache_size() {
-            kernel::do_once_lite! {
-                pr_warn!("A file system that does not ask the cache for sizes cannot use an \
-                          on-demand cache; its files are not cached\n")
-            }
-            return Err(EINVAL);
-        }
+    ) -> Result<Option<KBox<Attachment<M>>>> {
         Attachment::look_up(volume.into(), cookie)
             .inspect_err(|e| step!("cookie {:x}: lookup failed: {:?}\n", cookie.debug_id(), e))
     }
 
-    fn withdraw_cookie(object: KBox<Attachment>, cookie: &Cookie) {
+    fn withdraw_cookie(object: KBox<Attachment<M>>, cookie: &Cookie) {
         KBox::into_inner(object).withdraw(cookie);
     }
 
-    fn invalidate_cookie(object: &Attachment, _cookie: &Cookie) -> bool {
+    fn invalidate_cookie(object: &Attachment<M>, _cookie: &Cookie) -> bool {
         // The daemon is asked anew when the cookie is looked up next.
         object.retire();
         false
     }
 }
 
-impl CacheIo for CacheFilesBackend {
+impl CacheIo for CacheFilesBackend<Ondemand> {
     type Reader = Reader;
 
-    fn reader(object: &Attachment) -> Reader {
-        Reader::new(object.source().clone(), object.backing().clone())
+    fn reader(object: &Attachment<Ondemand>) -> Reader {
+        Reader::new(object.object().clone(), object.backing().clone())
     }
 
     fn read(reader: Reader, pos: i64, read: CacheRead) {

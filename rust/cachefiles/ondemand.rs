@@ -26,8 +26,78 @@ mod watch;
 
 pub(crate) use self::{
     read::Reader,
-    requests::{
-        Requests,
-        Source, //
+    requests::Requests, //
+};
+
+use self::requests::Source;
+use crate::{
+    backing::Backing,
+    kernel_next::fscache::Lookup,
+    mode::Mode,
+    protocol::command::Options, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        poll::PollCondVar,
+        Arc, //
     }, //
 };
+
+/// The on-demand mode: a daemon is asked for the size of each object, and for its data.
+pub(crate) struct Ondemand(Arc<Requests>);
+
+impl Ondemand {
+    pub(crate) fn new(options: Options, poll: Arc<PollCondVar>) -> Result<Self> {
+        Ok(Ondemand(Requests::new(options, poll)?))
+    }
+
+    pub(crate) fn requests(&self) -> &Arc<Requests> {
+        &self.0
+    }
+}
+
+impl Mode for Ondemand {
+    type Object = Arc<Source>;
+
+    /// A cookie that wants its size from the cache gets it, or the error number for which there is
+    /// none. Any other cookie has no business here.
+    fn open(&self, cookie: &Lookup<'_>, max: u64) -> Result<Option<Arc<Source>>> {
+        if !cookie.wants_cache_size() {
+            kernel::do_once_lite! {
+                pr_warn!("A file system that does not ask the cache for sizes cannot use an \
+                          on-demand cache; its files are not cached\n")
+            }
+            return Err(EINVAL);
+        }
+        Source::open(&self.0, cookie, max)
+    }
+
+    fn size(source: &Arc<Source>) -> u64 {
+        source.size()
+    }
+
+    fn version(source: &Arc<Source>) -> &[u8] {
+        source.version()
+    }
+
+    fn attach(source: &Arc<Source>, backing: &Arc<Backing>) {
+        source.object().attach(backing.clone());
+    }
+
+    fn detach(source: &Arc<Source>) {
+        source.close();
+    }
+
+    fn failed(&self, is_broken: impl FnOnce() -> bool) {
+        self.0.failed(is_broken);
+    }
+
+    fn kill(&self) {
+        self.0.kill();
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}

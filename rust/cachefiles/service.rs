@@ -23,14 +23,14 @@ use crate::{
             namei::may_create_in,
             path::Path, //
         },
-        fscache, //
+        fscache,
+        netfs::CacheIo, //
     },
+    mode::Mode,
     namei::{
         check_names,
         get_directory, //
     },
-    ondemand::Requests,
-    protocol::command::Options,
     space::{
         For,
         Space, //
@@ -48,14 +48,20 @@ use kernel::{
 };
 
 /// A cache in service.
-pub(crate) struct Service {
-    cache: Arc<Cache>,
-    registration: fscache::Cache<CacheFilesBackend>,
+pub(crate) struct Service<M: Mode>
+where
+    CacheFilesBackend<M>: CacheIo,
+{
+    cache: Arc<Cache<M>>,
+    registration: fscache::Cache<CacheFilesBackend<M>>,
 }
 
-impl Service {
+impl<M: Mode> Service<M>
+where
+    CacheFilesBackend<M>: CacheIo<Cache = Arc<Cache<M>>>,
+{
     /// Brings a cache into service (`cachefiles_add_cache()`).
-    pub(crate) fn bind(config: &Config, options: Options, poll: Arc<PollCondVar>) -> Result<Self> {
+    pub(crate) fn bind(config: &Config, mode: M, poll: Arc<PollCondVar>) -> Result<Self> {
         let dir = config.dir.as_ref().ok_or(EINVAL)?.as_c_str()?;
         let tag = match &config.tag {
             Some(tag) => tag.as_c_str()?,
@@ -81,10 +87,7 @@ impl Service {
         new.create_files_as(root.dentry.inode().ok_or(ENOTDIR)?)?;
         let cred = new.commit();
 
-        let cache = with_cred(&cred, || {
-            let requests = Requests::new(options, poll.clone())?;
-            open(config, &root, cred.clone(), requests, poll)
-        })?;
+        let cache = with_cred(&cred, || open(config, &root, cred.clone(), mode, poll))?;
         let registration = prepared.register(cache.clone())?;
         pr_info!("File cache on {} registered\n", tag);
         // Notes if there is little space left, so that the daemon starts to cull.
@@ -95,7 +98,7 @@ impl Service {
         })
     }
 
-    pub(crate) fn cache(&self) -> &Arc<Cache> {
+    pub(crate) fn cache(&self) -> &Arc<Cache<M>> {
         &self.cache
     }
 
@@ -103,9 +106,9 @@ impl Service {
     /// no daemon.
     pub(crate) fn retire(mut self) {
         // From here on nobody waits for the daemon, so that everybody gets done.
-        self.cache.requests().kill();
+        self.cache.mode().kill();
         self.registration.withdraw();
-        self.cache.requests().flush();
+        self.cache.mode().flush();
         let synced = with_cred(self.cache.cred(), || self.cache.mount().sync());
         if let Err(e) = synced {
             pr_err!("Cannot write the cache's file system out: {:?}\n", e);
@@ -116,13 +119,13 @@ impl Service {
 
 /// Checks that a cache can be kept in `root`, and finds or makes its directories there. The caller
 /// has the credentials `cred`.
-fn open(
+fn open<M>(
     config: &Config,
     root: &Path,
     cred: ARef<Credential>,
-    requests: Arc<Requests>,
+    mode: M,
     poll: Arc<PollCondVar>,
-) -> Result<Arc<Cache>> {
+) -> Result<Arc<Cache<M>>> {
     may_create_in(&root.dentry)
         .inspect_err(|e| pr_err!("Security denies permission to make files: {:?}\n", e))?;
     check_holes(root, &cred)?;
@@ -132,7 +135,7 @@ fn open(
     )?;
     let (store, _) = get_directory(&space, &root.dentry, b"cache")?;
     let (graveyard, _) = get_directory(&space, &root.dentry, b"graveyard")?;
-    let cache = Cache::new(store, graveyard, cred, space, requests);
+    let cache = Cache::new(store, graveyard, cred, space, mode);
     Ok(Arc::new(cache, GFP_KERNEL)?)
 }
 

@@ -53,7 +53,7 @@ const FANOUT: usize = 256;
 
 /// A volume of a cache (`struct cachefiles_volume`).
 #[pin_data]
-pub(crate) struct Volume {
+pub(crate) struct Volume<M> {
     /// Made when an object is first put there, so that a volume does not start with 256 of them.
     fanout: KVec<SetOnce<Directory>>,
     /// Held while one is made.
@@ -62,14 +62,14 @@ pub(crate) struct Volume {
     dir: Directory,
     /// Whether the volume was new: then there is no directory for objects but those that this made.
     is_new: bool,
-    cache: Arc<Cache>,
+    cache: Arc<Cache<M>>,
 }
 
-impl Volume {
+impl<M> Volume<M> {
     /// Finds or makes the directory of a volume (`cachefiles_acquire_volume()`). The caller has the
     /// cache's credentials.
-    pub(crate) fn new(cache: Arc<Cache>, volume: &fscache::Volume) -> Result<Arc<Self>> {
-        let (dir, is_new) = Self::directory(&cache, volume).inspect_err(|e| cache.failed(*e))?;
+    pub(crate) fn new(cache: Arc<Cache<M>>, volume: &fscache::Volume) -> Result<Arc<Self>> {
+        let (dir, is_new) = Self::directory(&cache, volume)?;
         let mut fanout = KVec::with_capacity(FANOUT, GFP_KERNEL)?;
         for _ in 0..FANOUT {
             fanout.push(SetOnce::new(), GFP_KERNEL)?;
@@ -87,7 +87,7 @@ impl Volume {
     }
 
     /// Finds or makes it. Returns whether it is new.
-    fn directory(cache: &Cache, volume: &fscache::Volume) -> Result<(Directory, bool)> {
+    fn directory(cache: &Cache<M>, volume: &fscache::Volume) -> Result<(Directory, bool)> {
         let name = volume_name(volume.key(), sha256)?;
         for _ in 0..RETRIES {
             let (dir, is_new) = get_directory(cache.space(), cache.store(), name.as_bytes())?;
@@ -114,7 +114,7 @@ impl Volume {
         Err(ESTALE)
     }
 
-    pub(crate) fn cache(&self) -> &Arc<Cache> {
+    pub(crate) fn cache(&self) -> &Arc<Cache<M>> {
         &self.cache
     }
 
@@ -168,7 +168,7 @@ impl Volume {
     }
 }
 
-fn set_coherency(cache: &Cache, dir: &Dentry, volume: &fscache::Volume) -> Result {
+fn set_coherency<M>(cache: &Cache<M>, dir: &Dentry, volume: &fscache::Volume) -> Result {
     let write = cache.mount().want_write()?;
     let mut coherency = [0; AUX_MAX];
     let value = Value::volume(volume.coherency(&mut coherency));

@@ -28,6 +28,7 @@ use crate::{
         },
         fscache::Cookie, //
     },
+    mode::Mode,
     namei::{
         graveyard::bury,
         RETRIES, //
@@ -35,7 +36,7 @@ use crate::{
 };
 use kernel::prelude::*;
 
-impl Attachment {
+impl<M: Mode> Attachment<M> {
     /// Keeps the file, or removes it if the data is `retired`, or was lost.
     pub(super) fn keep_or_delete(
         &self,
@@ -104,7 +105,7 @@ impl Attachment {
     fn set_state(&self, cookie: &Cookie, file: &KernelFile, write: &WriteAccess<'_>) -> Result {
         let mut aux = [0; AUX_MAX];
         let aux = cookie.aux(&mut aux);
-        let (size, version) = (self.source.size(), self.source.version());
+        let (size, version) = (M::size(&self.object), M::version(&self.object));
         let value = Value::object(size, Content::Listed, aux, version);
         xattr::set(file.dentry(), XATTR_NAME, value.as_bytes(), write)
     }

@@ -42,8 +42,8 @@ use crate::{
             Lookup, //
         }, //
     },
+    mode::Mode,
     namei::graveyard::bury,
-    ondemand::Source,
     protocol::BLOCK_SIZE,
     space::For,
     volume::Volume, //
@@ -60,50 +60,54 @@ use kernel::{
 /// The largest object, in bytes: as large as a file of ext4. Keeps maps of present blocks small.
 const MAX_SIZE: u64 = 1 << 44;
 
-impl Attachment {
-    /// Asks the daemon for an object, then looks for its file. `None` if the lookup was put
-    /// off, or nobody wants the object any more.
-    pub(crate) fn look_up(volume: Arc<Volume>, cookie: &Lookup<'_>) -> Result<Option<KBox<Self>>> {
+impl<M: Mode> Attachment<M> {
+    /// Gets an object, then looks for its file. `None` if the lookup was put off, or nobody wants
+    /// the object any more.
+    pub(crate) fn look_up(
+        volume: Arc<Volume<M>>,
+        cookie: &Lookup<'_>,
+    ) -> Result<Option<KBox<Self>>> {
         let cache = volume.cache().clone();
         let max = cache.mount().max_file_size().unsigned_abs().min(MAX_SIZE);
         // A size is rounded up to whole blocks.
         let max = max - max % BLOCK_SIZE;
-        let Some(source) = Source::open(cache.requests(), cookie, max)? else {
+        let Some(object) = cache.mode().open(cookie, max)? else {
             return Ok(None);
         };
-        let attached = Self::attach(volume, cookie, &source);
+        let prepared = with_cred(cache.cred(), || {
+            Self::find_file(&volume, cookie, &object)
+                .inspect_err(|e| cache.mode().failed(|| cache.is_broken(*e)))
+        })
+        .and_then(|backing| Ok((backing, KBox::new_uninit(GFP_KERNEL)?)));
         // If nobody uses the cookie by now, fscache would never take the object away again.
-        let attached = attached.map(|attached| cookie.is_in_use().then_some(attached));
-        match &attached {
-            Ok(Some(attachment)) => source.object().attach(attachment.backing.clone()),
-            _ => source.close(),
+        let prepared = prepared.map(|prepared| cookie.is_in_use().then_some(prepared));
+        match prepared {
+            Ok(Some((backing, slot))) => {
+                M::attach(&object, &backing);
+                let attachment = Attachment {
+                    object,
+                    backing,
+                    retired: Atomic::new(0),
+                    volume,
+                };
+                Ok(Some(slot.write(attachment)))
+            }
+            Ok(None) => {
+                M::detach(&object);
+                Ok(None)
+            }
+            Err(e) => {
+                M::detach(&object);
+                Err(e)
+            }
         }
-        attached
-    }
-
-    fn attach(
-        volume: Arc<Volume>,
-        cookie: &Lookup<'_>,
-        source: &Arc<Source>,
-    ) -> Result<KBox<Self>> {
-        let cache = volume.cache();
-        let backing = with_cred(cache.cred(), || {
-            Self::find_file(&volume, cookie, source).inspect_err(|e| cache.failed(*e))
-        })?;
-        let attachment = Attachment {
-            source: source.clone(),
-            backing,
-            retired: Atomic::new(0),
-            volume,
-        };
-        Ok(KBox::new(attachment, GFP_KERNEL)?)
     }
 
     /// Finds the file of an object (`cachefiles_look_up_object()`). If there is none that can be
     /// used, there is space for one.
-    fn find_file(volume: &Volume, cookie: &Cookie, source: &Source) -> Result<Arc<Backing>> {
+    fn find_file(volume: &Volume<M>, cookie: &Cookie, object: &M::Object) -> Result<Arc<Backing>> {
         let cache = volume.cache();
-        let size = source.size();
+        let size = M::size(object);
         let backing = |found| {
             let (dir, debug_id) = (volume.dir(), cookie.debug_id());
             Backing::new(dir, cache.space(), cache.cred(), size, debug_id, found)
@@ -112,7 +116,7 @@ impl Attachment {
             let name = cook_key(cookie.key(), sha256)?;
             match lookup_positive(fan, name.as_bytes()) {
                 Ok(dentry) if dentry.is_regular() => {
-                    let found = Self::open_file(cache, cookie, fan, dentry.clone(), &name, source)?;
+                    let found = Self::open_file(cache, cookie, fan, dentry.clone(), &name, object)?;
                     if let Some((found, is_listed)) = found {
                         let backing = backing(Some(found))?;
                         if backing.adopt(is_listed)? {
@@ -139,12 +143,12 @@ impl Attachment {
     /// Opens a file that was left from another time; `None` if it is not what is looked for
     /// (`cachefiles_open_file()`). Returns whether it counts as empty without a list.
     fn open_file(
-        cache: &Cache,
+        cache: &Cache<M>,
         cookie: &Cookie,
         fan: &Dentry,
         dentry: ARef<Dentry>,
         name: &Name,
-        source: &Source,
+        object: &M::Object,
     ) -> Result<Option<(FoundFile, bool)>> {
         let marked = mark_file(cache, fan, dentry, name)
             .inspect_err(|e| step!("cookie {:x}: its file: {:?}\n", cookie.debug_id(), e))?;
@@ -157,7 +161,7 @@ impl Attachment {
         };
         // It may have been culled before it was marked; and a file of another size is not one that
         // was left whole.
-        let bytes = presence::blocks(source.size()) * BLOCK_SIZE;
+        let bytes = presence::blocks(M::size(object)) * BLOCK_SIZE;
         if dentry.is_unhashed() || found.file.inode().size().unsigned_abs() != bytes {
             return Ok(None);
         }
@@ -168,7 +172,7 @@ impl Attachment {
             Err(e) if e == ERANGE || e == ENODATA => return Ok(None),
             Err(e) => return Err(e),
         };
-        if check_object(value, source.size(), aux, source.version()).is_err() {
+        if check_object(value, M::size(object), aux, M::version(object)).is_err() {
             return Ok(None);
         }
         found.file.touch_atime();
@@ -182,8 +186,8 @@ impl Attachment {
 /// # Errors
 ///
 /// `EBUSY` if it is in use; what looking it up says.
-fn mark_file(
-    cache: &Cache,
+fn mark_file<M>(
+    cache: &Cache<M>,
     fan: &Dentry,
     dentry: ARef<Dentry>,
     name: &Name,

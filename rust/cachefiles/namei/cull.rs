@@ -24,7 +24,7 @@ use kernel::prelude::*;
 ///
 /// `ENOTDIR` if it is not a directory, `EINVAL` if it is not below `cache/`: what is elsewhere is
 /// none of the cache's business, whatever the cache's credentials allow.
-fn current_dir(cache: &Cache) -> Result<Path> {
+fn current_dir<M>(cache: &Cache<M>) -> Result<Path> {
     let path = Path::current_dir()?;
     if !path.dentry.can_lookup() {
         return Err(ENOTDIR);
@@ -53,7 +53,7 @@ fn lookup_error(e: Error) -> Error {
 ///
 /// `EBUSY` if it is in use, `ESTALE` if there is no such name, `EIO` if it cannot be removed; see
 /// [`current_dir`].
-pub(crate) fn cull(cache: &Cache, name: &[u8]) -> Result {
+pub(crate) fn cull<M>(cache: &Cache<M>, name: &[u8]) -> Result {
     let path = current_dir(cache)?;
     with_cred(cache.cred(), || {
         let write = cache.mount().want_write()?;
@@ -84,7 +84,7 @@ pub(crate) fn cull(cache: &Cache, name: &[u8]) -> Result {
 /// # Errors
 ///
 /// `EBUSY` if it is; otherwise as for [`cull`].
-pub(crate) fn check_in_use(cache: &Cache, name: &[u8]) -> Result {
+pub(crate) fn check_in_use<M>(cache: &Cache<M>, name: &[u8]) -> Result {
     let path = current_dir(cache)?;
     with_cred(cache.cred(), || {
         let write = cache.mount().want_write()?;

@@ -29,7 +29,7 @@ use kernel::{
 /// # Errors
 ///
 /// `EINVAL` if it is not in `dir` any more.
-pub(crate) fn bury(cache: &Cache, dir: &Dentry, victim: &Dentry) -> Result {
+pub(crate) fn bury<M>(cache: &Cache<M>, dir: &Dentry, victim: &Dentry) -> Result {
     let write = cache.mount().want_write()?;
     if !victim.is_dir() {
         return Removing::start_dentry(dir, victim, &write)?.unlink();

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Modes: who fills a cache.
+//!
+//! What is the same for all modes knows a cache, a volume or an attachment of any mode. What
+//! differs is who is asked for the size of an object, and what an object has besides its file; what
+//! may be done with the data is up to the implementation of
+//! [`CacheIo`](crate::kernel_next::netfs::CacheIo) for the mode.
+
+use crate::{
+    backing::Backing,
+    kernel_next::fscache::Lookup, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+/// A mode that a cache can be bound in. A cache has a value of this type.
+pub(crate) trait Mode: Sized + Send + Sync + 'static {
+    /// What an object has besides its file.
+    type Object: Send + Sync;
+
+    /// Gets an object, of at most `max` bytes, before its file is looked for. `None` if the lookup
+    /// was put off. To be ended with [`Self::detach`].
+    ///
+    /// # Errors
+    ///
+    /// What the lookup fails with.
+    fn open(&self, cookie: &Lookup<'_>, max: u64) -> Result<Option<Self::Object>>;
+
+    /// The size of an object in bytes.
+    fn size(object: &Self::Object) -> u64;
+
+    /// Which version of the object it is, beside what the network file system says of that; may be
+    /// empty.
+    fn version(object: &Self::Object) -> &[u8];
+
+    /// The lookup is over: the object has a file, or a place for one.
+    fn attach(object: &Self::Object, backing: &Arc<Backing>);
+
+    /// The lookup has failed, or the cookie is withdrawn: nobody reads or writes any more but a
+    /// daemon that is writing. May sleep, but waits for no daemon.
+    fn detach(object: &Self::Object);
+
+    /// Something could not be found, made or written in the cache: ends its use, as
+    /// [`Self::kill`], if it `is_broken`.
+    fn failed(&self, is_broken: impl FnOnce() -> bool);
+
+    /// Ends the use of the cache: nobody waits for a daemon from here on.
+    fn kill(&self);
+
+    /// Waits for work that is under way. Nothing new is begun, as the cache is out of service.
+    fn flush(&self);
+}
