@@ -6,25 +6,37 @@
 //! asked, through the same device, for the size and the contents of every object that somebody
 //! looks up and reads; see `Documentation/filesystems/caching/cachefiles-rust.rst`.
 //!
+//! The modules, from the ground up: each names only those that stand before it in this table, but
+//! for the two in one row, which name each other.
+//!
 //! | module | what is there | its counterpart in C |
 //! |---|---|---|
 //! | [`protocol`] | commands, messages, error numbers | `daemon.c`, `ondemand.c` |
 //! | [`disk`] | names, attributes, the map of present blocks and its list | `key.c`, `xattr.c` |
 //! | [`table`] | the request table | `ondemand.c` |
 //! | [`plan`] | which blocks can be read; limits to the space | `io.c`, `cache.c` |
-//! | [`daemon`] | the device, its commands | `daemon.c` |
-//! | [`service`] | a cache: into service and out | `cache.c`, `security.c` |
-//! | [`cache`] | a cache's directories and credentials | `internal.h` |
-//! | [`space`] | the space that is left for a cache | `cache.c` |
-//! | [`interface`] | what fscache calls | `interface.c` |
-//! | [`volume`] | volumes | `volume.c` |
-//! | [`attachment`] | what fscache has of an object | `interface.c`, `namei.c` |
-//! | [`object`] | what requests and file descriptors refer to | `ondemand.c` |
-//! | [`backing`] | the file of an object, and the data in it | `io.c`, `namei.c` |
-//! | [`namei`] | directories, the graveyard, culling | `namei.c` |
-//! | [`mode`] | who fills a cache | (none) |
-//! | [`ondemand`] | requests to the daemon, reads | `ondemand.c`, `io.c` |
+//! | [`debug`] | what is told to the log | `internal.h` |
 //! | [`trace`] | tracepoints | `trace/events/cachefiles.h` |
+//! | [`space`] | the space that is left for a cache | `cache.c` |
+//! | [`backing`] | the file of an object, and the data in it | `io.c`, `namei.c` |
+//! | [`object`] | what requests and file descriptors refer to | `ondemand.c` |
+//! | [`cache`] | a cache's directories and credentials | `internal.h` |
+//! | [`namei`] | directories, the graveyard, culling | `namei.c` |
+//! | [`volume`] | volumes | `volume.c` |
+//! | [`mode`] | who fills a cache | (none) |
+//! | `ondemand::line` | readers that wait until they may ask | (none) |
+//! | `ondemand::lookup` | lookups that wait for the daemon | `ondemand.c` |
+//! | `ondemand::requests`, `ondemand::read` | the locked table; reads | `ondemand.c`, `io.c` |
+//! | `ondemand::ask` | what lookups and reads ask the daemon | `ondemand.c` |
+//! | `ondemand::answer` | what the daemon answers | `ondemand.c` |
+//! | `ondemand::anon_fd` | the file descriptors of the daemon | `ondemand.c` |
+//! | `ondemand::deliver` | how messages get to the daemon | `ondemand.c`, `daemon.c` |
+//! | `ondemand::watch` | time limits, and what nobody waits for any more | (none) |
+//! | [`ondemand`] | on-demand mode | `ondemand.c` |
+//! | [`attachment`] | what fscache has of an object | `interface.c`, `namei.c` |
+//! | [`interface`] | what fscache calls | `interface.c` |
+//! | [`service`] | a cache: into service and out | `cache.c`, `security.c` |
+//! | [`daemon`] | the device, its commands | `daemon.c` |
 //!
 //! The first four depend on nothing but `core` and each other, so that they are compiled and tested
 //! on the host, too.
