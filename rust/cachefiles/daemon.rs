@@ -36,6 +36,7 @@ use crate::{
     protocol::command::{
         self,
         Command,
+        Limit,
         Mode, //
     },
     service::Service, //
@@ -129,75 +130,96 @@ impl Daemon {
     fn execute(&self, command: Command<'_>) -> Result {
         match command {
             Command::Bind(args) => self.bind(args),
-            Command::Limit(limit, args) => {
-                let percent = command::parse_percent(args)?;
-                let set = self.state.lock().config.limits.set(limit, percent);
-                set.inspect_err(|_| {
-                    step!("Free space limits must be in range 0%<=stop<cull<run<100%\n")
-                })?;
-                Ok(())
-            }
-            Command::Dir(args) => {
-                if args.is_empty() {
-                    step!("Empty directory specified\n");
-                    return Err(EINVAL);
-                }
-                let dir = Argument::new(args)?;
-                let mut state = self.state.lock();
-                if state.config.dir.is_some() {
-                    step!("Second cache directory specified\n");
-                    return Err(EEXIST);
-                }
-                state.config.dir = Some(dir);
-                Ok(())
-            }
-            Command::Tag(args) => {
-                if args.is_empty() {
-                    step!("Empty tag specified\n");
-                    return Err(EINVAL);
-                }
-                let tag = Argument::new(args)?;
-                let mut state = self.state.lock();
-                // A bound cache has one in any case.
-                if state.config.tag.is_some() || state.service.is_some() {
-                    return Err(EEXIST);
-                }
-                state.config.tag = Some(tag);
-                Ok(())
-            }
-            Command::Secctx(args) => {
-                let mut state = self.state.lock();
-                if args.is_empty() || state.config.secid.is_some() {
-                    step!("Empty or second security context specified\n");
-                    return Err(EINVAL);
-                }
-                let context = Argument::new(args)?;
-                let secid = SecurityId::from_context(context.as_c_str()?)?;
-                state.config.secid = Some(secid);
-                Ok(())
-            }
-            Command::Debug(args) => {
-                debug::set_mask(command::parse_mask(args)?);
-                Ok(())
-            }
-            Command::Cull(name) | Command::Inuse(name) => {
-                if name.contains(&b'/') {
-                    return Err(EINVAL);
-                }
-                let cache = self.cache().ok_or(EIO)?;
-                match command {
-                    Command::Cull(_) => cull::cull(cache, name),
-                    _ => cull::check_in_use(cache, name),
-                }
-            }
+            Command::Limit(limit, args) => self.set_limit(limit, args),
+            Command::Dir(args) => self.set_dir(args),
+            Command::Tag(args) => self.set_tag(args),
+            Command::Secctx(args) => self.set_secctx(args),
+            Command::Debug(args) => Self::set_debug(args),
+            Command::Cull(name) => cull::cull(self.cache_for(name)?, name),
+            Command::Inuse(name) => cull::check_in_use(self.cache_for(name)?, name),
             Command::Copen(args) => self.requests()?.copen(args),
-            Command::Restore => {
-                self.requests()?.restore();
-                Ok(())
-            }
+            Command::Restore => self.restore(),
         }
     }
 
+    /// `brun`, `bcull`, `bstop`, `frun`, `fcull`, `fstop`: when to cull, and when to stop.
+    fn set_limit(&self, limit: Limit, args: &[u8]) -> Result {
+        let percent = command::parse_percent(args)?;
+        let set = self.state.lock().config.limits.set(limit, percent);
+        set.inspect_err(|_| step!("Free space limits must be in range 0%<=stop<cull<run<100%\n"))?;
+        Ok(())
+    }
+
+    /// `dir`: the directory to keep the cache in.
+    fn set_dir(&self, args: &[u8]) -> Result {
+        if args.is_empty() {
+            step!("Empty directory specified\n");
+            return Err(EINVAL);
+        }
+        let dir = Argument::new(args)?;
+        let mut state = self.state.lock();
+        if state.config.dir.is_some() {
+            step!("Second cache directory specified\n");
+            return Err(EEXIST);
+        }
+        state.config.dir = Some(dir);
+        Ok(())
+    }
+
+    /// `tag`: the name of the cache.
+    fn set_tag(&self, args: &[u8]) -> Result {
+        if args.is_empty() {
+            step!("Empty tag specified\n");
+            return Err(EINVAL);
+        }
+        let tag = Argument::new(args)?;
+        let mut state = self.state.lock();
+        // A bound cache has one in any case.
+        if state.config.tag.is_some() || state.service.is_some() {
+            return Err(EEXIST);
+        }
+        state.config.tag = Some(tag);
+        Ok(())
+    }
+
+    /// `secctx`: the security context to work in.
+    fn set_secctx(&self, args: &[u8]) -> Result {
+        let mut state = self.state.lock();
+        if args.is_empty() || state.config.secid.is_some() {
+            step!("Empty or second security context specified\n");
+            return Err(EINVAL);
+        }
+        let context = Argument::new(args)?;
+        let secid = SecurityId::from_context(context.as_c_str()?)?;
+        state.config.secid = Some(secid);
+        Ok(())
+    }
+
+    /// `debug`: what to log, for all caches.
+    fn set_debug(args: &[u8]) -> Result {
+        debug::set_mask(command::parse_mask(args)?);
+        Ok(())
+    }
+
+    /// The cache, for `cull` and `inuse` of `name` in the working directory.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the name is a path, `EIO` if the cache is not bound.
+    fn cache_for(&self, name: &[u8]) -> Result<&Cache<Ondemand>> {
+        if name.contains(&b'/') {
+            return Err(EINVAL);
+        }
+        self.cache().ok_or(EIO)
+    }
+
+    /// `restore`: a new daemon has taken over.
+    fn restore(&self) -> Result {
+        self.requests()?.restore();
+        Ok(())
+    }
+
+    /// `bind`: brings the cache into service.
     fn bind(&self, args: &[u8]) -> Result {
         let mut state = self.state.lock();
         state.config.limits.check()?;
