@@ -66,7 +66,7 @@ impl<M: Mode> Attachment<M> {
         with_cred(cache.cred(), || {
             let retired = cookie.is_retired() || self.retired.load(Relaxed) != 0;
             if let Err(e) = self.keep_or_delete(cookie, &file, &map, retired) {
-                step!("cookie {:x}: not kept: {:?}\n", cookie.debug_id(), e);
+                kdebug!("cookie {:x}: not kept: {:?}\n", cookie.debug_id(), e);
             }
             // A daemon that is writing may keep the file for longer.
             self.backing.unmark();

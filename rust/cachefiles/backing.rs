@@ -22,13 +22,13 @@ use crate::{
     },
     plan::blocks::{
         self,
-        Doubt,
         Look, //
+        Unverified,
     },
     protocol::BLOCK_SIZE,
     space::{
-        For,
         Space, //
+        SpaceFor,
     }, //
 };
 use core::{
@@ -205,7 +205,7 @@ impl Backing {
 
     /// Makes a file without a name, of the size that it is to have.
     fn make_file(&self) -> Result<KernelFile> {
-        self.space.check(1, 0, For::Create)?;
+        self.space.check(1, 0, SpaceFor::Create)?;
         let write = self.space.mount().want_write()?;
         let file = KernelFile::tmpfile(&write, &self.dir, &self.cred)?;
         // Setting the size gets it, too.
@@ -254,10 +254,10 @@ impl Backing {
     /// Forgets what is known of the data: `file` is new, or is looked at again.
     fn reset(&self, file: &KernelFile) -> Result {
         let blocks = presence::blocks(self.size);
-        let (present, doubt) = (new_map(blocks)?, new_map(blocks)?);
+        let (present, unverified) = (new_map(blocks)?, new_map(blocks)?);
         // Comes before anybody looks what the file holds.
         let changed = file.inode().note_change_time();
-        let mut new = Blocks::new(present, doubt, changed);
+        let mut new = Blocks::new(present, unverified, changed);
         core::mem::swap(&mut *self.blocks.lock(), &mut new);
         Ok(())
     }
@@ -320,11 +320,11 @@ impl Backing {
         self.blocks.lock().look(blocks, changed, checked)
     }
 
-    /// Records that there is no hole from the first block of `doubt` until `end`: see
+    /// Records that there is no hole from the first block of `unverified` until `end`: see
     /// [`Blocks::is_on_disk`]. Without memory less is recorded.
-    fn is_on_disk(&self, doubt: &Doubt, end: u64, is_clean: bool) {
-        let _ = self.update(doubt.blocks.start..end, |map, blocks, spare| {
-            Ok(map.is_on_disk(doubt, blocks, is_clean, spare))
+    fn is_on_disk(&self, unverified: &Unverified, end: u64, is_clean: bool) {
+        let _ = self.update(unverified.blocks.start..end, |map, blocks, spare| {
+            Ok(map.is_on_disk(unverified, blocks, is_clean, spare))
         });
     }
 
@@ -334,11 +334,11 @@ impl Backing {
         Ok(new_map(blocks)?.filled())
     }
 
-    /// Puts all blocks in doubt: others have changed the file.
-    fn doubt_all(&self, file: &KernelFile) -> Result {
+    /// Has all blocks be unverified: others have changed the file.
+    fn unverify_all(&self, file: &KernelFile) -> Result {
         let all = self.all_blocks()?;
         let changed = file.inode().note_change_time();
-        let old = self.blocks.lock().doubt_all(all, changed);
+        let old = self.blocks.lock().unverify_all(all, changed);
         drop(old);
         Ok(())
     }
@@ -357,19 +357,19 @@ impl Backing {
         self.has_list.load(Relaxed) != 0 || self.is_cut_off(file)
     }
 
-    /// Forgets `lost`, blocks of `doubt` that the file system does not have any more, so that the
-    /// daemon is asked for them again.
+    /// Forgets `lost`, blocks of `unverified` that the file system does not have any more, so that
+    /// the daemon is asked for them again.
     ///
     /// # Errors
     ///
     /// `EIO` if the object is withdrawn; `ENOMEM`; what writing to the file's attributes says.
     /// Nothing is forgotten then.
-    fn forget(&self, file: &KernelFile, doubt: &Doubt, lost: Range<u64>) -> Result {
+    fn forget(&self, file: &KernelFile, unverified: &Unverified, lost: Range<u64>) -> Result {
         self.prepare_to_forget(file)?;
         self.update(lost.clone(), |map, lost, spare| {
-            Ok(map.forget(doubt, lost, spare))
+            Ok(map.forget(unverified, lost, spare))
         })?;
-        step!(
+        kdebug!(
             "cookie {:x}: blocks {:x} to {:x} were lost, and are asked for again\n",
             self.debug_id,
             lost.start,
@@ -384,7 +384,7 @@ impl Backing {
     /// # Errors
     ///
     /// As for [`Self::forget`].
-    pub(crate) fn forget_doubted(&self, file: &KernelFile, losses: u32) -> Result {
+    pub(crate) fn forget_unverified(&self, file: &KernelFile, losses: u32) -> Result {
         self.prepare_to_forget(file)?;
         let all = self.all_blocks()?;
         let mut blocks = self.blocks.lock();
@@ -394,20 +394,20 @@ impl Backing {
         // Errors from here on are of what is written from here on. Under the lock, so that nobody
         // finds no error, and then what is forgotten only now.
         file.forget_write_errors();
-        let old = blocks.forget_doubted(all);
+        let old = blocks.forget_unverified(all);
         // Comes last: whoever writes after this must not have his errors forgotten.
         self.losses.store(losses.wrapping_add(1), Release);
         drop(blocks);
         drop(old);
-        step!(
+        kdebug!(
             "cookie {:x}: data could not be written, and is asked for again\n",
             self.debug_id
         );
         Ok(())
     }
 
-    /// Has the file's list, if it has one, say nothing of blocks in doubt, and the file be as long
-    /// as it was.
+    /// Writes the file's list, if it has one, without the unverified blocks, and restores the
+    /// file's length.
     fn prepare_to_forget(&self, file: &KernelFile) -> Result {
         self.changed.store(1, Relaxed);
         if self.is_withdrawn() {

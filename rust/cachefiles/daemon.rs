@@ -146,20 +146,22 @@ impl Daemon {
     fn set_limit(&self, limit: Limit, args: &[u8]) -> Result {
         let percent = command::parse_percent(args)?;
         let set = self.state.lock().config.limits.set(limit, percent);
-        set.inspect_err(|_| step!("Free space limits must be in range 0%<=stop<cull<run<100%\n"))?;
+        set.inspect_err(|_| {
+            kdebug!("Free space limits must be in range 0%<=stop<cull<run<100%\n")
+        })?;
         Ok(())
     }
 
     /// `dir`: the directory to keep the cache in.
     fn set_dir(&self, args: &[u8]) -> Result {
         if args.is_empty() {
-            step!("Empty directory specified\n");
+            kdebug!("Empty directory specified\n");
             return Err(EINVAL);
         }
         let dir = Argument::new(args)?;
         let mut state = self.state.lock();
         if state.config.dir.is_some() {
-            step!("Second cache directory specified\n");
+            kdebug!("Second cache directory specified\n");
             return Err(EEXIST);
         }
         state.config.dir = Some(dir);
@@ -169,7 +171,7 @@ impl Daemon {
     /// `tag`: the name of the cache.
     fn set_tag(&self, args: &[u8]) -> Result {
         if args.is_empty() {
-            step!("Empty tag specified\n");
+            kdebug!("Empty tag specified\n");
             return Err(EINVAL);
         }
         let tag = Argument::new(args)?;
@@ -186,7 +188,7 @@ impl Daemon {
     fn set_secctx(&self, args: &[u8]) -> Result {
         let mut state = self.state.lock();
         if args.is_empty() || state.config.secid.is_some() {
-            step!("Empty or second security context specified\n");
+            kdebug!("Empty or second security context specified\n");
             return Err(EINVAL);
         }
         let context = Argument::new(args)?;

@@ -51,9 +51,9 @@ impl<M: Mode> Backend for CacheFilesBackend<M> {
         let cache: Arc<Cache<M>> = cache.into();
         with_cred(cache.cred(), || {
             Volume::new(cache.clone(), volume)
-                .inspect_err(|e| cache.mode().failed(|| cache.is_broken(*e)))
+                .inspect_err(|e| cache.mode().io_error(|| cache.is_broken(*e)))
         })
-        .inspect_err(|e| step!("volume {:x}: not cached: {:?}\n", volume.debug_id(), e))
+        .inspect_err(|e| kdebug!("volume {:x}: not cached: {:?}\n", volume.debug_id(), e))
     }
 
     fn free_volume(data: Arc<Volume<M>>, volume: &FscacheVolume) {
@@ -70,7 +70,7 @@ impl<M: Mode> Backend for CacheFilesBackend<M> {
         cookie: &Lookup<'_>,
     ) -> Result<Option<KBox<Attachment<M>>>> {
         Attachment::look_up(volume.into(), cookie)
-            .inspect_err(|e| step!("cookie {:x}: lookup failed: {:?}\n", cookie.debug_id(), e))
+            .inspect_err(|e| kdebug!("cookie {:x}: lookup failed: {:?}\n", cookie.debug_id(), e))
     }
 
     fn withdraw_cookie(object: KBox<Attachment<M>>, cookie: &Cookie) {

@@ -45,7 +45,7 @@ pub(crate) trait Mode: Sized + Send + Sync + 'static {
 
     /// Something could not be found, made or written in the cache: ends its use, as
     /// [`Self::kill`], if it `is_broken`.
-    fn failed(&self, is_broken: impl FnOnce() -> bool);
+    fn io_error(&self, is_broken: impl FnOnce() -> bool);
 
     /// Ends the use of the cache: nobody waits for a daemon from here on.
     fn kill(&self);

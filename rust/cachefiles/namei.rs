@@ -20,8 +20,8 @@ use crate::{
         }, //
     },
     space::{
-        For,
         Space, //
+        SpaceFor,
     }, //
 };
 use kernel::{
@@ -60,7 +60,7 @@ fn look_up_or_make(
             return Ok((creating.keep(), mark, is_new));
         }
         if limits {
-            space.check(1, 0, For::Create)?;
+            space.check(1, 0, SpaceFor::Create)?;
         }
         // `dir` is unlocked by this: it is marked when it is found again.
         creating.mkdir(0o700)?;
@@ -106,7 +106,7 @@ pub(crate) fn get_directory_anyway(
 fn directory(space: &Space, dir: &Dentry, name: &[u8], limits: bool) -> Result<(Directory, bool)> {
     let (dentry, mark, is_new) = look_up_or_make(space, dir, name, limits)?;
     let Some(mark) = mark else {
-        step!("A directory of the cache is in use already\n");
+        kdebug!("A directory of the cache is in use already\n");
         return Err(EBUSY);
     };
     let inode = dentry.inode().ok_or(EIO)?;

@@ -89,8 +89,8 @@ impl Mode for Ondemand {
         source.close();
     }
 
-    fn failed(&self, is_broken: impl FnOnce() -> bool) {
-        self.0.failed(is_broken);
+    fn io_error(&self, is_broken: impl FnOnce() -> bool) {
+        self.0.io_error(is_broken);
     }
 
     fn kill(&self) {

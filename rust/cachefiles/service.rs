@@ -32,8 +32,8 @@ use crate::{
         get_directory, //
     },
     space::{
-        For,
         Space, //
+        SpaceFor,
     }, //
 };
 use kernel::{
@@ -91,7 +91,7 @@ where
         let registration = prepared.register(cache.clone())?;
         pr_info!("File cache on {} registered\n", tag);
         // Notes if there is little space left, so that the daemon starts to cull.
-        let _ = with_cred(cache.cred(), || cache.space().check(0, 0, For::Check));
+        let _ = with_cred(cache.cred(), || cache.space().check(0, 0, SpaceFor::Check));
         Ok(Service {
             cache,
             registration,

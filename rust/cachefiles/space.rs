@@ -44,7 +44,7 @@ use kernel::{
 
 /// What room is asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum For {
+pub(crate) enum SpaceFor {
     Check,
     Write,
     Create,
@@ -118,7 +118,7 @@ impl Space {
         if age < FRESH.as_nanos() && self.slack.fetch_sub(len, Relaxed) >= len {
             return Ok(());
         }
-        self.check(0, bytes, For::Write)
+        self.check(0, bytes, SpaceFor::Write)
     }
 
     /// How much may be written before it is looked again, when so many blocks are free and that is
@@ -133,7 +133,7 @@ impl Space {
     /// # Errors
     ///
     /// `ENOBUFS` if there is not.
-    pub(crate) fn check(&self, files: u64, bytes: u64, what: For) -> Result {
+    pub(crate) fn check(&self, files: u64, bytes: u64, what: SpaceFor) -> Result {
         let stats = self.mount.statfs()?;
         let blocks = bytes.div_ceil(self.block_size);
         let free = stats.blocks_available.saturating_sub(blocks);
@@ -157,9 +157,9 @@ impl Space {
             return Ok(());
         }
         match what {
-            For::Check => {}
-            For::Write => stats::count_no_write_space(),
-            For::Create => stats::count_no_create_space(),
+            SpaceFor::Check => {}
+            SpaceFor::Write => stats::count_no_write_space(),
+            SpaceFor::Create => stats::count_no_create_space(),
         }
         Err(ENOBUFS)
     }

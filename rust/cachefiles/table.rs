@@ -10,7 +10,7 @@
 //! * A request is completed by taking it out of the table. Whoever gets the payload owes its owner
 //!   the one completion; nobody else can have it.
 //! * What fails as a group (an object's READs, everything when the daemon dies) is found by
-//!   [`Table::pop_doomed`], one at a time, so that owners are told without the lock.
+//!   [`Table::pop_failed`], one at a time, so that owners are told without the lock.
 //!
 //! Requests wait for delivery in queues that only hold what can be delivered now, so that neither
 //! `read()` nor `poll()` ever searches. OPENs and CLOSEs have one queue. Each object has a queue of
@@ -132,7 +132,7 @@ enum Phase {
     /// With the daemon.
     Delivered,
     /// Failed; its owner is yet to be told.
-    Doomed,
+    Failed,
 }
 
 enum Kind<F: Family> {
@@ -159,9 +159,9 @@ pub(crate) struct Request<F: Family> {
     object: ObjectKey,
     phase: Phase,
     kind: Kind<F>,
-    /// Neighbours among the queued, the delivered or the doomed.
+    /// Neighbours among the queued, the delivered or the failed.
     queue: Link,
-    /// Neighbours among all READs, unless doomed.
+    /// Neighbours among all READs, unless failed.
     ages: Link,
 }
 
@@ -217,7 +217,7 @@ pub(crate) struct Entry<F: Family> {
 }
 
 impl<F: Family> Entry<F> {
-    /// Whether READs wait that are not doomed.
+    /// Whether READs wait that have not failed.
     fn has_reads(&self) -> bool {
         !(self.queued.is_empty() && self.delivered.is_empty())
     }
@@ -292,7 +292,7 @@ pub(crate) enum Spare<F: Family> {
 ///
 /// - A READ that is `Queued` or `Delivered` is on its object's list of these, and on that by age.
 /// - A request of another kind is on the queue of these if and only if it is `Queued`.
-/// - A request is on the list of the doomed if and only if it is `Doomed`.
+/// - A request is on the list of the failed if and only if it is `Failed`.
 /// - An object is in the ring if and only if it is `Open` and has a `Queued` READ.
 /// - Only an `Open` object, which has an `fd`, has `Delivered` READs.
 /// - Each object has a reserved slot in `requests`, except while it is being reopened.
@@ -316,7 +316,7 @@ pub(crate) struct Table<F: Family> {
     ring: List,
     /// Whether it is a READ's turn, rather than that of what is in `control`.
     reads_turn: bool,
-    doomed: List,
+    failed: List,
     /// READs, in the order in which they were queued.
     ages: List,
     /// Whether somebody watches over READs whose object is given up.
@@ -357,7 +357,7 @@ impl<F: Family> Table<F> {
             control: List::default(),
             ring: List::default(),
             reads_turn: false,
-            doomed: List::default(),
+            failed: List::default(),
             ages: List::default(),
             watched: false,
             dead: false,
@@ -456,11 +456,11 @@ impl<F: Family> Table<F> {
         let old = core::mem::replace(&mut req.phase, phase);
         let key = Self::queue_of(req);
         let mut entry = self.objects.get_mut(key.0);
-        let others = (&mut self.control, &mut self.doomed);
+        let others = (&mut self.control, &mut self.failed);
         if let Some(list) = Self::list(old, key, entry.as_deref_mut(), others) {
             list.unlink(&mut self.requests, id, queue_link);
         }
-        let others = (&mut self.control, &mut self.doomed);
+        let others = (&mut self.control, &mut self.failed);
         if let Some(list) = Self::list(phase, key, entry.as_deref_mut(), others) {
             if first {
                 list.push_front(&mut self.requests, id, queue_link);
@@ -485,15 +485,15 @@ impl<F: Family> Table<F> {
     }
 
     /// The list of those in a phase, if there is one: of an object, or one of the `others`, the
-    /// OPENs and CLOSEs that wait for delivery and the doomed.
+    /// OPENs and CLOSEs that wait for delivery and the failed.
     fn list<'a>(
         phase: Phase,
         key: ObjectKey,
         entry: Option<&'a mut Entry<F>>,
-        (control, doomed): (&'a mut List, &'a mut List),
+        (control, failed): (&'a mut List, &'a mut List),
     ) -> Option<&'a mut List> {
         match phase {
-            Phase::Doomed => Some(doomed),
+            Phase::Failed => Some(failed),
             Phase::Queued if key == ObjectKey::NONE => Some(control),
             Phase::Queued => Some(&mut entry?.queued),
             Phase::Delivered => Some(&mut entry?.delivered),
@@ -566,8 +566,8 @@ impl<F: Family> Table<F> {
     /// Takes a READ out of the table. Its slot stays reserved for its reader.
     fn take_read(&mut self, id: u32) -> Option<F::Read> {
         let req = self.requests.get(id)?;
-        // The doomed have no age.
-        if req.phase != Phase::Doomed {
+        // One that has failed is not on the list by age.
+        if req.phase != Phase::Failed {
             self.ages.unlink(&mut self.requests, id, age_link);
         }
         match self.remove(id)?.kind {
@@ -581,21 +581,21 @@ impl<F: Family> Table<F> {
     }
 
     /// Fails an object's READs, and those who wait to queue some.
-    fn doom_reads(&mut self, key: ObjectKey) {
+    fn fail_reads(&mut self, key: ObjectKey) {
         while let Some(id) = self.objects.get(key.0).and_then(|entry| {
             let delivered = entry.delivered.first();
             delivered.or(entry.queued.first())
         }) {
             self.ages.unlink(&mut self.requests, id, age_link);
-            self.set_phase(id, Phase::Doomed);
+            self.set_phase(id, Phase::Failed);
         }
         self.dismiss(key);
     }
 
-    /// Takes the next of the doomed out of the table, for the caller to tell its owner. If the
-    /// cache is dead, all are doomed.
-    pub(crate) fn pop_doomed(&mut self) -> Option<Failed<F>> {
-        let id = match self.doomed.first() {
+    /// Takes the next failed request out of the table, for the caller to tell its owner. If the
+    /// cache is dead, all have failed.
+    pub(crate) fn pop_failed(&mut self) -> Option<Failed<F>> {
+        let id = match self.failed.first() {
             Some(id) => id,
             None if self.dead && self.requests.len() > 0 => {
                 self.requests.id_at(self.requests.len() - 1)?
@@ -664,7 +664,7 @@ impl<F: Family> Table<F> {
                     self.queue_open(key, id);
                 }
             }
-            Next::FailParked => self.doom_reads(key),
+            Next::FailParked => self.fail_reads(key),
         }
         self.settle(key);
     }

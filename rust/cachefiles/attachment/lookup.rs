@@ -45,7 +45,7 @@ use crate::{
     mode::Mode,
     namei::graveyard::bury,
     protocol::BLOCK_SIZE,
-    space::For,
+    space::SpaceFor,
     volume::Volume, //
 };
 use kernel::{
@@ -76,7 +76,7 @@ impl<M: Mode> Attachment<M> {
         };
         let prepared = with_cred(cache.cred(), || {
             Self::find_file(&volume, cookie, &object)
-                .inspect_err(|e| cache.mode().failed(|| cache.is_broken(*e)))
+                .inspect_err(|e| cache.mode().io_error(|| cache.is_broken(*e)))
         })
         .and_then(|backing| Ok((backing, KBox::new_uninit(GFP_KERNEL)?)));
         // If nobody uses the cookie by now, fscache would never take the object away again.
@@ -136,7 +136,7 @@ impl<M: Mode> Attachment<M> {
                 Err(e) => return Err(e),
             }
         }
-        cache.space().check(1, 0, For::Create)?;
+        cache.space().check(1, 0, SpaceFor::Create)?;
         backing(None)
     }
 
@@ -151,7 +151,7 @@ impl<M: Mode> Attachment<M> {
         object: &M::Object,
     ) -> Result<Option<(FoundFile, bool)>> {
         let marked = mark_file(cache, fan, dentry, name)
-            .inspect_err(|e| step!("cookie {:x}: its file: {:?}\n", cookie.debug_id(), e))?;
+            .inspect_err(|e| kdebug!("cookie {:x}: its file: {:?}\n", cookie.debug_id(), e))?;
         let Some((dentry, mark)) = marked else {
             return Ok(None);
         };

@@ -57,7 +57,7 @@ impl Backing {
                 return Ok(true);
             }
             if let Err(e) = self.correct(file, is_listed) {
-                step!(
+                kdebug!(
                     "cookie {:x}: cannot write its list: {:?}\n",
                     self.debug_id,
                     e

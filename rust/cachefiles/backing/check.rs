@@ -17,8 +17,8 @@ use crate::{
         Seek, //
     },
     plan::blocks::{
-        Doubt,
         Look, //
+        Unverified,
     },
     protocol::BLOCK_SIZE, //
 };
@@ -33,7 +33,7 @@ use kernel::{
 };
 
 /// How long one look for a hole may take before the file counts as fragmented.
-const PATIENCE: Delta = Delta::from_millis(2);
+const SEEK_LIMIT: Delta = Delta::from_millis(2);
 
 /// What whoever looks may do.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -92,8 +92,8 @@ fn settle(
             Look::Ready => return Ok(Found::Ready),
             Look::Gap(gap) => return Ok(Found::Gap(gap)),
             Look::Changed if may == May::Nothing => return Ok(Found::Elsewhere),
-            Look::Changed => backing.doubt_all(file)?,
-            Look::Doubt(doubt) => match check(backing, file, &doubt, may)? {
+            Look::Changed => backing.unverify_all(file)?,
+            Look::Unverified(unverified) => match check(backing, file, &unverified, may)? {
                 Some(until) => checked = until,
                 None => return Ok(Found::Elsewhere),
             },
@@ -143,11 +143,16 @@ fn is_in_dirty_page(file: &KernelFile, block: u64) -> bool {
     bytes.end <= file.inode().size() && file.is_in_dirty_page(bytes)
 }
 
-/// Looks for some of the blocks in doubt, from the first on, and forgets them if they are lost.
+/// Looks for some of the unverified blocks, from the first on, and forgets them if they are lost.
 /// Returns the first block that was not looked for, or that was lost; `None` if what has to be done
 /// is more than it may.
-fn check(backing: &Backing, file: &KernelFile, doubt: &Doubt, may: May) -> Result<Option<u64>> {
-    let Range { start, end } = doubt.blocks;
+fn check(
+    backing: &Backing,
+    file: &KernelFile,
+    unverified: &Unverified,
+    may: May,
+) -> Result<Option<u64>> {
+    let Range { start, end } = unverified.blocks;
     let in_memory = is_in_dirty_page(file, start);
     // Of the blocks that follow, those that are where the first one is.
     let end = (start + 1..end)
@@ -165,7 +170,7 @@ fn check(backing: &Backing, file: &KernelFile, doubt: &Doubt, may: May) -> Resul
     let hole = find_hole(backing, file, start..end)?;
     if on_disk && file.check_write_errors().is_ok() {
         let known = if is_clean { hole } else { hole.min(end) };
-        backing.is_on_disk(doubt, known, is_clean);
+        backing.is_on_disk(unverified, known, is_clean);
     }
     if hole >= end {
         return Ok(Some(end));
@@ -179,7 +184,7 @@ fn check(backing: &Backing, file: &KernelFile, doubt: &Doubt, may: May) -> Resul
         Err(e) if e == ENXIO => end,
         Err(e) => return Err(e),
     };
-    backing.forget(file, doubt, hole..data.max(hole + 1))?;
+    backing.forget(file, unverified, hole..data.max(hole + 1))?;
     Ok(Some(hole))
 }
 
@@ -197,7 +202,7 @@ fn find_hole(backing: &Backing, file: &KernelFile, blocks: Range<u64>) -> Result
         Err(e) if e == ENXIO => blocks.start,
         Err(e) => return Err(e),
     };
-    if begun.elapsed() > PATIENCE {
+    if begun.elapsed() > SEEK_LIMIT {
         backing.set_fragmented();
     }
     Ok(hole)

@@ -14,7 +14,7 @@ use crate::{
         },
         fscache::stats, //
     },
-    space::For, //
+    space::SpaceFor, //
 };
 use kernel::prelude::*;
 
@@ -30,7 +30,7 @@ fn current_dir<M>(cache: &Cache<M>) -> Result<Path> {
         return Err(ENOTDIR);
     }
     if !path.dentry.is_below(cache.store()) {
-        step!("The working directory is not in the cache\n");
+        kdebug!("The working directory is not in the cache\n");
         return Err(EINVAL);
     }
     Ok(path)
@@ -74,7 +74,7 @@ pub(crate) fn cull<M>(cache: &Cache<M>, name: &[u8]) -> Result {
         drop(victim);
         stats::count_culled();
         // Tells the daemon when it has culled enough.
-        let _ = cache.space().check(0, 0, For::Check);
+        let _ = cache.space().check(0, 0, SpaceFor::Check);
         Ok(())
     })
 }

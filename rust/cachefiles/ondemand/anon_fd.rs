@@ -169,7 +169,7 @@ impl Handle {
             file.write(pos, from)
         };
         let written = with_cred(&backing.cred, || {
-            write().inspect_err(|e| self.requests.failed(|| backing.is_broken(*e)))
+            write().inspect_err(|e| self.requests.io_error(|| backing.is_broken(*e)))
         })?;
         backing.mark_written(presence::filled(off, written as u64, size), losses)?;
         Ok(written)

@@ -50,7 +50,7 @@ impl Requests {
             self.answered(&open, answer.map_err(Error::from));
         }
         // READs that waited for this fail with it.
-        self.tell_doomed();
+        self.complete_failed();
         Ok(answer?)
     }
 
@@ -91,7 +91,7 @@ impl Requests {
                 }
             },
         );
-        self.tell_doomed();
+        self.complete_failed();
     }
 
     /// A new daemon has taken over.

@@ -127,11 +127,11 @@ impl Requests {
     /// descriptor for it, it is sent a CLOSE.
     fn withdraw(&self, object: &Object) {
         self.unregister(object);
-        self.tell_doomed();
+        self.complete_failed();
         object.detach();
     }
 
-    /// Takes an object off the table. The caller has those [told](Self::tell_doomed) who wait.
+    /// Takes an object off the table. The caller has those [told](Self::complete_failed) who wait.
     pub(super) fn unregister(&self, object: &Object) {
         if let Some(key) = object.key() {
             // The version is kept until the table has dropped its own.
@@ -274,7 +274,7 @@ impl Requests {
                 Ok(false) => {
                     let age = self.now().saturating_sub(since);
                     if self.options.timeout.is_some_and(|limit| age > limit) {
-                        self.complain(1);
+                        self.warn_of_timeouts(1);
                         return Err(ETIMEDOUT);
                     }
                     place.wait()?;

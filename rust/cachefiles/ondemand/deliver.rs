@@ -203,7 +203,7 @@ impl Requests {
         trace::open(object.debug_id(), msg_id, object_id, fd.reserved_fd());
         let msg = Message::open(msg_id, object_id, fd.reserved_fd(), object.open_keys()?);
         out.put(&msg)?;
-        step!("cookie {:x}: opened as {}\n", object.debug_id(), object_id);
+        kdebug!("cookie {:x}: opened as {}\n", object.debug_id(), object_id);
         fd.fd_install(file);
         self.with_close(&object, |table| table.installed(object_id));
         Ok(true)

@@ -301,7 +301,7 @@ impl Reader {
         }
         let forgotten = match core::mem::replace(&mut self.again, true) {
             true => Err(EIO),
-            false => self.backing.forget_doubted(file.file(), self.losses),
+            false => self.backing.forget_unverified(file.file(), self.losses),
         };
         drop(file);
         match forgotten {

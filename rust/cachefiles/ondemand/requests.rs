@@ -126,7 +126,7 @@ pub(crate) struct Requests {
     /// When time began.
     start: Instant<Monotonic>,
     /// Whether the log was told that requests time out.
-    complained: Atomic<i32>,
+    has_warned: Atomic<i32>,
 }
 
 impl Requests {
@@ -142,7 +142,7 @@ impl Requests {
                 watch <- new_work!(),
                 options,
                 start: Instant::now(),
-                complained: Atomic::new(0),
+                has_warned: Atomic::new(0),
             }),
             GFP_KERNEL,
         )
@@ -178,8 +178,8 @@ impl Requests {
     }
 
     /// Tells the log, once, that requests have timed out.
-    pub(super) fn complain(&self, count: usize) {
-        if count > 0 && self.complained.xchg(1, Relaxed) == 0 {
+    pub(super) fn warn_of_timeouts(&self, count: usize) {
+        if count > 0 && self.has_warned.xchg(1, Relaxed) == 0 {
             pr_warn!("{} requests timed out; is the daemon stuck?\n", count);
         }
     }
@@ -221,8 +221,8 @@ impl Requests {
     }
 
     /// Tells those whose requests have failed as a group.
-    pub(super) fn tell_doomed(&self) {
-        while let Some(failed) = self.with(|table| table.pop_doomed()) {
+    pub(super) fn complete_failed(&self) {
+        while let Some(failed) = self.with(|table| table.pop_failed()) {
             match failed {
                 Failed::Waiter(open) => self.answered(&open, Err(EIO)),
                 Failed::Read(read) => read.fail(EIO),
@@ -251,7 +251,7 @@ impl Requests {
         self.with(|table| table.kill());
         self.poll.notify_all();
         self.killed.complete_all();
-        self.tell_doomed();
+        self.complete_failed();
         while let Some(open) = self.opens.close() {
             self.drop_open(&open);
         }
@@ -259,7 +259,7 @@ impl Requests {
 
     /// Something could not be found, made or written in the cache: ends everything if the cache
     /// `is_broken`, as nothing new can be fetched then.
-    pub(crate) fn failed(&self, is_broken: impl FnOnce() -> bool) {
+    pub(crate) fn io_error(&self, is_broken: impl FnOnce() -> bool) {
         if !self.is_dead() && is_broken() {
             self.kill();
         }

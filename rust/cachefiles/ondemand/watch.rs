@@ -55,7 +55,7 @@ impl WorkItem for Requests {
                 }
                 from = next;
             }
-            this.tell_doomed();
+            this.complete_failed();
             // An OPEN is added before its lookup sees to it that somebody watches.
             let idle = !this.with(|table| table.keep_watching());
             if idle && (this.opens.is_empty() || !this.with(|table| table.watch())) {
@@ -84,8 +84,8 @@ impl Requests {
             }
             from = next;
         }
-        self.tell_doomed();
-        self.complain(count);
+        self.complete_failed();
+        self.warn_of_timeouts(count);
     }
 
     /// Ends an OPEN that is not claimed, because it is `late` or nobody wants it. Returns whether
@@ -121,6 +121,6 @@ impl Requests {
             read.fail(ETIMEDOUT);
             count += 1;
         }
-        self.complain(count);
+        self.warn_of_timeouts(count);
     }
 }

@@ -2,16 +2,17 @@
 
 //! What is known of an object's blocks: which the daemon wrote, and which of those may be lost.
 //!
-//! A block that was written is *in doubt* until it has been seen on the disk. Not every file
-//! system says of every page that it could not write it back: it drops the page, and there is a
-//! hole. So before a block in doubt is read, the file system is asked for holes; what is found on
-//! the disk is in doubt no more, and is read from then on without asking.
+//! A block that was written is *unverified* until it has been seen on the disk. Not every file
+//! system reports every page that it could not write back: it drops the page, and there is a hole.
+//! So before an unverified block is read, the file system is asked for holes; what is found on the
+//! disk is verified, and is read from then on without asking.
 //!
 //! Others may punch holes, too. That changes the inode, so if its time of change is not the one
-//! that is known, every block is in doubt again.
+//! that is known, every block is unverified again.
 //!
-//! Finding out takes time, in which the answer may cease to be true. So whoever finds out takes a
-//! [`Doubt`] along, and what was found is only believed if nothing that matters came in between.
+//! The file system is asked without the lock, so its answer may be out of date when it comes.
+//! [`Unverified`] has the state of the map before the question: an answer counts only if blocks
+//! were neither forgotten nor unverified by others since.
 
 use crate::disk::presence::{
     Part,
@@ -26,7 +27,7 @@ use core::{
     }, //
 };
 
-/// How far ahead of a read blocks may be cleared of doubt: keeps the work under the lock short.
+/// How many blocks ahead of a read may be verified at once: keeps the work under the lock short.
 const AHEAD: u64 = 16 * LEAF_BLOCKS;
 
 /// See the [module's description](self).
@@ -36,10 +37,10 @@ where
     L: DerefMut<Target = [u64]>,
 {
     present: Presence<P, L>,
-    doubt: Presence<P, L>,
-    /// The inode's time of change when the file was last known to have what is not in doubt.
+    unverified: Presence<P, L>,
+    /// The inode's time of change when the file was last known to have the verified blocks.
     changed: u64,
-    /// How often blocks were forgotten, or came to be in doubt without having been written.
+    /// How often blocks were forgotten, or became unverified without having been written.
     epoch: u32,
     /// How often blocks were written.
     writes: u32,
@@ -52,15 +53,15 @@ pub(crate) enum Look {
     Ready,
     /// The first run of them that is not present has to be asked for.
     Gap(Range<u64>),
-    /// Others have changed the file, so that all blocks are in doubt.
+    /// Others have changed the file, so that all blocks are unverified.
     Changed,
-    /// The first run of them that is in doubt has to be looked for on the disk.
-    Doubt(Doubt),
+    /// The first run of them that is unverified has to be looked for on the disk.
+    Unverified(Unverified),
 }
 
-/// Blocks in doubt, and what was known when they were looked at.
+/// Unverified blocks, and the state of the map when they were looked at.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Doubt {
+pub(crate) struct Unverified {
     pub(crate) blocks: Range<u64>,
     epoch: u32,
     writes: u32,
@@ -72,10 +73,10 @@ where
     L: DerefMut<Target = [u64]>,
 {
     /// None is present, of as many blocks as the two maps have.
-    pub(crate) fn new(present: Presence<P, L>, doubt: Presence<P, L>, changed: u64) -> Self {
+    pub(crate) fn new(present: Presence<P, L>, unverified: Presence<P, L>, changed: u64) -> Self {
         Blocks {
             present,
-            doubt,
+            unverified,
             changed,
             epoch: 0,
             writes: 0,
@@ -101,15 +102,15 @@ where
             return Look::Changed;
         }
         let start = checked.max(blocks.start);
-        if self.doubt.is_all(&(start..blocks.end), false) {
+        if self.unverified.is_all(&(start..blocks.end), false) {
             return Look::Ready;
         }
-        let start = self.doubt.find(start, blocks.end, true);
+        let start = self.unverified.find(start, blocks.end, true);
         if start >= blocks.end {
             return Look::Ready;
         }
-        Look::Doubt(Doubt {
-            blocks: start..self.doubt.find(start, blocks.end, false),
+        Look::Unverified(Unverified {
+            blocks: start..self.unverified.find(start, blocks.end, false),
             epoch: self.epoch,
             writes: self.writes,
         })
@@ -134,49 +135,49 @@ where
         spare: &mut Option<L>,
     ) -> Option<Range<u64>> {
         self.writes = self.writes.wrapping_add(1);
-        // The doubt comes first, so that there never is less of it than is left to be done.
-        if self.doubt.set(blocks.clone(), true, spare).is_some() {
+        // Unverified first: if memory is needed half-way, no block is present and not unverified.
+        if self.unverified.set(blocks.clone(), true, spare).is_some() {
             return Some(blocks);
         }
         self.present.set(blocks, true, spare)
     }
 
-    /// Records that `found`, from the first block of `doubt` on, has neither a hole nor anything
-    /// that was yet to be written to the disk when `doubt` was looked at; nor has any part of the
-    /// file if `is_clean`. As for [`Presence::set`].
+    /// Records that `found`, from the first block of `unverified` on, has neither a hole nor
+    /// anything that was yet to be written to the disk when `unverified` was looked at; nor has any
+    /// part of the file if `is_clean`. As for [`Presence::set`].
     #[must_use]
     pub(crate) fn is_on_disk(
         &mut self,
-        doubt: &Doubt,
+        unverified: &Unverified,
         found: Range<u64>,
         is_clean: bool,
         spare: &mut Option<L>,
     ) -> Option<Range<u64>> {
-        if doubt.epoch != self.epoch {
+        if unverified.epoch != self.epoch {
             return None;
         }
-        // What is written since may not be on the disk. In `doubt` it is, as it was before.
-        let limit = match is_clean && doubt.writes == self.writes {
-            true => doubt.blocks.start.saturating_add(AHEAD),
-            false => doubt.blocks.end,
+        // What was written since may not be on the disk; of `unverified` it was looked for.
+        let limit = match is_clean && unverified.writes == self.writes {
+            true => unverified.blocks.start.saturating_add(AHEAD),
+            false => unverified.blocks.end,
         };
         let found = found.start..found.end.min(limit);
-        self.doubt.set(found, false, spare)
+        self.unverified.set(found, false, spare)
     }
 
-    /// Forgets `lost`, a part of `doubt`. As for [`Presence::set`]; does nothing if it is too
+    /// Forgets `lost`, a part of `unverified`. As for [`Presence::set`]; does nothing if it is too
     /// late, that is, if blocks were forgotten by another.
     #[must_use]
     pub(crate) fn forget(
         &mut self,
-        doubt: &Doubt,
+        unverified: &Unverified,
         lost: Range<u64>,
         spare: &mut Option<L>,
     ) -> Option<Range<u64>> {
-        if doubt.epoch != self.epoch {
+        if unverified.epoch != self.epoch {
             return None;
         }
-        // They are in doubt still, which does no harm; and no step of this leaves them present.
+        // They stay unverified, which does no harm; and no step of this leaves them present.
         let left = self.present.set(lost, false, spare);
         if left.is_none() {
             self.epoch = self.epoch.wrapping_add(1);
@@ -184,29 +185,29 @@ where
         left
     }
 
-    /// Forgets all that is in doubt: something could not be written to the disk. As that may be
-    /// told late, all that is left is in doubt then; `all` is a map with all blocks. Returns what
-    /// is to be freed.
-    pub(crate) fn forget_doubted(&mut self, all: Presence<P, L>) -> Presence<P, L> {
-        self.present.take_away(&mut self.doubt);
+    /// Forgets all unverified blocks: something could not be written to the disk. As that may be
+    /// reported late, all that is left is unverified then; `all` is a map with all blocks. Returns
+    /// what is to be freed.
+    pub(crate) fn forget_unverified(&mut self, all: Presence<P, L>) -> Presence<P, L> {
+        self.present.take_away(&mut self.unverified);
         self.epoch = self.epoch.wrapping_add(1);
-        replace(&mut self.doubt, all)
+        replace(&mut self.unverified, all)
     }
 
-    /// Puts all blocks in doubt, for which `all` is a map with all blocks: the inode was changed
-    /// by others, last at `changed`. Returns what is to be freed.
-    pub(crate) fn doubt_all(&mut self, all: Presence<P, L>, changed: u64) -> Presence<P, L> {
+    /// Has all blocks be unverified, for which `all` is a map with all blocks: the inode was
+    /// changed by others, last at `changed`. Returns what is to be freed.
+    pub(crate) fn unverify_all(&mut self, all: Presence<P, L>, changed: u64) -> Presence<P, L> {
         // Another was faster.
         if self.changed == changed {
             return all;
         }
         self.changed = changed;
         self.epoch = self.epoch.wrapping_add(1);
-        replace(&mut self.doubt, all)
+        replace(&mut self.unverified, all)
     }
 
     /// Writes down which blocks are on the disk: see [`Presence::encode`].
     pub(crate) fn encode(&self, buf: &mut [u8]) -> usize {
-        self.present.encode(Some(&self.doubt), buf)
+        self.present.encode(Some(&self.unverified), buf)
     }
 }

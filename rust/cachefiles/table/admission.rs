@@ -324,7 +324,7 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Those who are in line for an object wait in vain. [`Self::pop_doomed`] finds them.
+    /// Those who are in line for an object wait in vain. [`Self::pop_failed`] finds them.
     pub(super) fn dismiss(&mut self, key: ObjectKey) {
         if let Some(entry) = self.objects.get_mut(key.0) {
             let line = core::mem::take(&mut entry.gauge.waiters);

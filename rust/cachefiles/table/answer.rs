@@ -225,7 +225,7 @@ impl<F: Family> Table<F> {
                 kind: Kind::Open { issued: true, .. },
                 phase,
                 ..
-            }) if *phase != Phase::Doomed => *key,
+            }) if *phase != Phase::Failed => *key,
             _ => return (None, Err(Errno::EINVAL)),
         };
         let waiter = self.take_open(msg_id);
@@ -283,7 +283,7 @@ impl<F: Family> Table<F> {
                 kind: Kind::Read { .. },
                 phase,
                 ..
-            }) if *phase != Phase::Doomed && handle == Some(*key) => {
+            }) if *phase != Phase::Failed && handle == Some(*key) => {
                 self.take_read(msg_id).ok_or(Errno::EINVAL)
             }
             _ => Err(Errno::EINVAL),

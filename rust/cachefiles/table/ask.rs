@@ -80,7 +80,7 @@ impl<F: Family> Table<F> {
                 },
                 phase,
                 ..
-            } if *phase != Phase::Doomed => self.take_open(msg_id),
+            } if *phase != Phase::Failed => self.take_open(msg_id),
             _ => None,
         }
     }
@@ -224,9 +224,9 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Fails the READs of an object, which stays. [`Self::pop_doomed`] finds them.
+    /// Fails the READs of an object, which stays. [`Self::pop_failed`] finds them.
     pub(crate) fn cancel_reads(&mut self, key: ObjectKey) {
-        self.doom_reads(key);
+        self.fail_reads(key);
     }
 
     /// Looks for an object with READs among those before index `from`, which is [`usize::MAX`] to
@@ -264,7 +264,7 @@ impl<F: Family> Table<F> {
     /// Removes an object. What was queued for it fails; if a daemon holds a file descriptor for
     /// it, a CLOSE is queued.
     pub(crate) fn unregister(&mut self, key: ObjectKey) -> Option<F::Object> {
-        self.doom_reads(key);
+        self.fail_reads(key);
         if let Some(open) = self.objects.get(key.0)?.open {
             match self.requests.get_mut(open) {
                 Some(Request {
@@ -275,7 +275,7 @@ impl<F: Family> Table<F> {
                     ..
                 }) => {
                     // Its waiter is told later.
-                    self.set_phase(open, Phase::Doomed);
+                    self.set_phase(open, Phase::Failed);
                     if let Some(req) = self.requests.get_mut(open) {
                         req.object = ObjectKey::NONE;
                     }
@@ -294,7 +294,7 @@ impl<F: Family> Table<F> {
         Some(entry.payload)
     }
 
-    /// The end: everything that waits fails, as [`Self::pop_doomed`] gets to it, and nothing is
+    /// The end: everything that waits fails, as [`Self::pop_failed`] gets to it, and nothing is
     /// queued or delivered any more.
     pub(crate) fn kill(&mut self) {
         self.dead = true;

@@ -21,8 +21,8 @@ mod tests {
         },
         plan::blocks::{
             Blocks,
-            Doubt,
             Look, //
+            Unverified,
         }, //
     };
     use core::ops::Range;
@@ -62,25 +62,25 @@ mod tests {
         all(range, |range, spare| blocks.found(range, spare));
     }
 
-    fn trust(blocks: &mut Tested, doubt: &Doubt, end: u64, is_clean: bool) {
-        all(doubt.blocks.start..end, |range, spare| {
-            blocks.is_on_disk(doubt, range, is_clean, spare)
+    fn trust(blocks: &mut Tested, unverified: &Unverified, end: u64, is_clean: bool) {
+        all(unverified.blocks.start..end, |range, spare| {
+            blocks.is_on_disk(unverified, range, is_clean, spare)
         });
     }
 
-    fn forget(blocks: &mut Tested, doubt: &Doubt, lost: Range<u64>) {
-        all(lost, |range, spare| blocks.forget(doubt, range, spare));
+    fn forget(blocks: &mut Tested, unverified: &Unverified, lost: Range<u64>) {
+        all(lost, |range, spare| blocks.forget(unverified, range, spare));
     }
 
-    fn doubt(blocks: &Tested, range: Range<u64>) -> Option<Doubt> {
+    fn unverified(blocks: &Tested, range: Range<u64>) -> Option<Unverified> {
         match blocks.look(range, None, 0) {
-            Look::Doubt(doubt) => Some(doubt),
+            Look::Unverified(unverified) => Some(unverified),
             _ => None,
         }
     }
 
-    fn doubted(blocks: &Tested, range: Range<u64>) -> Option<Range<u64>> {
-        doubt(blocks, range).map(|doubt| doubt.blocks)
+    fn unverified_in(blocks: &Tested, range: Range<u64>) -> Option<Range<u64>> {
+        unverified(blocks, range).map(|unverified| unverified.blocks)
     }
 
     /// Else whoever looks until there is nothing left to be done never ends.
@@ -110,16 +110,16 @@ mod tests {
         find(&mut blocks, 0..4);
         write(&mut blocks, 4..8);
         assert_eq!(blocks.look(0..4, Some(1), 0), Look::Ready);
-        assert_eq!(doubted(&blocks, 0..8), Some(4..8));
+        assert_eq!(unverified_in(&blocks, 0..8), Some(4..8));
         // What this read has looked at already.
         assert_eq!(blocks.look(0..8, None, 8), Look::Ready);
-        let was = doubt(&blocks, 0..6);
+        let was = unverified(&blocks, 0..6);
         assert!(was.is_some());
         let Some(was) = was else { return };
         trust(&mut blocks, &was, 6, false);
-        assert_eq!(doubted(&blocks, 0..8), Some(6..8));
+        assert_eq!(unverified_in(&blocks, 0..8), Some(6..8));
         // All of it, as nothing is dirty.
-        let was = doubt(&blocks, 6..7);
+        let was = unverified(&blocks, 6..7);
         assert!(was.is_some());
         let Some(was) = was else { return };
         trust(&mut blocks, &was, SIZE, true);
@@ -127,23 +127,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_meanwhile_stays_in_doubt() {
+    fn what_is_written_meanwhile_stays_unverified() {
         let mut blocks = blocks();
         write(&mut blocks, 0..2);
-        let was = doubt(&blocks, 0..1);
+        let was = unverified(&blocks, 0..1);
         assert!(was.is_some());
         let Some(was) = was else { return };
         write(&mut blocks, 5..6);
         trust(&mut blocks, &was, SIZE, true);
-        assert_eq!(doubted(&blocks, 0..2), Some(1..2));
-        assert_eq!(doubted(&blocks, 5..6), Some(5..6));
+        assert_eq!(unverified_in(&blocks, 0..2), Some(1..2));
+        assert_eq!(unverified_in(&blocks, 5..6), Some(5..6));
     }
 
     #[test]
     fn what_is_lost_is_forgotten_and_no_more() {
         let mut blocks = blocks();
         write(&mut blocks, 0..SIZE);
-        let was = doubt(&blocks, 0..SIZE);
+        let was = unverified(&blocks, 0..SIZE);
         assert!(was.is_some());
         let Some(was) = was else { return };
         forget(&mut blocks, &was, 7..9);
@@ -152,33 +152,33 @@ mod tests {
         forget(&mut blocks, &was, 20..21);
         trust(&mut blocks, &was, 30, true);
         assert_eq!(blocks.look(0..SIZE, None, 0), Look::Gap(7..9));
-        assert_eq!(doubted(&blocks, 9..SIZE), Some(9..SIZE));
+        assert_eq!(unverified_in(&blocks, 9..SIZE), Some(9..SIZE));
         write(&mut blocks, 7..9);
-        assert_eq!(doubted(&blocks, 0..SIZE), Some(0..SIZE));
+        assert_eq!(unverified_in(&blocks, 0..SIZE), Some(0..SIZE));
     }
 
     #[test]
-    fn changes_by_others_put_all_in_doubt() {
+    fn changes_by_others_unverify_all() {
         let mut blocks = blocks();
         find(&mut blocks, 0..10);
         write(&mut blocks, 10..20);
-        let was = doubt(&blocks, 10..20);
+        let was = unverified(&blocks, 10..20);
         assert!(was.is_some());
         let Some(was) = was else { return };
-        let _old = blocks.doubt_all(map().filled(), 2);
+        let _old = blocks.unverify_all(map().filled(), 2);
         assert_eq!(blocks.look(0..20, Some(1), 0), Look::Changed);
-        assert_eq!(doubted(&blocks, 0..20), Some(0..20));
+        assert_eq!(unverified_in(&blocks, 0..20), Some(0..20));
         // What was seen before is not believed.
         trust(&mut blocks, &was, 20, true);
-        assert_eq!(doubted(&blocks, 0..20), Some(0..20));
-        let now = doubt(&blocks, 3..5);
+        assert_eq!(unverified_in(&blocks, 0..20), Some(0..20));
+        let now = unverified(&blocks, 3..5);
         assert!(now.is_some());
         let Some(now) = now else { return };
         trust(&mut blocks, &now, 20, true);
         assert_eq!(blocks.look(3..20, Some(2), 0), Look::Ready);
-        assert_eq!(doubted(&blocks, 0..20), Some(0..3));
+        assert_eq!(unverified_in(&blocks, 0..20), Some(0..3));
         // Once for each change, however many notice it.
-        let _unused = blocks.doubt_all(map().filled(), 2);
+        let _unused = blocks.unverify_all(map().filled(), 2);
         assert_eq!(blocks.look(3..20, Some(2), 0), Look::Ready);
     }
 
@@ -190,17 +190,17 @@ mod tests {
         write(&mut blocks, 3..4);
         write(&mut blocks, LEAF_BLOCKS + 4..LEAF_BLOCKS + 7);
         write(&mut blocks, 2 * LEAF_BLOCKS..SIZE);
-        let _old = blocks.forget_doubted(map().filled());
+        let _old = blocks.forget_unverified(map().filled());
         // What is left has to be looked for, too.
-        assert_eq!(doubted(&blocks, 0..3), Some(0..3));
+        assert_eq!(unverified_in(&blocks, 0..3), Some(0..3));
         assert_eq!(blocks.look(0..10, Some(1), 0), Look::Gap(3..4));
         let rest = 4..LEAF_BLOCKS + 4;
-        assert_eq!(doubted(&blocks, rest.clone()), Some(rest));
+        assert_eq!(unverified_in(&blocks, rest.clone()), Some(rest));
         let end = blocks.look(LEAF_BLOCKS..SIZE, Some(1), 0);
         assert_eq!(end, Look::Gap(LEAF_BLOCKS + 4..SIZE));
         // And can be written again.
         write(&mut blocks, 3..4);
-        assert_eq!(doubted(&blocks, 0..10), Some(0..10));
+        assert_eq!(unverified_in(&blocks, 0..10), Some(0..10));
     }
 
     #[test]

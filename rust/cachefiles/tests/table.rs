@@ -255,7 +255,7 @@ mod tests {
         table.kill();
         assert!(table.is_dead() && !table.is_ready());
         let (mut reads, mut lookups) = (0, 0);
-        while let Some(failed) = table.pop_doomed() {
+        while let Some(failed) = table.pop_failed() {
             match failed {
                 Failed::Read(name) => reads += i32::from(name == "read"),
                 Failed::Waiter(name) => lookups += i32::from(name == "lookup"),

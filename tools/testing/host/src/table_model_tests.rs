@@ -75,7 +75,7 @@ struct Object {
 }
 
 impl Object {
-    /// The READs that are not doomed, in the order in which they are given up.
+    /// The READs that have not failed, in the order in which they are given up.
     fn reads(&self) -> Vec<u32> {
         self.delivered.iter().chain(&self.queued).copied().collect()
     }
@@ -153,7 +153,7 @@ enum Phase {
     Queued,
     Claimed,
     Sent,
-    Doomed,
+    Failed,
 }
 
 #[derive(Debug)]
@@ -254,7 +254,7 @@ enum Op {
     Unregister(usize),
     Restore,
     Kill,
-    PopDoomed,
+    PopFailed,
     KeepWatching,
     Grow {
         which: usize,
@@ -498,9 +498,9 @@ impl Run {
         others.sum()
     }
 
-    fn doom_reads(&mut self, object: u32) {
+    fn fail_reads(&mut self, object: u32) {
         for id in self.objects[&object].reads() {
-            self.set_phase(id, Phase::Doomed);
+            self.set_phase(id, Phase::Failed);
         }
         for waiting in self.waiting.values_mut() {
             if waiting.ticket.object == object && waiting.in_line {
@@ -930,7 +930,7 @@ impl Run {
                 if let Some(key) = self.key(at) {
                     self.table.cancel_reads(key);
                     if let Some(object) = self.number_of(key) {
-                        self.doom_reads(object);
+                        self.fail_reads(object);
                     }
                 }
             }
@@ -949,7 +949,7 @@ impl Run {
             }
             Op::Restore => self.restore(),
             Op::Kill => self.kill(),
-            Op::PopDoomed => drop(self.pop_doomed()),
+            Op::PopFailed => drop(self.pop_failed()),
             Op::KeepWatching => {
                 let reads = self
                     .objects
@@ -1345,7 +1345,7 @@ impl Run {
                 kind: Kind::Open { issued: true, .. },
                 phase,
                 ..
-            }) if *phase != Phase::Doomed => {}
+            }) if *phase != Phase::Failed => {}
             _ => {
                 assert!(told.is_none());
                 return assert_eq!(answer, Err(Errno::EINVAL));
@@ -1394,7 +1394,7 @@ impl Run {
             }
             Err(_) => {
                 object.state = State::Closed;
-                self.doom_reads(number);
+                self.fail_reads(number);
             }
         }
     }
@@ -1411,7 +1411,7 @@ impl Run {
                 object: Some(object),
                 phase,
                 ..
-            }) if *phase != Phase::Doomed => {
+            }) if *phase != Phase::Failed => {
                 assert_eq!(waiter.unwrap().number, *number);
                 self.objects.get_mut(object).unwrap().open = None;
                 self.remove(id);
@@ -1429,7 +1429,7 @@ impl Run {
                 object: Some(of),
                 phase,
                 ..
-            }) if *phase != Phase::Doomed && object == Some(*of) => {
+            }) if *phase != Phase::Failed && object == Some(*of) => {
                 self.take_read(id, &result.ok().unwrap());
             }
             _ => assert_eq!(result.err(), Some(Errno::EINVAL)),
@@ -1441,7 +1441,7 @@ impl Run {
         let found = self.table.pop_overdue(self.now, timeout);
         // The numbers of payloads say who came first.
         let reads = self.requests.iter().filter_map(|(id, req)| match req.kind {
-            Kind::Read { read, since, .. } if req.phase != Phase::Doomed => {
+            Kind::Read { read, since, .. } if req.phase != Phase::Failed => {
                 Some((read, since, *id))
             }
             _ => None,
@@ -1491,7 +1491,7 @@ impl Run {
         let Some(number) = number else {
             return assert!(payload.is_none());
         };
-        self.doom_reads(number);
+        self.fail_reads(number);
         let object = self.objects.remove(&number).unwrap();
         assert!(Rc::ptr_eq(&payload.unwrap(), &object.payload));
         self.gone.push(key);
@@ -1500,7 +1500,7 @@ impl Run {
                 Kind::Open {
                     waiter: Some(_), ..
                 } => {
-                    self.set_phase(open, Phase::Doomed);
+                    self.set_phase(open, Phase::Failed);
                     self.requests.get_mut(&open).unwrap().object = None;
                 }
                 _ => drop(self.remove(open)),
@@ -1552,9 +1552,9 @@ impl Run {
     }
 
     /// Returns whether there was something to be told, be it to nobody.
-    fn pop_doomed(&mut self) -> bool {
+    fn pop_failed(&mut self) -> bool {
         let (mut asleep, mut nobody) = (None, false);
-        let told = match self.table.pop_doomed() {
+        let told = match self.table.pop_failed() {
             None => None,
             Some(Failed::Nobody) => {
                 nobody = true;
@@ -1584,7 +1584,7 @@ impl Run {
             return true;
         }
         let dead = self.dead;
-        let owed = |req: &Request| owner(req).is_some() && (dead || req.phase == Phase::Doomed);
+        let owed = |req: &Request| owner(req).is_some() && (dead || req.phase == Phase::Failed);
         let mut owed = self.requests.iter().filter(|(_, req)| owed(req));
         match told {
             None => {
@@ -1724,7 +1724,7 @@ impl Run {
         if kill {
             self.kill();
             self.compare();
-            while self.pop_doomed() {
+            while self.pop_failed() {
                 self.compare();
             }
             assert_eq!(Rc::strong_count(&self.live), 1, "not everybody was told");
@@ -1748,7 +1748,7 @@ impl Run {
             self.release(fd);
             self.compare();
         }
-        while self.pop_doomed() {}
+        while self.pop_failed() {}
         self.compare();
         assert!(self.requests.is_empty() && self.handles.is_empty());
         assert_eq!(Rc::strong_count(&self.live), 1);
@@ -1842,7 +1842,7 @@ fn ops(churn: u32, len: usize) -> BoxedStrategy<Vec<Op>> {
             .prop_map(|(timeout, most)| Op::Expire { timeout, most }),
         churn => at().prop_map(Op::Unregister),
         1 => Just(Op::Restore),
-        4 => Just(Op::PopDoomed),
+        4 => Just(Op::PopFailed),
         1 => Just(Op::KeepWatching),
         1 => (0usize..3, 0usize..100).prop_map(|(which, extra)| Op::Grow { which, extra }),
         2 => (0usize..10).prop_map(Op::Trim),

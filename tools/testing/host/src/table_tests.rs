@@ -233,7 +233,7 @@ impl Cache {
     /// Who is told of a failure.
     fn failed(&mut self) -> Vec<&'static str> {
         let mut all = Vec::new();
-        while let Some(failed) = self.table.pop_doomed() {
+        while let Some(failed) = self.table.pop_failed() {
             match failed {
                 Failed::Waiter(name) | Failed::Read(name) | Failed::Sleeper(name) => all.push(name),
                 Failed::Nobody => {}
@@ -263,7 +263,7 @@ impl Cache {
     /// Nothing is left in the table, and no slot is set aside.
     #[track_caller]
     fn assert_empty(&mut self) {
-        assert!(self.table.pop_doomed().is_none());
+        assert!(self.table.pop_failed().is_none());
         for (key, user) in std::mem::take(&mut self.admitted) {
             assert_eq!(self.table.leave(key, user), [None; 3]);
         }
@@ -279,7 +279,7 @@ impl Cache {
         assert_eq!(self.table.users().len(), 0);
         assert_eq!(self.table.waiting().len(), 0);
         assert!(!self.table.is_ready());
-        assert!(self.table.pop_doomed().is_none());
+        assert!(self.table.pop_failed().is_none());
     }
 }
 
@@ -561,7 +561,7 @@ fn killing_an_idle_table_wakes_pollers() {
 
 #[test]
 fn a_reopening_object_given_up_right_after_death_does_not_hide_the_others_failures() {
-    // Its OPEN, which nobody waits for, is among the doomed.
+    // Its OPEN, which nobody waits for, is among the failed.
     let mut cache = Cache::new();
     let (a, fd_a) = cache.open("a");
     let (b, fd_b) = cache.open("b");
@@ -1435,7 +1435,7 @@ fn failures_that_are_not_yet_told_keep_their_room() {
         cache.try_read(key, "r", 0, User::EXEMPT),
         Err((Refused::Full, "r"))
     ));
-    assert!(cache.table.pop_doomed().is_some());
+    assert!(cache.table.pop_failed().is_some());
     // Its reader may have something else to ask for.
     assert!(matches!(
         cache.try_read(key, "r", 0, User::EXEMPT),
@@ -2184,9 +2184,9 @@ impl Large {
     }
 
     /// Whatever has failed is told so.
-    fn tell_doomed(&mut self) -> usize {
+    fn complete_failed(&mut self) -> usize {
         let mut count = 0;
-        while let Some(failed) = self.go("telling", |table| table.pop_doomed()) {
+        while let Some(failed) = self.go("telling", |table| table.pop_failed()) {
             count += usize::from(!matches!(failed, Failed::Nobody));
         }
         count
@@ -2219,11 +2219,11 @@ impl Large {
         let per_object = Bounds::DEFAULT.object as usize;
         self.go("closing", |table| table.released(objects[0].1));
         self.go("giving up", |table| table.cancel_reads(objects[1].0));
-        assert_eq!(self.tell_doomed(), per_object);
+        assert_eq!(self.complete_failed(), per_object);
         self.go("withdrawing", |table| table.unregister(objects[2].0));
-        assert_eq!(self.tell_doomed(), per_object);
+        assert_eq!(self.complete_failed(), per_object);
         self.go("killing", |table| table.kill());
-        assert_eq!(self.tell_doomed(), reads - 2 * per_object);
+        assert_eq!(self.complete_failed(), reads - 2 * per_object);
         for number in 0..reads {
             let (key, _) = objects[number % objects.len()];
             self.go("leaving", |table| table.leave(key, USER));
@@ -2268,7 +2268,7 @@ fn closes_of_a_dead_table_go_one_at_a_time() {
     }
     cache.table.kill();
     while cache.table.requests().len() > 0 {
-        let (count, failed) = looks(|| cache.table.pop_doomed());
+        let (count, failed) = looks(|| cache.table.pop_failed());
         assert!(matches!(failed, Some(Failed::Nobody)));
         assert!(count < 100, "{count} looks");
     }
