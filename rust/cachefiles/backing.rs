@@ -222,7 +222,7 @@ impl Backing {
         presence::blocks(self.size) * BLOCK_SIZE
     }
 
-    /// Whether somebody has cut `file` off.
+    /// Whether `file` was truncated by others.
     fn is_cut_off(&self, file: &KernelFile) -> bool {
         file.inode().size().unsigned_abs() < self.file_size()
     }
@@ -278,8 +278,8 @@ impl Backing {
         self.changed.load(Relaxed) != 0
     }
 
-    /// How often data could not be written back. Whoever writes, or wants to read what is there,
-    /// notes this before.
+    /// How often data could not be written back. A writer and a reader take this before they start,
+    /// and compare it afterwards.
     pub(crate) fn losses(&self) -> u32 {
         self.losses.load(Acquire)
     }
@@ -379,7 +379,8 @@ impl Backing {
     }
 
     /// Forgets what is present and was not seen on the disk, so that the daemon is asked for it
-    /// again: something could not be written back. Unless somebody did that since `losses`.
+    /// again: something could not be written back. Does nothing if another task did that since
+    /// `losses`.
     ///
     /// # Errors
     ///
@@ -391,11 +392,11 @@ impl Backing {
         if self.losses() != losses {
             return Ok(());
         }
-        // Errors from here on are of what is written from here on. Under the lock, so that nobody
-        // finds no error, and then what is forgotten only now.
+        // Errors from here on are of what is written from here on. Under the lock, so that no
+        // reader sees no error any more, but still the blocks that are forgotten below.
         file.forget_write_errors();
         let old = blocks.forget_unverified(all);
-        // Comes last: whoever writes after this must not have his errors forgotten.
+        // Last: a write that starts after this must not have its errors forgotten.
         self.losses.store(losses.wrapping_add(1), Release);
         drop(blocks);
         drop(old);

@@ -4,7 +4,8 @@
 //!
 //! The device can be open once at a time. Opening it makes a cache to be; commands configure it,
 //! `bind` brings it into service, and closing the device takes it out again. Commands that
-//! configure exclude each other; `copen`, `restore`, `cull` and `inuse` wait for nobody.
+//! configure exclude each other; `copen`, `restore`, `cull` and `inuse` wait for none of the
+//! others.
 
 use crate::{
     cache::{
@@ -247,7 +248,7 @@ impl Daemon {
         let service = Ondemand::new(options, self.poll.clone())
             .and_then(|mode| Service::bind(&state.config, mode, self.poll.clone()))
             .inspect_err(|e| pr_err!("bind: failed: {:?}\n", e))?;
-        // The lock is held, and nobody was here before: there is no service.
+        // Not populated before: the lock is held, and there was no service.
         self.cache.populate(service.cache().clone());
         state.service = Some(service);
         // A lookup may have come in while poll() could not yet see the cache.
@@ -284,8 +285,8 @@ impl MiscDevice for Daemon {
         )
     }
 
-    /// Takes the cache out of service, in the context of whoever closed the device. Waits for disk
-    /// I/O, but for nobody's daemon: whoever waits for that is told that there is none.
+    /// Takes the cache out of service, in the context of the task that closed the device. Waits for
+    /// disk I/O, but for no daemon: tasks that wait for one fail with `EIO`.
     fn release(this: Self::Ptr, _file: &File) {
         let service = this.state.lock().service.take();
         if let Some(service) = service {

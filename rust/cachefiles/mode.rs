@@ -39,15 +39,15 @@ pub(crate) trait Mode: Sized + Send + Sync + 'static {
     /// The lookup is over: the object has a file, or a place for one.
     fn attach(object: &Self::Object, backing: &Arc<Backing>);
 
-    /// The lookup has failed, or the cookie is withdrawn: nobody reads or writes any more but a
-    /// daemon that is writing. May sleep, but waits for no daemon.
+    /// The lookup has failed, or the cookie is withdrawn: no reads are under way, and no writes but
+    /// those of a daemon. May sleep, but waits for no daemon.
     fn detach(object: &Self::Object);
 
     /// Something could not be found, made or written in the cache: ends its use, as
     /// [`Self::kill`], if it `is_broken`.
     fn io_error(&self, is_broken: impl FnOnce() -> bool);
 
-    /// Ends the use of the cache: nobody waits for a daemon from here on.
+    /// Ends the use of the cache: no task waits for a daemon from here on.
     fn kill(&self);
 
     /// Waits for work that is under way. Nothing new is begun, as the cache is out of service.

@@ -39,11 +39,11 @@ const NEEDED: [Operation; 6] = [
     Operation::Unlink,
 ];
 
-/// How often to try again when somebody keeps changing what is looked up.
+/// How often to try again when others keep changing what is looked up.
 pub(crate) const RETRIES: usize = 8;
 
-/// Finds or makes a directory. Returns it, its mark, unless somebody else has that, and whether it
-/// is new.
+/// Finds or makes a directory. Returns it, its mark, unless it is in use already, and whether
+/// it is new.
 fn look_up_or_make(
     space: &Space,
     dir: &Dentry,

@@ -108,8 +108,8 @@ impl Object {
         self.key.populate(key);
     }
 
-    /// Whether nobody waits for the data any more: who does has a use of the cookie. Does not
-    /// sleep; may be called with the lock of the request table.
+    /// Whether no task waits for the data any more: one that waits has the cookie in use. Does not
+    /// sleep; may be called with the lock of the request table held.
     pub(crate) fn is_unwanted(&self) -> bool {
         self.cookie
             .lock()

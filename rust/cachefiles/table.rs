@@ -7,8 +7,8 @@
 //! requests. The structure knows nothing of locks, files or waiting; what it is given to keep
 //! ([`Family`]) it hands back exactly once:
 //!
-//! * A request is completed by taking it out of the table. Whoever gets the payload owes its owner
-//!   the one completion; nobody else can have it.
+//! * A request is completed by taking it out of the table. The caller that gets the payload has the
+//!   only one, and tells its owner.
 //! * What fails as a group (an object's READs, everything when the daemon dies) is found by
 //!   [`Table::pop_failed`], one at a time, so that owners are told without the lock.
 //!
@@ -63,7 +63,7 @@ use crate::protocol::msg::ShortMessage;
 
 /// What the table keeps for others.
 pub(crate) trait Family: Storage {
-    /// An object; cloned for whoever has to look at it without the lock.
+    /// An object; cloned to be looked at without the lock.
     type Object: Clone;
     /// Who waits for the answer to a lookup's OPEN.
     type Waiter;
@@ -95,7 +95,7 @@ pub(crate) enum Heeds {
 pub(crate) enum Queued {
     /// Like others before it.
     Alone,
-    /// Somebody has to be found to watch over READs.
+    /// Likewise, and the watch over READs has to be started.
     Unwatched,
     /// It was not: another one asks for the same.
     Joined,
@@ -267,13 +267,13 @@ pub(crate) enum Delivery<F: Family> {
     Message { msg_id: u32, msg: ShortMessage },
 }
 
-/// Somebody to be told that their request failed with `EIO`.
+/// The owner of a request that failed with `EIO`, who is to be told.
 pub(crate) enum Failed<F: Family> {
     Waiter(F::Waiter),
     Read(F::Read),
-    /// Somebody who waits until a READ can be queued, which will not be.
+    /// A task that waits until its READ can be queued, which will not be.
     Sleeper(F::Sleeper),
-    /// Nobody waits: a CLOSE, or the OPEN of an object that is reopened.
+    /// No task waits: a CLOSE, or the OPEN of an object that is reopened.
     Nobody,
 }
 
@@ -319,7 +319,7 @@ pub(crate) struct Table<F: Family> {
     failed: List,
     /// READs, in the order in which they were queued.
     ages: List,
-    /// Whether somebody watches over READs whose object is given up.
+    /// Whether the watch over READs runs.
     watched: bool,
     dead: bool,
     /// Set when something was queued, until [`Self::take_wake`].

@@ -77,13 +77,13 @@ pub(crate) fn fd_release(obj: u32, object_id: u32) {
     cachefiles_ondemand_fd_release(obj, object_id);
 }
 
-/// Somebody who waits for an OPEN gets an error.
+/// A lookup that waits for the answer to an OPEN fails.
 pub(crate) fn open_failed(obj: u32, error: Error) {
     let opcode = Opcode::Open as u32;
     cachefiles_ondemand_fail(obj, opcode, 0, 0, error.to_errno());
 }
 
-/// Somebody who waits for `len` bytes at `off` gets an error.
+/// A read that waits for `len` bytes at `off` fails.
 pub(crate) fn read_failed(obj: u32, off: u64, len: u64, error: Error) {
     let opcode = Opcode::Read as u32;
     // CAST: Both are those of a file.

@@ -80,7 +80,7 @@ impl<M: Mode> Attachment<M> {
         if !self.is_unchanged() {
             file.write_and_wait()?;
         }
-        // An error that nobody was told of may be one of what the file's list says is there.
+        // A write-back error that was not reported yet may be of blocks that the file's list names.
         file.check_write_errors()
     }
 

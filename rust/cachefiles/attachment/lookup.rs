@@ -61,8 +61,8 @@ use kernel::{
 const MAX_SIZE: u64 = 1 << 44;
 
 impl<M: Mode> Attachment<M> {
-    /// Gets an object, then looks for its file. `None` if the lookup was put off, or nobody wants
-    /// the object any more.
+    /// Gets an object, then looks for its file. `None` if the lookup was put off, or
+    /// the cookie is not in use any more.
     pub(crate) fn look_up(
         volume: Arc<Volume<M>>,
         cookie: &Lookup<'_>,
@@ -79,7 +79,8 @@ impl<M: Mode> Attachment<M> {
                 .inspect_err(|e| cache.mode().io_error(|| cache.is_broken(*e)))
         })
         .and_then(|backing| Ok((backing, KBox::new_uninit(GFP_KERNEL)?)));
-        // If nobody uses the cookie by now, fscache would never take the object away again.
+        // fscache withdraws a cookie when its last user is gone; if that was during this lookup, it
+        // would not withdraw this object.
         let prepared = prepared.map(|prepared| cookie.is_in_use().then_some(prepared));
         match prepared {
             Ok(Some((backing, slot))) => {
@@ -123,9 +124,9 @@ impl<M: Mode> Attachment<M> {
                             return Ok(backing);
                         }
                     }
-                    // It must not be found again by whoever asks for what it was, after this.
+                    // A later lookup, for the version that it had, must not find it again.
                     match bury(cache, fan, &dentry) {
-                        // Somebody else has removed it.
+                        // It was removed meanwhile.
                         Err(e) if e == EINVAL => {}
                         buried => buried?,
                     }
@@ -195,7 +196,8 @@ fn mark_file<M>(
     if let Some(mark) = dentry.inode().ok_or(ENOENT)?.mark_in_use() {
         return Ok(Some((dentry, mark)));
     }
-    // Whoever removes it has marked it, too, and the directory locked: with the lock this knows.
+    // Culling marks a file with its directory locked, and removes it then: with that lock held it
+    // is known whether the file is still there.
     let write = cache.mount().want_write()?;
     let creating = Creating::start(fan, name.as_bytes(), &write)?;
     let Some(inode) = creating.child().inode() else {

@@ -35,7 +35,7 @@ use kernel::{
 /// How long one look for a hole may take before the file counts as fragmented.
 const SEEK_LIMIT: Delta = Delta::from_millis(2);
 
-/// What whoever looks may do.
+/// What a check may do, depending on the context it runs in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum May {
     /// Neither sleep nor ask the file system: only what is in memory counts, beside what is known.
@@ -52,7 +52,7 @@ pub(crate) enum Found {
     Ready,
     /// The first run of them that has to be asked for before they can be read.
     Gap(Range<u64>),
-    /// Somebody who may do more has to look.
+    /// Unknown: it has to be checked in a context that may do more.
     Elsewhere,
 }
 
@@ -139,7 +139,7 @@ fn bytes(blocks: Range<u64>) -> Range<i64> {
 /// Whether a block is in a page of its own that is as it was written.
 fn is_in_dirty_page(file: &KernelFile, block: u64) -> bool {
     let bytes = bytes(block..block + 1);
-    // What lies behind the end, if somebody has cut the file off, is zero there.
+    // A file that others truncated is zero behind its end.
     bytes.end <= file.inode().size() && file.is_in_dirty_page(bytes)
 }
 
@@ -198,7 +198,7 @@ fn find_hole(backing: &Backing, file: &KernelFile, blocks: Range<u64>) -> Result
     let hole = match file.seek(bytes(blocks.clone()).start, Seek::Hole) {
         // Offsets are not negative.
         Ok(hole) => hole as u64 / BLOCK_SIZE,
-        // Somebody has cut the file off.
+        // Others have truncated the file.
         Err(e) if e == ENXIO => blocks.start,
         Err(e) => return Err(e),
     };

@@ -111,7 +111,7 @@ impl Handle {
         )?)
     }
 
-    /// Issues the handle. Its file is not yet installed, so nobody uses it.
+    /// Sets the object id. Not called any more once the file is installed.
     pub(super) fn set_object_id(&self, object_id: u32) {
         self.object_id.store(object_id, Relaxed);
     }

@@ -85,7 +85,7 @@ impl Requests {
                 table.trim()
             },
             |_| {
-                // Of one that was not issued nobody has heard.
+                // One that was not issued was not traced as opened either.
                 if object_id != 0 {
                     trace::fd_release(object.debug_id(), object_id);
                 }

@@ -91,7 +91,7 @@ impl Requests {
                 open.set_msg_id(msg_id);
                 if table.watch() {
                     // As for READs: before the cache is killed, or not at all.
-                    let _ = self.queue.enqueue(self.clone());
+                    let _ = self.workqueue.enqueue(self.clone());
                 }
                 Ok(())
             };
@@ -204,11 +204,11 @@ impl Requests {
         let queue = |table: &mut Table<Payloads>| {
             // Under the lock, so that time does not go back from one to the next.
             let result = table.read(key, (off, len), read, self.now(), newcomer, heeds);
-            // Under the lock, so that it is on the queue before the cache is killed, or not at all:
-            // whoever kills the cache waits for the queue.
+            // Under the lock, so that it is on the workqueue before the cache is killed, or not at
+            // all: the task that kills the cache flushes the workqueue.
             if let Ok(Queued::Unwatched) = result {
-                // If it is on the queue already, it has yet to run.
-                let _ = self.queue.enqueue(self.clone());
+                // If it is there already, it has yet to run.
+                let _ = self.workqueue.enqueue(self.clone());
             }
             let is_queued = result
                 .as_ref()

@@ -75,14 +75,14 @@ impl Requests {
     /// descriptor for an OPEN: the message is not lost, and is delivered again.
     pub(crate) fn read(self: &Arc<Self>, buf: UserSliceWriter, may_wait: bool) -> Result<usize> {
         let result = self.deliver(buf, may_wait && self.options.wait);
-        // Whoever was woken for a message, and could not take it, has another one woken.
+        // A task that was woken for a message, and could not take it, wakes another one.
         if self.options.batch || result.is_err() {
             self.with(|table| table.wake_if_ready());
         }
         result
     }
 
-    /// As [`Self::read`], but wakes nobody for what is left of a batch, or after an error.
+    /// As [`Self::read`], but does not wake another task for the messages that are left.
     fn deliver(self: &Arc<Self>, buf: UserSliceWriter, may_wait: bool) -> Result<usize> {
         let most = if self.options.batch { BATCH } else { 1 };
         let mut out = Output { buf, len: 0 };
@@ -162,7 +162,7 @@ impl Requests {
             };
             match result {
                 Ok(true) => return Ok(true),
-                // Nobody waits for it any more.
+                // It was cancelled meanwhile.
                 Ok(false) => {}
                 Err(e) => {
                     // A buffer that faults says nothing of other messages, no more than that it is

@@ -178,7 +178,7 @@ impl Reader {
         if let Ok(Found::Ready) = found {
             return self.submit(file, pos, read);
         }
-        // Whoever is told of the end may want to unmount it.
+        // Let go of before the owner is told of the end: it may unmount the file system.
         drop(file);
         match found {
             // It has not written the first of the blocks: it cannot, or will not.
@@ -240,7 +240,7 @@ impl Reader {
         Ok(read.is_empty())
     }
 
-    /// Asks the daemon for what was found to be missing, or has somebody look who may write. Fails
+    /// Asks the daemon for what was found to be missing, or goes on where this may write. Fails
     /// the read if it could not be found out, or if the daemon was asked often enough.
     fn ask(mut self, pos: u64, read: CacheRead, found: Result<Found>) {
         let error = match found {
@@ -276,7 +276,7 @@ impl Reader {
     /// Reads past the page cache.
     fn submit_direct(self, file: FileRead, pos: u64, mut read: CacheRead) {
         // What was in memory when it was looked for, and is not now, may have been dropped because
-        // it could not be written back: then there is a hole, and nobody was told of an error.
+        // it could not be written back: then there is a hole, and no error was reported.
         let blocks = self.needed(pos, &mut read);
         match first_gap(&self.backing, file.file(), blocks, self.may) {
             Ok(Found::Ready) => self.read_past(file, pos, read),
@@ -483,7 +483,7 @@ impl WaitingRead {
         }
     }
 
-    /// The read has failed, and those that wait with it: nobody is going to answer it.
+    /// Ends the read, and those that wait with it, with an error: there will be no answer.
     pub(crate) fn fail(mut self: Pin<KBox<Self>>, error: Error) {
         for other in self.take_others() {
             other.fail_alone(error);

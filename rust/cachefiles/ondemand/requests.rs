@@ -74,7 +74,7 @@ impl Storage for Payloads {
     const CHUNK: usize = 256;
 
     fn alloc<T>(capacity: usize) -> Result<KVVec<T>> {
-        // Whoever makes the table grow pays for it.
+        // Accounted to the task that makes the table grow.
         Ok(KVVec::with_capacity(capacity, GFP_KERNEL_ACCOUNT)?)
     }
 }
@@ -118,7 +118,7 @@ pub(crate) struct Requests {
     #[pin]
     pub(super) killed: Completion,
     pub(super) poll: Arc<PollCondVar>,
-    pub(super) queue: OwnedQueue,
+    pub(super) workqueue: OwnedQueue,
     /// Watches over READs.
     #[pin]
     pub(super) watch: Work<Requests>,
@@ -131,14 +131,14 @@ pub(crate) struct Requests {
 
 impl Requests {
     pub(crate) fn new(options: Options, poll: Arc<PollCondVar>) -> Result<Arc<Self>> {
-        let queue = OwnedQueue::new_unbound(c"cachefiles")?;
+        let workqueue = OwnedQueue::new_unbound(c"cachefiles")?;
         Arc::pin_init(
             pin_init!(Self {
                 opens <- Opens::new(),
                 table <- new_spinlock!(Table::new(Bounds::DEFAULT)),
                 killed <- Completion::new(),
                 poll,
-                queue,
+                workqueue,
                 watch <- new_work!(),
                 options,
                 start: Instant::now(),
@@ -236,7 +236,7 @@ impl Requests {
     /// service.
     pub(crate) fn run(&self, read: Pin<KBox<WaitingRead>>) {
         // A work item that is new, or was just taken out of the table, is not on a queue.
-        self.queue.enqueue(read);
+        self.workqueue.enqueue(read);
     }
 
     /// Has those that wait with a read, which was taken out of the table, go on in the work queue.
@@ -246,7 +246,7 @@ impl Requests {
         }
     }
 
-    /// Ends everything: whoever waits for the daemon is told that there is none.
+    /// Ends all requests with `EIO`, now and from here on: there is no daemon any more.
     pub(crate) fn kill(&self) {
         self.with(|table| table.kill());
         self.poll.notify_all();
@@ -272,7 +272,7 @@ impl Requests {
 
     /// Waits for work that is under way.
     pub(crate) fn flush(&self) {
-        self.queue.flush();
+        self.workqueue.flush();
     }
 
     pub(crate) fn is_dead(&self) -> bool {

@@ -38,7 +38,7 @@ impl WorkItem for Requests {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        // A kernel thread is not killed; if it were, there would be nobody left to watch.
+        // A kernel thread is not killed.
         let interval = msecs_to_jiffies(CHECK_INTERVAL);
         while let Ok(None) = this.killed.wait_for_completion_killable_timeout(interval) {
             this.expire_reads();
@@ -46,7 +46,7 @@ impl WorkItem for Requests {
             let mut from = usize::MAX;
             while let Some((found, next)) = this.with(|table| table.next_reading(from)) {
                 if let Some((key, object)) = found {
-                    // Under the lock: whoever has queued a READ had a use of the cookie before.
+                    // Under the lock: a task that has queued a READ had the cookie in use before.
                     this.with(|table| {
                         if object.is_unwanted() {
                             table.cancel_reads(key);
@@ -56,7 +56,7 @@ impl WorkItem for Requests {
                 from = next;
             }
             this.complete_failed();
-            // An OPEN is added before its lookup sees to it that somebody watches.
+            // A lookup adds its OPEN before it calls Table::watch().
             let idle = !this.with(|table| table.keep_watching());
             if idle && (this.opens.is_empty() || !this.with(|table| table.watch())) {
                 return;
@@ -66,7 +66,7 @@ impl WorkItem for Requests {
 }
 
 impl Requests {
-    /// Ends the OPENs that nobody wants any more, and those that are over the time limit.
+    /// Ends the OPENs whose cookie is not in use any more, and those that are over the time limit.
     pub(super) fn end_opens(&self) {
         let now = self.now();
         let timed_out = |open: &Open| {
@@ -88,7 +88,7 @@ impl Requests {
         self.warn_of_timeouts(count);
     }
 
-    /// Ends an OPEN that is not claimed, because it is `late` or nobody wants it. Returns whether
+    /// Ends an OPEN that is not claimed, because it is `late` or not wanted. Returns whether
     /// it was not answered either.
     pub(super) fn end_open(&self, open: &Arc<Open>, late: bool) -> bool {
         let cancel = |table: &mut Table<Payloads>| table.cancel_open(open.msg_id()?);

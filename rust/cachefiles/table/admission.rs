@@ -64,7 +64,7 @@ impl User {
 ///
 /// # Invariants
 ///
-/// If somebody waits, then `taken` is the bound.
+/// If a task waits, then `taken` is the bound.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Gauge {
     taken: u32,
@@ -103,7 +103,7 @@ impl Stage {
     }
 }
 
-/// Somebody who waits in line. Opaque to all but this module.
+/// A task that waits in line. Opaque to all but this module.
 pub(crate) struct Waiting<F: Family> {
     key: ObjectKey,
     user: User,
@@ -156,7 +156,7 @@ impl<F: Family> Table<F> {
         users.insert_at(user.0, account).map_err(|_| Refused::Full)
     }
 
-    /// Puts somebody in line, and returns a name for them. `sleeper` is woken when
+    /// Puts a task in line, and returns its id there. `sleeper` is woken when
     /// [`Self::admitted`] has news: it may have some at once.
     ///
     /// # Errors
@@ -214,7 +214,7 @@ impl<F: Family> Table<F> {
         Ok(true)
     }
 
-    /// Takes somebody out of the line, who gives up.
+    /// Takes a task out of the line that does not wait any longer. Returns those to wake.
     pub(crate) fn step_out(&mut self, id: u32) -> Wakes<F> {
         let Some(waiting) = self.waiting.get(id) else {
             return Wakes::<F>::default();

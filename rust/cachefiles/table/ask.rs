@@ -64,13 +64,13 @@ impl<F: Family> Table<F> {
             }
         };
         let open = Self::new_open(key, Some(waiter));
-        // There is room, as was seen above; without it, nobody would ever answer.
+        // There is room, as was seen above; without it, the lookup would never end.
         let id = self.requests.insert(open).unwrap_or_default();
         self.queue_open(key, id);
         Ok((key, id))
     }
 
-    /// Takes back a lookup's OPEN whose answer nobody wants any more. `None` if it was answered
+    /// Takes back a lookup's OPEN whose answer is not wanted any more. `None` if it was answered
     /// meanwhile.
     pub(crate) fn cancel_open(&mut self, msg_id: u32) -> Option<F::Waiter> {
         match self.requests.get(msg_id)? {
@@ -87,7 +87,7 @@ impl<F: Family> Table<F> {
 
     /// Queues a READ of `len` bytes at `off`, or has it join another, as far as it `heeds` others.
     /// `now` is the time in milliseconds, which never goes back. Returns how, and so whether
-    /// somebody has to be found to [watch](Self::next_reading) over READs.
+    /// the [watch](Self::next_reading) over READs has to be started.
     ///
     /// `newcomer` is the user of a reader who has nothing outstanding yet: from then on it has what
     /// a READ takes up, until [`Self::leave`]. `None` if it has that already.
@@ -191,8 +191,8 @@ impl<F: Family> Table<F> {
         (found, len)
     }
 
-    /// Sees to it that requests are watched over. Returns whether somebody has to be found to do
-    /// so; otherwise somebody does, and has yet to look for more.
+    /// Notes that the watch over requests runs. Returns whether the caller has to start it;
+    /// otherwise it runs, and has yet to look for more.
     pub(crate) fn watch(&mut self) -> bool {
         !core::mem::replace(&mut self.watched, true)
     }

@@ -162,7 +162,7 @@ impl<T, S: Storage> Slots<T, S> {
     }
 
     /// Takes memory that [`Self::wants`] has asked for, for `extra` more values. Returns what is
-    /// to be freed: memory that is not needed, because somebody else was faster, or not any more.
+    /// to be freed: memory that is not needed, because another task was faster, or not any more.
     #[must_use]
     pub(crate) fn grow(&mut self, extra: usize, supply: Supply<T, S>) -> Option<Supply<T, S>> {
         match (supply, self.wants(extra)) {
