@@ -11,8 +11,8 @@
 //!
 //! The table's lock is a spinlock. Nothing is allocated, freed, copied to the daemon or completed
 //! under it; what comes out of the table is dealt with afterwards. The only locks that are taken
-//! under it are that of an object's cookie and that of those who wait for messages, under which no
-//! other is taken.
+//! under it are that of an object's cookie, that of the device's wait queue and those of the
+//! workqueue, as the watch is started; none of them is outer to a lock of the driver.
 
 mod anon_fd;
 mod answer;
