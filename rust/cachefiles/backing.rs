@@ -106,8 +106,8 @@ pub(crate) struct Backing {
     is_fragmented: Atomic<i32>,
     /// Whether the map was taken out.
     is_withdrawn: Atomic<i32>,
-    /// Held while the list of a file in use is corrected, so that the last to be written is that of
-    /// the latest state. Outer to the lock of `blocks`, and to those of the file system.
+    /// Held while the list of a file in use is corrected, and while the map is taken out, so that
+    /// the last list to be written is that of the latest state. Outer to the lock of `blocks`, and to those of the file system.
     #[pin]
     correcting: Mutex<()>,
     /// Of no blocks while there is no file. Inner to no lock but `correcting`.
@@ -265,6 +265,9 @@ impl Backing {
     /// Takes out what is known of the data, for the caller to write down. Nothing counts as present
     /// from then on, and nothing comes to be.
     pub(crate) fn take_map(&self) -> Blocks {
+        // Waits for a correction of the list that is under way: what the caller writes comes after
+        // it, and no correction comes after that.
+        let _correcting = self.correcting.lock();
         self.is_withdrawn.store(1, Release);
         replace(&mut *self.blocks.lock(), no_blocks())
     }
@@ -422,6 +425,9 @@ impl Backing {
                 return Ok(());
             }
             let _correcting = self.correcting.lock();
+            if self.is_withdrawn() {
+                return Err(EIO);
+            }
             let write = self.space.mount().want_write()?;
             list::write(file.dentry(), &write, |buf| self.encode(buf))
         })

@@ -2,10 +2,9 @@
 
 //! Modes: who fills a cache.
 //!
-//! What is the same for all modes knows a cache, a volume or an attachment of any mode. What
-//! differs is who is asked for the size of an object, and what an object has besides its file; what
-//! may be done with the data is up to the implementation of
-//! [`CacheIo`](crate::kernel_next::netfs::CacheIo) for the mode.
+//! Caches, volumes and attachments are generic over the mode. A mode decides who is asked for the
+//! size of an object, and what an object has besides its file. How data is read is up to the
+//! implementation of [`CacheIo`](crate::kernel_next::netfs::CacheIo) for that mode.
 
 use crate::{
     backing::Backing,
