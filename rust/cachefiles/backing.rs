@@ -107,7 +107,8 @@ pub(crate) struct Backing {
     /// Whether the map was taken out.
     is_withdrawn: Atomic<i32>,
     /// Held while the list of a file in use is corrected, and while the map is taken out, so that
-    /// the last list to be written is that of the latest state. Outer to the lock of `blocks`, and to those of the file system.
+    /// the last list to be written is that of the latest state. Outer to the lock of `blocks`, and
+    /// to those of the file system.
     #[pin]
     correcting: Mutex<()>,
     /// Of no blocks while there is no file. Inner to no lock but `correcting`.
@@ -218,7 +219,7 @@ impl Backing {
 
     /// How long a file of the object is, in bytes: reads are in whole blocks, so that no part of
     /// one may be missing.
-    pub(crate) fn file_size(&self) -> u64 {
+    fn file_size(&self) -> u64 {
         presence::blocks(self.size) * BLOCK_SIZE
     }
 
@@ -267,9 +268,13 @@ impl Backing {
     pub(crate) fn take_map(&self) -> Blocks {
         // Waits for a correction of the list that is under way: what the caller writes comes after
         // it, and no correction comes after that.
-        let _correcting = self.correcting.lock();
+        let correcting = self.correcting.lock();
+        // Before the lock of `blocks`: what is changed under that by a task that does not see this
+        // is in the map that is taken out.
         self.is_withdrawn.store(1, Release);
-        replace(&mut *self.blocks.lock(), no_blocks())
+        let map = replace(&mut *self.blocks.lock(), no_blocks());
+        drop(correcting);
+        map
     }
 
     fn is_withdrawn(&self) -> bool {
@@ -354,23 +359,30 @@ impl Backing {
         self.is_fragmented.store(1, Relaxed);
     }
 
-    /// Whether something has to be written to the file system before blocks of `file` can be
-    /// forgotten.
-    pub(crate) fn forgets_by_writing(&self, file: &KernelFile) -> bool {
-        self.has_list.load(Relaxed) != 0 || self.is_cut_off(file)
-    }
-
     /// Forgets `lost`, blocks of `unverified` that the file system does not have any more, so that
-    /// the daemon is asked for them again.
+    /// the daemon is asked for them again. Returns whether it did: not if that takes a write to the
+    /// file system, and the caller has not `may_write`.
     ///
     /// # Errors
     ///
     /// `EIO` if the object is withdrawn; `ENOMEM`; what writing to the file's attributes says.
     /// Nothing is forgotten then.
-    fn forget(&self, file: &KernelFile, unverified: &Unverified, lost: Range<u64>) -> Result {
-        self.prepare_to_forget(file)?;
+    fn forget(
+        &self,
+        file: &KernelFile,
+        unverified: &Unverified,
+        lost: Range<u64>,
+        may_write: bool,
+    ) -> Result<bool> {
+        if !self.prepare_to_forget(file, may_write)? {
+            return Ok(false);
+        }
         self.update(lost.clone(), |map, lost, spare| {
-            Ok(map.forget(unverified, lost, spare))
+            match self.is_withdrawn() {
+                false => Ok(map.forget(unverified, lost, spare)),
+                // The map that was taken out has them.
+                true => Err(EIO),
+            }
         })?;
         kdebug!(
             "cookie {:x}: blocks {:x} to {:x} were lost, and are asked for again\n",
@@ -378,7 +390,7 @@ impl Backing {
             lost.start,
             lost.end
         );
-        Ok(())
+        Ok(true)
     }
 
     /// Forgets what is present and was not seen on the disk, so that the daemon is asked for it
@@ -387,13 +399,21 @@ impl Backing {
     ///
     /// # Errors
     ///
-    /// As for [`Self::forget`].
-    pub(crate) fn forget_unverified(&self, file: &KernelFile, losses: u32) -> Result {
-        self.prepare_to_forget(file)?;
+    /// As for [`Self::forget`], whose return value it has. Only for a reader: while there is one,
+    /// the object is not withdrawn.
+    pub(crate) fn forget_unverified(
+        &self,
+        file: &KernelFile,
+        losses: u32,
+        may_write: bool,
+    ) -> Result<bool> {
+        if !self.prepare_to_forget(file, may_write)? {
+            return Ok(false);
+        }
         let all = self.all_blocks()?;
         let mut blocks = self.blocks.lock();
         if self.losses() != losses {
-            return Ok(());
+            return Ok(true);
         }
         // Errors from here on are of what is written from here on. Under the lock, so that no
         // reader sees no error any more, but still the blocks that are forgotten below.
@@ -407,29 +427,37 @@ impl Backing {
             "cookie {:x}: data could not be written, and is asked for again\n",
             self.debug_id
         );
-        Ok(())
+        Ok(true)
     }
 
     /// Writes the file's list, if it has one, without the unverified blocks, and restores the
-    /// file's length.
-    fn prepare_to_forget(&self, file: &KernelFile) -> Result {
+    /// file's length. Returns false if one of these is to be done and the caller has not
+    /// `may_write`.
+    fn prepare_to_forget(&self, file: &KernelFile, may_write: bool) -> Result<bool> {
         self.changed.store(1, Relaxed);
         if self.is_withdrawn() {
             return Err(EIO);
         }
+        // Once: another program may truncate the file at any time.
+        let is_cut_off = self.is_cut_off(file);
+        let has_list = self.has_list.load(Relaxed) != 0;
+        if !may_write && (is_cut_off || has_list) {
+            return Ok(false);
+        }
         with_cred(&self.cred, || {
-            if self.is_cut_off(file) {
+            if is_cut_off {
                 self.set_size(file)?;
             }
-            if self.has_list.load(Relaxed) == 0 {
-                return Ok(());
+            if !has_list {
+                return Ok(true);
             }
             let _correcting = self.correcting.lock();
             if self.is_withdrawn() {
                 return Err(EIO);
             }
             let write = self.space.mount().want_write()?;
-            list::write(file.dentry(), &write, |buf| self.encode(buf))
+            list::write(file.dentry(), &write, |buf| self.encode(buf))?;
+            Ok(true)
         })
     }
 

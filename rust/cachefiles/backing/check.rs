@@ -12,9 +12,12 @@
 
 use super::Backing;
 use crate::{
-    kernel_next::fs::kernel_file::{
-        KernelFile,
-        Seek, //
+    kernel_next::{
+        compat::ENOBUFS,
+        fs::kernel_file::{
+            KernelFile,
+            Seek, //
+        }, //
     },
     plan::blocks::{
         Look, //
@@ -116,7 +119,7 @@ pub(crate) fn is_only_on_disk(backing: &Backing, file: &KernelFile, blocks: &Ran
 ///
 /// # Errors
 ///
-/// Those of [`first_gap`].
+/// Those of [`first_gap`]; `ENOBUFS` if the object is withdrawn.
 pub(crate) fn before_write(backing: &Backing, file: &KernelFile, off: u64, end: u64) -> Result {
     let unit = file.inode().block_size().max(BLOCK_SIZE);
     if off % unit == 0 && end % unit == 0 {
@@ -128,7 +131,12 @@ pub(crate) fn before_write(backing: &Backing, file: &KernelFile, off: u64, end: 
         // What is not present stays so.
         first_gap(backing, file, block..block + 1, May::Write)?;
     }
-    Ok(())
+    // Then the map may have been taken out before it was looked at, and has what was lost. If it is
+    // taken out later, it has what was found here.
+    match backing.is_withdrawn() {
+        true => Err(ENOBUFS),
+        false => Ok(()),
+    }
 }
 
 /// Positions are those of files, and fit.
@@ -175,17 +183,15 @@ fn check(
     if hole >= end {
         return Ok(Some(end));
     }
-    if may == May::Read && backing.forgets_by_writing(file) {
-        return Ok(None);
-    }
     let data = match file.seek(bytes(hole..end).start, Seek::Data) {
         // Offsets are not negative.
         Ok(data) => end.min((data as u64).div_ceil(BLOCK_SIZE)),
         Err(e) if e == ENXIO => end,
         Err(e) => return Err(e),
     };
-    backing.forget(file, unverified, hole..data.max(hole + 1))?;
-    Ok(Some(hole))
+    let lost = hole..data.max(hole + 1);
+    let forgotten = backing.forget(file, unverified, lost, may == May::Write)?;
+    Ok(forgotten.then_some(hole))
 }
 
 /// The first block in `blocks` with a hole, or, if there is none, `blocks.end` or a block behind it

@@ -295,17 +295,20 @@ impl Reader {
 
     /// Asks the daemon again for what could not be written back.
     fn read_again(mut self, file: FileRead, pos: u64, read: CacheRead) {
-        if self.may == May::Read && self.backing.forgets_by_writing(file.file()) {
-            drop(file);
-            return self.go_elsewhere(pos, read);
-        }
-        let forgotten = match core::mem::replace(&mut self.again, true) {
+        let may_write = self.may == May::Write;
+        let forgotten = match self.again {
             true => Err(EIO),
-            false => self.backing.forget_unverified(file.file(), self.losses),
+            false => self
+                .backing
+                .forget_unverified(file.file(), self.losses, may_write),
         };
         drop(file);
         match forgotten {
-            Ok(()) => self.go_on(pos, read, None),
+            Ok(true) => {
+                self.again = true;
+                self.go_on(pos, read, None)
+            }
+            Ok(false) => self.go_elsewhere(pos, read),
             Err(e) => {
                 drop(self);
                 read.fail(e);
