@@ -32,7 +32,10 @@
 use crate::{
     bindings,
     kernel_next::{
-        compat::ENOBUFS,
+        compat::{
+            ENOBUFS,
+            ESTALE, //
+        },
         fs::kernel_file::FileRead,
         fscache::{
             stats,
@@ -46,7 +49,8 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
-    mem::ManuallyDrop, //
+    mem::ManuallyDrop,
+    ptr::NonNull, //
 };
 use kernel::{
     iov::IovIterSource,
@@ -90,6 +94,28 @@ impl Drop for Callback {
     }
 }
 
+/// Which data a request is for: that which the cookie had when the operation began.
+///
+/// # Invariants
+///
+/// The cookie is valid for as long as this exists.
+struct Validity {
+    cookie: NonNull<Cookie>,
+    inval_counter: c_uint,
+}
+
+// SAFETY: A cookie is not tied to a task, and may be used by several.
+unsafe impl Send for Validity {}
+
+impl Validity {
+    /// Whether the cookie was not invalidated meanwhile. Does not sleep.
+    #[inline]
+    fn is_current(&self) -> bool {
+        // SAFETY: By the invariant the cookie is valid.
+        unsafe { self.cookie.as_ref() }.inval_counter() == self.inval_counter
+    }
+}
+
 /// The promise to tell the owner of a request, once, how it ended.
 ///
 /// The owner may be told in any context. Until then it keeps the memory of the request, and an
@@ -98,36 +124,51 @@ struct Termination {
     // The order of these members matters: the owner may end the operation, which is then not waited
     // for, before it returns to the module.
     callback: Callback,
+    validity: Validity,
     _until_told: Counted,
 }
 
 impl Termination {
     /// # Safety
     ///
-    /// `res` must be of an operation that is under way; `func` must allow to be called with `data`,
-    /// once, from any context.
+    /// `res` must be of an operation that is under way, and not end before `func` is called; `func`
+    /// must allow to be called with `data`, once, from any context.
     unsafe fn new(
         res: *const bindings::netfs_cache_resources,
         func: unsafe extern "C" fn(*mut c_void, isize),
         data: *mut c_void,
     ) -> Self {
         // SAFETY: As the caller guarantees; the operation has an access to the cookie, and so keeps
-        // the cache in service.
-        let counted = unsafe { Counted::new(Cookie::from_raw((*res).cache_priv.cast())) };
+        // it.
+        let cookie = unsafe { Cookie::from_raw((*res).cache_priv.cast()) };
+        // SAFETY: The access keeps the cache in service.
+        let counted = unsafe { Counted::new(cookie) };
         Termination {
             // INVARIANT: As the caller guarantees.
             callback: Callback { func, data },
+            // INVARIANT: The operation does not end, and so the cookie is valid, until `func` is
+            // called.
+            validity: Validity {
+                cookie: cookie.into(),
+                // SAFETY: As the caller guarantees. The member is set when an operation begins.
+                inval_counter: unsafe { (*res).inval_counter },
+            },
             _until_told: counted,
         }
     }
 
-    /// Ends the request: so many bytes were transferred, or the error.
+    /// Ends the request: so many bytes were transferred, or the error. It is `ESTALE` if the data
+    /// was invalidated since the operation began.
     fn done(self, result: Result<usize>) {
         let Termination {
             callback,
+            validity,
             _until_told,
         } = self;
-        callback.call(result);
+        callback.call(result.and_then(|len| match validity.is_current() {
+            true => Ok(len),
+            false => Err(ESTALE),
+        }));
     }
 }
 
@@ -205,7 +246,8 @@ impl CacheRead {
         }
     }
 
-    /// Ends the request: all is read that there is. The owner is told at once, and may do a lot.
+    /// Ends the request: all is read that there is. The owner is told at once, and may do a lot. It
+    /// is told `ESTALE` if it has had the data thrown away since the operation began.
     pub(crate) fn finish(self) {
         let before = self.before;
         self.into_promise().done(Ok(before));

@@ -202,11 +202,14 @@ static int odfs_begin_operation(struct netfs_cache_resources *cres, struct fscac
 	cres->cache_priv = cookie;
 	cres->cache_priv2 = NULL;
 	cres->debug_id = cookie->debug_id;
-	cres->inval_counter = cookie->inval_counter;
 
-	/* With an access that is counted it stays in the state that it has here. */
+	/*
+	 * With an access that is counted it stays in the state that it has here. Until it
+	 * is ACTIVE, its lookup may set the counter, with which a read that ends is compared.
+	 */
 	spin_lock(&cookie->lock);
 	ok = ok && fscache_cookie_state(cookie) == FSCACHE_COOKIE_STATE_ACTIVE;
+	cres->inval_counter = cookie->inval_counter;
 	spin_unlock(&cookie->lock);
 	if (ok && cookie->volume->cache->ops->begin_operation(cres, FSCACHE_WANT_PARAMS))
 		return 0;

@@ -242,6 +242,16 @@ impl Cookie {
         unsafe { bindings::wake_up_var((&raw mut (*self.as_ptr()).state).cast()) };
     }
 
+    /// How often the network file system has had the data thrown away, counted from the
+    /// [version](Lookup::set_version) that the object had when it was looked up. Who has the same
+    /// number before and after reading has read data that was valid in between.
+    #[inline]
+    pub(in crate::kernel_next) fn inval_counter(&self) -> c_uint {
+        // SAFETY: The cookie is valid. Who invalidates it counts in a single access, as with C
+        // code; so the access is volatile.
+        unsafe { (&raw const (*self.as_ptr()).inval_counter).read_volatile() }
+    }
+
     /// Whether the network file system wants the data to be thrown away.
     pub(crate) fn is_retired(&self) -> bool {
         self.test_flag(bindings::FSCACHE_COOKIE_RETIRED)
@@ -330,6 +340,10 @@ impl<'a> Lookup<'a> {
     /// Says which version of the data the object has. A hash of it goes to the counter of
     /// invalidations, which a network file system compares with what it was when it read what it
     /// keeps. Like the size, it has to be set before the lookup ends.
+    ///
+    /// A read whose operation was begun before that ends with `ESTALE` if the version is another
+    /// one than last time. So the network file system has to wait for the lookup before it begins
+    /// an operation.
     pub(crate) fn set_version(&self, version: &[u8]) {
         // FNV-1a. No version is a version, too: it hashes to 0, which the counter starts with.
         let hash = version.iter().fold(0x811c_9dc5_u32, |hash, byte| {

@@ -10,6 +10,7 @@ mod backend {
     use crate::{
         bindings,
         kernel_next::{
+            compat::ESTALE,
             cred::NewCredential,
             fs::kernel_file::KernelFile,
             fscache::{
@@ -43,13 +44,15 @@ mod backend {
             to_result, //
         },
         iov::IovIterSource,
+        new_mutex,
         sync::{
             aref::ARef,
             atomic::{
                 ordering::Relaxed,
                 Atomic, //
             },
-            Arc, //
+            Arc,
+            Mutex, //
         }, //
     };
 
@@ -61,11 +64,12 @@ mod backend {
     const BAD_COOKIE: &[u8] = b"bad";
     const LATE_COOKIE: &[u8] = b"late";
 
-    /// Where the backend reads from its file, forgets the request, fails it.
+    /// Where the backend reads from its file, forgets the request, fails it, keeps it.
     const READ: i64 = 0;
     const FORGET: i64 = 1 << 40;
     const FAIL: i64 = 1 << 41;
     const BRIEF: i64 = 1 << 42;
+    const KEEP: i64 = 1 << 43;
 
     #[derive(Clone)]
     struct Counts {
@@ -77,6 +81,27 @@ mod backend {
         cache_drops: Count,
         volume_drops: Count,
         object_drops: Count,
+        /// Requests that were kept, the last one at the end.
+        kept: Arc<Mutex<KVec<CacheRead>>>,
+    }
+
+    impl Counts {
+        fn new() -> Result<Self> {
+            Ok(Counts {
+                volumes: Count::new()?,
+                freed: Count::new()?,
+                lookups: Count::new()?,
+                withdrawn: Count::new()?,
+                cache_drops: Count::new()?,
+                volume_drops: Count::new()?,
+                object_drops: Count::new()?,
+                kept: Arc::pin_init(new_mutex!(KVec::new()), GFP_KERNEL)?,
+            })
+        }
+
+        fn last_kept(&self) -> Result<CacheRead> {
+            self.kept.lock().pop().ok_or(ENOENT)
+        }
     }
 
     struct Store {
@@ -154,17 +179,19 @@ mod backend {
     }
 
     impl CacheIo for Fake {
-        type Reader = KernelFile;
+        type Reader = (KernelFile, Arc<Mutex<KVec<CacheRead>>>);
 
-        fn reader(object: &Object) -> KernelFile {
-            object.file.clone()
+        fn reader(object: &Object) -> Self::Reader {
+            (object.file.clone(), object.counts.kept.clone())
         }
 
-        fn read(file: KernelFile, pos: i64, read: CacheRead) {
+        fn read((file, kept): Self::Reader, pos: i64, read: CacheRead) {
             match pos {
                 FORGET => drop(read),
                 FAIL => read.fail(ENOSPC),
                 BRIEF => read.end_in_brief(Err(ENODEV)),
+                // Without memory it is dropped, which the test sees.
+                KEEP => drop(kept.lock().push(read, GFP_KERNEL)),
                 _ => read.read_direct(file.begin_read(), pos),
             }
         }
@@ -187,15 +214,7 @@ mod backend {
 
     /// A cache in service.
     fn cache() -> Result<(Cache<Fake>, Counts)> {
-        let counts = Counts {
-            volumes: Count::new()?,
-            freed: Count::new()?,
-            lookups: Count::new()?,
-            withdrawn: Count::new()?,
-            cache_drops: Count::new()?,
-            volume_drops: Count::new()?,
-            object_drops: Count::new()?,
-        };
+        let counts = Counts::new()?;
         let store = Store {
             file: file()?,
             counts: counts.clone(),
@@ -287,6 +306,14 @@ mod backend {
             }
         }
 
+        /// Has what is cached thrown away, as after a change on the server.
+        fn invalidate(&self) {
+            // SAFETY: The cookie is valid, and keeps its auxiliary data.
+            unsafe {
+                bindings::__fscache_invalidate(self.0, core::ptr::null(), BLOCK as i64, 0);
+            }
+        }
+
         fn object_size(&self) -> i64 {
             // SAFETY: The cookie is valid, and not being looked up.
             unsafe { (*self.0).object_size }
@@ -366,15 +393,38 @@ mod backend {
         fn as_data(self: &Arc<Self>) -> *mut c_void {
             core::ptr::from_ref(&**self).cast_mut().cast()
         }
+
+        /// Waits for what is told, which has to be once.
+        fn wait(&self) -> Result<i64> {
+            // A busy machine may take its time; KUnit ends what hangs, before this.
+            let timeout = kernel::time::msecs_to_jiffies(36_000_000);
+            if self
+                .over
+                .wait_for_completion_killable_timeout(timeout)?
+                .is_none()
+            {
+                return Err(ETIMEDOUT);
+            }
+            assert_eq!(self.told.get(), 1);
+            Ok(self.ret.load(Relaxed))
+        }
     }
 
-    /// Reads a block at `pos`; returns what the call said and what was told, once.
-    fn read(reading: &mut Reading<'_>, pos: i64, memory: &mut Memory) -> Result<(i32, i64)> {
-        let outcome = Outcome::new()?;
+    /// Begins to read a block at `pos`; returns what the call said.
+    ///
+    /// # Safety
+    ///
+    /// The memory and the outcome must stay until the outcome is told.
+    unsafe fn submit(
+        reading: &mut Reading<'_>,
+        pos: i64,
+        memory: &mut Memory,
+        outcome: &Arc<Outcome>,
+    ) -> Result<i32> {
         let mut iter = memory.iter(bindings::ITER_DEST);
         let op = reading.ops().read.ok_or(EINVAL)?;
-        // SAFETY: All are valid until the outcome is told, which is waited for.
-        let ret = unsafe {
+        // SAFETY: The iterator is valid for the call, the rest as the caller guarantees.
+        Ok(unsafe {
             op(
                 &mut *reading.0,
                 pos,
@@ -383,22 +433,20 @@ mod backend {
                 Some(Outcome::tell),
                 outcome.as_data(),
             )
-        };
-        // A busy machine may take its time; KUnit ends what hangs, before this.
-        let timeout = kernel::time::msecs_to_jiffies(36_000_000);
-        if outcome
-            .over
-            .wait_for_completion_killable_timeout(timeout)?
-            .is_none()
-        {
-            return Err(ETIMEDOUT);
-        }
-        assert_eq!(outcome.told.get(), 1);
+        })
+    }
+
+    /// Reads a block at `pos`; returns what the call said and what was told, once.
+    fn read(reading: &mut Reading<'_>, pos: i64, memory: &mut Memory) -> Result<(i32, i64)> {
+        let outcome = Outcome::new()?;
+        // SAFETY: It is waited until the outcome is told.
+        let ret = unsafe { submit(reading, pos, memory, &outcome)? };
+        let told = outcome.wait()?;
         // Without a count of what forbids preemption, everything may be in brief.
         if pos == BRIEF || cfg!(CONFIG_PREEMPT_COUNT) {
             assert_eq!(outcome.in_brief.get(), i32::from(pos == BRIEF));
         }
-        Ok((ret, outcome.ret.load(Relaxed)))
+        Ok((ret, told))
     }
 
     /// Waits until `count` is `n`: fscache frees in the background.
@@ -608,6 +656,41 @@ mod backend {
             Ok((queued, BLOCK as i64))
         );
         assert!(memory.bytes().iter().all(|byte| *byte == b'c'));
+        Ok(())
+    }
+
+    #[test]
+    fn reads_are_stale_that_end_after_an_invalidation() -> Result {
+        let (_cache, counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let cookie = NetfsCookie::new(&volume, b"key", b"")?;
+        let mut reading = cookie.begin()?;
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        let stale = i64::from(ESTALE.to_errno());
+        let outcomes = [
+            Outcome::new()?,
+            Outcome::new()?,
+            Outcome::new()?,
+            Outcome::new()?,
+        ];
+        for outcome in &outcomes {
+            // SAFETY: All that are kept are ended and waited for below.
+            unsafe { submit(&mut reading, KEEP, &mut memory, outcome)? };
+        }
+        let [failed, direct, finished, before] = outcomes;
+        counts.last_kept()?.finish();
+        assert_eq!(before.wait(), Ok(0));
+        cookie.invalidate();
+        counts.last_kept()?.finish();
+        assert_eq!(finished.wait(), Ok(stale));
+        let file = file()?;
+        counts.last_kept()?.read_direct(file.begin_read(), READ);
+        assert_eq!(direct.wait(), Ok(stale));
+        // An error says more.
+        counts.last_kept()?.fail(ENOSPC);
+        assert_eq!(failed.wait(), Ok(i64::from(ENOSPC.to_errno())));
+        drop(reading);
+        assert!(becomes(&counts.object_drops, 1));
         Ok(())
     }
 
