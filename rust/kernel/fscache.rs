@@ -87,6 +87,7 @@
 
 mod cache;
 mod cookie;
+mod object;
 pub(crate) mod stats;
 #[cfg(CONFIG_KUNIT = "y")]
 mod tests;
@@ -104,7 +105,7 @@ pub(crate) use self::{
     volume::Volume, //
 };
 
-pub(in crate::kernel_next) use self::cache::Counted;
+pub(in crate::kernel_next) use self::object::ObjectRef;
 
 use kernel::{
     prelude::*,

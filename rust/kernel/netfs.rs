@@ -41,7 +41,7 @@ use crate::{
             stats,
             Backend,
             Cookie,
-            Counted, //
+            ObjectRef, //
         },
         iov::KernelIter,
         sched::nofs, //
@@ -121,18 +121,20 @@ impl Validity {
 /// The owner may be told in any context. Until then it keeps the memory of the request, and an
 /// access to the cookie, so that the cookie's object cannot be withdrawn.
 struct Termination {
-    // The order of these members matters: the owner may end the operation, which is then not waited
-    // for, before it returns to the module.
+    // The order of these members matters: once the owner has ended the operation, the cookie may be
+    // withdrawn. The cache waits for this then, until the callback has returned to the module.
     callback: Callback,
     validity: Validity,
-    _until_told: Counted,
+    /// None if the operation has no object: then it ends before the call for it returns.
+    _until_told: Option<ObjectRef>,
 }
 
 impl Termination {
     /// # Safety
     ///
-    /// `res` must be of an operation that is under way, and not end before `func` is called; `func`
-    /// must allow to be called with `data`, once, from any context.
+    /// - `res` must be of an operation that is under way, and does not end before `func` is called.
+    ///   Its cookie must not be being looked up.
+    /// - `func` must allow to be called with `data`, once, from any context.
     unsafe fn new(
         res: *const bindings::netfs_cache_resources,
         func: unsafe extern "C" fn(*mut c_void, isize),
@@ -141,8 +143,8 @@ impl Termination {
         // SAFETY: As the caller guarantees; the operation has an access to the cookie, and so keeps
         // it.
         let cookie = unsafe { Cookie::from_raw((*res).cache_priv.cast()) };
-        // SAFETY: The access keeps the cache in service.
-        let counted = unsafe { Counted::new(cookie) };
+        // SAFETY: As the caller guarantees. The access keeps the cookie from being withdrawn.
+        let object_ref = unsafe { cookie.object_ref() };
         Termination {
             // INVARIANT: As the caller guarantees.
             callback: Callback { func, data },
@@ -153,7 +155,7 @@ impl Termination {
                 // SAFETY: As the caller guarantees. The member is set when an operation begins.
                 inval_counter: unsafe { (*res).inval_counter },
             },
-            _until_told: counted,
+            _until_told: object_ref,
         }
     }
 

@@ -3,6 +3,7 @@
 //! Caches, and the functions that fscache calls.
 
 use super::{
+    object::ObjectRef,
     volume::VolumeRef,
     Backend,
     Cookie,
@@ -125,14 +126,7 @@ struct Private<B: Backend> {
     detached: CondVar,
     /// The cookies that have a `cache_priv`, by their addresses.
     #[pin]
-    cookies: SpinLock<RBTree<usize, Represented>>,
-}
-
-/// A cookie that has a `cache_priv`.
-struct Represented {
-    // The order of these members matters: the cache may go with the last thing that it counts.
-    cookie: ARef<Cookie>,
-    _counted: Counted,
+    cookies: SpinLock<RBTree<usize, ARef<Cookie>>>,
 }
 
 /// A volume's `cache_priv`. C reads it without a lock, to see whether it is null.
@@ -259,12 +253,9 @@ impl<B: Backend> Private<B> {
     /// The cookie must have none and be in this cache, in a volume that is represented and to which
     /// an access is held.
     unsafe fn look_up_cookie(&self, cookie: &Lookup<'_>) -> Result<bool> {
-        let represented = Represented {
-            cookie: ARef::from(&**cookie),
-            // SAFETY: The cache stays in service while an access to the volume is held.
-            _counted: unsafe { Counted::new(cookie) },
-        };
-        let node = RBTreeNode::new(cookie.address(), represented, GFP_KERNEL)?;
+        // SAFETY: The cache stays in service while an access to the volume is held.
+        let object_ref = unsafe { ObjectRef::new(cookie)? };
+        let node = RBTreeNode::new(cookie.address(), ARef::from(&**cookie), GFP_KERNEL)?;
         // SAFETY: The member is the backend's.
         let volume = unsafe { representation(cookie.volume()) }.load(Acquire);
         // SAFETY: The volume has a representation, which is not taken away while somebody has an
@@ -275,12 +266,12 @@ impl<B: Backend> Private<B> {
         };
         let _none = self.cookies.lock().insert(node);
         // SAFETY: The member is the backend's to fill during the lookup.
-        unsafe { (*cookie.as_ptr()).cache_priv = object.into_foreign() };
+        unsafe { (*cookie.as_ptr()).cache_priv = object_ref.attach::<B>(object) };
         Ok(true)
     }
 
     /// Gives a cookie's object back to the backend. The cache, and with it `this`, may go as soon
-    /// as the cookie is off the list and not counted any more; that comes last.
+    /// as the cookie is off the list and its object not counted any more; that comes last.
     ///
     /// # Safety
     ///
@@ -288,8 +279,8 @@ impl<B: Backend> Private<B> {
     /// else takes, and nobody may use it.
     unsafe fn withdraw_cookie(this: *const Self, cookie: &Cookie) {
         // SAFETY: As the caller guarantees, it is there, and this function's to take.
-        let object = unsafe {
-            B::Object::from_foreign(core::mem::replace(
+        let (object, object_ref) = unsafe {
+            ObjectRef::detach::<B>(core::mem::replace(
                 &mut (*cookie.as_ptr()).cache_priv,
                 core::ptr::null_mut(),
             ))
@@ -299,6 +290,7 @@ impl<B: Backend> Private<B> {
         let node = unsafe { (*this).cookies.lock().remove_node(&cookie.address()) };
         // Not under the lock: dropping a reference may sleep. First the node, then what was in it.
         drop(node.map(RBTreeNode::to_key_value));
+        drop(object_ref);
     }
 
     /// Starts to withdraw the first cookie with an object whose address is `from` or larger.
@@ -306,7 +298,7 @@ impl<B: Backend> Private<B> {
     fn withdraw_next(&self, from: usize) -> Option<usize> {
         let cookies = self.cookies.lock();
         let cursor = cookies.cursor_lower_bound(&from)?;
-        let (address, Represented { cookie, .. }) = cursor.current();
+        let (address, cookie) = cursor.current();
         // Under the lock, so that the cookie keeps its object until it is told: otherwise it would
         // be the next object that is withdrawn, which another cache gave. This does not sleep, and
         // drops no last reference: the list has one.
@@ -320,38 +312,6 @@ impl<B: Backend> Private<B> {
         while let Some(next) = self.withdraw_next(from) {
             from = next;
         }
-    }
-}
-
-/// Something that a cache waits for before it goes out of service.
-///
-/// # Invariants
-///
-/// The cache is valid, and counts this as it counts objects.
-#[must_use = "the cache does not wait for what is dropped"]
-pub(in crate::kernel_next) struct Counted(NonNull<bindings::fscache_cache>);
-
-// SAFETY: A cache may be used by any task.
-unsafe impl Send for Counted {}
-
-impl Counted {
-    /// # Safety
-    ///
-    /// The cookie's cache must be in service, and stay there during the call.
-    pub(in crate::kernel_next) unsafe fn new(cookie: &Cookie) -> Self {
-        let cache = cookie.volume().cache();
-        // SAFETY: As the caller guarantees.
-        unsafe { bindings::fscache_count_object(cache) };
-        // INVARIANT: Just done. SAFETY: A volume that is in a cache has one.
-        Counted(unsafe { NonNull::new_unchecked(cache) })
-    }
-}
-
-impl Drop for Counted {
-    #[inline]
-    fn drop(&mut self) {
-        // SAFETY: By the invariant.
-        unsafe { bindings::fscache_uncount_object(self.0.as_ptr()) };
     }
 }
 

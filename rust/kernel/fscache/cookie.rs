@@ -4,6 +4,7 @@
 
 use super::{
     copy_shared,
+    object::ObjectRef,
     Backend,
     Volume,
     DATA_MAX, //
@@ -278,9 +279,24 @@ impl Cookie {
         &self,
     ) -> Option<<B::Object as ForeignOwnable>::Borrowed<'_>> {
         // SAFETY: The cookie is valid, and nobody changes the member, as the caller guarantees.
-        let object = unsafe { (*self.as_ptr()).cache_priv };
-        // SAFETY: It was put there by `lookup_cookie`, and stays for as long as the caller says.
-        (!object.is_null()).then(|| unsafe { B::Object::borrow(object) })
+        let cache_priv = unsafe { (*self.as_ptr()).cache_priv };
+        // SAFETY: It was put there at the end of the lookup, and stays for as long as the caller
+        // says.
+        (!cache_priv.is_null()).then(|| unsafe { ObjectRef::borrow::<B>(cache_priv) })
+    }
+
+    /// A reference to what the cookie has of the backend's object, for which the cache is kept.
+    ///
+    /// # Safety
+    ///
+    /// The cookie must be in a cache that this crate brought into service, and neither be looked up
+    /// nor withdrawn during the call.
+    #[inline]
+    pub(in crate::kernel_next) unsafe fn object_ref(&self) -> Option<ObjectRef> {
+        // SAFETY: The cookie is valid, and nobody changes the member, as the caller guarantees.
+        let cache_priv = unsafe { (*self.as_ptr()).cache_priv };
+        // SAFETY: It was put there at the end of the lookup, and stays during the call.
+        (!cache_priv.is_null()).then(|| unsafe { ObjectRef::get(cache_priv) })
     }
 }
 

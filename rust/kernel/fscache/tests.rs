@@ -245,6 +245,13 @@ mod backend {
             // SAFETY: A reference is held.
             unsafe { Volume::from_raw(self.0) }
         }
+
+        /// How many objects the cache counts.
+        fn objects(&self) -> i32 {
+            // SAFETY: The volume is valid, and keeps its cache; all accesses are atomic.
+            unsafe { Atomic::from_ptr(&raw mut (*(*self.0).cache).object_count.counter) }
+                .load(Relaxed)
+        }
     }
 
     impl Drop for NetfsVolume {
@@ -449,15 +456,20 @@ mod backend {
         Ok((ret, told))
     }
 
-    /// Waits until `count` is `n`: fscache frees in the background.
-    fn becomes(count: &Count, n: i32) -> bool {
+    /// Waits until something is so: fscache frees in the background.
+    fn comes_to_be(is_so: impl Fn() -> bool) -> bool {
         for _ in 0..2000 {
-            if count.get() == n {
+            if is_so() {
                 return true;
             }
             kernel::time::delay::fsleep(kernel::time::Delta::from_millis(5));
         }
         false
+    }
+
+    /// Waits until `count` is `n`.
+    fn becomes(count: &Count, n: i32) -> bool {
+        comes_to_be(|| count.get() == n)
     }
 
     #[test]
@@ -691,6 +703,104 @@ mod backend {
         assert_eq!(failed.wait(), Ok(i64::from(ENOSPC.to_errno())));
         drop(reading);
         assert!(becomes(&counts.object_drops, 1));
+        Ok(())
+    }
+
+    #[test]
+    fn reads_are_not_counted_as_objects() -> Result {
+        let (_cache, counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        assert_eq!(volume.objects(), 0);
+        let one = NetfsCookie::new(&volume, b"one", b"")?;
+        let two = NetfsCookie::new(&volume, b"two", b"")?;
+        let mut reading = one.begin()?;
+        drop(two.begin()?);
+        assert_eq!(volume.objects(), 2);
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        let outcomes = [Outcome::new()?, Outcome::new()?, Outcome::new()?];
+        for outcome in &outcomes {
+            // SAFETY: All are ended and waited for below.
+            unsafe { submit(&mut reading, KEEP, &mut memory, outcome)? };
+        }
+        let while_reading = volume.objects();
+        for outcome in outcomes.iter().rev() {
+            counts.last_kept()?.finish();
+            assert_eq!(outcome.wait(), Ok(0));
+        }
+        assert_eq!(while_reading, 2);
+        assert_eq!(volume.objects(), 2);
+        drop(reading);
+        drop((one, two));
+        assert!(comes_to_be(|| volume.objects() == 0));
+        assert_eq!(counts.object_drops.get(), 2);
+        Ok(())
+    }
+
+    /// Whoever is told of the end of a read, and then ends the operation and withdraws the cookie.
+    struct Withdrawer<'a> {
+        volume: &'a NetfsVolume,
+        cookie: &'a NetfsCookie<'a>,
+        reading: Option<Reading<'a>>,
+        object_drops: Count,
+        /// How many objects were counted after that.
+        objects: Option<i32>,
+    }
+
+    impl Withdrawer<'_> {
+        /// # Safety
+        ///
+        /// `data` must be a valid `Withdrawer` that nobody else uses during the call. May sleep.
+        unsafe extern "C" fn tell(data: *mut c_void, _ret: isize) {
+            // SAFETY: As the caller guarantees.
+            let this = unsafe { &mut *data.cast::<Withdrawer<'_>>() };
+            this.reading = None;
+            this.cookie.as_ref().withdraw();
+            if becomes(&this.object_drops, 1) {
+                // The worker that withdraws may not have got to the end yet.
+                kernel::time::delay::fsleep(kernel::time::Delta::from_millis(50));
+                this.objects = Some(this.volume.objects());
+            }
+        }
+    }
+
+    #[test]
+    fn a_cache_waits_for_those_who_are_being_told() -> Result {
+        let (_cache, counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let cookie = NetfsCookie::new(&volume, b"key", b"")?;
+        let mut memory = Memory::new(BLOCK, b'?')?;
+        let mut iter = memory.iter(bindings::ITER_DEST);
+        let mut teller = KBox::new(
+            Withdrawer {
+                volume: &volume,
+                cookie: &cookie,
+                reading: Some(cookie.begin()?),
+                object_drops: counts.object_drops.clone(),
+                objects: None,
+            },
+            GFP_KERNEL,
+        )?;
+        let reading = teller.reading.as_mut().ok_or(EINVAL)?;
+        let op = reading.ops().read.ok_or(EINVAL)?;
+        let res: *mut _ = &mut *reading.0;
+        let data: *mut Withdrawer<'_> = &mut *teller;
+        let hole = bindings::netfs_read_from_hole_NETFS_READ_HOLE_FAIL;
+        // SAFETY: All are valid until the request is ended, below.
+        let ret = unsafe {
+            op(
+                res,
+                KEEP,
+                &mut iter,
+                hole,
+                Some(Withdrawer::tell),
+                data.cast(),
+            )
+        };
+        assert_eq!(ret, -(bindings::EIOCBQUEUED as i32));
+        counts.last_kept()?.fail(EIO);
+        // Its object was gone, but not whoever returns to the module.
+        assert_eq!(teller.objects, Some(1));
+        assert!(comes_to_be(|| volume.objects() == 0));
         Ok(())
     }
 
