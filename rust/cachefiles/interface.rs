@@ -37,7 +37,9 @@ use kernel::{
 /// The entry points for caches of the mode `M`.
 pub(crate) struct CacheFilesBackend<M>(PhantomData<M>);
 
+#[vtable]
 impl<M: Mode> Backend for CacheFilesBackend<M> {
+    type OwnerModule = crate::LocalModule;
     type Cache = Arc<Cache<M>>;
     type Volume = Arc<Volume<M>>;
     type Object = KBox<Attachment<M>>;

@@ -16,6 +16,7 @@
 #include "fs.c"
 #include "fscache.c"
 #include "kunit.c"
+#include "module.c"
 #include "sched.c"
 #include "security.c"
 #include "uio.c"

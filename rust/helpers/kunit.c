@@ -11,6 +11,7 @@
 #include <linux/fs.h>
 #include <linux/fs_struct.h>
 #include <linux/mman.h>
+#include <linux/module.h>
 #include <linux/mount.h>
 #include <linux/pagemap.h>
 #include <linux/pid.h>
@@ -119,6 +120,15 @@ __rust_helper struct file *rust_helper_kunit_open_device(const char *name)
 	file = file_open_root(&root, name, O_RDWR, 0);
 	mntput(root.mnt);
 	return file;
+}
+
+__rust_helper int rust_helper_kunit_module_refcount(struct module *module)
+{
+#ifdef CONFIG_MODULE_UNLOAD
+	return module_refcount(module);
+#else
+	return 0;
+#endif
 }
 
 /* A page of user memory that goes with the test, or an error number. */

@@ -41,6 +41,7 @@
 //!
 //! struct Empty;
 //!
+//! #[vtable]
 //! impl Backend for Empty {
 //!     type Cache = KBox<u32>;
 //!     type Volume = KBox<u32>;
@@ -107,6 +108,7 @@ pub(crate) use self::{
 
 pub(in crate::kernel_next) use self::object::ObjectRef;
 
+use crate::kernel_next::compat::ModuleMetadata;
 use kernel::{
     prelude::*,
     types::ForeignOwnable, //
@@ -118,7 +120,11 @@ pub(crate) const DATA_MAX: usize = 255;
 /// A cache backend (`struct fscache_cache_ops`).
 ///
 /// See the [module's description](self) for when each function is called.
+#[vtable]
 pub(crate) trait Backend: Sized + 'static {
+    /// The module that a cache in service keeps loaded.
+    type OwnerModule: ModuleMetadata;
+
     /// What a cache is to the backend.
     type Cache: ForeignOwnable + Send + Sync;
     /// What a volume is to the backend.

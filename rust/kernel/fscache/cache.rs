@@ -12,9 +12,15 @@ use super::{
 };
 use crate::{
     bindings,
-    kernel_next::netfs::{
-        begin_operation,
-        CacheIo, //
+    kernel_next::{
+        compat::{
+            this_module,
+            ModuleMetadata, //
+        },
+        netfs::{
+            begin_operation,
+            CacheIo, //
+        }, //
     }, //
 };
 use core::{
@@ -315,6 +321,44 @@ impl<B: Backend> Private<B> {
     }
 }
 
+/// A reference to a module, which is not unloaded meanwhile.
+///
+/// # Invariants
+///
+/// Null, for what is built into the kernel, or a module to which this owns a reference.
+struct ModuleRef(*mut bindings::module);
+
+// SAFETY: A module is not tied to a task.
+unsafe impl Send for ModuleRef {}
+
+// SAFETY: There is nothing to be done with a shared reference.
+unsafe impl Sync for ModuleRef {}
+
+impl ModuleRef {
+    /// Takes a reference to `M`.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the module is being unloaded.
+    fn new<M: ModuleMetadata>() -> Result<Self> {
+        let module = this_module::<M>().as_ptr();
+        // SAFETY: This is a `THIS_MODULE`: null, or a module that is loaded, because there is code
+        // of it that refers to it.
+        if !unsafe { bindings::try_module_get(module) } {
+            return Err(ENODEV);
+        }
+        // INVARIANT: Just taken.
+        Ok(ModuleRef(module))
+    }
+}
+
+impl Drop for ModuleRef {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant there is a reference to be given up, or the pointer is null.
+        unsafe { bindings::module_put(self.0) };
+    }
+}
+
 /// A cache's name, taken, so that nobody else can bring a cache of that name into service.
 /// Dropping it gives the name back.
 ///
@@ -358,17 +402,20 @@ impl PreparedCache {
         NonNull::new(from_err_ptr(ptr)?).map(Self).ok_or(ENOMEM)
     }
 
-    /// Brings the cache into service (`fscache_add_cache()`): the backend is called from here on.
-    /// May sleep.
+    /// Brings the cache into service (`fscache_add_cache()`): the backend is called from here on,
+    /// and its [module](Backend::OwnerModule) stays loaded. May sleep.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; then `data` is dropped, and the name is given back.
+    /// `ENODEV` if the module is being unloaded, `ENOMEM`; then `data` is dropped, and the name is
+    /// given back.
     pub(crate) fn register<B: CacheIo>(self, data: B::Cache) -> Result<Cache<B>> {
+        let module = ModuleRef::new::<B::OwnerModule>()?;
         let private = Private::<B>::new(data)?;
         let private_ptr: *const Private<B> = &*private;
-        // SAFETY: The cache is in the state "preparing". The operations live for ever, `private`
-        // until the cache is out of service.
+        // SAFETY: The cache is in the state "preparing". The operations live for as long as the
+        // module, which `module` keeps until the cache is relinquished, `private` until the cache
+        // is out of service.
         to_result(unsafe {
             bindings::fscache_add_cache(
                 self.0.as_ptr(),
@@ -381,6 +428,7 @@ impl PreparedCache {
             withdrawn: false,
             ptr: self,
             private,
+            _module: module,
         })
     }
 }
@@ -397,10 +445,11 @@ impl Drop for PreparedCache {
 /// A cache in service.
 ///
 /// Dropping it takes it out of service, as [`Self::withdraw`] does, and gives the name back.
-/// fscache does not hold the backend's module: whatever owns this value has to, as an open file
-/// does, or the value has to be dropped when the module exits. As with backends in C, what is left
-/// to be done then by those who were waited for is to return, through a few instructions of the
-/// module.
+/// fscache does not hold the backend's module, so this does: while a cache is in service, or if it
+/// is never dropped, the module cannot be unloaded. It has to be dropped by something that holds
+/// the module itself while it does that, as the release of an open file does, not when the module
+/// exits, which would not come to be. As with backends in C, what is left to be done after the drop
+/// by those who were waited for is to return, through a few instructions of the module.
 ///
 /// # Invariants
 ///
@@ -409,9 +458,10 @@ impl Drop for PreparedCache {
 pub(crate) struct Cache<B: CacheIo> {
     withdrawn: bool,
     // The order of these members matters: the cache is relinquished, which makes fscache forget
-    // `private`, before that is freed.
+    // `private` and the operations, before the one is freed, and the other may be.
     ptr: PreparedCache,
     private: Pin<KBox<Private<B>>>,
+    _module: ModuleRef,
 }
 
 impl<B: CacheIo> Cache<B> {

@@ -10,7 +10,10 @@ mod backend {
     use crate::{
         bindings,
         kernel_next::{
-            compat::ESTALE,
+            compat::{
+                this_module,
+                ESTALE, //
+            },
             cred::NewCredential,
             fs::kernel_file::KernelFile,
             fscache::{
@@ -25,6 +28,7 @@ mod backend {
             kunit::{
                 scratch,
                 support::{
+                    skip,
                     Count,
                     Memory,
                     OnDrop, //
@@ -124,7 +128,10 @@ mod backend {
 
     struct Fake;
 
+    #[vtable]
     impl Backend for Fake {
+        type OwnerModule = crate::LocalModule;
+
         type Cache = KBox<Store>;
         type Volume = KBox<StoreVolume>;
         type Object = KBox<Object>;
@@ -478,6 +485,28 @@ mod backend {
         assert_eq!(PreparedCache::new(NAME).err(), Some(EBUSY));
         drop(name);
         drop(PreparedCache::new(NAME)?);
+        Ok(())
+    }
+
+    #[test]
+    fn caches_keep_their_module() -> Result {
+        let module = this_module::<crate::LocalModule>().as_ptr();
+        if module.is_null() || !cfg!(CONFIG_MODULE_UNLOAD) {
+            skip(c"the backend cannot be unloaded");
+        }
+        // SAFETY: This is the module that runs.
+        let references = || unsafe { bindings::kunit_module_refcount(module) };
+        let before = references();
+        let prepared = PreparedCache::new(NAME)?;
+        assert_eq!(references(), before);
+        drop(prepared);
+        let (mut cache, _counts) = cache()?;
+        assert_eq!(references(), before + 1);
+        // It may be called until the end.
+        cache.withdraw();
+        assert_eq!(references(), before + 1);
+        drop(cache);
+        assert_eq!(references(), before);
         Ok(())
     }
 
