@@ -27,7 +27,7 @@ use crate::{
             MiscDeviceRegistration, //
         },
         security::SecurityId,
-        sync::poll::events, //
+        sync::poll::PollEvents, //
     },
     namei::cull,
     ondemand::{
@@ -316,14 +316,15 @@ impl MiscDevice for Daemon {
         Ok(len)
     }
 
-    fn poll(this: Pin<&Self>, file: &File, table: PollTable<'_>) -> u32 {
+    fn poll(this: Pin<&Self>, file: &File, table: PollTable<'_>) -> PollEvents {
         table.register_wait(file, &this.poll);
-        this.cache().map_or(0, |cache| {
-            let mut mask = cache.mode().requests().poll();
-            if cache.space().is_culling() {
-                mask |= events::OUT;
-            }
-            mask
-        })
+        let Some(cache) = this.cache() else {
+            return PollEvents::default();
+        };
+        let mut events = cache.mode().requests().poll();
+        if cache.space().is_culling() {
+            events |= PollEvents::OUT;
+        }
+        events
     }
 }

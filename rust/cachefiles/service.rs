@@ -78,14 +78,14 @@ where
                 )
             })?;
         }
-        let cred = new.commit();
+        let cred = new.into_credential();
         let root = with_cred(&cred, || Path::lookup_dir(dir))?;
         check_root(&root)?;
 
         // Files get the security context that the directory gives them.
         let mut new = NewCredential::copy_of(&cred)?;
         new.create_files_as(root.dentry.inode().ok_or(ENOTDIR)?)?;
-        let cred = new.commit();
+        let cred = new.into_credential();
 
         let cache = with_cred(&cred, || open(config, &root, cred.clone(), mode, poll))?;
         let registration = prepared.register(cache.clone())?;

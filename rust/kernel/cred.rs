@@ -38,7 +38,7 @@ use kernel::{
 ///     NewCredential, //
 /// };
 ///
-/// let cred = NewCredential::kernel()?.commit();
+/// let cred = NewCredential::kernel()?.into_credential();
 /// let answer = with_cred(&cred, || 42);
 /// assert_eq!(answer, 42);
 /// # Ok::<(), Error>(())
@@ -82,6 +82,7 @@ pub(crate) fn with_own_cred<R>(f: impl FnOnce() -> R) -> R {
 /// # Invariants
 ///
 /// Holds the only reference to valid credentials that have not been committed.
+#[must_use = "new credentials are freed immediately when they are unused"]
 pub(crate) struct NewCredential(NonNull<bindings::cred>);
 
 impl NewCredential {
@@ -121,6 +122,29 @@ impl NewCredential {
     /// # Errors
     ///
     /// [`EINVAL`] if the owner of `dir` has no user id; what a security module says otherwise.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use kernel::{
+    ///     cred::{
+    ///         Credential,
+    ///         NewCredential, //
+    ///     },
+    ///     fs::path::Path,
+    ///     sync::aref::ARef, //
+    /// };
+    ///
+    /// /// Credentials to fill `dir` with.
+    /// fn owner_of(dir: &Path) -> Result<ARef<Credential>> {
+    ///     let mut new = NewCredential::kernel()?;
+    ///     new.create_files_as(dir.dentry.inode().ok_or(ENOTDIR)?)?;
+    ///     Ok(new.into_credential())
+    /// }
+    ///
+    /// owner_of(&Path::lookup_dir(c"/")?)?;
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn create_files_as(&mut self, dir: &Inode) -> Result {
         // SAFETY: By the invariant the credentials are valid and nothing else uses them; the
         // inode is valid as it is borrowed.
@@ -132,14 +156,38 @@ impl NewCredential {
     /// # Errors
     ///
     /// What a security module says.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use kernel::{
+    ///     cred::{
+    ///         Credential,
+    ///         NewCredential, //
+    ///     },
+    ///     security::SecurityId,
+    ///     sync::aref::ARef, //
+    /// };
+    ///
+    /// /// Credentials that a security module takes for those of `context`.
+    /// fn labelled(context: &CStr) -> Result<ARef<Credential>> {
+    ///     let mut new = NewCredential::kernel()?;
+    ///     new.security_override(SecurityId::from_context(context)?)?;
+    ///     Ok(new.into_credential())
+    /// }
+    ///
+    /// // No security module has a context without a name.
+    /// assert!(labelled(c"").is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub(crate) fn security_override(&mut self, secid: SecurityId) -> Result {
         // SAFETY: By the invariant the credentials are valid and nothing else uses them.
         to_result(unsafe { bindings::set_security_override(self.0.as_ptr(), secid.as_raw()) })
     }
 
-    /// Ends the time in which they can be changed. The current task does not get them.
+    /// Ends the time in which they can be changed. Unlike after `commit_creds()`, no task has them.
     #[must_use]
-    pub(crate) fn commit(self) -> ARef<Credential> {
+    pub(crate) fn into_credential(self) -> ARef<Credential> {
         let this = ManuallyDrop::new(self);
         // SAFETY: The reference that `this` holds becomes the `ARef`'s. `Credential` is a
         // transparent wrapper.
@@ -250,7 +298,7 @@ mod tests {
         let new = NewCredential::kernel()?;
         // SAFETY: By the invariant nothing else uses them.
         unsafe { (*new.0.as_ptr()).fsuid.val = uid };
-        Ok(new.commit())
+        Ok(new.into_credential())
     }
 
     #[test]
@@ -297,7 +345,7 @@ mod tests {
         // SAFETY: By the invariant nothing else uses them.
         let fsuid_before = unsafe { core::mem::replace(&mut (*copy.0.as_ptr()).fsuid.val, 1001) };
         assert_eq!(fsuid_before, 1000);
-        let copy = copy.commit();
+        let copy = copy.into_credential();
         assert_eq!(usage(copy.as_ptr()), 1);
         assert_eq!(with_cred(&copy, fsuid), 1001);
         assert_eq!(with_cred(&cred, fsuid), 1000);
@@ -323,7 +371,7 @@ mod tests {
         unsafe { (*new.0.as_ptr()).fsuid.val = 1000 };
         new.create_files_as(root.dentry.inode().ok_or(ENOENT)?)?;
         // The root directory is root's.
-        assert_eq!(with_cred(&new.commit(), fsuid), 0);
+        assert_eq!(with_cred(&new.into_credential(), fsuid), 0);
         Ok(())
     }
 
@@ -332,7 +380,7 @@ mod tests {
         let new = NewCredential::kernel()?;
         // SAFETY: By the invariant nothing else uses them.
         unsafe { (*new.0.as_ptr()).cap_effective = pin_init::zeroed() };
-        let powerless = new.commit();
+        let powerless = new.into_credential();
         assert!(capable(Capability::SYS_ADMIN));
         assert!(!with_cred(&powerless, || capable(Capability::SYS_ADMIN)));
         for capability in [Capability::SYS_ADMIN, Capability::SYS_RESOURCE] {

@@ -8,10 +8,7 @@
 use crate::bindings;
 use kernel::{
     error::to_result,
-    iov::{
-        IovIterDest,
-        IovIterSource, //
-    },
+    iov::IovIterSource,
     prelude::*,
     uaccess::UserPtr, //
 };
@@ -37,8 +34,8 @@ pub(crate) fn user_source<R>(
 }
 
 /// A destination in kernel memory: a copy of a caller's iterator, which goes on where the caller's
-/// was. Unlike [`IovIterDest`] it can be kept when the call that it came with is over, and be
-/// filled by another task.
+/// was. Unlike `IovIterDest` it can be kept when the call that it came with is over, and be filled
+/// by another task.
 ///
 /// # Examples
 ///
@@ -53,7 +50,7 @@ pub(crate) fn user_source<R>(
 /// /// `iter` must be a valid iterator that nobody else uses before the result is dropped.
 /// unsafe fn keep(iter: *const bindings::iov_iter) -> Result<KernelIter> {
 ///     // SAFETY: As the caller guarantees.
-///     let mut iter = unsafe { KernelIter::copy_of(iter) }?;
+///     let iter = unsafe { KernelIter::copy_of(iter) }?;
 ///     if iter.is_empty() {
 ///         return Err(EINVAL);
 ///     }
@@ -100,13 +97,15 @@ impl KernelIter {
 
     /// Returns the number of bytes that are left.
     #[inline]
-    pub(crate) fn len(&mut self) -> usize {
-        self.dest().len()
+    pub(crate) fn len(&self) -> usize {
+        // SAFETY: By the invariant it is a valid iterator, of which the member is always in use;
+        // the borrow keeps others from changing it.
+        unsafe { self.raw.__bindgen_anon_1.__bindgen_anon_1.as_ref().count }
     }
 
     /// Whether no byte is left.
     #[inline]
-    pub(crate) fn is_empty(&mut self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
@@ -116,14 +115,6 @@ impl KernelIter {
     pub(crate) fn copy_nofault(&mut self, from: &mut IovIterSource<'_>, unit: usize) -> usize {
         // SAFETY: By the invariant it is a valid destination, and `from` is a valid source.
         unsafe { bindings::copy_to_bvec_nofault(&mut self.raw, from.as_raw(), unit.max(1)) }
-    }
-
-    // What writes to it, where the last write ended. Not for others: who has two of them can swap
-    // them, and then an iterator outlives what it refers to.
-    #[inline]
-    fn dest(&mut self) -> &mut IovIterDest<'_> {
-        // SAFETY: By the invariant it is a valid destination; the result borrows `self`.
-        unsafe { IovIterDest::from_raw(&mut self.raw) }
     }
 
     /// Access this as a raw `struct iov_iter`.
@@ -141,12 +132,19 @@ mod tests {
         Memory, //
     };
     use kernel::{
+        iov::IovIterDest,
         page::{
             Page,
             PAGE_SIZE, //
         },
         uaccess::UserSlice, //
     };
+
+    // What writes to it, where the last write ended.
+    fn dest(iter: &mut KernelIter) -> &mut IovIterDest<'_> {
+        // SAFETY: By the invariant it is a valid destination; the result borrows it.
+        unsafe { IovIterDest::from_raw(iter.as_raw()) }
+    }
 
     fn copy(raw: &bindings::iov_iter) -> Result<KernelIter> {
         // SAFETY: The tests' iterators are valid, and the copies go first; what is refused is not
@@ -162,10 +160,10 @@ mod tests {
         unsafe { bindings::iov_iter_advance(&mut raw, 10) };
         let mut iter = copy(&raw)?;
         assert_eq!(iter.len(), 90);
-        assert_eq!(iter.dest().copy_to_iter(b"abc"), 3);
+        assert_eq!(dest(&mut iter).copy_to_iter(b"abc"), 3);
         assert_eq!(iter.len(), 87);
-        iter.dest().advance(1);
-        assert_eq!(iter.dest().copy_to_iter(b"d"), 1);
+        dest(&mut iter).advance(1);
+        assert_eq!(dest(&mut iter).copy_to_iter(b"d"), 1);
         // The original did not move.
         assert_eq!(copy(&raw)?.len(), 90);
         assert_eq!(&memory.bytes()[8..17], b"..abc.d..");
@@ -177,9 +175,9 @@ mod tests {
         let mut memory = Memory::new(4, b'.')?;
         let raw = memory.iter(bindings::ITER_DEST);
         let mut iter = copy(&raw)?;
-        assert_eq!(iter.dest().copy_to_iter(b"123456"), 4);
+        assert_eq!(dest(&mut iter).copy_to_iter(b"123456"), 4);
         assert_eq!(iter.len(), 0);
-        assert_eq!(iter.dest().copy_to_iter(b"7"), 0);
+        assert_eq!(dest(&mut iter).copy_to_iter(b"7"), 0);
         assert_eq!(memory.bytes(), b"1234");
         Ok(())
     }

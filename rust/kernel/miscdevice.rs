@@ -8,9 +8,12 @@
 
 use crate::{
     bindings,
-    kernel_next::compat::{
-        this_module,
-        ModuleMetadata, //
+    kernel_next::{
+        compat::{
+            this_module,
+            ModuleMetadata, //
+        },
+        sync::poll::PollEvents, //
     }, //
 };
 use core::marker::PhantomData;
@@ -199,16 +202,16 @@ pub(crate) trait MiscDevice: Sized {
     /// Handler for `poll`, `select` and `epoll`.
     ///
     /// Registers `table` with what is notified when something changes, by
-    /// [`PollTable::register_wait`], and returns the `kernel::sync::poll::events` that are there
-    /// now. If no implementation is provided, then the file is always readable and writable to
-    /// `poll` and `select`, and `epoll` refuses it.
+    /// [`PollTable::register_wait`], and returns the events that are there now. If no
+    /// implementation is provided, then the file is always readable and writable to `poll` and
+    /// `select`, and `epoll` refuses it.
     ///
     /// It is called again after each notification, and may sleep.
     fn poll(
         _device: <Self::Ptr as ForeignOwnable>::Borrowed<'_>,
         _file: &File,
         _table: PollTable<'_>,
-    ) -> u32 {
+    ) -> PollEvents {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 }
@@ -341,7 +344,7 @@ impl<T: MiscDevice> MiscdeviceVTable<T> {
         // SAFETY: The caller ensures that the pointer is null or valid for this call.
         let table = unsafe { PollTable::from_raw(table) };
 
-        T::poll(device, file, table)
+        T::poll(device, file, table).into_raw()
     }
 
     const VTABLE: bindings::file_operations = bindings::file_operations {
@@ -371,10 +374,7 @@ impl<T: MiscDevice> MiscdeviceVTable<T> {
 #[kunit_tests(rust_miscdevice)]
 mod tests {
     use super::*;
-    use crate::kernel_next::{
-        kunit::support,
-        sync::poll::events, //
-    };
+    use crate::kernel_next::kunit::support;
     use kernel::sync::{
         aref::ARef,
         atomic::{
@@ -453,8 +453,8 @@ mod tests {
             }
         }
 
-        fn poll(_data: &Data, _file: &File, _table: PollTable<'_>) -> u32 {
-            events::IN | events::HUP
+        fn poll(_data: &Data, _file: &File, _table: PollTable<'_>) -> PollEvents {
+            PollEvents::IN | PollEvents::HUP
         }
     }
 

@@ -207,13 +207,13 @@ pub(crate) struct CacheRead {
 impl CacheRead {
     /// The bytes that are still to be read.
     #[inline]
-    pub(crate) fn len(&mut self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.to.len()
     }
 
     /// Whether there is nothing left to be read.
     #[inline]
-    pub(crate) fn is_empty(&mut self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.to.is_empty()
     }
 

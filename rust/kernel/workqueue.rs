@@ -72,6 +72,7 @@ use kernel::{
 /// # Invariants
 ///
 /// The queue is valid, and this is what has to destroy it.
+#[must_use = "the queue is destroyed immediately when it is unused"]
 pub(crate) struct OwnedQueue(NonNull<bindings::workqueue_struct>);
 
 // SAFETY: A queue may be used by any task.

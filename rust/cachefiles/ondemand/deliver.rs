@@ -13,7 +13,7 @@ use super::{
     }, //
 };
 use crate::{
-    kernel_next::sync::poll::events,
+    kernel_next::sync::poll::PollEvents,
     object::Object,
     protocol::msg::{
         self,
@@ -210,15 +210,15 @@ impl Requests {
     }
 
     /// Which events the daemon may act on.
-    pub(crate) fn poll(&self) -> u32 {
+    pub(crate) fn poll(&self) -> PollEvents {
         let table = self.table.lock();
-        let mut mask = 0;
+        let mut events = PollEvents::default();
         if table.is_ready() {
-            mask |= events::IN;
+            events |= PollEvents::IN;
         }
         if table.is_dead() {
-            mask |= events::ERR | events::HUP;
+            events |= PollEvents::ERR | PollEvents::HUP;
         }
-        mask
+        events
     }
 }

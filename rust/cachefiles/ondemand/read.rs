@@ -138,7 +138,7 @@ impl Reader {
     }
 
     /// Reads from an object (`cachefiles_read()`).
-    pub(crate) fn read(mut self, pos: i64, mut read: CacheRead) {
+    pub(crate) fn read(mut self, pos: i64, read: CacheRead) {
         match u64::try_from(pos) {
             Ok(pos) => {
                 // For each block, in vain with another reader and then itself, and all that once
@@ -155,8 +155,8 @@ impl Reader {
 
     /// Reads what is there, or asks for what is not. `asked` is the first block that the daemon was
     /// asked for.
-    fn go_on(mut self, pos: u64, mut read: CacheRead, asked: Option<u64>) {
-        let blocks = self.needed(pos, &mut read);
+    fn go_on(mut self, pos: u64, read: CacheRead, asked: Option<u64>) {
+        let blocks = self.needed(pos, &read);
         let Some(file) = self.begin() else {
             // Nothing has been written yet.
             return match asked {
@@ -215,7 +215,7 @@ impl Reader {
     }
 
     /// The blocks that are needed for the rest of a read.
-    fn needed(&self, pos: u64, read: &mut CacheRead) -> Range<u64> {
+    fn needed(&self, pos: u64, read: &CacheRead) -> Range<u64> {
         // CAST: A length in memory.
         presence::needed(pos, read.len() as u64, self.backing.size)
     }
@@ -274,10 +274,10 @@ impl Reader {
     }
 
     /// Reads past the page cache.
-    fn submit_direct(self, file: FileRead, pos: u64, mut read: CacheRead) {
+    fn submit_direct(self, file: FileRead, pos: u64, read: CacheRead) {
         // What was in memory when it was looked for, and is not now, may have been dropped because
         // it could not be written back: then there is a hole, and no error was reported.
-        let blocks = self.needed(pos, &mut read);
+        let blocks = self.needed(pos, &read);
         match first_gap(&self.backing, file.file(), blocks, self.may) {
             Ok(Found::Ready) => self.read_past(file, pos, read),
             found => {

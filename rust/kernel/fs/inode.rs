@@ -279,7 +279,11 @@ mod tests {
     fn file() -> Result<KernelFile> {
         let dir = scratch::dir(b"kunit-inode")?;
         let write = dir.mount.want_write()?;
-        KernelFile::tmpfile(&write, &dir.dentry, &NewCredential::kernel()?.commit())
+        KernelFile::tmpfile(
+            &write,
+            &dir.dentry,
+            &NewCredential::kernel()?.into_credential(),
+        )
     }
 
     #[test]
@@ -381,7 +385,7 @@ mod tests {
         let file = KernelFile::tmpfile(
             &dir.mount.want_write()?,
             &dir.dentry,
-            &NewCredential::kernel()?.commit(),
+            &NewCredential::kernel()?.into_credential(),
         )?;
         let inode = file.inode();
         assert!(inode.supports(&[Operation::Xattr]));

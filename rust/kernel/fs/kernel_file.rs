@@ -766,7 +766,11 @@ mod tests {
 
     fn file_in(dir: &Path) -> Result<KernelFile> {
         let write = dir.mount.want_write()?;
-        KernelFile::tmpfile(&write, &dir.dentry, &NewCredential::kernel()?.commit())
+        KernelFile::tmpfile(
+            &write,
+            &dir.dentry,
+            &NewCredential::kernel()?.into_credential(),
+        )
     }
 
     fn fill(file: &KernelFile, pos: i64, len: usize, byte: u8) -> Result<usize> {
@@ -854,7 +858,7 @@ mod tests {
         let dir = dir()?;
         let other = Path::lookup_dir(c"/")?;
         let write = dir.mount.want_write()?;
-        let cred = NewCredential::kernel()?.commit();
+        let cred = NewCredential::kernel()?.into_credential();
         let made = KernelFile::tmpfile(&write, &other.dentry, &cred);
         assert_eq!(made.err(), Some(ENOTDIR));
         let leaf = KernelFile::tmpfile(&write, &dir.dentry, &cred)?;
@@ -867,7 +871,7 @@ mod tests {
     fn open_is_for_regular_files_of_the_mount() -> Result {
         let dir = dir()?;
         let other = Path::lookup_dir(c"/")?;
-        let cred = NewCredential::kernel()?.commit();
+        let cred = NewCredential::kernel()?.into_credential();
         assert_eq!(
             KernelFile::open(&dir.mount, &dir.dentry, &cred).err(),
             Some(EINVAL)
@@ -1040,7 +1044,11 @@ mod tests {
         let file = file()?;
         let again = || {
             let mount = dir()?.mount;
-            KernelFile::open(&mount, file.dentry(), &NewCredential::kernel()?.commit())
+            KernelFile::open(
+                &mount,
+                file.dentry(),
+                &NewCredential::kernel()?.into_credential(),
+            )
         };
         assert_eq!(file.check_write_errors(), Ok(()));
         // SAFETY: The file is valid, and keeps its mapping.
@@ -1137,7 +1145,7 @@ mod tests {
     #[test]
     fn reads_are_judged_by_the_credentials_of_the_opener() -> Result {
         let dir = dir()?;
-        let cred = NewCredential::kernel()?.commit();
+        let cred = NewCredential::kernel()?.into_credential();
         let write = dir.mount.want_write()?;
         let file = KernelFile::tmpfile(&write, &dir.dentry, &cred)?;
         drop(write);

@@ -373,6 +373,35 @@ impl Drop for Removing<'_> {
 /// `start_renaming_dentry` filled `data` for this task, and `end_renaming` has not been called for
 /// it: references to its dentries are held, and both directories are locked. The dentries are of
 /// the file system that `write` is for. `new_parent` is borrowed for `'a`.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     fs::{
+///         namei::{
+///             lookup_positive,
+///             Renaming, //
+///         },
+///         path::Path, //
+///     },
+///     prelude::*, //
+/// };
+///
+/// /// Gives `old` in a directory another name, unless something has that.
+/// fn rename(dir: &Path, old: &[u8], new: &[u8]) -> Result {
+///     let child = lookup_positive(&dir.dentry, old)?;
+///     let write = dir.mount.want_write()?;
+///     let entry = Renaming::start(&dir.dentry, &child, &dir.dentry, new, &write)?;
+///     if !entry.target().is_negative() {
+///         return Err(EEXIST);
+///     }
+///     entry.rename()
+/// }
+/// # let root = Path::lookup_dir(c"/")?;
+/// # assert_eq!(rename(&root, b"rust_doctest_missing", b"rust_doctest"), Err(ENOENT));
+/// # Ok::<(), Error>(())
+/// ```
 #[must_use = "the directories are unlocked immediately when it is unused"]
 pub(crate) struct Renaming<'a> {
     // Has pointers, so that this stays with its task, which has the locks.
@@ -522,7 +551,11 @@ mod tests {
     }
 
     fn file(dir: &Path, write: &WriteAccess<'_>) -> Result<KernelFile> {
-        KernelFile::tmpfile(write, &dir.dentry, &NewCredential::kernel()?.commit())
+        KernelFile::tmpfile(
+            write,
+            &dir.dentry,
+            &NewCredential::kernel()?.into_credential(),
+        )
     }
 
     /// Gives a new file a name, which is free.

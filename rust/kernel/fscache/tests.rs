@@ -208,7 +208,11 @@ mod backend {
     fn file() -> Result<KernelFile> {
         let dir = scratch::dir(b"kunit-fscache")?;
         let write = dir.mount.want_write()?;
-        let file = KernelFile::tmpfile(&write, &dir.dentry, &NewCredential::kernel()?.commit())?;
+        let file = KernelFile::tmpfile(
+            &write,
+            &dir.dentry,
+            &NewCredential::kernel()?.into_credential(),
+        )?;
         // Writing takes it, too.
         drop(write);
         let mut memory = Memory::new(BLOCK, b'c')?;
