@@ -14,10 +14,14 @@ use crate::{
     },
     kernel_next::{
         cred::with_cred,
+        errseq::ErrSeq,
         fs::{
             dentry::Dentry,
             inode::InUse,
-            kernel_file::KernelFile, //
+            kernel_file::{
+                FileRead,
+                KernelFile, //
+            }, //
         }, //
     },
     plan::blocks::{
@@ -97,6 +101,9 @@ pub(crate) struct Backing {
     debug_id: u32,
     /// Whether blocks became present, or were lost, since the object was looked up.
     changed: Atomic<i32>,
+    /// Errors in writing the file back count from this moment: it was opened, or what had been
+    /// lost was forgotten. Meaningless while there is no file.
+    errors_since: Atomic<ErrSeq>,
     /// How often data could not be written back, and was forgotten. Changes under the lock of
     /// `blocks`.
     losses: Atomic<u32>,
@@ -146,9 +153,10 @@ impl Backing {
         debug_id: u32,
         found: Option<FoundFile>,
     ) -> Result<Arc<Self>> {
-        let (mut mark, file) = (None, SetOnce::new());
+        let (mut mark, file, mut errors_since) = (None, SetOnce::new(), ErrSeq::default());
         if let Some(found) = found {
             mark = Some(found.mark);
+            errors_since = found.file.sample_write_errors();
             file.populate(found.file);
         }
         Arc::pin_init(
@@ -162,6 +170,7 @@ impl Backing {
                 size,
                 debug_id,
                 changed: Atomic::new(0),
+                errors_since: Atomic::new(errors_since),
                 losses: Atomic::new(0),
                 has_list: Atomic::new(0),
                 is_fragmented: Atomic::new(0),
@@ -181,6 +190,24 @@ impl Backing {
         self.file.as_ref()
     }
 
+    /// Begins to read the file, if there is one. That something could not be written back is an
+    /// error if it was not [forgotten](Self::forget_unverified) before.
+    #[inline]
+    pub(crate) fn begin_read(&self) -> Option<FileRead> {
+        let file = self.file()?.clone();
+        // Whoever does not see the errors any more sees that what was lost is not present.
+        Some(file.begin_read(self.errors_since.load(Acquire)))
+    }
+
+    /// Checks that what was written to `file`, and was not forgotten, could be written back.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` or `ENOSPC` if something could not.
+    pub(crate) fn check_write_errors(&self, file: &KernelFile) -> Result {
+        file.check_write_errors(self.errors_since.load(Acquire))
+    }
+
     /// The file, which is made if there is none. The caller has the cache's credentials.
     ///
     /// # Errors
@@ -195,6 +222,7 @@ impl Backing {
             let file = self.make_file()?;
             // Before anybody looks into the file.
             self.reset(&file)?;
+            self.errors_since.store(file.sample_write_errors(), Relaxed);
             self.file.populate(file);
             if self.is_withdrawn() {
                 // It was withdrawn meanwhile, and needs no map.
@@ -417,7 +445,9 @@ impl Backing {
         }
         // Errors from here on are of what is written from here on. Under the lock, so that no
         // reader sees no error any more, but still the blocks that are forgotten below.
-        file.forget_write_errors();
+        let mut since = self.errors_since.load(Relaxed);
+        let _forgotten = file.check_and_advance_write_errors(&mut since);
+        self.errors_since.store(since, Release);
         let old = blocks.forget_unverified(all);
         // Last: a write that starts after this must not have its errors forgotten.
         self.losses.store(losses.wrapping_add(1), Release);

@@ -9,6 +9,7 @@ pub(crate) mod anon_inode;
 pub(crate) mod compat;
 pub(crate) mod cred;
 pub(crate) mod crypto;
+pub(crate) mod errseq;
 pub(crate) mod fs;
 pub(crate) mod fscache;
 pub(crate) mod iov;

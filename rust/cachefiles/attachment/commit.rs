@@ -81,7 +81,7 @@ impl<M: Mode> Attachment<M> {
             file.write_and_wait()?;
         }
         // A write-back error that was not reported yet may be of blocks that the file's list names.
-        file.check_write_errors()
+        self.backing.check_write_errors(file)
     }
 
     /// Writes down what the file holds, and gives it its name if it is new

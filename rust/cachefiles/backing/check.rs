@@ -176,7 +176,7 @@ fn check(
     let on_disk = !file.is_dirty(bytes(start..end));
     let is_clean = on_disk && file.is_clean();
     let hole = find_hole(backing, file, start..end)?;
-    if on_disk && file.check_write_errors().is_ok() {
+    if on_disk && backing.check_write_errors(file).is_ok() {
         let known = if is_clean { hole } else { hole.min(end) };
         backing.is_on_disk(unverified, known, is_clean);
     }

@@ -199,11 +199,10 @@ impl Reader {
 
     /// Begins to read from the file, if there is one: comes before it is looked what it holds.
     fn begin(&mut self) -> Option<FileRead> {
-        let file = self.backing.file()?;
         self.losses = self.backing.losses();
         // What was to be on the disk and is not must not be read as the hole it left. Begins before
         // the map is asked: once that has forgotten what was lost, it is no error any more.
-        Some(file.clone().begin_read())
+        self.backing.begin_read()
     }
 
     /// Ends the read: the daemon has not written what it was asked for, in `gap`.

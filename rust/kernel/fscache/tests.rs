@@ -199,7 +199,10 @@ mod backend {
                 BRIEF => read.end_in_brief(Err(ENODEV)),
                 // Without memory it is dropped, which the test sees.
                 KEEP => drop(kept.lock().push(read, GFP_KERNEL)),
-                _ => read.read_direct(file.begin_read(), pos),
+                _ => {
+                    let since = file.sample_write_errors();
+                    read.read_direct(file.begin_read(since), pos)
+                }
             }
         }
     }
@@ -729,7 +732,10 @@ mod backend {
         counts.last_kept()?.finish();
         assert_eq!(finished.wait(), Ok(stale));
         let file = file()?;
-        counts.last_kept()?.read_direct(file.begin_read(), READ);
+        let since = file.sample_write_errors();
+        counts
+            .last_kept()?
+            .read_direct(file.begin_read(since), READ);
         assert_eq!(direct.wait(), Ok(stale));
         // An error says more.
         counts.last_kept()?.fail(ENOSPC);
