@@ -6,6 +6,7 @@ use crate::{
     attachment::Attachment,
     cache::Cache,
     kernel_next::{
+        compat::ENOBUFS,
         cred::with_cred,
         fscache::{
             Backend,
@@ -15,7 +16,8 @@ use crate::{
         },
         netfs::{
             CacheIo,
-            CacheRead, //
+            CacheRead,
+            ReadSource, //
         }, //
     },
     mode::Mode,
@@ -84,10 +86,29 @@ impl<M: Mode> Backend for CacheFilesBackend<M> {
         object.retire();
         false
     }
+
+    /// An on-demand cache takes sizes from the daemon only.
+    fn resize_cookie(_object: &Attachment<M>, _cookie: &Cookie, _size: i64) {}
+
+    /// Nobody but the daemon writes to an on-demand cache.
+    fn prepare_to_write(_object: &Attachment<M>, _cookie: &Cookie) {}
 }
 
 impl CacheIo for CacheFilesBackend<Ondemand> {
     type Reader = Reader;
+
+    /// Nobody but the daemon writes to an on-demand cache.
+    const WRITE_ERROR: Error = ENOBUFS;
+
+    /// All data comes from the cache: the only server is the daemon behind it.
+    fn prepare_read(
+        _object: &Attachment<Ondemand>,
+        _pos: u64,
+        _len: usize,
+        _file_size: u64,
+    ) -> ReadSource {
+        ReadSource::Cache
+    }
 
     fn reader(object: &Attachment<Ondemand>) -> Reader {
         Reader::new(object.object().clone(), object.backing().clone())

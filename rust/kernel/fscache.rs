@@ -34,7 +34,8 @@
 //!     },
 //!     netfs::{
 //!         CacheIo,
-//!         CacheRead, //
+//!         CacheRead,
+//!         ReadSource, //
 //!     },
 //!     prelude::*, //
 //! };
@@ -67,10 +68,20 @@
 //!     fn invalidate_cookie(_object: &u32, _cookie: &Cookie) -> bool {
 //!         false
 //!     }
+//!
+//!     fn resize_cookie(_object: &u32, _cookie: &Cookie, _size: i64) {}
+//!
+//!     fn prepare_to_write(_object: &u32, _cookie: &Cookie) {}
 //! }
 //!
 //! impl CacheIo for Empty {
 //!     type Reader = ();
+//!
+//!     const WRITE_ERROR: Error = ENOBUFS;
+//!
+//!     fn prepare_read(_object: &u32, _pos: u64, _len: usize, _file_size: u64) -> ReadSource {
+//!         ReadSource::Server
+//!     }
 //!
 //!     fn reader(_object: &u32) {}
 //!
@@ -174,6 +185,18 @@ pub(crate) trait Backend: Sized + 'static {
         object: <Self::Object as ForeignOwnable>::Borrowed<'_>,
         cookie: &Cookie,
     ) -> bool;
+
+    /// Changes the size of an object, as the network file system has changed that of the file: to
+    /// `size`, in bytes. May sleep. The cookie is not withdrawn meanwhile.
+    fn resize_cookie(
+        object: <Self::Object as ForeignOwnable>::Borrowed<'_>,
+        cookie: &Cookie,
+        size: i64,
+    );
+
+    /// Gets ready for changes by the network file system, which has opened the file for writing.
+    /// May sleep. The cookie is not withdrawn meanwhile.
+    fn prepare_to_write(object: <Self::Object as ForeignOwnable>::Borrowed<'_>, cookie: &Cookie);
 }
 
 /// Copies data that C code may be changing: then the result is some mixture, as it is for C code

@@ -4,8 +4,8 @@
 //!
 //! C header: [`include/linux/netfs.h`](srctree/include/linux/netfs.h)
 //!
-//! This is what an on-demand cache needs, which is asked for all data, and to which no network file
-//! system writes: those writes are refused.
+//! So far a backend can only be read from. The library does not ask whether it can be written to
+//! before it does: it is told [`CacheIo::WRITE_ERROR`].
 //!
 //! # Examples
 //!
@@ -277,8 +277,44 @@ impl CacheRead {
     }
 }
 
+/// Where data is to be read from (`enum netfs_io_source`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+// A backend need not have a use for all of them.
+#[allow(dead_code)]
+pub(crate) enum ReadSource {
+    /// The cache.
+    Cache,
+    /// The server that the network file system has.
+    Server,
+    /// Nowhere: there are only zeros.
+    Zeroes,
+}
+
+impl ReadSource {
+    fn into_raw(self) -> bindings::netfs_io_source {
+        match self {
+            Self::Cache => bindings::netfs_io_source_NETFS_READ_FROM_CACHE,
+            Self::Server => bindings::netfs_io_source_NETFS_DOWNLOAD_FROM_SERVER,
+            Self::Zeroes => bindings::netfs_io_source_NETFS_FILL_WITH_ZEROES,
+        }
+    }
+}
+
 /// I/O that a backend does (`struct netfs_cache_ops`).
 pub(crate) trait CacheIo: Backend {
+    /// Why nothing can be written, as far as the network file system is concerned: `ENOBUFS` is for
+    /// an object that is not cached.
+    const WRITE_ERROR: Error;
+
+    /// Says where the library is to read `len` bytes at `pos` from, in a file of `file_size` bytes.
+    /// May sleep. The cookie is not withdrawn meanwhile.
+    fn prepare_read(
+        object: <Self::Object as ForeignOwnable>::Borrowed<'_>,
+        pos: u64,
+        len: usize,
+        file_size: u64,
+    ) -> ReadSource;
+
     /// What is needed to read from an object. Owned, because the object may go as soon as the read
     /// is done, which may be before [`Self::read`] returns.
     type Reader;
@@ -391,16 +427,24 @@ impl<B: CacheIo> VTable<B> {
         -(bindings::EIOCBQUEUED as c_int)
     }
 
-    /// All data comes from the cache: the only server is the daemon behind it.
-    extern "C" fn prepare_read(
-        _subreq: *mut bindings::netfs_io_subrequest,
-        _i_size: c_ulonglong,
+    /// # Safety
+    ///
+    /// `subreq` must be a read that is being prepared, of a request with an operation that
+    /// [`begin_operation::<B>`] began.
+    unsafe extern "C" fn prepare_read(
+        subreq: *mut bindings::netfs_io_subrequest,
+        i_size: c_ulonglong,
     ) -> bindings::netfs_io_source {
-        bindings::netfs_io_source_NETFS_READ_FROM_CACHE
+        // SAFETY: As the caller guarantees.
+        let (pos, len) = unsafe { ((*subreq).start, (*subreq).len) };
+        // SAFETY: As the caller guarantees; the operation is under way.
+        let object = unsafe { object::<B>(&raw const (*(*subreq).rreq).cache_resources) };
+        object
+            .map_or(ReadSource::Server, |object| {
+                B::prepare_read(object, pos, len, i_size)
+            })
+            .into_raw()
     }
-
-    // Nobody but the daemon writes to an on-demand cache, but the library does not ask before it
-    // calls these.
 
     /// # Safety
     ///
@@ -415,9 +459,9 @@ impl<B: CacheIo> VTable<B> {
     ) -> c_int {
         if let Some(func) = func {
             // SAFETY: As the caller guarantees.
-            unsafe { Termination::new(res, func, data) }.done(Err(ENOBUFS));
+            unsafe { Termination::new(res, func, data) }.done(Err(B::WRITE_ERROR));
         }
-        ENOBUFS.to_errno()
+        B::WRITE_ERROR.to_errno()
     }
 
     /// # Safety
@@ -426,7 +470,10 @@ impl<B: CacheIo> VTable<B> {
     unsafe extern "C" fn issue_write(subreq: *mut bindings::netfs_io_subrequest) {
         // SAFETY: As the caller guarantees. CAST: An error number.
         unsafe {
-            bindings::netfs_write_subrequest_terminated(subreq.cast(), ENOBUFS.to_errno() as isize)
+            bindings::netfs_write_subrequest_terminated(
+                subreq.cast(),
+                B::WRITE_ERROR.to_errno() as isize,
+            )
         };
     }
 
@@ -435,7 +482,7 @@ impl<B: CacheIo> VTable<B> {
     /// `subreq` must be a write that is being prepared.
     unsafe extern "C" fn prepare_write_subreq(subreq: *mut bindings::netfs_io_subrequest) {
         // SAFETY: As the caller guarantees. CAST: An error number.
-        unsafe { (*subreq).error = ENOBUFS.to_errno() as c_short };
+        unsafe { (*subreq).error = B::WRITE_ERROR.to_errno() as c_short };
         // SAFETY: As the caller guarantees.
         unsafe { bindings::netfs_prepare_write_failed(subreq) };
     }
@@ -448,7 +495,7 @@ impl<B: CacheIo> VTable<B> {
         _i_size: i64,
         _no_space_yet: bool,
     ) -> c_int {
-        ENOBUFS.to_errno()
+        B::WRITE_ERROR.to_errno()
     }
 
     /// # Safety

@@ -593,12 +593,30 @@ impl<B: CacheIo> VTable<B> {
         unsafe { begin_operation::<B>(res, want) }
     }
 
-    // An on-demand cache takes sizes and data from the daemon only, so that there is nothing to be
-    // done when the network file system wants to change either.
+    /// # Safety
+    ///
+    /// `res` must be of an operation on a cookie of the backend `B` that is under way.
+    unsafe extern "C" fn resize_cookie(res: *mut bindings::netfs_cache_resources, size: i64) {
+        // SAFETY: As the caller guarantees; the operation has an access to the cookie.
+        let this = unsafe { Cookie::from_raw((*res).cache_priv.cast()) };
+        // SAFETY: As the caller guarantees; the access keeps the object.
+        if let Some(object) = unsafe { this.object::<B>() } {
+            B::resize_cookie(object, this, size);
+        }
+    }
 
-    extern "C" fn resize_cookie(_res: *mut bindings::netfs_cache_resources, _size: i64) {}
-
-    extern "C" fn prepare_to_write(_cookie: *mut bindings::fscache_cookie) {}
+    /// # Safety
+    ///
+    /// `cookie` must be valid, in the state "active", with a `cache_priv` from `lookup_cookie`, and
+    /// not be withdrawn during the call.
+    unsafe extern "C" fn prepare_to_write(cookie: *mut bindings::fscache_cookie) {
+        // SAFETY: As the caller guarantees.
+        let this = unsafe { Cookie::from_raw(cookie) };
+        // SAFETY: As the caller guarantees.
+        if let Some(object) = unsafe { this.object::<B>() } {
+            B::prepare_to_write(object, this);
+        }
+    }
 
     const VTABLE: bindings::fscache_cache_ops = bindings::fscache_cache_ops {
         name: kernel::str::as_char_ptr_in_const_context(B::NAME),

@@ -36,7 +36,8 @@ mod backend {
             },
             netfs::{
                 CacheIo,
-                CacheRead, //
+                CacheRead,
+                ReadSource, //
             },
             sync::completion::Completion, //
         },
@@ -85,6 +86,10 @@ mod backend {
         cache_drops: Count,
         volume_drops: Count,
         object_drops: Count,
+        /// How often the network file system was to write.
+        prepared: Count,
+        /// The size that it has given last.
+        size: Arc<Atomic<i64>>,
         /// Requests that were kept, the last one at the end.
         kept: Arc<Mutex<KVec<CacheRead>>>,
     }
@@ -99,6 +104,8 @@ mod backend {
                 cache_drops: Count::new()?,
                 volume_drops: Count::new()?,
                 object_drops: Count::new()?,
+                prepared: Count::new()?,
+                size: Arc::new(Atomic::new(-1), GFP_KERNEL)?,
                 kept: Arc::pin_init(new_mutex!(KVec::new()), GFP_KERNEL)?,
             })
         }
@@ -183,10 +190,27 @@ mod backend {
         fn invalidate_cookie(_object: &Object, _cookie: &Cookie) -> bool {
             false
         }
+
+        fn resize_cookie(object: &Object, _cookie: &Cookie, size: i64) {
+            object.counts.size.store(size, Relaxed);
+        }
+
+        fn prepare_to_write(object: &Object, _cookie: &Cookie) {
+            object.counts.prepared.add();
+        }
     }
 
     impl CacheIo for Fake {
         type Reader = (KernelFile, Arc<Mutex<KVec<CacheRead>>>);
+
+        const WRITE_ERROR: Error = ENOBUFS;
+
+        fn prepare_read(_object: &Object, pos: u64, len: usize, file_size: u64) -> ReadSource {
+            match pos + len as u64 <= file_size {
+                true => ReadSource::Cache,
+                false => ReadSource::Zeroes,
+            }
+        }
 
         fn reader(object: &Object) -> Self::Reader {
             (object.file.clone(), object.counts.kept.clone())
@@ -868,6 +892,44 @@ mod backend {
         let ret = unsafe { op(&mut *reading.0, READ, &mut iter, hole, None, data) };
         assert_eq!(ret, EINVAL.to_errno());
         assert_eq!(outcome.told.get(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn the_backend_says_where_to_read_from() -> Result {
+        let (_cache, _counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let cookie = NetfsCookie::new(&volume, b"key", b"")?;
+        let mut reading = cookie.begin()?;
+        let op = reading.ops().prepare_read.ok_or(EINVAL)?;
+        let mut rreq = KBox::new(bindings::netfs_io_request::default(), GFP_KERNEL)?;
+        core::mem::swap(&mut rreq.cache_resources, &mut *reading.0);
+        let mut subreq = KBox::new(bindings::netfs_io_subrequest::default(), GFP_KERNEL)?;
+        subreq.rreq = &mut *rreq;
+        subreq.len = BLOCK;
+        // SAFETY: The operation is under way; what else is looked at is filled in.
+        let mut source = |size| unsafe { op(&mut *subreq, size) };
+        let sources = (source(BLOCK as u64), source(0));
+        core::mem::swap(&mut rreq.cache_resources, &mut *reading.0);
+        assert_eq!(sources.0, bindings::netfs_io_source_NETFS_READ_FROM_CACHE);
+        assert_eq!(sources.1, bindings::netfs_io_source_NETFS_FILL_WITH_ZEROES);
+        Ok(())
+    }
+
+    #[test]
+    fn changes_are_told_to_the_backend() -> Result {
+        let (_cache, counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let cookie = NetfsCookie::new(&volume, b"key", b"")?;
+        drop(cookie.begin()?);
+        // SAFETY: The cookie is valid, and in use; the other use is given back.
+        unsafe {
+            bindings::__fscache_resize_cookie(cookie.0, 4711);
+            bindings::__fscache_use_cookie(cookie.0, true);
+            bindings::__fscache_unuse_cookie(cookie.0, core::ptr::null(), core::ptr::null());
+        }
+        assert_eq!(counts.size.load(Relaxed), 4711);
+        assert!(becomes(&counts.prepared, 1));
         Ok(())
     }
 
