@@ -96,7 +96,7 @@ impl<M> Volume<M> {
                 return Ok((dir, true));
             }
             let mut buf = [0; 256 + 4];
-            match xattr::get(&dir, XATTR_NAME, &mut buf) {
+            match xattr::get(cache.mount(), &dir, XATTR_NAME, &mut buf) {
                 Ok(len) => {
                     let found = buf.get(..len).unwrap_or_default();
                     let mut coherency = [0; AUX_MAX];
@@ -135,7 +135,7 @@ impl<M> Volume<M> {
         if self.is_new {
             return Ok(None);
         }
-        match lookup_positive(&self.dir, &fanout_name(index)) {
+        match lookup_positive(self.cache.mount(), &self.dir, &fanout_name(index)) {
             Ok(_) => self.fanout(key_hash).map(Some),
             Err(e) if e == ENOENT => Ok(None),
             Err(e) => Err(e),

@@ -115,7 +115,7 @@ impl<M: Mode> Attachment<M> {
         };
         if let Some(fan) = volume.find_fanout(cookie.key_hash())? {
             let name = cook_key(cookie.key(), sha256)?;
-            match lookup_positive(fan, name.as_bytes()) {
+            match lookup_positive(cache.mount(), fan, name.as_bytes()) {
                 Ok(dentry) if dentry.is_regular() => {
                     let found = Self::open_file(cache, cookie, fan, dentry.clone(), &name, object)?;
                     if let Some((found, is_listed)) = found {
@@ -168,7 +168,7 @@ impl<M: Mode> Attachment<M> {
         }
         let (mut aux, mut buf) = ([0; AUX_MAX], [0; VALUE_MAX]);
         let aux = cookie.aux(&mut aux);
-        let value = match xattr::get(&dentry, XATTR_NAME, &mut buf) {
+        let value = match xattr::get(cache.mount(), &dentry, XATTR_NAME, &mut buf) {
             Ok(len) => buf.get(..len).unwrap_or_default(),
             Err(e) if e == ERANGE || e == ENODATA => return Ok(None),
             Err(e) => return Err(e),

@@ -73,7 +73,7 @@ impl Backing {
     fn find(&self, file: &KernelFile, is_listed: bool) -> Result<bool> {
         let blocks = presence::blocks(self.size);
         let mut buf = list::buffer()?;
-        match list::read(file.dentry(), &mut buf) {
+        match list::read(self.space.mount(), file.dentry(), &mut buf) {
             List::Read(len) => {
                 let mut is_whole = true;
                 for run in decode(buf.get(..len).unwrap_or_default()) {
@@ -129,7 +129,7 @@ impl Backing {
             return Ok(());
         }
         let mut buf = [0; VALUE_MAX];
-        let len = xattr::get(file.dentry(), XATTR_NAME, &mut buf)?;
+        let len = xattr::get(self.space.mount(), file.dentry(), XATTR_NAME, &mut buf)?;
         let value = buf.get_mut(..len).unwrap_or_default();
         set_listed(value);
         xattr::set(file.dentry(), XATTR_NAME, value, &access)

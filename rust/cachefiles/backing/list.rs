@@ -18,7 +18,10 @@ use crate::{
         compat::ENODATA,
         fs::{
             dentry::Dentry,
-            path::WriteAccess,
+            path::{
+                Mount,
+                WriteAccess, //
+            },
             xattr, //
         }, //
     }, //
@@ -79,8 +82,8 @@ pub(super) enum List {
     Unreadable,
 }
 
-pub(super) fn read(dentry: &Dentry, buf: &mut [u8]) -> List {
-    match xattr::get(dentry, PRESENT_NAME, buf) {
+pub(super) fn read(mount: &Mount, dentry: &Dentry, buf: &mut [u8]) -> List {
+    match xattr::get(mount, dentry, PRESENT_NAME, buf) {
         Ok(len) => List::Read(len),
         Err(e) if e == ENODATA => List::Missing,
         Err(_) => List::Unreadable,

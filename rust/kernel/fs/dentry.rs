@@ -247,8 +247,11 @@ mod tests {
         };
         let before = (count(&dir.dentry), count(&child));
         for _ in 0..10 {
-            assert!(lookup_positive(&dir.dentry, b"lookups").is_ok());
-            assert_eq!(lookup_positive(&dir.dentry, b"none").err(), Some(ENOENT));
+            assert!(lookup_positive(&dir.mount, &dir.dentry, b"lookups").is_ok());
+            assert_eq!(
+                lookup_positive(&dir.mount, &dir.dentry, b"none").err(),
+                Some(ENOENT)
+            );
             drop(Creating::start(&dir.dentry, b"lookups", &write)?);
             drop(Removing::start(&dir.dentry, b"lookups", &write)?);
             drop(Removing::start_dentry(&dir.dentry, &child, &write)?);
@@ -295,7 +298,7 @@ mod tests {
         assert!(!dir.dentry.is_mountpoint());
         // What is mounted there hides the directory; the mount's own root is none.
         let root = Path::lookup_dir(c"/")?;
-        let below = lookup_positive(&root.dentry, b"proc")?;
+        let below = lookup_positive(&root.mount, &root.dentry, b"proc")?;
         assert!(below.is_mountpoint());
         assert!(!Path::lookup_dir(c"/proc")?.dentry.is_mountpoint());
         Ok(())

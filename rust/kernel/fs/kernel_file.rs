@@ -554,7 +554,7 @@ mod tests {
         fill(&made, 0, 5, b'x')?;
         let write = dir.mount.want_write()?;
         Creating::start(&dir.dentry, b"open", &write)?.link(&made)?;
-        let named = lookup_positive(&dir.dentry, b"open")?;
+        let named = lookup_positive(&dir.mount, &dir.dentry, b"open")?;
         let opened = KernelFile::open(&dir.mount, &named, &cred)?;
         assert!(core::ptr::eq(opened.inode(), made.inode()));
         assert_eq!(opened.inode().size(), 5);

@@ -56,7 +56,7 @@ use super::{
     dentry::Dentry,
     kernel_file::KernelFile,
     path::{
-        nop_idmap,
+        Mount,
         WriteAccess, //
     }, //
 };
@@ -90,13 +90,13 @@ fn qstr(name: &[u8]) -> bindings::qstr {
     qstr
 }
 
-/// Checks that names can be looked up in `dir`, and that it is of the file system that `write` is
-/// for: what the functions below take for granted.
-fn check_dir(dir: &Dentry, write: Option<&WriteAccess<'_>>) -> Result {
+/// Checks that names can be looked up in `dir`, and that it is of the file system of `mount`: what
+/// the functions below take for granted.
+fn check_dir(dir: &Dentry, mount: &Mount) -> Result {
     if !dir.can_lookup() {
         return Err(ENOTDIR);
     }
-    if write.is_some_and(|write| !write.mount().holds(dir)) {
+    if !mount.holds(dir) {
         return Err(EXDEV);
     }
     Ok(())
@@ -106,19 +106,20 @@ fn inode_of(dir: &Dentry) -> Result<*mut bindings::inode> {
     Ok(dir.inode().ok_or(ENOTDIR)?.as_ptr())
 }
 
-/// Looks `name` up in `dir`, as on a mount that does not map user ids.
+/// Looks `name` up in `dir`, with the user ids that `mount` maps.
 ///
 /// # Errors
 ///
-/// `ENOENT` if there is nothing of that name, `ENOTDIR` if `dir` is no directory, `EACCES` if
-/// `name` is not a single component; what the file system says.
-pub(crate) fn lookup_positive(dir: &Dentry, name: &[u8]) -> Result<ARef<Dentry>> {
-    check_dir(dir, None)?;
+/// `ENOENT` if there is nothing of that name, `ENOTDIR` if `dir` is no directory, `EXDEV` if it is
+/// not of the file system of `mount`, `EACCES` if `name` is not a single component; what the file
+/// system says.
+pub(crate) fn lookup_positive(mount: &Mount, dir: &Dentry, name: &[u8]) -> Result<ARef<Dentry>> {
+    check_dir(dir, mount)?;
     let mut name = qstr(name);
-    // SAFETY: The directory is one, the name is valid for the call, and the caller may sleep;
-    // whether it has the directory locked does not matter for memory.
+    // SAFETY: The directory is one, the mount's mapping is valid, the name is valid for the call,
+    // and the caller may sleep; whether it has the directory locked does not matter for memory.
     let ptr =
-        unsafe { bindings::lookup_one_positive_unlocked(nop_idmap(), &mut name, dir.as_ptr()) };
+        unsafe { bindings::lookup_one_positive_unlocked(mount.idmap(), &mut name, dir.as_ptr()) };
     let ptr = NonNull::new(from_err_ptr(ptr)?).ok_or(ENOENT)?;
     // SAFETY: The function returns a reference to an entry of the directory, whose superblock is
     // active.
@@ -149,7 +150,7 @@ impl<'a> Creating<'a> {
     /// `ENOENT` if it has been removed, `EACCES` if `name` is not a single component; what the file
     /// system says.
     pub(crate) fn start(dir: &'a Dentry, name: &[u8], write: &'a WriteAccess<'a>) -> Result<Self> {
-        check_dir(dir, Some(write))?;
+        check_dir(dir, write.mount())?;
         let mut name = qstr(name);
         // SAFETY: The directory is one, the mount's mapping is valid, the name is valid for the
         // call, and the caller may sleep.
@@ -304,7 +305,7 @@ impl<'a> Removing<'a> {
     /// is of another file system than `write`, `EACCES` if `name` is not a single component; what
     /// the file system says.
     pub(crate) fn start(dir: &'a Dentry, name: &[u8], write: &'a WriteAccess<'a>) -> Result<Self> {
-        check_dir(dir, Some(write))?;
+        check_dir(dir, write.mount())?;
         let mut name = qstr(name);
         // SAFETY: The directory is one, the mount's mapping is valid, the name is valid for the
         // call, and the caller may sleep.
@@ -329,7 +330,7 @@ impl<'a> Removing<'a> {
         child: &Dentry,
         write: &'a WriteAccess<'a>,
     ) -> Result<Self> {
-        check_dir(dir, Some(write))?;
+        check_dir(dir, write.mount())?;
         // SAFETY: The directory is one, the child is valid, and the caller may sleep; that the
         // child is in the directory is for the function to find out.
         let child = unsafe { bindings::start_removing_dentry(dir.as_ptr(), child.as_ptr()) };
@@ -390,7 +391,7 @@ impl Drop for Removing<'_> {
 ///
 /// /// Gives `old` in a directory another name, unless something has that.
 /// fn rename(dir: &Path, old: &[u8], new: &[u8]) -> Result {
-///     let child = lookup_positive(&dir.dentry, old)?;
+///     let child = lookup_positive(&dir.mount, &dir.dentry, old)?;
 ///     let write = dir.mount.want_write()?;
 ///     let entry = Renaming::start(&dir.dentry, &child, &dir.dentry, new, &write)?;
 ///     if !entry.target().is_negative() {
@@ -427,8 +428,8 @@ impl<'a> Renaming<'a> {
         name: &[u8],
         write: &'a WriteAccess<'a>,
     ) -> Result<Self> {
-        check_dir(from, Some(write))?;
-        check_dir(to, Some(write))?;
+        check_dir(from, write.mount())?;
+        check_dir(to, write.mount())?;
         // The function locks the parent of the child before it finds out whether that is `from`.
         if !write.mount().holds(child) {
             return Err(EXDEV);
@@ -566,7 +567,7 @@ mod tests {
     }
 
     fn exists(dir: &Path, name: &[u8]) -> bool {
-        lookup_positive(&dir.dentry, name).is_ok()
+        lookup_positive(&dir.mount, &dir.dentry, name).is_ok()
     }
 
     fn same(a: &Dentry, b: &Dentry) -> bool {
@@ -621,7 +622,7 @@ mod tests {
         let file = file(&dir, &write)?;
         assert!(!exists(&dir, b"one"));
         Creating::start(&dir.dentry, b"one", &write)?.link(&file)?;
-        let one = lookup_positive(&dir.dentry, b"one")?;
+        let one = lookup_positive(&dir.mount, &dir.dentry, b"one")?;
         assert!(one.is_regular());
         let (named, opened) = (one.inode().ok_or(ENOENT)?, file.inode());
         assert!(core::ptr::eq(named, opened));
@@ -638,7 +639,7 @@ mod tests {
         let dir = dir(b"unlink")?;
         let write = dir.mount.want_write()?;
         let file = create(&dir, b"file", &write)?;
-        let dentry = lookup_positive(&dir.dentry, b"file")?;
+        let dentry = lookup_positive(&dir.mount, &dir.dentry, b"file")?;
         Removing::start_dentry(&dir.dentry, &dentry, &write)?.unlink()?;
         assert!(dentry.is_unhashed());
         assert!(!exists(&dir, b"file"));
@@ -686,7 +687,7 @@ mod tests {
         let (from, to) = (dir(b"from")?, dir(b"to")?);
         let write = from.mount.want_write()?;
         drop(create(&from, b"old", &write)?);
-        let dentry = lookup_positive(&from.dentry, b"old")?;
+        let dentry = lookup_positive(&from.mount, &from.dentry, b"old")?;
         let guard = Renaming::start(&from.dentry, &dentry, &to.dentry, b"new", &write)?;
         assert!(same(guard.child(), &dentry));
         assert!(guard.target().is_negative());
@@ -694,7 +695,10 @@ mod tests {
         guard.rename()?;
         assert!(!is_locked(&from.dentry) && !is_locked(&to.dentry));
         assert!(!exists(&from, b"old"));
-        assert!(same(&*lookup_positive(&to.dentry, b"new")?, &dentry));
+        assert!(same(
+            &*lookup_positive(&to.mount, &to.dentry, b"new")?,
+            &dentry
+        ));
         // It is not where it was.
         let again = Renaming::start(&from.dentry, &dentry, &to.dentry, b"new", &write);
         assert!(again.is_err());
@@ -709,7 +713,7 @@ mod tests {
         let (from, to) = (dir(b"from")?, dir(b"to")?);
         let write = from.mount.want_write()?;
         drop(create(&from, b"stays", &write)?);
-        let dentry = lookup_positive(&from.dentry, b"stays")?;
+        let dentry = lookup_positive(&from.mount, &from.dentry, b"stays")?;
         drop(Renaming::start(
             &from.dentry,
             &dentry,
@@ -744,7 +748,10 @@ mod tests {
         let write = dir.mount.want_write()?;
         let names: [&[u8]; 5] = [b"", b".", b"..", b"a/b", b"a\0b"];
         for name in names {
-            assert_eq!(lookup_positive(&dir.dentry, name).err(), Some(EACCES));
+            assert_eq!(
+                lookup_positive(&dir.mount, &dir.dentry, name).err(),
+                Some(EACCES)
+            );
             let entry = Creating::start(&dir.dentry, name, &write);
             assert_eq!(entry.err(), Some(EACCES));
             let entry = Removing::start(&dir.dentry, name, &write);
@@ -764,10 +771,12 @@ mod tests {
         let write = dir.mount.want_write()?;
         let file = file(&dir, &write)?;
         let leaf = file.dentry();
-        assert_eq!(lookup_positive(leaf, b"x").err(), Some(ENOTDIR));
+        assert_eq!(lookup_positive(&dir.mount, leaf, b"x").err(), Some(ENOTDIR));
         let entry = Creating::start(leaf, b"x", &write);
         assert_eq!(entry.err(), Some(ENOTDIR));
         let other = Path::lookup_dir(c"/")?;
+        let found = lookup_positive(&dir.mount, &other.dentry, b"x");
+        assert_eq!(found.err(), Some(EXDEV));
         let entry = Creating::start(&other.dentry, b"x", &write);
         assert_eq!(entry.err(), Some(EXDEV));
         let entry = Removing::start(&other.dentry, b"x", &write);

@@ -18,7 +18,7 @@
 //! /// Counts how often this was called for a directory.
 //! fn count(dir: &Path) -> Result<u32> {
 //!     let mut buf = [0; 4];
-//!     let count = match xattr::get(&dir.dentry, c"user.count", &mut buf) {
+//!     let count = match xattr::get(&dir.mount, &dir.dentry, c"user.count", &mut buf) {
 //!         Ok(4) => u32::from_le_bytes(buf).wrapping_add(1),
 //!         Ok(_) => return Err(EINVAL),
 //!         Err(e) if e == ENODATA => 1,
@@ -33,7 +33,7 @@
 use super::{
     dentry::Dentry,
     path::{
-        nop_idmap,
+        Mount,
         WriteAccess, //
     }, //
 };
@@ -56,23 +56,27 @@ fn check_name(name: &CStr) -> Result {
 }
 
 /// Reads an attribute into `buf` and returns its length in bytes. May sleep. Permissions are those
-/// on a mount that does not map user ids.
+/// with the user ids that `mount` maps.
 ///
 /// # Errors
 ///
-/// `ENODATA` if there is no such attribute, `ERANGE` if it is larger than `buf`, or if the name is
-/// empty or too long, `ENOENT` if the dentry is negative, `EOPNOTSUPP` if the file system has no
-/// attributes of this class; what the file system and the security module say.
-pub(crate) fn get(dentry: &Dentry, name: &CStr, buf: &mut [u8]) -> Result<usize> {
+/// `EXDEV` if the dentry is not of the file system of `mount`, `ENODATA` if there is no such
+/// attribute, `ERANGE` if it is larger than `buf`, or if the name is empty or too long, `ENOENT` if
+/// the dentry is negative, `EOPNOTSUPP` if the file system has no attributes of this class; what
+/// the file system and the security module say.
+pub(crate) fn get(mount: &Mount, dentry: &Dentry, name: &CStr, buf: &mut [u8]) -> Result<usize> {
     check_name(name)?;
     if dentry.inode().is_none() {
         return Err(ENOENT);
     }
-    // SAFETY: The dentry is positive, the name is terminated, the buffer is as long as said, and
-    // the caller may sleep.
+    if !mount.holds(dentry) {
+        return Err(EXDEV);
+    }
+    // SAFETY: The mount's mapping is valid, the dentry is positive, the name is terminated, the
+    // buffer is as long as said, and the caller may sleep.
     let len = unsafe {
         bindings::vfs_getxattr(
-            nop_idmap(),
+            mount.idmap(),
             dentry.as_ptr(),
             name.as_char_ptr(),
             buf.as_mut_ptr().cast(),
@@ -129,7 +133,10 @@ mod tests {
     use crate::kernel_next::{
         fs::{
             namei::Creating,
-            path::Path, //
+            path::{
+                nop_idmap,
+                Path, //
+            }, //
         },
         kunit::scratch, //
     };
@@ -160,13 +167,16 @@ mod tests {
         for value in values {
             set(&dir.dentry, NAME, value, &write)?;
             buf.fill(0xee);
-            assert_eq!(get(&dir.dentry, NAME, &mut buf), Ok(value.len()));
+            assert_eq!(
+                get(&dir.mount, &dir.dentry, NAME, &mut buf),
+                Ok(value.len())
+            );
             assert_eq!(&buf[..value.len()], value);
             // Nothing is written behind it.
             assert!(buf[value.len()..].iter().all(|byte| *byte == 0xee));
         }
         remove(&dir.dentry)?;
-        assert_eq!(get(&dir.dentry, NAME, &mut buf), Err(ENODATA));
+        assert_eq!(get(&dir.mount, &dir.dentry, NAME, &mut buf), Err(ENODATA));
         Ok(())
     }
 
@@ -175,10 +185,10 @@ mod tests {
         let dir = dir()?;
         let write = dir.mount.want_write()?;
         set(&dir.dentry, NAME, b"four", &write)?;
-        assert_eq!(get(&dir.dentry, NAME, &mut [0; 3]), Err(ERANGE));
-        assert_eq!(get(&dir.dentry, NAME, &mut []), Err(ERANGE));
+        assert_eq!(get(&dir.mount, &dir.dentry, NAME, &mut [0; 3]), Err(ERANGE));
+        assert_eq!(get(&dir.mount, &dir.dentry, NAME, &mut []), Err(ERANGE));
         let mut buf = [0; 4];
-        assert_eq!(get(&dir.dentry, NAME, &mut buf), Ok(4));
+        assert_eq!(get(&dir.mount, &dir.dentry, NAME, &mut buf), Ok(4));
         assert_eq!(&buf, b"four");
         remove(&dir.dentry)
     }
@@ -188,9 +198,15 @@ mod tests {
         let dir = dir()?;
         let write = dir.mount.want_write()?;
         let mut buf = [0; 4];
-        assert_eq!(get(&dir.dentry, c"user.none", &mut buf), Err(ENODATA));
+        assert_eq!(
+            get(&dir.mount, &dir.dentry, c"user.none", &mut buf),
+            Err(ENODATA)
+        );
         // There is no such class of attributes.
-        assert_eq!(get(&dir.dentry, c"kunit.none", &mut buf), Err(EOPNOTSUPP));
+        assert_eq!(
+            get(&dir.mount, &dir.dentry, c"kunit.none", &mut buf),
+            Err(EOPNOTSUPP)
+        );
         let done = set(&dir.dentry, c"kunit.none", b"", &write);
         assert_eq!(done, Err(EOPNOTSUPP));
         Ok(())
@@ -201,7 +217,10 @@ mod tests {
         let dir = dir()?;
         let write = dir.mount.want_write()?;
         let entry = Creating::start(&dir.dentry, b"none", &write)?;
-        assert_eq!(get(entry.child(), NAME, &mut [0; 4]), Err(ENOENT));
+        assert_eq!(
+            get(&dir.mount, entry.child(), NAME, &mut [0; 4]),
+            Err(ENOENT)
+        );
         assert_eq!(set(entry.child(), NAME, b"", &write), Err(ENOENT));
         Ok(())
     }
@@ -212,7 +231,10 @@ mod tests {
         let other = Path::lookup_dir(c"/")?;
         let write = dir.mount.want_write()?;
         assert_eq!(set(&other.dentry, NAME, b"x", &write), Err(EXDEV));
-        assert!(get(&other.dentry, NAME, &mut [0; 4]).is_err());
+        assert_eq!(
+            get(&dir.mount, &other.dentry, NAME, &mut [0; 4]),
+            Err(EXDEV)
+        );
         Ok(())
     }
 
@@ -227,7 +249,7 @@ mod tests {
         let name = CStr::from_bytes_with_nul(&name).map_err(|_| EINVAL)?;
         for name in [c"", name] {
             assert_eq!(set(&dir.dentry, name, b"", &write), Err(ERANGE));
-            assert_eq!(get(&dir.dentry, name, &mut [0; 4]), Err(ERANGE));
+            assert_eq!(get(&dir.mount, &dir.dentry, name, &mut [0; 4]), Err(ERANGE));
         }
         Ok(())
     }
