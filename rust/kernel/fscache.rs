@@ -13,11 +13,13 @@
 //! |---|---|---|
 //! | [`Backend::acquire_volume`] | gives `B::Volume` | an access to the cache |
 //! | [`Backend::lookup_cookie`] | gives `B::Object` | accesses to the volume and the cookie |
-//! | [`Backend::withdraw_cookie`] | takes `B::Object` | nobody has an access to the cookie |
+//! | [`Backend::withdraw_cookie`] | takes `B::Object` | no operation on the cookie is under way |
 //! | [`Backend::free_volume`] | takes `B::Volume` | nobody else has an access to the volume |
 //!
 //! All are called in process context and may sleep. Of one cookie's calls, those that give, take
-//! and invalidate never overlap; operations begin and read at any time between.
+//! and invalidate never overlap; operations begin and read at any time between. While a cookie is
+//! withdrawn, somebody who is about to begin an operation may count an access to it, but waits for
+//! the end of the withdrawal before it looks at the object.
 //!
 //! # Examples
 //!

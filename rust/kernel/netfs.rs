@@ -325,6 +325,9 @@ pub(crate) trait CacheIo: Backend {
     /// Reads data at `pos`, in bytes, which may be negative if the owner of the request errs. May
     /// sleep. What it allocates is had without waiting for a file system (see [`nofs`]): memory may
     /// be short, and the pages that the data goes to are locked.
+    ///
+    /// What the caller wants of a hole (`enum netfs_read_from_hole`) is not said: a backend has to
+    /// know what it has of an object, and to get what is missing or to fail.
     fn read(reader: Self::Reader, pos: i64, read: CacheRead);
 }
 

@@ -319,7 +319,8 @@ impl<'a> Removing<'a> {
         })
     }
 
-    /// Starts to remove `child` from `dir`.
+    /// Starts to remove `child` from `dir`. Whether names may be looked up in `dir` is not asked:
+    /// there is no name.
     ///
     /// # Errors
     ///

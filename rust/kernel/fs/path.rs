@@ -135,14 +135,15 @@ impl Mount {
     /// file system is not: [`Self::want_write`] tells.
     #[inline]
     pub(crate) fn is_readonly(&self) -> bool {
-        // SAFETY: A mount's superblock is valid.
+        // SAFETY: By the invariant the mount keeps its superblock active, and so valid.
         unsafe { bindings::sb_rdonly(self.sb()) }
     }
 
     /// The block size of the superblock, in bytes.
     #[inline]
     pub(crate) fn super_block_size(&self) -> usize {
-        // SAFETY: A mount's superblock is valid, and its block size does not change.
+        // SAFETY: By the invariant the mount keeps its superblock valid; the block size does not
+        // change while it is mounted.
         unsafe { (*self.sb()).s_blocksize }
     }
 
@@ -150,21 +151,21 @@ impl Mount {
     /// page cache and the errors of a file are those of the other's.
     #[inline]
     pub(crate) fn is_stacked(&self) -> bool {
-        // SAFETY: A mount's superblock is valid, and its depth does not change.
+        // SAFETY: By the invariant the mount keeps its superblock valid; the depth does not change.
         unsafe { (*self.sb()).s_stack_depth != 0 }
     }
 
     /// The largest size that a file may have, in bytes.
     #[inline]
     pub(crate) fn max_file_size(&self) -> i64 {
-        // SAFETY: A mount's superblock is valid, and its limits do not change.
+        // SAFETY: By the invariant the mount keeps its superblock valid; its limits do not change.
         unsafe { (*self.sb()).s_maxbytes }
     }
 
     /// Whether the file system can tell its free space and write itself out.
     pub(crate) fn can_statfs_and_sync(&self) -> bool {
-        // SAFETY: A mount's superblock is valid, and its operations are a constant of the file
-        // system's code, which is there for as long as the superblock is active.
+        // SAFETY: By the invariant the mount keeps its superblock active. The operations are a
+        // constant of the file system's code, which is there for as long.
         let op = unsafe { &*(*self.sb()).s_op };
         op.statfs.is_some() && op.sync_fs.is_some()
     }
@@ -199,7 +200,7 @@ impl Mount {
     ///
     /// What writing says, as `EIO`.
     pub(crate) fn sync(&self) -> Result {
-        // SAFETY: A mount's superblock is valid.
+        // SAFETY: By the invariant the mount keeps its superblock active, and so valid.
         let umount = unsafe { core::ptr::addr_of_mut!((*self.sb()).s_umount) };
         // SAFETY: The lock is valid, and the caller may sleep.
         unsafe { bindings::down_read(umount) };

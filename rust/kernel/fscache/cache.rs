@@ -552,8 +552,9 @@ impl<B: CacheIo> VTable<B> {
 
     /// # Safety
     ///
-    /// `cookie` must be valid, with a `cache_priv` from `lookup_cookie`, and nobody may have an
-    /// access to it.
+    /// `cookie` must be valid, with a `cache_priv` from `lookup_cookie`, and no operation on it may
+    /// be under way. Whoever counts an access to it meanwhile must not use it before its state has
+    /// changed.
     unsafe extern "C" fn withdraw_cookie(cookie: *mut bindings::fscache_cookie) {
         // SAFETY: As the caller guarantees.
         let this = unsafe { Cookie::from_raw(cookie) };

@@ -223,9 +223,10 @@ impl FileRead {
                 done: Some(done),
             },
         ));
-        // SAFETY: The request owns a reference to the file and the iterator, a destination that is
-        // not user memory; they and the request live until its last reference is put: the
-        // submitter's is, below. The caller may sleep.
+        // SAFETY: The request owns a reference to the file, and the iterator, a destination that is
+        // not user memory. They, and the request, live until its last reference is put: the
+        // submitter's is, below. The exclusive reference that is made on the way to the iterator is
+        // to that member alone, and gone before the call. The caller may sleep.
         let ret = with_cred(&cred, || unsafe {
             call_read_iter(core::ptr::addr_of_mut!((*this).iocb), (*this).to.as_raw())
         });
@@ -238,7 +239,8 @@ impl FileRead {
             let mut this = unsafe { KBox::from_raw(this) };
             let done = this.done.take();
             let result = this.read.result(ret);
-            // Whoever is told may let go of the module's last object.
+            // Whoever is told may let go of the last thing that keeps the module: nothing is left
+            // to be done by then but to return.
             drop(this);
             if let Some(done) = done {
                 done(result);
@@ -297,6 +299,9 @@ impl<F: FnOnce(Result<usize>) + Send> DirectRead<F> {
         // up.
         unsafe { Self::put(this) };
         if let Some(done) = done {
+            // Whoever is told may let go of the last thing that keeps the module. What is left
+            // after that is to return, as in C: the end of an interrupt is waited for when a module
+            // is freed, that of a task that was preempted here is not.
             done(result);
         }
     }
