@@ -100,7 +100,7 @@ pub(crate) struct Backing {
     /// Names the object in the log: the cookie's number.
     debug_id: u32,
     /// Whether blocks became present, or were lost, since the object was looked up.
-    changed: Atomic<i32>,
+    is_modified: Atomic<i32>,
     /// Errors in writing the file back count from this moment: it was opened, or what had been
     /// lost was forgotten. Meaningless while there is no file.
     errors_since: Atomic<ErrSeq>,
@@ -169,7 +169,7 @@ impl Backing {
                 cred: cred.into(),
                 size,
                 debug_id,
-                changed: Atomic::new(0),
+                is_modified: Atomic::new(0),
                 errors_since: Atomic::new(errors_since),
                 losses: Atomic::new(0),
                 has_list: Atomic::new(0),
@@ -285,8 +285,8 @@ impl Backing {
         let blocks = presence::blocks(self.size);
         let (present, unverified) = (new_map(blocks)?, new_map(blocks)?);
         // Comes before anybody looks what the file holds.
-        let changed = file.inode().note_change_time();
-        let mut new = Blocks::new(present, unverified, changed);
+        let ctime = file.inode().note_change_time();
+        let mut new = Blocks::new(present, unverified, ctime);
         core::mem::swap(&mut *self.blocks.lock(), &mut new);
         Ok(())
     }
@@ -310,8 +310,8 @@ impl Backing {
     }
 
     /// Whether blocks became present, or were lost, since the object was looked up.
-    pub(crate) fn has_changed(&self) -> bool {
-        self.changed.load(Relaxed) != 0
+    pub(crate) fn is_modified(&self) -> bool {
+        self.is_modified.load(Relaxed) != 0
     }
 
     /// How often data could not be written back. A writer and a reader take this before they start,
@@ -343,7 +343,7 @@ impl Backing {
     ///
     /// `EIO` if data was lost since: it may have been this.
     pub(crate) fn mark_written(&self, blocks: Range<u64>, losses: u32) -> Result {
-        self.changed.store(1, Relaxed);
+        self.is_modified.store(1, Relaxed);
         self.update(blocks, |map, blocks, spare| match self.losses() == losses {
             true => Ok(map.written(blocks, spare)),
             false => Err(EIO),
@@ -352,15 +352,15 @@ impl Backing {
 
     /// What has to be done before `blocks` can be read: see [`Blocks::look`].
     #[inline]
-    pub(crate) fn look(&self, blocks: Range<u64>, changed: Option<u64>, checked: u64) -> Look {
-        self.blocks.lock().look(blocks, changed, checked)
+    pub(crate) fn look(&self, blocks: Range<u64>, ctime: Option<u64>, checked: u64) -> Look {
+        self.blocks.lock().look(blocks, ctime, checked)
     }
 
     /// Records that there is no hole from the first block of `unverified` until `end`: see
-    /// [`Blocks::is_on_disk`]. Without memory less is recorded.
-    fn is_on_disk(&self, unverified: &Unverified, end: u64, is_clean: bool) {
+    /// [`Blocks::mark_on_disk`]. Without memory less is recorded.
+    fn mark_on_disk(&self, unverified: &Unverified, end: u64, is_clean: bool) {
         let _ = self.update(unverified.blocks.start..end, |map, blocks, spare| {
-            Ok(map.is_on_disk(unverified, blocks, is_clean, spare))
+            Ok(map.mark_on_disk(unverified, blocks, is_clean, spare))
         });
     }
 
@@ -373,8 +373,8 @@ impl Backing {
     /// Has all blocks be unverified: others have changed the file.
     fn unverify_all(&self, file: &KernelFile) -> Result {
         let all = self.all_blocks()?;
-        let changed = file.inode().note_change_time();
-        let old = self.blocks.lock().unverify_all(all, changed);
+        let ctime = file.inode().note_change_time();
+        let old = self.blocks.lock().unverify_all(all, ctime);
         drop(old);
         Ok(())
     }
@@ -464,7 +464,7 @@ impl Backing {
     /// file's length. Returns false if one of these is to be done and the caller has not
     /// `may_write`.
     fn prepare_to_forget(&self, file: &KernelFile, may_write: bool) -> Result<bool> {
-        self.changed.store(1, Relaxed);
+        self.is_modified.store(1, Relaxed);
         if self.is_withdrawn() {
             return Err(EIO);
         }

@@ -67,7 +67,7 @@ impl<M: Mode> Attachment<M> {
 
     /// Whether the file, and what is known of it, is as it was found.
     fn is_unchanged(&self) -> bool {
-        self.backing.is_named() && !self.backing.has_changed()
+        self.backing.is_named() && !self.backing.is_modified()
     }
 
     /// Writes the data to the disk: after a crash nothing must be found there that has not been

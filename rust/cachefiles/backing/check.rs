@@ -72,8 +72,8 @@ pub(crate) fn first_gap(
     blocks: Range<u64>,
     may: May,
 ) -> Result<Found> {
-    let changed = file.inode().change_time();
-    match backing.look(blocks.clone(), Some(changed), 0) {
+    let ctime = file.inode().change_time();
+    match backing.look(blocks.clone(), Some(ctime), 0) {
         Look::Ready => Ok(Found::Ready),
         Look::Gap(gap) => Ok(Found::Gap(gap)),
         look => settle(backing, file, blocks, look, may),
@@ -110,8 +110,8 @@ fn settle(
 /// sleep.
 #[inline]
 pub(crate) fn is_only_on_disk(backing: &Backing, file: &KernelFile, blocks: &Range<u64>) -> bool {
-    let changed = file.inode().change_time();
-    !file.has_pages() && backing.look(blocks.clone(), Some(changed), 0) == Look::Ready
+    let ctime = file.inode().change_time();
+    !file.has_pages() && backing.look(blocks.clone(), Some(ctime), 0) == Look::Ready
 }
 
 /// Looks for what is about to be overwritten in part, from `off` to `end` in bytes: what was a hole
@@ -178,7 +178,7 @@ fn check(
     let hole = find_hole(backing, file, start..end)?;
     if on_disk && backing.check_write_errors(file).is_ok() {
         let known = if is_clean { hole } else { hole.min(end) };
-        backing.is_on_disk(unverified, known, is_clean);
+        backing.mark_on_disk(unverified, known, is_clean);
     }
     if hole >= end {
         return Ok(Some(end));

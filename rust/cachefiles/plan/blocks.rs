@@ -39,7 +39,7 @@ where
     present: Presence<P, L>,
     unverified: Presence<P, L>,
     /// The inode's time of change when the file was last known to have the verified blocks.
-    changed: u64,
+    ctime: u64,
     /// How often blocks were forgotten, or became unverified without having been written.
     epoch: u32,
     /// How often blocks were written.
@@ -73,11 +73,11 @@ where
     L: DerefMut<Target = [u64]>,
 {
     /// None is present, of as many blocks as the two maps have.
-    pub(crate) fn new(present: Presence<P, L>, unverified: Presence<P, L>, changed: u64) -> Self {
+    pub(crate) fn new(present: Presence<P, L>, unverified: Presence<P, L>, ctime: u64) -> Self {
         Blocks {
             present,
             unverified,
-            changed,
+            ctime,
             epoch: 0,
             writes: 0,
         }
@@ -88,9 +88,9 @@ where
         &self.present
     }
 
-    /// Whether `blocks` can be read from a file whose inode was last changed at `changed`, if that
+    /// Whether `blocks` can be read from a file whose inode has this `ctime`, if that
     /// matters. Those before `checked` are taken for being on the disk.
-    pub(crate) fn look(&self, blocks: Range<u64>, changed: Option<u64>, checked: u64) -> Look {
+    pub(crate) fn look(&self, blocks: Range<u64>, ctime: Option<u64>, checked: u64) -> Look {
         // The object was given up meanwhile, and its map taken away.
         if blocks.end > self.present.blocks() {
             return Look::Gap(blocks);
@@ -98,7 +98,7 @@ where
         if let Some(gap) = self.present.first_gap(blocks.clone()) {
             return Look::Gap(gap);
         }
-        if changed.is_some_and(|changed| changed != self.changed) {
+        if ctime.is_some_and(|ctime| ctime != self.ctime) {
             return Look::Changed;
         }
         let start = checked.max(blocks.start);
@@ -146,7 +146,7 @@ where
     /// anything that was yet to be written to the disk when `unverified` was looked at; nor has any
     /// part of the file if `is_clean`. As for [`Presence::set`].
     #[must_use]
-    pub(crate) fn is_on_disk(
+    pub(crate) fn mark_on_disk(
         &mut self,
         unverified: &Unverified,
         found: Range<u64>,
@@ -195,13 +195,13 @@ where
     }
 
     /// Has all blocks be unverified, for which `all` is a map with all blocks: the inode was
-    /// changed by others, last at `changed`. Returns what is to be freed.
-    pub(crate) fn unverify_all(&mut self, all: Presence<P, L>, changed: u64) -> Presence<P, L> {
+    /// changed by others, and has this `ctime`. Returns what is to be freed.
+    pub(crate) fn unverify_all(&mut self, all: Presence<P, L>, ctime: u64) -> Presence<P, L> {
         // Another was faster.
-        if self.changed == changed {
+        if self.ctime == ctime {
             return all;
         }
-        self.changed = changed;
+        self.ctime = ctime;
         self.epoch = self.epoch.wrapping_add(1);
         replace(&mut self.unverified, all)
     }

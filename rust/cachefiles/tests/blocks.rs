@@ -64,7 +64,7 @@ mod tests {
 
     fn trust(blocks: &mut Tested, unverified: &Unverified, end: u64, is_clean: bool) {
         all(unverified.blocks.start..end, |range, spare| {
-            blocks.is_on_disk(unverified, range, is_clean, spare)
+            blocks.mark_on_disk(unverified, range, is_clean, spare)
         });
     }
 
