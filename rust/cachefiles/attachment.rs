@@ -53,11 +53,12 @@ impl<M: Mode> Attachment<M> {
         self.retired.store(1, Relaxed);
     }
 
-    /// Gives the file its name, or removes it, and lets go of it (`cachefiles_withdraw_cookie()`).
+    /// Names the file, or removes it, then drops it (`cachefiles_withdraw_cookie()`).
     pub(crate) fn withdraw(self, cookie: &Cookie) {
         let cache = self.volume.cache().clone();
         M::detach(&self.object);
-        // One that is made from here on has no name, and goes with the daemon's write to it.
+        // A daemon's write may still create a file after this. It is an unnamed tmpfile and is
+        // freed when the write drops the backing.
         let file = self.backing.file().cloned();
         let map = self.backing.take_map();
         let Some(file) = file else {

@@ -65,33 +65,34 @@ type Parts = KVVec<Part<KVec<u64>>>;
 type Map = Presence<Parts, KVec<u64>>;
 /// What is known of the blocks of a file.
 pub(crate) type Blocks = blocks::Blocks<Parts, KVec<u64>>;
-/// The blocks for which a leaf is needed first.
+/// The blocks that are still to be done; for them, another leaf is needed first.
 type Rest = Option<Range<u64>>;
 
-/// A file that was found, and that it is in use.
+/// An existing file and the mark that it is in use (`S_KERNEL_FILE`).
 pub(crate) struct FoundFile {
-    // The mark is taken away before the file is let go.
+    // Field order: the mark is removed before the file is dropped.
     pub(crate) mark: InUse,
     pub(crate) file: KernelFile,
 }
 
 /// The file of an object, what is known of the data in it, and what is needed to read and write it.
 ///
-/// A daemon that is writing keeps it, so there is nothing in it that others wait for: the mark and
-/// the map are taken out when the object is withdrawn.
+/// The withdrawal of the object takes the mark and the map out of it. So a daemon that is writing,
+/// which may keep it for longer, keeps nobody from using a file of that name.
 #[pin_data]
 pub(crate) struct Backing {
-    /// That the file is in use, if it has its name already.
-    // The mark is taken away before the file is let go.
+    /// The mark that the file is in use. `None` if the file has no name yet.
+    // Field order: the mark is removed before the file is dropped.
     #[pin]
     mark: SpinLock<Option<InUse>>,
     /// The file. An object that was not found gets one when it is first written to: making one
     /// is most of what a lookup costs, and many objects are never read.
     file: SetOnce<KernelFile>,
-    /// Held while one is made. Outer to the locks of the file system.
+    /// Held while a file is made. Outer to `correcting` and to the file system's locks.
     #[pin]
     making: Mutex<()>,
-    /// Where it is made. Let go before the mount, which `space` keeps.
+    /// The directory it is made in.
+    // Field order: dropped before the mount, which `space` keeps.
     dir: ARef<Dentry>,
     pub(crate) space: Arc<Space>,
     pub(crate) cred: ARef<Credential>,
@@ -104,12 +105,12 @@ pub(crate) struct Backing {
     /// Errors in writing the file back count from this moment: it was opened, or what had been
     /// lost was forgotten. Meaningless while there is no file.
     errors_since: Atomic<ErrSeq>,
-    /// How often data could not be written back, and was forgotten. Changes under the lock of
-    /// `blocks`.
+    /// How often data could not be written back, so that all unverified blocks were forgotten.
+    /// Changes under the lock of `blocks`.
     losses: Atomic<u32>,
     /// Whether the file has a list on the disk.
     has_list: Atomic<i32>,
-    /// Whether looking for a hole in the file once took long.
+    /// Whether a search for a hole in the file once took longer than the limit in `check.rs`.
     is_fragmented: Atomic<i32>,
     /// Whether the map was taken out.
     is_withdrawn: Atomic<i32>,
@@ -118,7 +119,8 @@ pub(crate) struct Backing {
     /// to those of the file system.
     #[pin]
     correcting: Mutex<()>,
-    /// Of no blocks while there is no file. Inner to no lock but `correcting`.
+    /// Empty while there is no file. Innermost of the driver's locks: taken under `making` and
+    /// `correcting`. The file's `f_lock` is taken under it.
     #[pin]
     blocks: SpinLock<Blocks>,
 }
@@ -143,8 +145,8 @@ fn new_leaf() -> Result<KVec<u64>> {
 }
 
 impl Backing {
-    /// That of an object of so many bytes, whose file was `found`, or is made in `dir` when it is
-    /// first written to.
+    /// For an object of `size` bytes, whose file was `found`, or is made in `dir` when it is first
+    /// written to.
     pub(crate) fn new(
         dir: &Dentry,
         space: &Arc<Space>,
@@ -212,7 +214,7 @@ impl Backing {
     ///
     /// # Errors
     ///
-    /// `ENOBUFS` if there is no space; `ENOMEM`, `EFBIG`; what making a file says.
+    /// `ENOBUFS` if there is no space; `ENOMEM`, `EFBIG`; the file system's error.
     pub(crate) fn file_to_write(&self) -> Result<&KernelFile> {
         if let Some(file) = self.file() {
             return Ok(file);
@@ -225,7 +227,7 @@ impl Backing {
             self.errors_since.store(file.sample_write_errors(), Relaxed);
             self.file.populate(file);
             if self.is_withdrawn() {
-                // It was withdrawn meanwhile, and needs no map.
+                // The object was withdrawn before the map was there to be taken out.
                 let _map = self.take_map();
             }
         }
@@ -237,7 +239,7 @@ impl Backing {
         self.space.check(1, 0, SpaceFor::Create)?;
         let write = self.space.mount().want_write()?;
         let file = KernelFile::tmpfile(&write, &self.dir, &self.cred)?;
-        // Setting the size gets it, too.
+        // Setting the size gets write access itself.
         drop(write);
         if self.size > 0 {
             self.set_size(&file)?;
@@ -266,7 +268,7 @@ impl Backing {
         self.mark.lock().is_some()
     }
 
-    /// Takes away the mark that the file is in use. May sleep.
+    /// Removes the mark that the file is in use. May sleep.
     pub(crate) fn unmark(&self) {
         // Dropped without the lock.
         let _mark = self.mark.lock().take();
@@ -284,15 +286,15 @@ impl Backing {
     fn reset(&self, file: &KernelFile) -> Result {
         let blocks = presence::blocks(self.size);
         let (present, unverified) = (new_map(blocks)?, new_map(blocks)?);
-        // Comes before anybody looks what the file holds.
+        // Before anybody asks the file system what the file holds: a later change is then noticed.
         let ctime = file.inode().note_change_time();
         let mut new = Blocks::new(present, unverified, ctime);
         core::mem::swap(&mut *self.blocks.lock(), &mut new);
         Ok(())
     }
 
-    /// Takes out what is known of the data, for the caller to write down. Nothing counts as present
-    /// from then on, and nothing comes to be.
+    /// Takes out what is known of the data, for the caller to write down. From here on no block is
+    /// or becomes present.
     pub(crate) fn take_map(&self) -> Blocks {
         // Waits for a correction of the list that is under way: what the caller writes comes after
         // it, and no correction comes after that.
@@ -320,8 +322,8 @@ impl Backing {
         self.losses.load(Acquire)
     }
 
-    /// Changes what is known of `blocks` with `f`, which returns what is left to be done for want
-    /// of a leaf.
+    /// Changes what is known of `blocks` with `f`, under the lock. `f` returns the blocks still to
+    /// do when it needs another leaf, which is allocated without the lock.
     fn update(
         &self,
         blocks: Range<u64>,
@@ -370,7 +372,7 @@ impl Backing {
         Ok(new_map(blocks)?.filled())
     }
 
-    /// Has all blocks be unverified: others have changed the file.
+    /// Makes all blocks unverified: others have changed the file.
     fn unverify_all(&self, file: &KernelFile) -> Result {
         let all = self.all_blocks()?;
         let ctime = file.inode().note_change_time();
@@ -393,7 +395,7 @@ impl Backing {
     ///
     /// # Errors
     ///
-    /// `EIO` if the object is withdrawn; `ENOMEM`; what writing to the file's attributes says.
+    /// `EIO` if the object is withdrawn; `ENOMEM`; the file system's error from writing the list.
     /// Nothing is forgotten then.
     fn forget(
         &self,
@@ -421,9 +423,8 @@ impl Backing {
         Ok(true)
     }
 
-    /// Forgets what is present and was not seen on the disk, so that the daemon is asked for it
-    /// again: something could not be written back. Does nothing if another task did that since
-    /// `losses`.
+    /// Forgets all unverified blocks, so that the daemon is asked for them again: data could not be
+    /// written back. Does nothing if another task did that since `losses` was sampled.
     ///
     /// # Errors
     ///
@@ -443,13 +444,14 @@ impl Backing {
         if self.losses() != losses {
             return Ok(true);
         }
-        // Errors from here on are of what is written from here on. Under the lock, so that no
-        // reader sees no error any more, but still the blocks that are forgotten below.
+        // Clears the error and forgets the blocks under one lock: no reader finds the error gone
+        // and the blocks still present.
         let mut since = self.errors_since.load(Relaxed);
         let _forgotten = file.check_and_advance_write_errors(&mut since);
         self.errors_since.store(since, Release);
         let old = blocks.forget_unverified(all);
-        // Last: a write that starts after this must not have its errors forgotten.
+        // After the errors are cleared: no error of a write that samples the new value was among
+        // them.
         self.losses.store(losses.wrapping_add(1), Release);
         drop(blocks);
         drop(old);

@@ -50,7 +50,7 @@ impl<M: Mode> Attachment<M> {
             true => Err(ESTALE),
         };
         match usable {
-            // What is there already stays as it is if that fails, with the list it has.
+            // If this fails, a named file keeps its old list, which is still true.
             Ok(()) => self.keep(cookie, file, map),
             Err(_) => self.delete(cookie, file).and(usable),
         }
@@ -112,11 +112,11 @@ impl<M: Mode> Attachment<M> {
 
     /// Gives a new file its name (`cachefiles_commit_tmpfile()`).
     fn commit(&self, cookie: &Cookie, file: &KernelFile, write: WriteAccess<'_>) -> Result {
-        // Making the directory gets it, too.
+        // Making the directory gets write access itself.
         drop(write);
         let fan = self.volume.fanout(cookie.key_hash())?;
         let write = self.cache().mount().want_write()?;
-        // It cannot be culled before this is done with it.
+        // Keeps the file from being culled until it is linked and this returns.
         let _mark = file.inode().mark_in_use().ok_or(EBUSY)?;
         let name = cook_key(cookie.key(), sha256)?;
         for _ in 0..RETRIES {
@@ -124,7 +124,7 @@ impl<M: Mode> Attachment<M> {
             if creating.child().is_negative() {
                 return creating.link(file);
             }
-            // What has the name was found wanting when this object was looked up.
+            // The file of that name was rejected when this object was looked up.
             creating.unlink()?;
         }
         Err(EAGAIN)

@@ -7,8 +7,8 @@
 //! So before an unverified block is read, the file system is asked for holes; what is found on the
 //! disk is verified, and is read from then on without asking.
 //!
-//! Others may punch holes, too. That changes the inode, so if its time of change is not the one
-//! that is known, every block is unverified again.
+//! Others may punch holes, too. That changes the inode's ctime. If it is not the one that was
+//! recorded, every block is unverified again.
 //!
 //! The file system is asked without the lock, so its answer may be out of date when it comes.
 //! [`Unverified`] has the state of the map before the question: an answer counts only if blocks
@@ -38,7 +38,7 @@ where
 {
     present: Presence<P, L>,
     unverified: Presence<P, L>,
-    /// The inode's time of change when the file was last known to have the verified blocks.
+    /// The inode's ctime when the file was last known to have the verified blocks.
     ctime: u64,
     /// How often blocks were forgotten, or became unverified without having been written.
     epoch: u32,
@@ -88,10 +88,10 @@ where
         &self.present
     }
 
-    /// Whether `blocks` can be read from a file whose inode has this `ctime`, if that
-    /// matters. Those before `checked` are taken for being on the disk.
+    /// Whether `blocks` can be read from a file whose inode has this `ctime`; `None` if that does
+    /// not matter. Blocks before `checked` count as verified.
     pub(crate) fn look(&self, blocks: Range<u64>, ctime: Option<u64>, checked: u64) -> Look {
-        // The object was given up meanwhile, and its map taken away.
+        // The object was withdrawn meanwhile, and its map taken out.
         if blocks.end > self.present.blocks() {
             return Look::Gap(blocks);
         }
@@ -116,8 +116,8 @@ where
         })
     }
 
-    /// Records that `blocks` were found on the disk when the object was looked up. As for
-    /// [`Presence::set`].
+    /// Records that `blocks` were found on the disk when the object was looked up. The return value
+    /// and `spare` are those of [`Presence::set`].
     #[must_use]
     pub(crate) fn found(
         &mut self,
@@ -127,7 +127,8 @@ where
         self.present.set(blocks, true, spare)
     }
 
-    /// Records that the daemon has written `blocks`. As for [`Presence::set`].
+    /// Records that the daemon has written `blocks`. The return value and `spare` are those of
+    /// [`Presence::set`].
     #[must_use]
     pub(crate) fn written(
         &mut self,
@@ -142,9 +143,9 @@ where
         self.present.set(blocks, true, spare)
     }
 
-    /// Records that `found`, from the first block of `unverified` on, has neither a hole nor
-    /// anything that was yet to be written to the disk when `unverified` was looked at; nor has any
-    /// part of the file if `is_clean`. As for [`Presence::set`].
+    /// Records that `found`, which starts with the first block of `unverified`, has no hole. Before
+    /// the hole was looked for, no page of `found` was dirty or under write-back; no page of the
+    /// file, if `is_clean`. The return value and `spare` are those of [`Presence::set`].
     #[must_use]
     pub(crate) fn mark_on_disk(
         &mut self,
@@ -156,7 +157,8 @@ where
         if unverified.epoch != self.epoch {
             return None;
         }
-        // What was written since may not be on the disk; of `unverified` it was looked for.
+        // Beyond `unverified`, dirtiness was not checked block by block: extends past it only if
+        // the whole file was clean and nothing has been written since.
         let limit = match is_clean && unverified.writes == self.writes {
             true => unverified.blocks.start.saturating_add(AHEAD),
             false => unverified.blocks.end,
@@ -165,8 +167,8 @@ where
         self.unverified.set(found, false, spare)
     }
 
-    /// Forgets `lost`, a part of `unverified`. As for [`Presence::set`]; does nothing if it is too
-    /// late, that is, if blocks were forgotten by another.
+    /// Forgets `lost`, a part of `unverified`. Does nothing if another task has forgotten blocks
+    /// since `unverified` was made. The return value and `spare` are those of [`Presence::set`].
     #[must_use]
     pub(crate) fn forget(
         &mut self,
@@ -197,7 +199,7 @@ where
     /// Has all blocks be unverified, for which `all` is a map with all blocks: the inode was
     /// changed by others, and has this `ctime`. Returns what is to be freed.
     pub(crate) fn unverify_all(&mut self, all: Presence<P, L>, ctime: u64) -> Presence<P, L> {
-        // Another was faster.
+        // Another task has noted the same change.
         if self.ctime == ctime {
             return all;
         }
