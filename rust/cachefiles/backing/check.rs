@@ -2,13 +2,12 @@
 
 //! Finding out whether the file system still has what the daemon wrote.
 //!
-//! See [`crate::plan::blocks`] for when that has to be found out. What is looked at is what is
-//! read: a page of its own that is dirty, or being written back, is as it was written; anything
-//! else is looked for on the disk. An error in that says nothing of the data: the read fails, and
-//! nothing is forgotten.
+//! See [`crate::plan::blocks`] for which blocks have to be checked. A block is there if it is in a
+//! page that holds no other block and is dirty or under write-back; otherwise the file system is
+//! asked whether there is a hole. If that fails, the read fails, and nothing is forgotten.
 //!
-//! A hole that is punched while a block is being read, after it was looked for, is not noticed by
-//! that read; the next one sees that the inode has changed.
+//! If a hole is punched between the check of a block and the read of it, that read does not notice;
+//! the next one sees that the inode's ctime has changed.
 
 use super::Backing;
 use crate::{
@@ -41,46 +40,47 @@ const SEEK_LIMIT: Delta = Delta::from_millis(2);
 /// What a check may do, depending on the context it runs in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum May {
-    /// Neither sleep nor ask the file system: only what is in memory counts, beside what is known.
+    /// Neither sleep nor ask the file system: only the map and the page cache are looked at.
     Nothing,
-    /// Not write to the file system: it is a reader, with whatever is locked that a reader has
-    /// locked, in a file system that others may want to read while they hold locks of this one.
-    Read,
+    /// May sleep and seek, not write: the reader may hold `invalidate_lock` of its own file, for
+    /// which a task that holds locks of the cache's file system may wait.
+    Sleep,
+    /// In the cache's workqueue or in the daemon's context: may also write.
     Write,
 }
 
-/// What there is of the blocks that were looked for.
-pub(crate) enum Found {
+/// The result of a check of blocks.
+pub(crate) enum Checked {
     /// They are all there, and to be read at once.
     Ready,
-    /// The first run of them that has to be asked for before they can be read.
+    /// The first run of missing blocks: the daemon has to be asked for it.
     Gap(Range<u64>),
-    /// Unknown: it has to be checked in a context that may do more.
+    /// Unknown: it has to be checked in a context that [may](May) do more.
     Elsewhere,
 }
 
-/// Looks for `blocks`.
+/// Checks whether all of `blocks` are present and still there.
 ///
 /// # Errors
 ///
-/// `ENOMEM`; `EIO` if the object is withdrawn; `EINTR` if the task is killed; what the file system
-/// says.
+/// `ENOMEM`; `EIO` if the object is withdrawn; `EINTR` if the task is killed; the file system's
+/// error.
 #[inline]
 pub(crate) fn first_gap(
     backing: &Backing,
     file: &KernelFile,
     blocks: Range<u64>,
     may: May,
-) -> Result<Found> {
+) -> Result<Checked> {
     let ctime = file.inode().change_time();
     match backing.look(blocks.clone(), Some(ctime), 0) {
-        Look::Ready => Ok(Found::Ready),
-        Look::Gap(gap) => Ok(Found::Gap(gap)),
+        Look::Ready => Ok(Checked::Ready),
+        Look::Gap(gap) => Ok(Checked::Gap(gap)),
         look => settle(backing, file, blocks, look, may),
     }
 }
 
-/// Does what [`Backing::look`] says is to be done, until nothing is.
+/// Does what [`Backing::look`] says has to be done, and looks again, until nothing is left to do.
 #[cold]
 fn settle(
     backing: &Backing,
@@ -88,20 +88,20 @@ fn settle(
     blocks: Range<u64>,
     mut look: Look,
     may: May,
-) -> Result<Found> {
+) -> Result<Checked> {
     let mut checked = 0;
     loop {
         match look {
-            Look::Ready => return Ok(Found::Ready),
-            Look::Gap(gap) => return Ok(Found::Gap(gap)),
-            Look::Changed if may == May::Nothing => return Ok(Found::Elsewhere),
+            Look::Ready => return Ok(Checked::Ready),
+            Look::Gap(gap) => return Ok(Checked::Gap(gap)),
+            Look::Changed if may == May::Nothing => return Ok(Checked::Elsewhere),
             Look::Changed => backing.unverify_all(file)?,
             Look::Unverified(unverified) => match check(backing, file, &unverified, may)? {
                 Some(until) => checked = until,
-                None => return Ok(Found::Elsewhere),
+                None => return Ok(Checked::Elsewhere),
             },
         }
-        // What changes from here on is noticed by the next read.
+        // Without the ctime: what changes from here on is noticed by the next read.
         look = backing.look(blocks.clone(), None, checked);
     }
 }
@@ -114,8 +114,8 @@ pub(crate) fn is_only_on_disk(backing: &Backing, file: &KernelFile, blocks: &Ran
     !file.has_pages() && backing.look(blocks.clone(), Some(ctime), 0) == Look::Ready
 }
 
-/// Looks for what is about to be overwritten in part, from `off` to `end` in bytes: what was a hole
-/// is data after that, with zeros in the rest of the block.
+/// Checks the blocks around a write from `off` to `end`, in bytes, that share a file system block
+/// with it: if they were lost, the write would turn their hole into zeros that count as data.
 ///
 /// # Errors
 ///
@@ -128,7 +128,7 @@ pub(crate) fn before_write(backing: &Backing, file: &KernelFile, off: u64, end: 
     let head = (off - off % unit) / BLOCK_SIZE..off.div_ceil(BLOCK_SIZE);
     let tail = end / BLOCK_SIZE..end.next_multiple_of(unit) / BLOCK_SIZE;
     for block in Iterator::chain(head, tail) {
-        // What is not present stays so.
+        // Forgets the block if it was lost. One that is not present stays so.
         first_gap(backing, file, block..block + 1, May::Write)?;
     }
     // Then the map may have been taken out before it was looked at, and has what was lost. If it is
@@ -144,16 +144,16 @@ fn bytes(blocks: Range<u64>) -> Range<i64> {
     (blocks.start * BLOCK_SIZE) as i64..(blocks.end * BLOCK_SIZE) as i64
 }
 
-/// Whether a block is in a page of its own that is as it was written.
+/// Whether a block is in a page that holds no other block, and is dirty or under write-back.
 fn is_in_dirty_page(file: &KernelFile, block: u64) -> bool {
     let bytes = bytes(block..block + 1);
     // A file that others truncated is zero behind its end.
     bytes.end <= file.inode().size() && file.is_in_dirty_page(bytes)
 }
 
-/// Looks for some of the unverified blocks, from the first on, and forgets them if they are lost.
-/// Returns the first block that was not looked for, or that was lost; `None` if what has to be done
-/// is more than it may.
+/// Checks some of the unverified blocks, from the first on, and forgets those that are lost.
+/// Returns the first block that was not checked, or was lost; `None` if the check needs more than
+/// it `may` do.
 fn check(
     backing: &Backing,
     file: &KernelFile,
@@ -162,7 +162,7 @@ fn check(
 ) -> Result<Option<u64>> {
     let Range { start, end } = unverified.blocks;
     let in_memory = is_in_dirty_page(file, start);
-    // Of the blocks that follow, those that are where the first one is.
+    // Up to the first block for which the answer is another one.
     let end = (start + 1..end)
         .find(|block| is_in_dirty_page(file, *block) != in_memory)
         .unwrap_or(end);
@@ -172,7 +172,8 @@ fn check(
     if may == May::Nothing {
         return Ok(None);
     }
-    // Before the holes are looked for: what ceases to be dirty later may yet become one.
+    // Before the hole is looked for: a page that is dirty now may be dropped later, which leaves a
+    // hole.
     let on_disk = !file.is_dirty(bytes(start..end));
     let is_clean = on_disk && file.is_clean();
     let hole = find_hole(backing, file, start..end)?;

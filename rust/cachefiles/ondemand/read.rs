@@ -3,18 +3,18 @@
 //! Reading objects.
 //!
 //! A read whose blocks are all present goes to the backing file at once: to its page cache first,
-//! where what the daemon has just written is, and past it otherwise. A read of blocks that are
-//! missing waits in the request table while the daemon is asked for them, one run of missing blocks
-//! after the other. It ends in the daemon's context, if all that is left to be done is to copy a
-//! little from memory, or if the daemon has all of it in its own; otherwise it continues on a work
-//! queue. Whoever is told of the data may have a lot to do with it, so in the daemon's context it
-//! is told as by an interrupt.
+//! where the data is that the daemon has just written, and past it otherwise. A read of missing
+//! blocks waits in the request table while the daemon is asked for them, one run of missing blocks
+//! after the other. It ends in the daemon's context if only a little is left to be copied from the
+//! page cache, or if FILL passes all of it from the daemon's memory; otherwise it continues on a
+//! work queue. The completion may decompress for long, so in the daemon's context it is called
+//! under `rcu_read_lock()`, which makes EROFS defer it.
 //!
-//! A block is read only if the map of what the daemon wrote says that it is there, or if the daemon
-//! writes it with the same call. That it says it is done is not enough.
+//! A block is read only if the map of what the daemon wrote says that it is present, or if the
+//! daemon passes it with FILL. An answer alone, without the data, does not suffice.
 //!
-//! If the daemon wants to be asked for much at once, reads that need what it is asked for already
-//! wait with the one that has asked. They hang on that, and the request table has one request.
+//! With `granule`, a read that needs what another one has asked for already joins that one: it is
+//! linked to it, and the request table has one READ for both.
 
 use super::requests::{
     Source,
@@ -25,7 +25,7 @@ use crate::{
         check::{
             first_gap,
             is_only_on_disk,
-            Found,
+            Checked,
             May, //
         },
         Backing, //
@@ -55,9 +55,9 @@ use kernel::{
     }, //
 };
 
-/// The most bytes that are copied from the page cache in the daemon's context: less work than to
-/// have another task do it, and no long time in which the daemon answers nobody else. What it has
-/// written with the same call is copied whatever its length, as it was to the page cache.
+/// The most bytes that are copied from the page cache in the daemon's context: that is less work
+/// than to wake another task, and does not keep the daemon from other requests for long. Data that
+/// comes with FILL is copied whatever its length, as it was just copied to the page cache as well.
 const SHORT: usize = 64 << 10;
 
 /// Offset and length of blocks in bytes.
@@ -76,12 +76,13 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    /// Has a read, which is to go on at `pos`, take what it needs of it. In the task that wrote.
+    /// Copies to a read, which has got to `pos`, what it needs of it. In the context of the daemon,
+    /// whose memory it is.
     fn give(&self, pos: &mut u64, read: &mut CacheRead) {
         let Some(Ok(skip)) = pos.checked_sub(self.pos).map(usize::try_from) else {
             return;
         };
-        // What is left goes on with a whole block: it may have to be read past the page cache.
+        // Continues only at a block boundary: direct I/O may follow.
         if *pos % BLOCK_SIZE != 0 {
             return;
         }
@@ -89,7 +90,7 @@ impl Written {
             self.addr.wrapping_byte_add(skip),
             self.len.saturating_sub(skip),
         );
-        // It was user memory when it was written from.
+        // `access_ok()` was checked when the daemon wrote from there.
         let give = |from: &mut IovIterSource<'_>| read.copy_nofault(from, BLOCK_SIZE as usize);
         if let Ok(given) = user_source(addr, len, give) {
             *pos += given as u64;
@@ -97,27 +98,28 @@ impl Written {
     }
 }
 
-/// What is needed to read from an object. Does not keep it from being withdrawn; the operation that
-/// the read belongs to does.
+/// What is needed to read from an object. It does not keep the object from being withdrawn: fscache
+/// does, until the read's operation ends.
 pub(crate) struct Reader {
     source: Arc<Source>,
     backing: Arc<Backing>,
-    /// How often data had been lost when this looked for what is there.
+    /// [`Backing::losses`], sampled before the map was consulted.
     losses: u32,
-    /// What it may do where it runs.
+    /// What the context that it runs in allows.
     may: May,
-    /// Whether what could not be written back has been asked for once more.
+    /// Whether it has forgotten unverified blocks after a write-back error: it does so once.
     again: bool,
-    /// How often it may yet ask the daemon, or wait with another.
+    /// How often it may yet ask the daemon, or join another READ.
     asks: u32,
-    /// Whether it waits with another, and may when it has to wait.
+    /// Whether it waits for another one's READ.
     has_joined: bool,
+    /// Whether it may join another READ when it has to wait next.
     may_join: bool,
-    /// The lower bits of the first block that it needed when it joined another: if that did not
-    /// come, it asks itself.
+    /// The lower bits of the first block that it needed when it joined another READ: if that block
+    /// did not come, it asks itself.
     joined_for: u32,
-    /// What it has once it has asked the daemon for something. Given back before whoever reads is
-    /// told of the end.
+    /// Its share of the limits on READs, from when it first asks. Dropped before the read is
+    /// completed.
     ticket: Ticket,
 }
 
@@ -127,7 +129,7 @@ impl Reader {
             source,
             backing,
             losses: 0,
-            may: May::Read,
+            may: May::Sleep,
             again: false,
             asks: 0,
             has_joined: false,
@@ -141,9 +143,9 @@ impl Reader {
     pub(crate) fn read(mut self, pos: i64, read: CacheRead) {
         match u64::try_from(pos) {
             Ok(pos) => {
-                // For each block, in vain with another reader and then itself, and all that once
-                // more if it was lost; not for ever, when the disk is full and what is written
-                // does not stay.
+                // Limit on how often this read asks. Per block: once by joining another READ, once
+                // itself, and both again if data was lost. Without a limit, a full disk that drops
+                // every write would make it loop.
                 // CAST: A length in memory.
                 let asks = 4 * presence::blocks(read.len() as u64) + 2;
                 self.asks = u32::try_from(asks).unwrap_or(u32::MAX);
@@ -153,8 +155,8 @@ impl Reader {
         }
     }
 
-    /// Reads what is there, or asks for what is not. `asked` is the first block that the daemon was
-    /// asked for.
+    /// Reads if all blocks are present, or asks for the first that are missing. `asked` is the
+    /// first block of the READ that has just been answered, if it was this reader's own.
     fn go_on(mut self, pos: u64, read: CacheRead, asked: Option<u64>) {
         let blocks = self.needed(pos, &read);
         let Some(file) = self.begin() else {
@@ -164,7 +166,7 @@ impl Reader {
                     drop(self);
                     read.finish()
                 }
-                None => self.ask(pos, read, Ok(Found::Gap(blocks))),
+                None => self.ask(pos, read, Ok(Checked::Gap(blocks))),
                 Some(_) => self.fail(read, blocks),
             };
         };
@@ -175,14 +177,14 @@ impl Reader {
             return self.read_past(file, pos, read);
         }
         let found = first_gap(&self.backing, file.file(), blocks, self.may);
-        if let Ok(Found::Ready) = found {
+        if let Ok(Checked::Ready) = found {
             return self.submit(file, pos, read);
         }
-        // Let go of before the owner is told of the end: it may unmount the file system.
+        // Dropped before the read is completed: its owner may then unmount the file system.
         drop(file);
         match found {
-            // It has not written the first of the blocks: it cannot, or will not.
-            Ok(Found::Gap(gap)) if asked.is_some_and(|asked| gap.contains(&asked)) => {
+            // The daemon has answered, but has not written the first block that was asked for.
+            Ok(Checked::Gap(gap)) if asked.is_some_and(|asked| gap.contains(&asked)) => {
                 self.fail(read, gap)
             }
             found => self.ask(pos, read, found),
@@ -197,11 +199,12 @@ impl Reader {
         }
     }
 
-    /// Begins to read from the file, if there is one: comes before it is looked what it holds.
+    /// Begins to read from the file, if there is one. Before the map is consulted.
     fn begin(&mut self) -> Option<FileRead> {
         self.losses = self.backing.losses();
-        // What was to be on the disk and is not must not be read as the hole it left. Begins before
-        // the map is asked: once that has forgotten what was lost, it is no error any more.
+        // Samples the write-back error before the map is consulted: forget_unverified() clears
+        // both, so a later sample would miss an error for blocks that this read still took for
+        // present.
         self.backing.begin_read()
     }
 
@@ -219,8 +222,8 @@ impl Reader {
         presence::needed(pos, read.len() as u64, self.backing.size)
     }
 
-    /// Reads what is in memory, if all of it is. Waits neither for a disk nor for a lock that is
-    /// held for long. Returns whether that was all; otherwise the read may have got further.
+    /// Reads from the page cache. Waits neither for a disk nor for a lock that is held for long.
+    /// Returns whether all was there; otherwise the read may have got further.
     ///
     /// # Errors
     ///
@@ -231,7 +234,7 @@ impl Reader {
             return Ok(false);
         };
         let is_there = || first_gap(&self.backing, file.file(), blocks, May::Nothing);
-        if file.check().is_err() || !matches!(is_there(), Ok(Found::Ready)) {
+        if file.check().is_err() || !matches!(is_there(), Ok(Checked::Ready)) {
             return Ok(false);
         }
         // Positions are those of files, and fit.
@@ -239,17 +242,17 @@ impl Reader {
         Ok(read.is_empty())
     }
 
-    /// Asks the daemon for what was found to be missing, or goes on where this may write. Fails
-    /// the read if it could not be found out, or if the daemon was asked often enough.
-    fn ask(mut self, pos: u64, read: CacheRead, found: Result<Found>) {
+    /// Asks the daemon for what the check found missing, or continues where this may write. Fails
+    /// the read if the check failed, or if the daemon was asked often enough.
+    fn ask(mut self, pos: u64, read: CacheRead, found: Result<Checked>) {
         let error = match found {
-            Ok(Found::Gap(gap)) if self.asks > 0 => {
+            Ok(Checked::Gap(gap)) if self.asks > 0 => {
                 self.asks -= 1;
                 return self.wait(pos, read, gap);
             }
-            Ok(Found::Gap(_)) => EIO,
-            // What is ready is not asked for.
-            Ok(Found::Elsewhere | Found::Ready) => return self.go_elsewhere(pos, read),
+            Ok(Checked::Gap(_)) => EIO,
+            // Ready: not reached.
+            Ok(Checked::Elsewhere | Checked::Ready) => return self.go_elsewhere(pos, read),
             Err(e) => e,
         };
         drop(self);
@@ -274,11 +277,11 @@ impl Reader {
 
     /// Reads past the page cache.
     fn submit_direct(self, file: FileRead, pos: u64, read: CacheRead) {
-        // What was in memory when it was looked for, and is not now, may have been dropped because
-        // it could not be written back: then there is a hole, and no error was reported.
+        // Checks again: a page that was dirty at the first check, and is not cached now, may have
+        // been dropped because it could not be written back. Some file systems report no error.
         let blocks = self.needed(pos, &read);
         match first_gap(&self.backing, file.file(), blocks, self.may) {
-            Ok(Found::Ready) => self.read_past(file, pos, read),
+            Ok(Checked::Ready) => self.read_past(file, pos, read),
             found => {
                 drop(file);
                 self.ask(pos, read, found)
@@ -286,13 +289,14 @@ impl Reader {
         }
     }
 
-    /// Reads past the page cache what is on the disk.
+    /// Reads past the page cache, from the disk.
     fn read_past(self, file: FileRead, pos: u64, read: CacheRead) {
         drop(self);
         read.read_direct(file, pos as i64);
     }
 
-    /// Asks the daemon again for what could not be written back.
+    /// There was a write-back error: forgets the unverified blocks, so that the daemon is asked for
+    /// them again, and starts over.
     fn read_again(mut self, file: FileRead, pos: u64, read: CacheRead) {
         let may_write = self.may == May::Write;
         let forgotten = match self.again {
@@ -329,7 +333,7 @@ impl Reader {
         }
     }
 
-    /// What is asked for with `gap`: if the daemon wants that, what is missing behind it, too.
+    /// Extends `gap` to the end of its granule, or to the next present block before that.
     fn widen(&self, gap: Range<u64>) -> Range<u64> {
         let blocks = presence::blocks(self.backing.size);
         let end = self.source.requests.options().widen(gap.end, blocks);
@@ -339,8 +343,8 @@ impl Reader {
         }
     }
 
-    /// Has a read wait for `asked`, or, if that is empty, for its turn in the work queue. Fails it
-    /// without memory.
+    /// Makes a read that waits for the blocks `asked`, or, if that is empty, for its turn in the
+    /// work queue. Fails the read if there is no memory.
     fn into_waiting(
         self,
         pos: u64,
@@ -375,15 +379,15 @@ pub(crate) struct WaitingRead {
     /// The blocks that the daemon was asked for. Empty if it was not.
     asked: Range<u64>,
     request: Option<(Reader, u64, CacheRead)>,
-    /// The last of those that wait for the same, each of which has the one before it here.
+    /// The last of the reads that have joined this one; each links to the one before it here.
     others: Option<Pin<KBox<WaitingRead>>>,
 }
 
-/// Reads that waited with another, in the order in which they came.
+/// The reads that had joined another one, in the order in which they came.
 pub(crate) struct Others(Option<Pin<KBox<WaitingRead>>>);
 
 impl Others {
-    /// Those of a list that begins with the last.
+    /// Reverses a list that begins with the last.
     fn new(mut last: Option<Pin<KBox<WaitingRead>>>) -> Self {
         let mut first = None;
         while let Some(mut read) = last {
@@ -426,7 +430,7 @@ impl WaitingRead {
         &self.object
     }
 
-    /// That of the reader, as long as it waits.
+    /// The reader's ticket, as long as the read waits.
     fn ticket(self: &mut Pin<KBox<Self>>) -> Option<&mut Ticket> {
         let request = self.as_mut().project().request;
         request.as_mut().map(|(reader, ..)| &mut reader.ticket)
@@ -451,8 +455,8 @@ impl WaitingRead {
         }
     }
 
-    /// Has another read wait with this. It looks for itself what is there then: what this has
-    /// asked for need not be all of that, nor all come.
+    /// Has another read join this one. At the end it checks its blocks itself: this one need not
+    /// have asked for all of them, nor the daemon have written them.
     pub(crate) fn add(self: &mut Pin<KBox<Self>>, mut other: Pin<KBox<Self>>) {
         let last = self.as_mut().project().others;
         let fields = other.as_mut().project();
@@ -465,18 +469,18 @@ impl WaitingRead {
         *last = Some(other);
     }
 
-    /// Whether it may wait with another: it has not done so in vain.
+    /// Whether it may join another READ: not if it has joined one for the same block before.
     pub(crate) fn may_join(&self) -> bool {
         let request = self.request.as_ref();
         request.is_some_and(|(reader, ..)| reader.may_join)
     }
 
-    /// Those that wait with this, which are the caller's to go on with.
+    /// Takes out the reads that have joined this one, for the caller to complete or to run.
     pub(crate) fn take_others(self: &mut Pin<KBox<Self>>) -> Others {
         Others::new(self.as_mut().project().others.take())
     }
 
-    /// The daemon was not asked: looks once more what is missing.
+    /// The daemon was not asked: checks again which blocks are missing.
     fn look_again(mut self: Pin<KBox<Self>>) {
         let request = self.as_mut().project().request.take();
         drop(self);
@@ -485,7 +489,7 @@ impl WaitingRead {
         }
     }
 
-    /// Ends the read, and those that wait with it, with an error: there will be no answer.
+    /// Ends the read, and those that have joined it, with an error: there will be no answer.
     pub(crate) fn fail(mut self: Pin<KBox<Self>>, error: Error) {
         for other in self.take_others() {
             other.fail_alone(error);
@@ -504,9 +508,9 @@ impl WaitingRead {
         }
     }
 
-    /// The daemon says, and its task runs this, that it has written what it was asked for, perhaps
-    /// with this call. Ends the read if no more is left to be done than to copy a little from
-    /// memory; otherwise gives it back, to go on elsewhere.
+    /// In the daemon's context: it has answered the READ, perhaps with the data that it has just
+    /// `written`. Ends the read if only a little is left to be copied from the page cache;
+    /// otherwise returns it, to continue elsewhere.
     pub(crate) fn end_here(
         mut self: Pin<KBox<Self>>,
         written: Option<&Written>,
@@ -537,17 +541,17 @@ impl WaitingRead {
         None
     }
 
-    /// In the work queue: the daemon says that it has written what it was asked for, or somebody
-    /// has to look who may write.
+    /// In the work queue: the daemon has answered the READ, or the read needs a context that may
+    /// write.
     fn go_on(mut self: Pin<KBox<Self>>) {
         let asked = (!self.asked.is_empty()).then_some(self.asked.start);
         let request = self.as_mut().project().request.take();
         drop(self);
         if let Some((mut reader, pos, read)) = request {
             reader.may = May::Write;
-            // Another one was to bring it, and may have brought less.
+            // The READ that it joined may have brought less.
             let asked = asked.filter(|_| !reader.has_joined);
-            // Memory that is needed here must not be had by waiting for what is being read.
+            // nofs: reclaim must not wait for the folios that are being read.
             nofs(|| reader.go_on(pos, read, asked));
         }
     }
