@@ -274,10 +274,10 @@ impl Backing {
         let _mark = self.mark.lock().take();
     }
 
-    /// As [`Space::is_broken`], when the object could not be written. The caller has the cache's
-    /// credentials.
-    pub(crate) fn is_broken(&self, error: Error) -> bool {
-        self.space.is_broken(&self.dir, &self.cred, error)
+    /// As [`Space::probe_after_error`], when the object could not be written. The caller has the
+    /// cache's credentials.
+    pub(crate) fn probe_after_error(&self, error: Error) -> bool {
+        self.space.probe_after_error(&self.dir, &self.cred, error)
     }
 
     // What is known of the data in it.

@@ -86,9 +86,9 @@ impl<M> Cache<M> {
         self.grave_counter.fetch_add(1, Relaxed)
     }
 
-    /// As [`Space::is_broken`], when something could not be found or made in the cache. The caller
-    /// has the cache's credentials.
-    pub(crate) fn is_broken(&self, error: Error) -> bool {
-        self.space.is_broken(&self.store, &self.cred, error)
+    /// As [`Space::probe_after_error`], when something could not be found or made in the cache. The
+    /// caller has the cache's credentials.
+    pub(crate) fn probe_after_error(&self, error: Error) -> bool {
+        self.space.probe_after_error(&self.store, &self.cred, error)
     }
 }

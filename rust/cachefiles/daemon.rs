@@ -36,9 +36,9 @@ use crate::{
     },
     protocol::command::{
         self,
+        BindMode, //
         Command,
         Limit,
-        Mode, //
     },
     service::Service, //
 };
@@ -234,9 +234,9 @@ impl Daemon {
             pr_err!("bind: the cache is bound already\n");
             return Err(EBUSY);
         }
-        let options = match Mode::parse(args) {
-            Ok(Mode::Ondemand(options)) => options,
-            Ok(Mode::Classic) => {
+        let options = match BindMode::parse(args) {
+            Ok(BindMode::Ondemand(options)) => options,
+            Ok(BindMode::Classic) => {
                 pr_err!("bind: only 'bind ondemand' is supported yet\n");
                 return Err(EOPNOTSUPP);
             }
@@ -290,7 +290,7 @@ impl MiscDevice for Daemon {
     fn release(this: Self::Ptr, _file: &File) {
         let service = this.state.lock().service.take();
         if let Some(service) = service {
-            service.retire();
+            service.withdraw();
         }
     }
 

@@ -55,7 +55,7 @@ impl<M: Mode> Backend for CacheFilesBackend<M> {
         let cache: Arc<Cache<M>> = cache.into();
         with_cred(cache.cred(), || {
             Volume::new(cache.clone(), volume)
-                .inspect_err(|e| cache.mode().io_error(|| cache.is_broken(*e)))
+                .inspect_err(|e| cache.mode().io_error(|| cache.probe_after_error(*e)))
         })
         .inspect_err(|e| kdebug!("volume {:x}: not cached: {:?}\n", volume.debug_id(), e))
     }

@@ -104,7 +104,7 @@ where
 
     /// Takes the cache out of service (`cachefiles_withdraw_cache()`). Waits for disk I/O, but for
     /// no daemon.
-    pub(crate) fn retire(mut self) {
+    pub(crate) fn withdraw(mut self) {
         // From here on no lookup or read waits for the daemon, so all of them end.
         self.cache.mode().kill();
         self.registration.withdraw();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much room is left, and whether to cull (`cachefiles_has_space()`).
+//! How much space is left, and whether to cull (`cachefiles_has_space()`).
 
 use crate::{
     kernel_next::{
@@ -18,7 +18,7 @@ use crate::{
     plan::limits::{
         judge,
         Limits,
-        Space as Judgement,
+        SpaceLevel,
         Thresholds, //
     }, //
 };
@@ -42,7 +42,7 @@ use kernel::{
     }, //
 };
 
-/// What room is asked for.
+/// What space is checked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SpaceFor {
     Check,
@@ -50,8 +50,8 @@ pub(crate) enum SpaceFor {
     Create,
 }
 
-/// For so long, and for so many bytes at most, what was seen to be free counts as free still. To
-/// look costs more the more CPUs there are, and others may use up the space just after it.
+/// For how long, and for how many bytes at most, the result of a `statfs()` is used again. A call
+/// costs more the more CPUs there are, and others may use up the space right after it anyway.
 const FRESH: Delta = Delta::from_millis(100);
 const SLACK: u64 = 1 << 20;
 
@@ -60,9 +60,9 @@ pub(crate) struct Space {
     mount: ARef<Mount>,
     /// When this was made.
     start: Instant<Monotonic>,
-    /// When it was looked last, in nanoseconds since then.
+    /// When `statfs()` was called last, in nanoseconds since `start`.
     looked: Atomic<i64>,
-    /// Bytes that may be written before it is looked again.
+    /// Bytes that may be written before it is called again.
     slack: Atomic<i64>,
     /// Bytes in a block of the file system.
     block_size: u64,
@@ -105,12 +105,12 @@ impl Space {
         self.culling.load(Relaxed) != 0
     }
 
-    /// As [`Self::check`], before a write of so many bytes; but does not look each time while there
-    /// is plenty.
+    /// As [`Self::check`], before a write of so many bytes; but does not call `statfs()` each time
+    /// while there is plenty of space.
     ///
     /// # Errors
     ///
-    /// `ENOBUFS` if there is no room.
+    /// `ENOBUFS` if there is no space.
     pub(crate) fn check_write(&self, bytes: u64) -> Result {
         // CAST: A length in memory.
         let len = bytes as i64;
@@ -121,14 +121,14 @@ impl Space {
         self.check(0, bytes, SpaceFor::Write)
     }
 
-    /// How much may be written before it is looked again, when so many blocks are free and that is
-    /// plenty: the nearer to the limit, the less.
+    /// How many bytes may be written before `statfs()` is called again, when `free` blocks are free
+    /// and that is [`SpaceLevel::Plenty`]: the nearer to the limit, the less.
     fn slack(&self, free: u64) -> u64 {
         let margin = free.saturating_sub(self.blocks.run) / 16;
         margin.saturating_mul(self.block_size).min(SLACK)
     }
 
-    /// Checks that there is room for so many more files and bytes, and starts or ends culling.
+    /// Checks that there is space for so many more files and bytes, and starts or ends culling.
     ///
     /// # Errors
     ///
@@ -137,23 +137,23 @@ impl Space {
         let stats = self.mount.statfs()?;
         let blocks = bytes.div_ceil(self.block_size);
         let free = stats.blocks_available.saturating_sub(blocks);
-        let judgement = judge(
+        let level = judge(
             (free, &self.blocks),
             (stats.files_free.saturating_sub(files), &self.files),
         );
-        let slack = match judgement {
-            Judgement::Plenty => self.slack(free),
+        let slack = match level {
+            SpaceLevel::Plenty => self.slack(free),
             _ => 0,
         };
         self.looked.store(self.start.elapsed().as_nanos(), Relaxed);
         // CAST: Not more than `SLACK`.
         self.slack.store(slack as i64, Relaxed);
-        match judgement {
-            Judgement::Plenty => self.set_culling(0),
-            Judgement::Enough => {}
-            Judgement::Low | Judgement::Exhausted => self.set_culling(1),
+        match level {
+            SpaceLevel::Plenty => self.set_culling(0),
+            SpaceLevel::Unchanged => {}
+            SpaceLevel::Low | SpaceLevel::Exhausted => self.set_culling(1),
         }
-        if judgement != Judgement::Exhausted {
+        if level != SpaceLevel::Exhausted {
             return Ok(());
         }
         match what {
@@ -164,11 +164,10 @@ impl Space {
         Err(ENOBUFS)
     }
 
-    /// Whether the file system takes no more files, now that something could not be found, made or
-    /// written in it (`cachefiles_io_error()`): then nothing new can be fetched. What is wrong with
-    /// one file or directory says nothing of the others, so the file system is asked for a file,
-    /// in its directory `dir`. The caller has the credentials `cred`.
-    pub(crate) fn is_broken(&self, dir: &Dentry, cred: &Credential, error: Error) -> bool {
+    /// After `EIO` or `EROFS`, tries to make a tmpfile in `dir` (`cachefiles_io_error()`). True if
+    /// that fails likewise: then nothing new can be fetched, and the cache is dead. The error alone
+    /// may concern one file or directory only. The caller has the credentials `cred`.
+    pub(crate) fn probe_after_error(&self, dir: &Dentry, cred: &Credential, error: Error) -> bool {
         let is_fatal = |e| e == EIO || e == EROFS;
         if !is_fatal(error) {
             return false;

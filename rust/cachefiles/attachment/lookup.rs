@@ -17,7 +17,7 @@ use crate::{
         presence,
         xattr::{
             check_object,
-            is_listed,
+            needs_list,
             AUX_MAX,
             VALUE_MAX,
             XATTR_NAME, //
@@ -61,7 +61,7 @@ use kernel::{
 const MAX_SIZE: u64 = 1 << 44;
 
 impl<M: Mode> Attachment<M> {
-    /// Gets an object, then looks for its file. `None` if the lookup was put off, or
+    /// Gets an object from the mode, then looks for its file. `None` if the lookup was put off, or
     /// the cookie is not in use any more.
     pub(crate) fn look_up(
         volume: Arc<Volume<M>>,
@@ -76,7 +76,7 @@ impl<M: Mode> Attachment<M> {
         };
         let prepared = with_cred(cache.cred(), || {
             Self::find_file(&volume, cookie, &object)
-                .inspect_err(|e| cache.mode().io_error(|| cache.is_broken(*e)))
+                .inspect_err(|e| cache.mode().io_error(|| cache.probe_after_error(*e)))
         })
         .and_then(|backing| Ok((backing, KBox::new_uninit(GFP_KERNEL)?)));
         // fscache withdraws a cookie when its last user is gone; if that was during this lookup, it
@@ -104,8 +104,13 @@ impl<M: Mode> Attachment<M> {
         }
     }
 
-    /// Finds the file of an object (`cachefiles_look_up_object()`). If there is none that can be
-    /// used, there is space for one.
+    /// Finds the file of an object (`cachefiles_look_up_object()`). If no usable file exists,
+    /// checks that one may be made.
+    ///
+    /// # Errors
+    ///
+    /// `ENOBUFS` if there is no space for one; `EBUSY` if its file is in use; `ENOMEM`; the file
+    /// system's error.
     fn find_file(volume: &Volume<M>, cookie: &Cookie, object: &M::Object) -> Result<Arc<Backing>> {
         let cache = volume.cache();
         let size = M::size(object);
@@ -118,13 +123,13 @@ impl<M: Mode> Attachment<M> {
             match lookup_positive(cache.mount(), fan, name.as_bytes()) {
                 Ok(dentry) if dentry.is_regular() => {
                     let found = Self::open_file(cache, cookie, fan, dentry.clone(), &name, object)?;
-                    if let Some((found, is_listed)) = found {
+                    if let Some((found, needs_list)) = found {
                         let backing = backing(Some(found))?;
-                        if backing.adopt(is_listed)? {
+                        if backing.adopt(needs_list)? {
                             return Ok(backing);
                         }
                     }
-                    // A later lookup, for the version that it had, must not find it again.
+                    // A later lookup for the version that the file has must not find it again.
                     match bury(cache, fan, &dentry) {
                         // It was removed meanwhile.
                         Err(e) if e == EINVAL => {}
@@ -141,8 +146,8 @@ impl<M: Mode> Attachment<M> {
         backing(None)
     }
 
-    /// Opens a file that was left from another time; `None` if it is not what is looked for
-    /// (`cachefiles_open_file()`). Returns whether it counts as empty without a list.
+    /// Opens an existing file (`cachefiles_open_file()`); `None` if it is not that of this object,
+    /// size and version. Returns whether a file without the list attribute holds nothing.
     fn open_file(
         cache: &Cache<M>,
         cookie: &Cookie,
@@ -160,8 +165,8 @@ impl<M: Mode> Attachment<M> {
             file: KernelFile::open(cache.mount(), &dentry, cache.cred())?,
             mark,
         };
-        // It may have been culled before it was marked; and a file of another size is not one that
-        // was left whole.
+        // It may have been culled before it was marked; a file of another size was truncated, or
+        // is of another object.
         let bytes = presence::blocks(M::size(object)) * BLOCK_SIZE;
         if dentry.is_unhashed() || found.file.inode().size().unsigned_abs() != bytes {
             return Ok(None);
@@ -177,7 +182,7 @@ impl<M: Mode> Attachment<M> {
             return Ok(None);
         }
         found.file.touch_atime();
-        Ok(Some((found, is_listed(value))))
+        Ok(Some((found, needs_list(value))))
     }
 }
 

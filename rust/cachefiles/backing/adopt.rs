@@ -14,7 +14,7 @@ use crate::{
         list::decode,
         presence,
         xattr::{
-            set_listed,
+            set_needs_list,
             VALUE_MAX,
             XATTR_NAME, //
         }, //
@@ -35,28 +35,28 @@ use kernel::{
 };
 
 impl Backing {
-    /// Takes over what the file that was found holds: what both its list and the file system know
-    /// of. `is_listed` is whether the file counts as empty without a list; one without that the C
-    /// implementation has left. The caller has the cache's credentials, and nobody else uses this
-    /// yet.
+    /// Takes over what the existing file holds: the blocks that both its list and the file system
+    /// have. `needs_list`: whether a file without a list holds nothing; if not, the C code has left
+    /// it. The caller has the cache's credentials, and no other task uses this yet.
     ///
-    /// Returns whether the file can be used: not if it has a list that says too much and cannot be
-    /// corrected.
+    /// Returns whether the file can be used: not if its list names blocks that the file system does
+    /// not have, and cannot be corrected.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; what seeking says.
-    pub(crate) fn adopt(&self, mut is_listed: bool) -> Result<bool> {
+    /// `ENOMEM`; the file system's error from seeking.
+    pub(crate) fn adopt(&self, mut needs_list: bool) -> Result<bool> {
         let file = self.file().ok_or(EIO)?;
-        // Once more after it was corrected: that changes the inode, and hides if others do.
+        // Twice if the list was corrected: that changes the ctime, so that a change by others at
+        // the same time would go unnoticed.
         for _ in 0..2 {
             self.reset(file)?;
-            let says_too_much = self.find(file, is_listed)?;
-            if is_listed && !says_too_much {
+            let says_too_much = self.find(file, needs_list)?;
+            if needs_list && !says_too_much {
                 self.has_list.store(1, Relaxed);
                 return Ok(true);
             }
-            if let Err(e) = self.correct(file, is_listed) {
+            if let Err(e) = self.correct(file, needs_list) {
                 kdebug!(
                     "cookie {:x}: cannot write its list: {:?}\n",
                     self.debug_id,
@@ -64,13 +64,13 @@ impl Backing {
                 );
                 break;
             }
-            is_listed = true;
+            needs_list = true;
         }
         Ok(false)
     }
 
-    /// Finds what the file holds. Returns whether its list says too much.
-    fn find(&self, file: &KernelFile, is_listed: bool) -> Result<bool> {
+    /// Marks as present what the file holds. Returns whether its list has to be written anew.
+    fn find(&self, file: &KernelFile, needs_list: bool) -> Result<bool> {
         let blocks = presence::blocks(self.size);
         let mut buf = list::buffer()?;
         match list::read(self.space.mount(), file.dentry(), &mut buf) {
@@ -84,13 +84,14 @@ impl Backing {
                 }
                 Ok(!is_whole)
             }
-            List::Missing if is_listed => Ok(true),
+            List::Missing if needs_list => Ok(true),
             List::Missing => self.find_run(file, 0..blocks).map(|_| true),
             List::Unreadable => Ok(true),
         }
     }
 
-    /// Finds which blocks of a run are data to the file system. Returns whether all are.
+    /// Marks as present the blocks of a run that are data to the file system. Returns whether all
+    /// are.
     fn find_run(&self, file: &KernelFile, run: Range<u64>) -> Result<bool> {
         // Sizes are those of files, and fit.
         let (mut at, end) = (
@@ -121,17 +122,18 @@ impl Backing {
         Ok(left == 0)
     }
 
-    /// Has the list of the file say what was found, and the file count as empty without it.
-    fn correct(&self, file: &KernelFile, is_listed: bool) -> Result {
+    /// Writes the list of the file anew, with the blocks that were found, and has the file's
+    /// attribute say that it needs a list.
+    fn correct(&self, file: &KernelFile, needs_list: bool) -> Result {
         let access = self.space.mount().want_write()?;
         list::write(file.dentry(), &access, |buf| self.encode(buf))?;
-        if is_listed {
+        if needs_list {
             return Ok(());
         }
         let mut buf = [0; VALUE_MAX];
         let len = xattr::get(self.space.mount(), file.dentry(), XATTR_NAME, &mut buf)?;
         let value = buf.get_mut(..len).unwrap_or_default();
-        set_listed(value);
+        set_needs_list(value);
         xattr::set(file.dentry(), XATTR_NAME, value, &access)
     }
 }

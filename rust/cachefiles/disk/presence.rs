@@ -6,12 +6,12 @@
 //! that somebody did, and a block that was written in part is data to it. So the writes themselves
 //! are recorded here, and this map decides what a reader may see.
 //!
-//! When an object is given up, a list of what is present goes on the disk with the file. When it is
-//! looked up again, a block is present if both that list and the file system say so: the list knows
-//! what was written, the file system what survived if the machine crashed.
+//! When an object is withdrawn, a list of what is present goes on the disk with the file. When it
+//! is looked up again, a block is present if both that list and the file system say so: the list
+//! knows what was written, the file system what survived if the machine crashed.
 //!
-//! One bit a block, in leaves that exist only where a part of the object is present: an object
-//! that is all there, or not there at all, costs 32 bytes for each 128 MiB.
+//! One bit a block, in leaves that exist only for parts of which some blocks are present and some
+//! are not. An object that is all present, or not at all, costs 32 bytes per 128 MiB and map.
 
 use super::list;
 use crate::protocol::BLOCK_SIZE;
@@ -152,9 +152,9 @@ pub(crate) fn parts(blocks: u64) -> u64 {
     blocks.div_ceil(LEAF_BLOCKS)
 }
 
-/// The blocks that a write of `len` bytes at `off` fills, in an object of `size` bytes. The last
+/// The blocks that a write of `len` bytes at `off` covers, in an object of `size` bytes. The last
 /// block of the object is filled once its last byte is.
-pub(crate) fn filled(off: u64, len: u64, size: u64) -> Range<u64> {
+pub(crate) fn blocks_filled_by(off: u64, len: u64, size: u64) -> Range<u64> {
     let end = off.saturating_add(len);
     let first = off.div_ceil(BLOCK_SIZE);
     let last = if end >= size {

@@ -6,8 +6,8 @@
 //! netfs's auxiliary data, the version that the daemon gave the object, if it did. Of a
 //! directory's: four zero bytes, the netfs's coherency data.
 //!
-//! The C implementation, which knows of no version, takes a file that has one for one of other
-//! auxiliary data, and does not use it.
+//! To the C implementation, which knows of no version, a version is a part of the auxiliary data:
+//! it does not match, so that the file is not used.
 
 use crate::protocol::{
     command::VERSION_MAX,
@@ -39,11 +39,10 @@ pub(crate) const VALUE_MAX: usize = OBJECT_HEADER + AUX_MAX + VERSION_MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Content {
-    /// Nothing is known to be there; what is there is found by looking for holes. What the C
-    /// implementation writes.
+    /// Written by the C code: without a list, what is present is found with `SEEK_DATA`.
     NoData = 0,
-    /// What the list of present blocks says, and nothing if there is none. To the C implementation
-    /// it is as [`Self::NoData`].
+    /// What the list of present blocks says, and nothing if there is no list. The C code treats it
+    /// as [`Self::NoData`].
     Listed = 3,
     /// Written to by the netfs and not synced: not to be used after a crash.
     Dirty = 4,
@@ -91,13 +90,13 @@ impl Value {
     }
 }
 
-/// Whether the file that `found` was read from counts as empty without a list of present blocks.
-pub(crate) fn is_listed(found: &[u8]) -> bool {
+/// Whether a file with the value `found` holds nothing if it has no list of present blocks.
+pub(crate) fn needs_list(found: &[u8]) -> bool {
     found.get(OBJECT_HEADER - 1) == Some(&(Content::Listed as u8))
 }
 
-/// Has a file's value say that the file counts as empty without a list.
-pub(crate) fn set_listed(value: &mut [u8]) {
+/// Changes a file's value: from now on the file holds nothing if it has no list.
+pub(crate) fn set_needs_list(value: &mut [u8]) {
     if let Some(content) = value.get_mut(OBJECT_HEADER - 1) {
         *content = Content::Listed as u8;
     }

@@ -92,17 +92,17 @@ impl Fill {
 }
 
 /// What a file descriptor owns.
-pub(super) struct Handle {
+pub(super) struct FdData {
     requests: Arc<Requests>,
     object: Arc<Object>,
     /// What the daemon calls it; 0 until it is issued.
     object_id: Atomic<u32>,
 }
 
-impl Handle {
+impl FdData {
     pub(super) fn new(requests: Arc<Requests>, object: Arc<Object>) -> Result<Arc<Self>> {
         Ok(Arc::new(
-            Handle {
+            FdData {
                 requests,
                 object,
                 object_id: Atomic::new(0),
@@ -169,9 +169,12 @@ impl Handle {
             file.write(pos, from)
         };
         let written = with_cred(&backing.cred, || {
-            write().inspect_err(|e| self.requests.io_error(|| backing.is_broken(*e)))
+            write().inspect_err(|e| self.requests.io_error(|| backing.probe_after_error(*e)))
         })?;
-        backing.mark_written(presence::filled(off, written as u64, size), losses)?;
+        backing.mark_written(
+            presence::blocks_filled_by(off, written as u64, size),
+            losses,
+        )?;
         Ok(written)
     }
 
@@ -234,14 +237,14 @@ struct CacheFile;
 
 #[vtable]
 impl AnonFile for CacheFile {
-    type Data = Arc<Handle>;
+    type Data = Arc<FdData>;
     type OwnerModule = crate::LocalModule;
 
-    fn release(handle: Arc<Handle>) {
+    fn release(handle: Arc<FdData>) {
         handle.requests.released(&handle.object, handle.object_id());
     }
 
-    fn write_iter(mut iocb: Kiocb<'_, Arc<Handle>>, from: &mut IovIterSource<'_>) -> Result<usize> {
+    fn write_iter(mut iocb: Kiocb<'_, Arc<FdData>>, from: &mut IovIterSource<'_>) -> Result<usize> {
         let len = iocb.file().write(iocb.ki_pos(), from)?;
         // CAST: What was written ends within a file.
         *iocb.ki_pos_mut() += len as i64;
@@ -249,7 +252,7 @@ impl AnonFile for CacheFile {
     }
 
     fn llseek(
-        handle: ArcBorrow<'_, Handle>,
+        handle: ArcBorrow<'_, FdData>,
         pos: &mut i64,
         offset: i64,
         whence: c_int,
@@ -260,7 +263,7 @@ impl AnonFile for CacheFile {
         Ok(target)
     }
 
-    fn ioctl(handle: ArcBorrow<'_, Handle>, cmd: u32, arg: usize) -> Result<isize> {
+    fn ioctl(handle: ArcBorrow<'_, FdData>, cmd: u32, arg: usize) -> Result<isize> {
         match cmd {
             READ_COMPLETE => {
                 let msg_id = u32::try_from(arg).map_err(|_| EINVAL)?;
@@ -277,6 +280,6 @@ impl AnonFile for CacheFile {
 }
 
 /// Makes the file of a handle.
-pub(super) fn file(handle: Arc<Handle>) -> Result<ARef<File>> {
+pub(super) fn file(handle: Arc<FdData>) -> Result<ARef<File>> {
     anon_inode::getfile::<CacheFile>(c"[cachefiles]", handle, flags::O_WRONLY)
 }

@@ -5,7 +5,7 @@
 use super::{
     anon_fd::{
         self,
-        Handle, //
+        FdData, //
     },
     requests::{
         Payloads,
@@ -187,7 +187,7 @@ impl Requests {
     ) -> Result<bool> {
         let fd =
             FileDescriptorReservation::get_unused_fd_flags(flags::O_WRONLY | flags::O_CLOEXEC)?;
-        let handle = Handle::new(self.clone(), object.clone())?;
+        let handle = FdData::new(self.clone(), object.clone())?;
         let file = anon_fd::file(handle.clone())?;
         let object_id = loop {
             match self.with_close(&object, |table| table.issue(msg_id)) {

@@ -103,30 +103,30 @@ pub(crate) struct Thresholds {
     pub(crate) stop: u64,
 }
 
-/// What the space that is left calls for.
+/// How much space is left, against the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Space {
-    /// Enough: culling may stop.
+pub(crate) enum SpaceLevel {
+    /// Above the run limits: culling ends.
     Plenty,
-    /// Between the cull and the run limit: go on as before.
-    Enough,
-    /// Culling should start.
+    /// Between the cull and the run limit: culling neither starts nor ends.
+    Unchanged,
+    /// Below a cull limit: culling starts.
     Low,
-    /// Culling should start, and nothing may be allocated.
+    /// Below a stop limit: culling starts, and nothing may be allocated.
     Exhausted,
 }
 
-/// Free units of blocks and files against their limits.
-pub(crate) fn judge(blocks: (u64, &Thresholds), files: (u64, &Thresholds)) -> Space {
+/// Compares free blocks and free files with their limits.
+pub(crate) fn judge(blocks: (u64, &Thresholds), files: (u64, &Thresholds)) -> SpaceLevel {
     let any =
         |limit: fn(&Thresholds) -> u64| blocks.0 < limit(blocks.1) || files.0 < limit(files.1);
     if any(|t| t.stop) {
-        Space::Exhausted
+        SpaceLevel::Exhausted
     } else if any(|t| t.cull) {
-        Space::Low
+        SpaceLevel::Low
     } else if any(|t| t.run) {
-        Space::Enough
+        SpaceLevel::Unchanged
     } else {
-        Space::Plenty
+        SpaceLevel::Plenty
     }
 }

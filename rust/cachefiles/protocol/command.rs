@@ -194,7 +194,7 @@ pub(crate) fn parse_mask(text: &[u8]) -> Result<u32> {
 
 /// What a cache is bound as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub(crate) enum BindMode {
     /// For network file systems.
     Classic,
     Ondemand(Options),
@@ -267,7 +267,7 @@ fn refuse_second<T>(set: Result<Option<T>>) -> Option<Result<()>> {
     }
 }
 
-impl Mode {
+impl BindMode {
     /// Parses the arguments of `bind`: nothing, or `ondemand` and options, each after blanks and
     /// none of them twice.
     ///
@@ -276,7 +276,7 @@ impl Mode {
     /// `EINVAL` for anything else.
     pub(crate) fn parse(args: &[u8]) -> Result<Self> {
         if args.is_empty() {
-            return Ok(Mode::Classic);
+            return Ok(BindMode::Classic);
         }
         let mut options = Options::default();
         let mut rest = args.strip_prefix(b"ondemand").ok_or(Errno::EINVAL)?;
@@ -291,7 +291,7 @@ impl Mode {
             options.set(word).ok_or(Errno::EINVAL)??;
             rest = tail;
         }
-        Ok(Mode::Ondemand(options))
+        Ok(BindMode::Ondemand(options))
     }
 }
 

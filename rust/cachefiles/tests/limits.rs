@@ -8,7 +8,7 @@ mod tests {
         plan::limits::{
             judge,
             Limits,
-            Space,
+            SpaceLevel,
             Thresholds, //
         },
         protocol::{
@@ -43,12 +43,12 @@ mod tests {
         let (stop, cull, run) = (10, 20, 30);
         let limits = Thresholds { run, cull, stop };
         for (free, space) in [
-            (9, Space::Exhausted),
-            (10, Space::Low),
-            (19, Space::Low),
-            (20, Space::Enough),
-            (29, Space::Enough),
-            (30, Space::Plenty),
+            (9, SpaceLevel::Exhausted),
+            (10, SpaceLevel::Low),
+            (19, SpaceLevel::Low),
+            (20, SpaceLevel::Unchanged),
+            (29, SpaceLevel::Unchanged),
+            (30, SpaceLevel::Plenty),
         ] {
             assert_eq!(judge((free, &limits), (99, &limits)), space);
             assert_eq!(judge((99, &limits), (free, &limits)), space);

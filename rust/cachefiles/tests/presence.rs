@@ -13,7 +13,7 @@ mod tests {
             list::decode,
             presence::{
                 blocks,
-                filled,
+                blocks_filled_by,
                 needed,
                 parts,
                 Part,
@@ -65,12 +65,12 @@ mod tests {
     #[test]
     fn a_block_written_in_part_is_not_filled() {
         let size = 2 * BLOCK_SIZE + 10;
-        assert_eq!(filled(0, BLOCK_SIZE - 1, size), 0..0);
-        assert_eq!(filled(0, BLOCK_SIZE, size), 0..1);
-        assert_eq!(filled(1, BLOCK_SIZE, size), 1..1);
-        assert_eq!(filled(2 * BLOCK_SIZE, 9, size), 2..2);
+        assert_eq!(blocks_filled_by(0, BLOCK_SIZE - 1, size), 0..0);
+        assert_eq!(blocks_filled_by(0, BLOCK_SIZE, size), 0..1);
+        assert_eq!(blocks_filled_by(1, BLOCK_SIZE, size), 1..1);
+        assert_eq!(blocks_filled_by(2 * BLOCK_SIZE, 9, size), 2..2);
         // The last block is smaller.
-        assert_eq!(filled(2 * BLOCK_SIZE, 10, size), 2..3);
+        assert_eq!(blocks_filled_by(2 * BLOCK_SIZE, 10, size), 2..3);
         assert_eq!(needed(BLOCK_SIZE - 1, 2, size), 0..2);
         assert_eq!(needed(0, u64::MAX, size), 0..blocks(size));
     }

@@ -5,8 +5,8 @@
 use crate::{
     protocol::{
         command::{
-            parse_mask, parse_percent, parse_signed, parse_unsigned, Command, Copen, Limit, Mode,
-            Options, Reply, VERSION_MAX,
+            parse_mask, parse_percent, parse_signed, parse_unsigned, BindMode, Command, Copen,
+            Limit, Options, Reply, VERSION_MAX,
         },
         errno::{Errno, Result},
     },
@@ -207,7 +207,7 @@ fn no_bytes_make_a_parser_panic() {
         let _ = parse_unsigned(&text);
         let _ = parse_signed(&text);
         let _ = parse_percent(&text);
-        let _ = Mode::parse(&text);
+        let _ = BindMode::parse(&text);
         let _ = parse_mask(&text);
         let _ = Copen::parse(&text);
     });
@@ -624,16 +624,16 @@ fn any_copen_is_read_as_c_does() {
 }
 
 /// An on-demand cache with this time limit in milliseconds.
-fn ondemand(timeout: Option<u64>) -> Result<Mode> {
-    Ok(Mode::Ondemand(Options {
+fn ondemand(timeout: Option<u64>) -> Result<BindMode> {
+    Ok(BindMode::Ondemand(Options {
         timeout,
         ..Options::default()
     }))
 }
 
 /// Likewise, in batch mode.
-fn batch(timeout: Option<u64>) -> Result<Mode> {
-    Ok(Mode::Ondemand(Options {
+fn batch(timeout: Option<u64>) -> Result<BindMode> {
+    Ok(BindMode::Ondemand(Options {
         timeout,
         batch: true,
         ..Options::default()
@@ -641,16 +641,16 @@ fn batch(timeout: Option<u64>) -> Result<Mode> {
 }
 
 /// Likewise, with READs of so many blocks at most.
-fn max_read(blocks: u64) -> Result<Mode> {
-    Ok(Mode::Ondemand(Options {
+fn max_read(blocks: u64) -> Result<BindMode> {
+    Ok(BindMode::Ondemand(Options {
         max_read: Some(blocks),
         ..Options::default()
     }))
 }
 
 /// Likewise, with READs that go on to a multiple of so many blocks.
-fn granule(blocks: u64) -> Result<Mode> {
-    Ok(Mode::Ondemand(Options {
+fn granule(blocks: u64) -> Result<BindMode> {
+    Ok(BindMode::Ondemand(Options {
         granule: Some(blocks),
         ..Options::default()
     }))
@@ -697,7 +697,7 @@ fn a_read_is_cut_where_a_chunk_ends() {
 #[test]
 fn bind_takes_a_mode_and_options() {
     for (args, mode) in [
-        ("", Ok(Mode::Classic)),
+        ("", Ok(BindMode::Classic)),
         ("ondemand", ondemand(None)),
         ("ondemand timeout=1", ondemand(Some(1000))),
         ("ondemand timeout=86400", ondemand(Some(86_400_000))),
@@ -712,7 +712,7 @@ fn bind_takes_a_mode_and_options() {
         ("ondemand granule=4096", granule(1)),
         ("ondemand granule=1073741824", granule(262_144)),
     ] {
-        assert_eq!(Mode::parse(args.as_bytes()), mode, "{args:?}");
+        assert_eq!(BindMode::parse(args.as_bytes()), mode, "{args:?}");
     }
 }
 
@@ -779,7 +779,11 @@ fn bind_refuses_everything_else() {
         "timeout=1",
         "timeout=1 ondemand",
     ] {
-        assert_eq!(Mode::parse(args.as_bytes()), Err(Errno::EINVAL), "{args:?}");
+        assert_eq!(
+            BindMode::parse(args.as_bytes()),
+            Err(Errno::EINVAL),
+            "{args:?}"
+        );
     }
 }
 
@@ -792,6 +796,6 @@ fn any_number_of_seconds_is_a_limit_or_refused() {
             _ => Err(Errno::EINVAL),
         };
         let args = format!("ondemand timeout={seconds}");
-        assert_eq!(Mode::parse(args.as_bytes()), expected);
+        assert_eq!(BindMode::parse(args.as_bytes()), expected);
     });
 }

@@ -3,7 +3,7 @@
 //! The six limits: order, thresholds, and what free space calls for.
 
 use crate::{
-    plan::limits::{judge, Limits, Percent, Space, Thresholds},
+    plan::limits::{judge, Limits, Percent, SpaceLevel, Thresholds},
     protocol::{
         command::Limit::{self, Bcull, Brun, Bstop, Fcull, Frun, Fstop},
         errno::Errno,
@@ -190,14 +190,14 @@ const TEN: Thresholds = Thresholds {
 #[test]
 fn free_space_is_judged_at_each_border() {
     for (free, expected) in [
-        (0, Space::Exhausted),
-        (9, Space::Exhausted),
-        (10, Space::Low),
-        (19, Space::Low),
-        (20, Space::Enough),
-        (29, Space::Enough),
-        (30, Space::Plenty),
-        (u64::MAX, Space::Plenty),
+        (0, SpaceLevel::Exhausted),
+        (9, SpaceLevel::Exhausted),
+        (10, SpaceLevel::Low),
+        (19, SpaceLevel::Low),
+        (20, SpaceLevel::Unchanged),
+        (29, SpaceLevel::Unchanged),
+        (30, SpaceLevel::Plenty),
+        (u64::MAX, SpaceLevel::Plenty),
     ] {
         // Alone, and as the scarcer of the two.
         assert_eq!(judge((free, &TEN), (u64::MAX, &TEN)), expected, "{free}");
@@ -209,10 +209,10 @@ fn free_space_is_judged_at_each_border() {
 #[test]
 fn the_scarcer_resource_decides() {
     let levels = [
-        (5, Space::Exhausted),
-        (15, Space::Low),
-        (25, Space::Enough),
-        (35, Space::Plenty),
+        (5, SpaceLevel::Exhausted),
+        (15, SpaceLevel::Low),
+        (25, SpaceLevel::Unchanged),
+        (35, SpaceLevel::Plenty),
     ];
     for (at, (blocks, by_blocks)) in levels.into_iter().enumerate() {
         for (other, (files, by_files)) in levels.into_iter().enumerate() {
@@ -225,10 +225,10 @@ fn the_scarcer_resource_decides() {
 #[test]
 fn each_resource_is_held_against_its_own_limits() {
     let none = Thresholds::default();
-    assert_eq!(judge((0, &none), (0, &none)), Space::Plenty);
-    assert_eq!(judge((0, &none), (5, &TEN)), Space::Exhausted);
-    assert_eq!(judge((5, &TEN), (0, &none)), Space::Exhausted);
-    assert_eq!(judge((0, &none), (30, &TEN)), Space::Plenty);
+    assert_eq!(judge((0, &none), (0, &none)), SpaceLevel::Plenty);
+    assert_eq!(judge((0, &none), (5, &TEN)), SpaceLevel::Exhausted);
+    assert_eq!(judge((5, &TEN), (0, &none)), SpaceLevel::Exhausted);
+    assert_eq!(judge((0, &none), (30, &TEN)), SpaceLevel::Plenty);
 }
 
 #[test]
@@ -247,13 +247,13 @@ fn any_free_space_is_judged_as_c_does() {
             };
             // As cachefiles_has_space() asks.
             let expected = if f_free < f[0] || b_avail < b[0] {
-                Space::Exhausted
+                SpaceLevel::Exhausted
             } else if f_free < f[1] || b_avail < b[1] {
-                Space::Low
+                SpaceLevel::Low
             } else if f_free >= f[2] && b_avail >= b[2] {
-                Space::Plenty
+                SpaceLevel::Plenty
             } else {
-                Space::Enough
+                SpaceLevel::Unchanged
             };
             let judged = judge((b_avail.into(), &limits(b)), (f_free.into(), &limits(f)));
             assert_eq!(judged, expected);

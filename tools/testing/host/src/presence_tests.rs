@@ -5,7 +5,7 @@
 use crate::{
     disk::{
         list::decode,
-        presence::{blocks, filled, needed, parts, Part, Presence, LEAF_WORDS},
+        presence::{blocks, blocks_filled_by, needed, parts, Part, Presence, LEAF_WORDS},
     },
     protocol::BLOCK_SIZE,
     support::check,
@@ -340,7 +340,7 @@ fn bytes() -> BoxedStrategy<u64> {
 #[test]
 fn a_write_fills_the_blocks_that_it_covers() {
     check(5000, (bytes(), bytes(), bytes()), |(off, len, size)| {
-        let filled = filled(off, len, size);
+        let filled = blocks_filled_by(off, len, size);
         let written = off..off + len;
         for block in 0..16 {
             let expected = block_in(block, &written, size);
@@ -367,16 +367,16 @@ fn a_read_needs_the_blocks_that_it_touches() {
 
 #[test]
 fn writes_and_reads_at_the_borders() {
-    assert_eq!(filled(0, 4096, 8192), 0..1);
-    assert_eq!(filled(0, 4095, 8192), 0..0);
-    assert_eq!(filled(1, 8191, 8192), 1..2);
+    assert_eq!(blocks_filled_by(0, 4096, 8192), 0..1);
+    assert_eq!(blocks_filled_by(0, 4095, 8192), 0..0);
+    assert_eq!(blocks_filled_by(1, 8191, 8192), 1..2);
     // The last block has fewer bytes.
-    assert_eq!(filled(0, 100, 100), 0..1);
-    assert!(filled(0, 99, 100).is_empty());
-    assert_eq!(filled(0, 4096, 100), 0..1);
-    assert!(filled(50, 50, 100).is_empty());
-    assert!(filled(0, 0, 0).is_empty());
-    assert!(filled(u64::MAX, u64::MAX, u64::MAX).is_empty());
+    assert_eq!(blocks_filled_by(0, 100, 100), 0..1);
+    assert!(blocks_filled_by(0, 99, 100).is_empty());
+    assert_eq!(blocks_filled_by(0, 4096, 100), 0..1);
+    assert!(blocks_filled_by(50, 50, 100).is_empty());
+    assert!(blocks_filled_by(0, 0, 0).is_empty());
+    assert!(blocks_filled_by(u64::MAX, u64::MAX, u64::MAX).is_empty());
     assert_eq!(needed(0, 1, 1 << 20), 0..1);
     assert_eq!(needed(4095, 2, 1 << 20), 0..2);
     assert_eq!(needed(0, 1 << 20, 4097), 0..2);
@@ -392,7 +392,7 @@ fn what_a_write_fills_a_read_of_it_needs() {
         let off = off / BLOCK_SIZE * BLOCK_SIZE;
         let len = len.next_multiple_of(BLOCK_SIZE);
         if len > 0 && off < size {
-            assert_eq!(filled(off, len, size), needed(off, len, size));
+            assert_eq!(blocks_filled_by(off, len, size), needed(off, len, size));
         }
     });
 }
