@@ -10,8 +10,8 @@ use super::{
     },
     lookup::{
         Answer,
-        Found,
-        Open, //
+        LookupState,
+        PendingOpen, //
     },
     read::WaitingRead,
     requests::{
@@ -58,10 +58,10 @@ impl Requests {
         max: u64,
     ) -> Result<Option<(Arc<Object>, Answer)>> {
         let open = match self.opens.find(cookie) {
-            Found::Answered(open) => open,
-            Found::Queued => return Ok(None),
-            Found::Nothing => {
-                let open = Open::new(cookie, object()?, self.now())?;
+            LookupState::Answered(open) => open,
+            LookupState::Queued => return Ok(None),
+            LookupState::Nothing => {
+                let open = PendingOpen::new(cookie, object()?, self.now())?;
                 self.opens.add(cookie, open.clone())?;
                 self.queue_open(&open, max).inspect_err(|e| {
                     trace::open_failed(open.object().debug_id(), *e);
@@ -78,7 +78,7 @@ impl Requests {
         Ok(answer.map(|answer| (open.object().clone(), answer)))
     }
 
-    fn queue_open(self: &Arc<Self>, open: &Arc<Open>, max: u64) -> Result {
+    fn queue_open(self: &Arc<Self>, open: &Arc<PendingOpen>, max: u64) -> Result {
         let object = open.object();
         let size = object.open_keys()?.size();
         loop {
@@ -107,7 +107,7 @@ impl Requests {
     }
 
     /// An OPEN that was taken off the table has been answered, or failed.
-    pub(super) fn answered(&self, open: &Arc<Open>, answer: Result<Answer>) {
+    pub(super) fn answered(&self, open: &Arc<PendingOpen>, answer: Result<Answer>) {
         if let Err(e) = &answer {
             trace::open_failed(open.object().debug_id(), *e);
         }
@@ -117,7 +117,7 @@ impl Requests {
     }
 
     /// Drops the object of an OPEN that no lookup is going to claim.
-    pub(super) fn drop_open(&self, open: &Arc<Open>) {
+    pub(super) fn drop_open(&self, open: &Arc<PendingOpen>) {
         open.object().detach();
         self.unregister(open.object());
     }

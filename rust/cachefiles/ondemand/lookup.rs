@@ -3,18 +3,19 @@
 //! Lookups that are under way.
 //!
 //! fscache calls `lookup_cookie()` in a worker that all caches and all network file systems share,
-//! and that withdrawals need as well. A lookup must not keep it while a daemon makes up its mind.
-//! So it queues the OPEN and waits a [moment](MOMENT), if not many others do. A daemon that has
-//! the answer at hand gives it by then, and the lookup goes on.
+//! and that withdrawals need as well. A lookup must not block it until a daemon answers. So it
+//! queues the OPEN and waits a [moment](MOMENT), if not many others do. A daemon that has the
+//! answer at hand gives it by then, and the lookup goes on.
 //!
 //! Otherwise it takes two calls. The first [puts the lookup off](Lookup::put_off) and ends without
-//! an object. When the daemon answers, the cookie is [told](Cookie::answer); who wants the file
-//! waits for that in a context of its own, killably, and has the cookie looked up again. The second
-//! call claims the answer and makes the object.
+//! an object. When the daemon answers, the answer is [stored](Cookie::answer) in the cookie. The
+//! opener waits for that in its own context, killably, and has the cookie looked up again. The
+//! second call claims the answer and makes the object.
 //!
-//! From the first call on an [`Open`] stands in [`Opens`], under its cookie. It ends when it is
-//! claimed; with an answer that is an error; with the time limit or the cache; or when nobody uses
-//! the cookie any more, which [`Requests`](super::Requests) looks for once a second.
+//! From the first call on a [`PendingOpen`] is in [`Opens`], under its cookie. It ends when a
+//! lookup claims it; with an answer that is an error; with the time limit or the cache; when no
+//! task uses the cookie any more; or when its answer has not been claimed for a minute, or for 5 s
+//! in which no answer at all was claimed. [`Requests`](super::Requests) checks these once a second.
 //!
 //! # Locks
 //!
@@ -55,8 +56,8 @@ use kernel::{
     time::msecs_to_jiffies, //
 };
 
-/// For so many milliseconds a lookup keeps a worker of fscache: longer than a daemon takes that
-/// need not ask anybody else, and less than anybody who needs the worker would notice.
+/// How many milliseconds a lookup blocks a worker of fscache at most: longer than a daemon takes
+/// that has the answer at hand, too short to be noticed by others who need the worker.
 const MOMENT: u32 = 10;
 
 /// Which version of an object the daemon serves: an opaque string that it gave with the size.
@@ -101,12 +102,12 @@ impl Answer {
 
 /// An OPEN that a lookup has queued.
 #[pin_data]
-pub(crate) struct Open {
+pub(crate) struct PendingOpen {
     cookie: ARef<Cookie>,
     object: Arc<Object>,
     /// When it was queued, in milliseconds.
     since: u64,
-    /// What it is called in the request table. Set under the table's lock, before anybody can
+    /// The id of the OPEN in the request table. Set under the table's lock, before the daemon can
     /// answer.
     msg_id: SetOnce<u32>,
     /// Set under the lock of [`Opens`].
@@ -114,16 +115,17 @@ pub(crate) struct Open {
     /// Completed when there is an answer, or there never will be.
     #[pin]
     over: Completion,
-    /// Whether the call that queued it may wait for that. Cleared under the lock of [`Opens`].
+    /// Whether the lookup that queued it may be waiting for `over`. Cleared under the lock of
+    /// [`Opens`].
     is_awaited: Atomic<i32>,
-    /// How long nobody has claimed the answer, see [`Self::is_left`].
-    left: Atomic<i32>,
+    /// For how long no lookup has claimed the answer, see [`Self::tick_unclaimed`].
+    unclaimed: Atomic<i32>,
 }
 
-impl Open {
+impl PendingOpen {
     pub(super) fn new(cookie: &Cookie, object: Arc<Object>, since: u64) -> Result<Arc<Self>> {
         Arc::pin_init(
-            pin_init!(Open {
+            pin_init!(PendingOpen {
                 cookie: cookie.into(),
                 object,
                 since,
@@ -131,7 +133,7 @@ impl Open {
                 answer: SetOnce::new(),
                 over <- Completion::new(),
                 is_awaited: Atomic::new(1),
-                left: Atomic::new(0),
+                unclaimed: Atomic::new(0),
             }),
             GFP_KERNEL,
         )
@@ -159,44 +161,44 @@ impl Open {
         self.answer.as_ref()
     }
 
-    /// Whether it was answered long ago and no lookup has claimed it since: whoever had it queued
-    /// is gone, though others use the cookie. To be asked once in each interval of
-    /// [`CHECK_INTERVAL`](super::line::CHECK_INTERVAL), and told whether lookups are
-    /// [stuck](Opens::is_stuck) in it.
+    /// Counts a [`CHECK_INTERVAL`](super::line::CHECK_INTERVAL) in which there is an answer that no
+    /// lookup has claimed. To be called once in each. `any_claimed` is whether another answer was
+    /// [claimed](Opens::take_claimed) in the interval.
     ///
-    /// Five intervals in which they are make it long, or sixty, not counting that of the answer:
+    /// Returns true after 60 intervals, or after 5 in which no answer was claimed, not counting
+    /// that of the answer: then the opener is gone, though others use the cookie. It is 60 because
     /// very many openers on a slow machine have their turn one after the other.
-    pub(super) fn is_left(&self, stuck: bool) -> bool {
+    pub(super) fn tick_unclaimed(&self, any_claimed: bool) -> bool {
         const LONG: i32 = 60;
-        let step = if stuck { LONG / 5 } else { 1 };
-        self.answer().is_some() && self.left.fetch_add(step, Relaxed) + step > LONG
+        let step = if any_claimed { 1 } else { LONG / 5 };
+        self.answer().is_some() && self.unclaimed.fetch_add(step, Relaxed) + step > LONG
     }
 
-    /// Whether nobody waits for the answer, or wants it.
+    /// Whether no task uses the cookie any more, so that none waits for the answer.
     pub(super) fn is_unwanted(&self) -> bool {
         !self.cookie.is_in_use() || self.cookie.is_given_up()
     }
 }
 
-type Tree = RBTree<usize, Arc<Open>>;
+type Tree = RBTree<usize, Arc<PendingOpen>>;
 
 struct Inner {
-    /// By the addresses of the cookies, which the values keep.
+    /// By the addresses of the cookies, to which the values hold references.
     tree: Tree,
-    /// Whether the cache is dead: then the daemon's answers come too late.
+    /// Whether the cache is dead: then answers of the daemon count as `EIO`.
     closed: bool,
-    /// Whether an answer was claimed since [`Opens::is_stuck`] was asked.
+    /// Whether an answer was claimed since the last [`Opens::take_claimed`].
     claimed: bool,
 }
 
-/// What a lookup finds.
-pub(super) enum Found {
+/// How far the lookup of a cookie has got.
+pub(super) enum LookupState {
     /// The OPEN is still to be queued.
     Nothing,
-    /// It is queued; the lookup was put off.
+    /// The OPEN is queued; the lookup was put off.
     Queued,
-    /// It was answered, and is the caller's now.
-    Answered(Arc<Open>),
+    /// The OPEN was answered; the caller owns it now.
+    Answered(Arc<PendingOpen>),
 }
 
 /// The OPENs that lookups have queued, see the [module's description](self).
@@ -209,9 +211,9 @@ pub(super) struct Opens {
 }
 
 impl Opens {
-    /// How many are looked at in one go, that is, without letting go of the lock.
+    /// How many are looked at without releasing the lock.
     const STRIDE: usize = 256;
-    /// How many lookups wait at the same time.
+    /// How many lookups wait at the same time at most.
     const WAITING: i32 = 32;
 
     pub(super) fn new() -> impl PinInit<Self> {
@@ -226,24 +228,24 @@ impl Opens {
     }
 
     /// Looks for the OPEN of a cookie. Puts the lookup off if it has no answer yet.
-    pub(super) fn find(&self, lookup: &Lookup<'_>) -> Found {
+    pub(super) fn find(&self, lookup: &Lookup<'_>) -> LookupState {
         let mut inner = self.inner.lock();
         let Some(entry) = inner.tree.find_mut(&lookup.address()) else {
-            return Found::Nothing;
+            return LookupState::Nothing;
         };
         if entry.get().answer().is_none() {
             lookup.put_off();
-            return Found::Queued;
+            return LookupState::Queued;
         }
         let node = entry.remove_node();
         inner.claimed = true;
         drop(inner);
         let (_, open) = node.to_key_value();
-        Found::Answered(open)
+        LookupState::Answered(open)
     }
 
     /// Adds the OPEN of a cookie that has none, and puts the lookup off.
-    pub(super) fn add(&self, lookup: &Lookup<'_>, open: Arc<Open>) -> Result {
+    pub(super) fn add(&self, lookup: &Lookup<'_>, open: Arc<PendingOpen>) -> Result {
         let node = RBTreeNode::new(lookup.address(), open, GFP_KERNEL)?;
         let mut inner = self.inner.lock();
         lookup.put_off();
@@ -251,9 +253,10 @@ impl Opens {
         Ok(())
     }
 
-    /// Waits a moment for the answer to an OPEN that the caller has queued, if not many do. Returns
-    /// whether there is one, which is the caller's then; otherwise the lookup stays put off.
-    pub(super) fn wait(&self, open: &Arc<Open>) -> bool {
+    /// Waits a [moment](MOMENT) for the answer to an OPEN that the caller has queued, if not many
+    /// lookups do. Returns whether there is one, which the caller has claimed then; otherwise the
+    /// lookup stays put off.
+    pub(super) fn wait(&self, open: &Arc<PendingOpen>) -> bool {
         if self.waiting.fetch_add(1, Relaxed) < Self::WAITING {
             // No signal is sent to a worker.
             let _ = open
@@ -272,22 +275,25 @@ impl Opens {
         node.is_some()
     }
 
-    /// Takes away an OPEN. Returns whether it was still there.
-    pub(super) fn remove(&self, open: &Arc<Open>) -> bool {
+    /// Removes an OPEN. Returns whether it was still there.
+    pub(super) fn remove(&self, open: &Arc<PendingOpen>) -> bool {
         let mut inner = self.inner.lock();
         let node = Self::take(&mut inner.tree, open);
         drop(inner);
         node.is_some()
     }
 
-    fn take(tree: &mut Tree, open: &Arc<Open>) -> Option<RBTreeNode<usize, Arc<Open>>> {
+    fn take(
+        tree: &mut Tree,
+        open: &Arc<PendingOpen>,
+    ) -> Option<RBTreeNode<usize, Arc<PendingOpen>>> {
         let entry = tree.find_mut(&open.cookie.address())?;
         Arc::ptr_eq(entry.get(), open).then(|| entry.remove_node())
     }
 
-    /// Gives an OPEN its answer, and tells who waits for it. Returns whether it stays, to be
-    /// claimed; otherwise its object is the caller's to drop.
-    pub(super) fn answer(&self, open: &Arc<Open>, answer: Result<Answer>) -> bool {
+    /// Stores the answer to an OPEN, and wakes the task that waits for it. Returns whether the OPEN
+    /// stays, to be claimed; otherwise the caller has to drop its object.
+    pub(super) fn answer(&self, open: &Arc<PendingOpen>, answer: Result<Answer>) -> bool {
         let mut inner = self.inner.lock();
         let answer = if inner.closed { Err(EIO) } else { answer };
         open.cookie
@@ -305,21 +311,21 @@ impl Opens {
         stays
     }
 
-    /// Wakes who waits for an OPEN: the call that has queued it, or else who wants the file.
-    fn wake(inner: Guard<'_, Inner, SpinLockBackend>, open: &Open) {
+    /// Wakes the task that waits for an OPEN: the lookup that has queued it, or else the opener.
+    fn wake(inner: Guard<'_, Inner, SpinLockBackend>, open: &PendingOpen) {
         let is_awaited = open.is_awaited.load(Relaxed) != 0;
         drop(inner);
         open.over.complete_all();
-        // At the end of a lookup fscache wakes them.
+        // Otherwise the lookup goes on, and fscache wakes the opener at its end.
         if !is_awaited {
             open.cookie.wake();
         }
     }
 
-    /// Takes back an OPEN that nobody wanted; its object is the caller's to drop. Who has begun to
-    /// use the cookie since, and found that it was queued, gets a size, so that he has the cookie
-    /// looked up again, which queues another.
-    pub(super) fn cancel(&self, open: &Arc<Open>) {
+    /// Removes an OPEN whose cookie was not in use; the caller has to drop its object. An opener
+    /// that has begun to use the cookie since, and found the OPEN queued, is told a size, so that
+    /// it has the cookie looked up again, which queues another OPEN.
+    pub(super) fn cancel(&self, open: &Arc<PendingOpen>) {
         let mut inner = self.inner.lock();
         let again = open.cookie.is_in_use() && !inner.closed;
         open.cookie.answer(if again { Ok(0) } else { Err(EIO) });
@@ -329,13 +335,14 @@ impl Opens {
     }
 
     /// Looks, from the address `from` on, for an OPEN that is `over`. Returns it, if there is one
-    /// among the next few, and where to go on; `None` after the last.
+    /// among the next [`STRIDE`](Self::STRIDE), and the address to go on from; `None` after the
+    /// last.
     #[allow(clippy::type_complexity)]
     pub(super) fn next(
         &self,
         from: usize,
-        over: impl Fn(&Open) -> bool,
-    ) -> Option<(Option<Arc<Open>>, usize)> {
+        over: impl Fn(&PendingOpen) -> bool,
+    ) -> Option<(Option<Arc<PendingOpen>>, usize)> {
         let mut inner = self.inner.lock();
         let mut cursor = inner.tree.cursor_lower_bound_mut(&from)?;
         for _ in 0..Self::STRIDE {
@@ -349,9 +356,9 @@ impl Opens {
         Some((None, *address))
     }
 
-    /// Whether no lookup has claimed an answer since the last call.
-    pub(super) fn is_stuck(&self) -> bool {
-        !core::mem::replace(&mut self.inner.lock().claimed, false)
+    /// Whether a lookup has claimed an answer since the last call.
+    pub(super) fn take_claimed(&self) -> bool {
+        core::mem::take(&mut self.inner.lock().claimed)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -359,8 +366,8 @@ impl Opens {
     }
 
     /// The cache is dead: answers from here on are errors. Returns an OPEN that was answered and
-    /// not claimed, if there is one: its object is the caller's to drop.
-    pub(super) fn close(&self) -> Option<Arc<Open>> {
+    /// not claimed, if there is one: the caller has to drop its object.
+    pub(super) fn close(&self) -> Option<Arc<PendingOpen>> {
         let mut inner = self.inner.lock();
         inner.closed = true;
         let open = inner

@@ -10,8 +10,8 @@ use super::{
     },
     lookup::{
         Answer,
-        Open,
         Opens,
+        PendingOpen,
         Version, //
     },
     read::WaitingRead, //
@@ -95,7 +95,7 @@ impl<T> Buffer<T> for KVVec<T> {
 
 impl Family for Payloads {
     type Object = Arc<Object>;
-    type Waiter = Arc<Open>;
+    type Waiter = Arc<PendingOpen>;
     type Read = Pin<KBox<WaitingRead>>;
     type Version = Version;
     type Sleeper = Arc<Place>;

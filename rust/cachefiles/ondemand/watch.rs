@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Watching over requests that wait for the daemon.
+//! The work item that ends requests on a timeout, or when their cookie is no longer used.
 
 use super::{
     line::CHECK_INTERVAL,
-    lookup::Open,
+    lookup::PendingOpen,
     requests::{
         Payloads,
         Requests, //
@@ -26,19 +26,18 @@ impl_has_work! {
     impl HasWork<Self> for Requests { self.watch }
 }
 
-/// Watches over requests: fails those that are over the time limit, and those whose cookie nobody
-/// uses any more, so that neither the daemon nor who tidies up has to do with them.
+/// Ends READs and OPENs that are over the time limit, and those whose cookie no task uses any more,
+/// so that the daemon does not see them and cookie withdrawal does not wait for them.
 ///
-/// fscache tells a backend that a cookie is given up only when nobody has an access to it any
-/// more; a READ that is not answered has one. Of a lookup that was put off it knows nothing. So
-/// somebody has to look: while there are requests, once a second. All that nobody uses end
-/// together then, which is why reclaiming memory waits once for files that were closed with READs
-/// in flight, and not once for each.
+/// fscache withdraws a cookie only when nothing has an access to it any more; a READ that is not
+/// answered has one. Of a lookup that was put off fscache knows nothing. So this checks once a
+/// second, while there are requests. One pass ends all of them: evicting many inodes with READs in
+/// flight waits at most about a second in total.
 impl WorkItem for Requests {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        // A kernel thread is not killed.
+        // No signal is sent to a worker, so that the wait ends with the interval, or with `killed`.
         let interval = msecs_to_jiffies(CHECK_INTERVAL);
         while let Ok(None) = this.killed.wait_for_completion_killable_timeout(interval) {
             this.expire_reads();
@@ -46,7 +45,8 @@ impl WorkItem for Requests {
             let mut from = usize::MAX;
             while let Some((found, next)) = this.with(|table| table.next_reading(from)) {
                 if let Some((key, object)) = found {
-                    // Under the lock: a task that has queued a READ had the cookie in use before.
+                    // Under the table's lock: a task queues its READ while it uses the cookie. So
+                    // if the cookie is unused here, no task waits for a READ that is in the table.
                     this.with(|table| {
                         if object.is_unwanted() {
                             table.cancel_reads(key);
@@ -56,7 +56,8 @@ impl WorkItem for Requests {
                 from = next;
             }
             this.complete_failed();
-            // A lookup adds its OPEN before it calls Table::watch().
+            // A lookup adds its OPEN to `opens` before it calls Table::watch(): either the OPEN is
+            // seen here, or the lookup finds that the watch has ended, and starts it.
             let idle = !this.with(|table| table.keep_watching());
             if idle && (this.opens.is_empty() || !this.with(|table| table.watch())) {
                 return;
@@ -69,13 +70,15 @@ impl Requests {
     /// Ends the OPENs whose cookie is not in use any more, and those that are over the time limit.
     pub(super) fn end_opens(&self) {
         let now = self.now();
-        let timed_out = |open: &Open| {
-            // More than, so that it is never too early: both times are cut to whole milliseconds.
+        let timed_out = |open: &PendingOpen| {
+            // `>`, so that it is never too early: both times are cut to whole milliseconds.
             let age = now.saturating_sub(open.since());
             open.answer().is_none() && self.options.timeout.is_some_and(|limit| age > limit)
         };
-        let stuck = self.opens.is_stuck();
-        let over = |open: &Open| open.is_unwanted() || open.is_left(stuck) || timed_out(open);
+        let any_claimed = self.opens.take_claimed();
+        let over = |open: &PendingOpen| {
+            open.is_unwanted() || open.tick_unclaimed(any_claimed) || timed_out(open)
+        };
         let (mut from, mut count) = (0, 0);
         while let Some((open, next)) = self.opens.next(from, over) {
             if let Some(open) = open {
@@ -88,9 +91,9 @@ impl Requests {
         self.warn_of_timeouts(count);
     }
 
-    /// Ends an OPEN that is not claimed, because it is `late` or not wanted. Returns whether
-    /// it was not answered either.
-    pub(super) fn end_open(&self, open: &Arc<Open>, late: bool) -> bool {
+    /// Ends an OPEN: it is `late`, its cookie is not used, or its answer is not claimed. Returns
+    /// true if the daemon had not answered it.
+    pub(super) fn end_open(&self, open: &Arc<PendingOpen>, late: bool) -> bool {
         let cancel = |table: &mut Table<Payloads>| table.cancel_open(open.msg_id()?);
         if self.with(cancel).is_some() {
             if late {
@@ -102,7 +105,9 @@ impl Requests {
             }
             return true;
         }
-        // If it has no answer, it is about to be queued or to be told one.
+        // If it has no answer and is not in the table, another task is between add() and
+        // queue_open(), or between copen and Opens::answer(). A later pass ends it, if that task
+        // does not.
         if open.answer().is_some() && self.opens.remove(open) {
             self.drop_open(open);
         }
@@ -116,7 +121,7 @@ impl Requests {
         };
         let (now, mut count) = (self.now(), 0);
         while let Some(mut read) = self.with(|table| table.pop_overdue(now, timeout)) {
-            // They have not waited for as long, and ask for themselves.
+            // The reads that have joined it have not waited for as long: each asks itself.
             self.run_others(&mut read);
             read.fail(ETIMEDOUT);
             count += 1;
