@@ -297,7 +297,7 @@ impl MiscDevice for Daemon {
     fn read(this: Pin<&Self>, file: &File, buf: UserSliceWriter) -> Result<usize> {
         let may_wait = file.flags() & flags::O_NONBLOCK == 0;
         match this.cache() {
-            Some(cache) => cache.mode().requests().read(buf, may_wait),
+            Some(cache) => cache.mode().requests().read_messages(buf, may_wait),
             None => Ok(0),
         }
     }

@@ -7,6 +7,9 @@
 //! object's [file descriptor](anon_fd) and saying so. A CLOSE has no answer, and nobody waits for
 //! one.
 //!
+//! READ is the message; a read is what netfs asks the cache for; `read()` is the daemon's system
+//! call on the device.
+//!
 //! # Locks
 //!
 //! The table's lock is a spinlock. Nothing is allocated, freed, copied to the daemon or completed

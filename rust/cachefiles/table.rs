@@ -138,8 +138,8 @@ enum Phase {
 enum Kind<F: Family> {
     Open {
         waiter: Option<F::Waiter>,
-        /// Whether a daemon has seen it, that is, may answer it.
-        issued: bool,
+        /// Whether the fd of this OPEN was installed, so that a daemon may answer it.
+        fd_installed: bool,
     },
     Read {
         off: u64,
@@ -616,7 +616,7 @@ impl<F: Family> Table<F> {
     fn new_open(key: ObjectKey, waiter: Option<F::Waiter>) -> Request<F> {
         let kind = Kind::Open {
             waiter,
-            issued: false,
+            fd_installed: false,
         };
         Request::new(key, kind)
     }

@@ -146,7 +146,7 @@ impl Requests {
     /// The first time that a reader asks for something it may have to wait, because too many READs
     /// are outstanding: that is in the task that reads. Then the read is given back to look again
     /// what it needs; others may have brought it.
-    pub(crate) fn read_queue(
+    pub(crate) fn queue_read(
         self: &Arc<Self>,
         mut read: Pin<KBox<WaitingRead>>,
     ) -> core::result::Result<(), Pin<KBox<WaitingRead>>> {
@@ -203,7 +203,7 @@ impl Requests {
         }
         let queue = |table: &mut Table<Payloads>| {
             // Under the lock, so that time does not go back from one to the next.
-            let result = table.read(key, (off, len), read, self.now(), newcomer, heeds);
+            let result = table.queue_read(key, (off, len), read, self.now(), newcomer, heeds);
             // Under the lock, so that it is on the workqueue before the cache is killed, or not at
             // all: the task that kills the cache flushes the workqueue.
             if let Ok(Queued::Unwatched) = result {

@@ -73,7 +73,11 @@ impl Requests {
     /// `ERESTARTSYS` if a signal ends the wait. `EMSGSIZE` if the buffer is too small for the first
     /// message, `EFAULT` if it cannot be written to, `EMFILE` and the like if there is no file
     /// descriptor for an OPEN: the message is not lost, and is delivered again.
-    pub(crate) fn read(self: &Arc<Self>, buf: UserSliceWriter, may_wait: bool) -> Result<usize> {
+    pub(crate) fn read_messages(
+        self: &Arc<Self>,
+        buf: UserSliceWriter,
+        may_wait: bool,
+    ) -> Result<usize> {
         let result = self.deliver(buf, may_wait && self.options.wait);
         // A task that was woken for a message, and could not take it, wakes another one.
         if self.options.batch || result.is_err() {
@@ -82,7 +86,7 @@ impl Requests {
         result
     }
 
-    /// As [`Self::read`], but does not wake another task for the messages that are left.
+    /// As [`Self::read_messages`], but does not wake another task for the messages that are left.
     fn deliver(self: &Arc<Self>, buf: UserSliceWriter, may_wait: bool) -> Result<usize> {
         let most = if self.options.batch { BATCH } else { 1 };
         let mut out = Output { buf, len: 0 };
@@ -110,7 +114,7 @@ impl Requests {
                 return Ok(false);
             }
             if self.poll.wait_interruptible_freezable(&mut table) {
-                // If this task was woken for a message, `read` has another one woken.
+                // If this task was woken for a message, `read_messages` has another one woken.
                 return Err(ERESTARTSYS);
             }
         }

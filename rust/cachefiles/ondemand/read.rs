@@ -327,7 +327,7 @@ impl Reader {
         let requests = self.source.requests.clone();
         let gap = requests.options().cut(self.widen(gap));
         if let Some(waiting) = self.into_waiting(pos, read, gap) {
-            if let Err(waiting) = requests.read_queue(waiting) {
+            if let Err(waiting) = requests.queue_read(waiting) {
                 waiting.look_again();
             }
         }

@@ -180,21 +180,23 @@ impl<F: Family> Table<F> {
         }
         let open = object.and_then(|key| self.objects.get(key.0)?.open);
         if let Some(Request {
-            kind: Kind::Open { issued, .. },
+            kind: Kind::Open { fd_installed, .. },
             ..
         }) = open.and_then(|id| self.requests.get_mut(id))
         {
-            *issued = true;
+            *fd_installed = true;
         }
     }
 
-    /// The object of an OPEN that the daemon may answer with a size: it was issued, and its file
+    /// The object of an OPEN that the daemon may answer with a size: it was fd_installed, and its file
     /// descriptor is open.
     pub(crate) fn answerable(&self, msg_id: u32) -> Option<&F::Object> {
         match self.requests.get(msg_id)? {
             Request {
                 object: key,
-                kind: Kind::Open { issued: true, .. },
+                kind: Kind::Open {
+                    fd_installed: true, ..
+                },
                 ..
             } => {
                 let entry = self.objects.get(key.0)?;
@@ -208,7 +210,8 @@ impl<F: Family> Table<F> {
     ///
     /// # Errors
     ///
-    /// - `EINVAL`, without a result for anybody, if `msg_id` is not an OPEN that was issued.
+    /// - `EINVAL`, without a result for anybody, if `msg_id` is not an OPEN whose file descriptor
+    ///   was installed.
     /// - What `reply` is, if that is an error; the OPEN fails with the same.
     /// - `EINVAL` if the size is more than the object may have, or size and version are not those
     ///   of the first OPEN; the OPEN fails too.
@@ -222,7 +225,9 @@ impl<F: Family> Table<F> {
         let key = match self.requests.get(msg_id) {
             Some(Request {
                 object: key,
-                kind: Kind::Open { issued: true, .. },
+                kind: Kind::Open {
+                    fd_installed: true, ..
+                },
                 phase,
                 ..
             }) if *phase != Phase::Failed => *key,

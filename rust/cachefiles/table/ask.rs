@@ -96,7 +96,7 @@ impl<F: Family> Table<F> {
     ///
     /// The payload with `Full` if memory for requests or users is needed first, and with `Crowded`
     /// if the newcomer has to [line up](Self::line_up).
-    pub(crate) fn read(
+    pub(crate) fn queue_read(
         &mut self,
         key: ObjectKey,
         (off, len): (u64, u64),

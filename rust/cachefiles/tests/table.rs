@@ -76,7 +76,7 @@ mod tests {
     ) -> bool {
         let newcomer = Some(User::EXEMPT);
         table
-            .read(key, (off, 4096), name, now, newcomer, Heeds::Nothing)
+            .queue_read(key, (off, 4096), name, now, newcomer, Heeds::Nothing)
             .is_ok()
     }
 
@@ -276,10 +276,10 @@ mod tests {
         let Some((key, fd)) = opened else { return };
         let user = User::new(1000);
         for off in [0, 4096] {
-            let queued = table.read(key, (off, 4096), "read", 0, Some(user), Heeds::Nothing);
+            let queued = table.queue_read(key, (off, 4096), "read", 0, Some(user), Heeds::Nothing);
             assert!(queued.is_ok());
         }
-        let refused = table.read(key, (8192, 4096), "read", 0, Some(user), Heeds::Nothing);
+        let refused = table.queue_read(key, (8192, 4096), "read", 0, Some(user), Heeds::Nothing);
         assert!(matches!(refused, Err((Refused::Crowded, "read"))));
         let line = table.line_up(key, user, "sleeper");
         assert!(line.is_ok());
@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(table.read_complete(one.0, fd), Ok("read"));
         assert_eq!(table.leave(key, user), [Some("sleeper"), None, None]);
         assert_eq!(table.admitted(line), Ok(true));
-        let queued = table.read(key, (8192, 4096), "read", 0, None, Heeds::Nothing);
+        let queued = table.queue_read(key, (8192, 4096), "read", 0, None, Heeds::Nothing);
         assert!(queued.is_ok());
     }
 

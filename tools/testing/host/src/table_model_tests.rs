@@ -131,7 +131,7 @@ struct Waiting {
 enum Kind {
     Open {
         waiter: Option<u32>,
-        issued: bool,
+        fd_installed: bool,
     },
     Read {
         off: u64,
@@ -722,7 +722,7 @@ impl Run {
         let read = payload.number;
         match self
             .table
-            .read(ticket.key, (off, len), payload, self.now, None, heeds)
+            .queue_read(ticket.key, (off, len), payload, self.now, None, heeds)
         {
             Ok(queued) => {
                 assert!(found);
@@ -760,7 +760,7 @@ impl Run {
         self.take_back(object);
         let kind = Kind::Open {
             waiter: None,
-            issued: false,
+            fd_installed: false,
         };
         self.add(open, Some(object), kind);
         self.enqueue(open, false);
@@ -879,7 +879,15 @@ impl Run {
                 }
             }
             Op::Answer { open, reply } => {
-                let wanted = |req: &Request| matches!(req.kind, Kind::Open { issued: true, .. });
+                let wanted = |req: &Request| {
+                    matches!(
+                        req.kind,
+                        Kind::Open {
+                            fd_installed: true,
+                            ..
+                        }
+                    )
+                };
                 if let Some(id) = self.message(open, wanted) {
                     self.copen(id, reply);
                 }
@@ -997,7 +1005,7 @@ impl Run {
                     self.objects.insert(number, object);
                     let kind = Kind::Open {
                         waiter: Some(number),
-                        issued: false,
+                        fd_installed: false,
                     };
                     self.add(open, Some(number), kind);
                     return self.enqueue(open, false);
@@ -1029,7 +1037,7 @@ impl Run {
         let full = self.table.requests().room() == 0;
         match self
             .table
-            .read(key, (off, len), payload, self.now, Some(user), heeds)
+            .queue_read(key, (off, len), payload, self.now, Some(user), heeds)
         {
             Ok(queued) => {
                 let ticket = Ticket {
@@ -1214,11 +1222,11 @@ impl Run {
         // Now it can be answered: before, no daemon had seen it.
         let open = object.and_then(|object| self.objects.get(&object)?.open);
         if let Some(Request {
-            kind: Kind::Open { issued, .. },
+            kind: Kind::Open { fd_installed, .. },
             ..
         }) = open.and_then(|open| self.requests.get_mut(&open))
         {
-            *issued = true;
+            *fd_installed = true;
         }
     }
 
@@ -1342,7 +1350,9 @@ impl Run {
         let (told, answer) = self.table.copen(id, reply, version);
         match self.requests.get(&id) {
             Some(Request {
-                kind: Kind::Open { issued: true, .. },
+                kind: Kind::Open {
+                    fd_installed: true, ..
+                },
                 phase,
                 ..
             }) if *phase != Phase::Failed => {}

@@ -119,9 +119,9 @@ impl Cache {
         off: u64,
         user: User,
     ) -> std::result::Result<Queued, (Refused, &'static str)> {
-        let result = self
-            .table
-            .read(key, (off, 4096), name, self.now, Some(user), Heeds::Nothing);
+        let result =
+            self.table
+                .queue_read(key, (off, 4096), name, self.now, Some(user), Heeds::Nothing);
         if result.is_ok() {
             self.admitted.push((key, user));
         }
@@ -1932,7 +1932,7 @@ fn a_reader_keeps_its_place_from_gap_to_gap() {
         assert_eq!(cache.flood(key, user), 0);
         let next = cache
             .table
-            .read(key, (100 + off, 1), "next", 0, None, Heeds::Nothing);
+            .queue_read(key, (100 + off, 1), "next", 0, None, Heeds::Nothing);
         assert!(next.is_ok());
     }
 }
@@ -2032,7 +2032,7 @@ fn who_was_admitted_may_have_to_bring_memory() {
     cache.fill(b);
     assert!(cache
         .table
-        .read(a, (0, 1), "r", 0, None, Heeds::Nothing)
+        .queue_read(a, (0, 1), "r", 0, None, Heeds::Nothing)
         .is_ok());
 }
 
@@ -2177,7 +2177,7 @@ impl Large {
         self.make_room();
         let read = |table: &mut Table<Names>| {
             table
-                .read(key, (off, 4096), "r", 0, Some(USER), Heeds::Nothing)
+                .queue_read(key, (off, 4096), "r", 0, Some(USER), Heeds::Nothing)
                 .is_ok()
         };
         assert!(self.go("reading", read));
