@@ -26,13 +26,13 @@ use crate::{
     },
     plan::blocks::{
         self,
-        Look, //
-        Unverified,
+        Look,
+        Unverified, //
     },
     protocol::BLOCK_SIZE,
     space::{
-        Space, //
-        SpaceFor,
+        Space,
+        SpaceFor, //
     }, //
 };
 use core::{

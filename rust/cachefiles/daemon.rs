@@ -36,9 +36,9 @@ use crate::{
     },
     protocol::command::{
         self,
-        BindMode, //
+        BindMode,
         Command,
-        Limit,
+        Limit, //
     },
     service::Service, //
 };

@@ -20,8 +20,8 @@ use crate::{
         }, //
     },
     space::{
-        Space, //
-        SpaceFor,
+        Space,
+        SpaceFor, //
     }, //
 };
 use kernel::{

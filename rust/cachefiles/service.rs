@@ -32,8 +32,8 @@ use crate::{
         get_directory, //
     },
     space::{
-        Space, //
-        SpaceFor,
+        Space,
+        SpaceFor, //
     }, //
 };
 use kernel::{

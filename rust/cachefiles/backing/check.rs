@@ -19,8 +19,8 @@ use crate::{
         }, //
     },
     plan::blocks::{
-        Look, //
-        Unverified,
+        Look,
+        Unverified, //
     },
     protocol::BLOCK_SIZE, //
 };

@@ -21,8 +21,8 @@ mod tests {
         },
         plan::blocks::{
             Blocks,
-            Look, //
-            Unverified,
+            Look,
+            Unverified, //
         }, //
     };
     use core::ops::Range;
