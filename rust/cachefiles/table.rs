@@ -4,8 +4,8 @@
 //!
 //! Both live in one structure, under one lock, because each is wrong without the other: a READ can
 //! be delivered only while its object is open, and an object can be dropped only together with its
-//! requests. The structure knows nothing of locks, files or waiting; what it is given to keep
-//! ([`Family`]) it hands back exactly once:
+//! requests. The structure knows nothing of locks, files or waiting; payloads of its users' types
+//! ([`Types`]) that it is given it hands back exactly once:
 //!
 //! * A request is completed by taking it out of the table. The caller that gets the payload has the
 //!   only one, and tells its owner.
@@ -21,11 +21,12 @@
 //!
 //! Lists are linked by message id; see [`Slots`] for how an id is found.
 //!
-//! READs are on a list by age, too, whatever becomes of them meanwhile. As long as one time limit
-//! holds for all, those that are over it are at its head, and nothing else is looked at.
+//! All READs that have not failed are also on one list by age, queued or delivered. There is one
+//! time limit for all, so those that are over it are at its head, and nothing else is looked at.
 //!
-//! Nothing here takes long: no operation looks at more than [`Table::STRIDE`] of anything, or at
-//! more READs than one object may have.
+//! Nothing here takes long: no operation looks at more than [`Table::STRIDE`] entries, or at more
+//! READs than one object may have; except that growing the list of chunks of a map, see [`Slots`],
+//! moves its entries: at most 2048, if chunks have 256 values.
 
 mod admission;
 mod answer;
@@ -40,8 +41,8 @@ pub(crate) use self::admission::{
 };
 use self::{
     admission::{
-        Account,
-        Gauge,
+        Quota,
+        UserQuota,
         Waiting, //
     },
     list::{
@@ -61,43 +62,43 @@ use self::{
 };
 use crate::protocol::msg::ShortMessage;
 
-/// What the table keeps for others.
-pub(crate) trait Family: Storage {
+/// The types of what the table keeps for its user.
+pub(crate) trait Types: Storage {
     /// An object; cloned to be looked at without the lock.
     type Object: Clone;
-    /// Who waits for the answer to a lookup's OPEN.
+    /// Gets the answer to a lookup's OPEN.
     type Waiter;
     /// A read that waits for data.
     type Read;
     /// Which version of an object the daemon serves. Dropped under the lock only if there is
     /// another clone.
     type Version: Clone + PartialEq;
-    /// Who waits until a READ can be queued.
-    type Sleeper: Clone;
+    /// Wakes a reader that waits until it can queue its first READ.
+    type Waker: Clone;
 
-    /// Has a read share the end of another, which is in the table.
+    /// Has `read` wait for the answer to `other`, a READ that is in the table.
     fn join(other: &mut Self::Read, read: Self::Read);
 }
 
-/// Whether a READ heeds others of its object.
+/// What a READ does if others of the same object ask for the same data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heeds {
+pub(crate) enum JoinPolicy {
     /// It is queued as it is.
-    Nothing,
-    /// It is queued, but ends where another one begins.
-    Ends,
-    /// It joins one that asks for what it needs first, if there is one.
-    All,
+    Never,
+    /// It is queued, but shortened to end where another one begins.
+    Shorten,
+    /// It joins one that asks for its first byte, if there is one; else it is shortened.
+    Join,
 }
 
 /// How a READ was queued.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Queued {
-    /// Like others before it.
+    /// As a READ of its own.
     Alone,
-    /// Likewise, and the watch over READs has to be started.
+    /// Likewise, and the caller has to start the [watch](Table::watch).
     Unwatched,
-    /// It was not: another one asks for the same.
+    /// It was not: it has joined another one.
     Joined,
 }
 
@@ -115,8 +116,8 @@ impl ObjectKey {
 pub(crate) enum Refused {
     /// Memory is needed first.
     Full,
-    /// Too many READs are outstanding.
-    Crowded,
+    /// A limit on READs is reached.
+    OverLimit,
     /// The object or the cache is gone.
     Gone,
 }
@@ -125,17 +126,17 @@ pub(crate) enum Refused {
 enum Phase {
     /// On no list.
     New,
-    /// Waits for delivery, a READ as one of its object's.
+    /// Waits for delivery: a READ on its object's queue, others on `control`.
     Queued,
     /// An OPEN taken from the queue by a `read()` that is still preparing the file descriptor.
     Claimed,
     /// With the daemon.
     Delivered,
-    /// Failed; its owner is yet to be told.
+    /// Failed; its owner is still to be told.
     Failed,
 }
 
-enum Kind<F: Family> {
+enum Kind<F: Types> {
     Open {
         waiter: Option<F::Waiter>,
         /// Whether the fd of this OPEN was installed, so that a daemon may answer it.
@@ -154,8 +155,8 @@ enum Kind<F: Family> {
 }
 
 /// A request in the table. Opaque to all but this module. There are many, so it is kept small.
-pub(crate) struct Request<F: Family> {
-    /// [`ObjectKey::NONE`] for a CLOSE, which outlives its object.
+pub(crate) struct Request<F: Types> {
+    /// [`ObjectKey::NONE`] for a CLOSE, and for a failed OPEN whose object is gone.
     object: ObjectKey,
     phase: Phase,
     kind: Kind<F>,
@@ -165,7 +166,7 @@ pub(crate) struct Request<F: Family> {
     ages: Link,
 }
 
-impl<F: Family> Request<F> {
+impl<F: Types> Request<F> {
     fn new(object: ObjectKey, kind: Kind<F>) -> Self {
         Request {
             object,
@@ -177,20 +178,20 @@ impl<F: Family> Request<F> {
     }
 }
 
-fn queue_link<F: Family>(req: &mut Request<F>) -> &mut Link {
+fn queue_link<F: Types>(req: &mut Request<F>) -> &mut Link {
     &mut req.queue
 }
 
-fn age_link<F: Family>(req: &mut Request<F>) -> &mut Link {
+fn age_link<F: Types>(req: &mut Request<F>) -> &mut Link {
     &mut req.ages
 }
 
-fn ring_link<F: Family>(entry: &mut Entry<F>) -> &mut Link {
+fn ring_link<F: Types>(entry: &mut Entry<F>) -> &mut Link {
     &mut entry.ring
 }
 
 /// An object in the table. Opaque to all but this module.
-pub(crate) struct Entry<F: Family> {
+pub(crate) struct Entry<F: Types> {
     payload: F::Object,
     state: State,
     /// The object id of the file descriptor in use, if it is open.
@@ -210,25 +211,25 @@ pub(crate) struct Entry<F: Family> {
     ring: Link,
     /// Whether it is in the ring.
     in_ring: bool,
-    /// How many READs are outstanding.
-    gauge: Gauge,
+    /// The limit on READs of the object: what is taken of it, and who waits for it.
+    quota: Quota,
     /// Bytes in the OPEN message.
     open_size: usize,
 }
 
-impl<F: Family> Entry<F> {
-    /// Whether READs wait that have not failed.
+impl<F: Types> Entry<F> {
+    /// Whether there are READs, queued or delivered.
     fn has_reads(&self) -> bool {
         !(self.queued.is_empty() && self.delivered.is_empty())
     }
 
-    /// Whether one of them can be delivered.
+    /// Whether a READ can be delivered.
     fn is_ready(&self) -> bool {
         self.state == State::Open && !self.queued.is_empty()
     }
 
-    /// Notes whether it belongs in the ring. Returns that, if it was otherwise before.
-    fn settle(&mut self) -> Option<bool> {
+    /// Updates `in_ring`. Returns the new value if it has changed.
+    fn update_in_ring(&mut self) -> Option<bool> {
         let ready = self.is_ready();
         (core::mem::replace(&mut self.in_ring, ready) != ready).then_some(ready)
     }
@@ -239,23 +240,23 @@ pub(crate) struct Handle {
     /// `None` once the object is gone.
     object: Option<ObjectKey>,
     close: Close,
-    /// Whether the daemon can have it: before that it must not hear of a CLOSE.
+    /// Whether the daemon has the file descriptor. Before that it must not see a CLOSE.
     installed: bool,
 }
 
 /// How the daemon is told to close a file descriptor.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Close {
-    /// It is not, yet or any more.
+    /// No CLOSE is pending.
     No,
-    /// It does not have the file descriptor yet: first things first. A slot is reserved.
+    /// The fd is not installed yet: the CLOSE is queued once it is. A slot is reserved for it.
     Later,
-    /// By this CLOSE.
+    /// This CLOSE is queued.
     Queued(u32),
 }
 
 /// What `read()` gets from the queue.
-pub(crate) enum Delivery<F: Family> {
+pub(crate) enum Delivery<F: Types> {
     /// Nothing to deliver.
     Empty,
     /// The next message does not fit; it stays where it is.
@@ -268,21 +269,21 @@ pub(crate) enum Delivery<F: Family> {
 }
 
 /// The owner of a request that failed with `EIO`, who is to be told.
-pub(crate) enum Failed<F: Family> {
+pub(crate) enum Failed<F: Types> {
     Waiter(F::Waiter),
     Read(F::Read),
-    /// A task that waits until its READ can be queued, which will not be.
-    Sleeper(F::Sleeper),
+    /// Wakes a reader that waits until it can queue a READ, which it never can.
+    Waker(F::Waker),
     /// No task waits: a CLOSE, or the OPEN of an object that is reopened.
     Nobody,
 }
 
 /// Memory that is not needed any more.
-pub(crate) enum Spare<F: Family> {
+pub(crate) enum Spare<F: Types> {
     Requests(Supply<Request<F>, F>),
     Objects(Supply<Entry<F>, F>),
     Handles(Supply<Handle, F>),
-    Users(Supply<Account, F>),
+    Users(Supply<UserQuota, F>),
     Waiting(Supply<Waiting<F>, F>),
 }
 
@@ -297,29 +298,30 @@ pub(crate) enum Spare<F: Family> {
 /// - Only an `Open` object, which has an `fd`, has `Delivered` READs.
 /// - Each object has a reserved slot in `requests`, except while it is being reopened.
 /// - Each READ that was admitted, see [`admission`], is in `requests` or has a slot reserved.
-pub(crate) struct Table<F: Family> {
+pub(crate) struct Table<F: Types> {
     requests: Slots<Request<F>, F>,
     objects: Slots<Entry<F>, F>,
     handles: Slots<Handle, F>,
     /// Users with READs, by their number.
-    users: Slots<Account, F>,
-    /// Those who wait until a READ can be queued.
+    users: Slots<UserQuota, F>,
+    /// Readers that wait to be admitted.
     waiting: Slots<Waiting<F>, F>,
     bounds: Bounds,
-    /// All READs that are outstanding.
-    whole: Gauge,
-    /// Those who wait for an object that is gone or given up.
-    vain: List,
+    /// The limit on READs in the table: what is taken of it, and who waits for it.
+    quota: Quota,
+    /// Readers that waited for an object whose READs have failed, and are still to be woken.
+    cancelled: List,
     /// OPENs and CLOSEs that wait for delivery.
     control: List,
-    /// Objects with READs that wait for delivery.
+    /// Objects that are open and have READs queued: served round robin.
     ring: List,
-    /// Whether it is a READ's turn, rather than that of what is in `control`.
+    /// Whether a READ is delivered next, rather than a message of `control`.
     reads_turn: bool,
     failed: List,
     /// READs, in the order in which they were queued.
     ages: List,
-    /// Whether the watch over READs runs.
+    /// Whether the work item runs that ends READs and OPENs on a timeout, or when their cookie is
+    /// no longer used.
     watched: bool,
     dead: bool,
     /// Set when something was queued, until [`Self::take_wake`].
@@ -328,20 +330,20 @@ pub(crate) struct Table<F: Family> {
     closed: Option<(u32, u32)>,
 }
 
-impl<F: Family> Table<F> {
-    /// How much is looked at in one go, that is, without letting go of the lock.
+impl<F: Types> Table<F> {
+    /// How many entries are looked at without releasing the lock.
     const STRIDE: usize = 512;
     /// The most requests that are no READs. Each object takes up two: one for an OPEN or CLOSE
     /// and, while a lookup waits, one for its OPEN.
     const CONTROL: usize = 1 << 19;
     /// The most objects.
     const OBJECTS: usize = Self::CONTROL / 2;
-    /// The most file descriptors that daemons hold, and the most who wait to queue a READ.
+    /// The most file descriptors that daemons hold, and the most readers that wait.
     const MOST: usize = 1 << 20;
 
     pub(crate) fn new(bounds: Bounds) -> Self {
         // CAST: The bound is a small number.
-        let reads = bounds.whole as usize;
+        let reads = bounds.table as usize;
         // The last id is that of nothing.
         let last = u32::MAX - 1;
         Table {
@@ -352,8 +354,8 @@ impl<F: Family> Table<F> {
             users: Slots::new(0, last, reads + 1),
             waiting: Slots::new(0, last, Self::MOST),
             bounds,
-            whole: Gauge::default(),
-            vain: List::default(),
+            quota: Quota::default(),
+            cancelled: List::default(),
             control: List::default(),
             ring: List::default(),
             reads_turn: false,
@@ -380,7 +382,7 @@ impl<F: Family> Table<F> {
         &mut self.handles
     }
 
-    pub(crate) fn users(&mut self) -> &mut Slots<Account, F> {
+    pub(crate) fn users(&mut self) -> &mut Slots<UserQuota, F> {
         &mut self.users
     }
 
@@ -420,7 +422,7 @@ impl<F: Family> Table<F> {
         !(self.dead || self.control.is_empty() && self.ring.is_empty())
     }
 
-    /// Has another poller woken if there is still something to be delivered.
+    /// Has another poller woken if there are still messages to be delivered.
     pub(crate) fn wake_if_ready(&mut self) {
         self.wake |= self.is_ready();
     }
@@ -430,7 +432,7 @@ impl<F: Family> Table<F> {
         self.dead
     }
 
-    /// Gives a request another phase, and moves it to the end of that phase's list.
+    /// Moves a request to another phase, at the end of that phase's list.
     fn set_phase(&mut self, id: u32, phase: Phase) {
         self.move_to(id, phase, false);
     }
@@ -441,13 +443,12 @@ impl<F: Family> Table<F> {
             return;
         };
         self.move_to(id, Phase::Queued, true);
-        self.turn_ring(key, true);
+        self.move_in_ring(key, true);
         self.reads_turn = key != ObjectKey::NONE;
     }
 
-    /// As [`Self::set_phase`], but to the head of the list if it is to be the `first`. This is the
-    /// only way on or off the lists: so whatever becomes of a request, it is on the list that it
-    /// says it is on.
+    /// As [`Self::set_phase`], but to the head of the list if `first`. No other function adds to or
+    /// removes from these lists, so a request is always on the list of its phase.
     #[inline]
     fn move_to(&mut self, id: u32, phase: Phase, first: bool) {
         let Some(req) = self.requests.get_mut(id) else {
@@ -472,8 +473,8 @@ impl<F: Family> Table<F> {
             // If it can be delivered, pollers have to be woken.
             self.wake |= key == ObjectKey::NONE || entry.as_ref().is_some_and(|e| e.is_ready());
         }
-        let turn = entry.and_then(|entry| entry.settle());
-        self.enter_or_leave_ring(key, turn);
+        let change = entry.and_then(|entry| entry.update_in_ring());
+        self.enter_or_leave_ring(key, change);
     }
 
     /// The object on whose queue a request belongs, or [`ObjectKey::NONE`] for that of all others.
@@ -484,8 +485,7 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// The list of those in a phase, if there is one: of an object, or one of the `others`, the
-    /// OPENs and CLOSEs that wait for delivery and the failed.
+    /// The list for a phase, if it has one: one of the object's, or `control` or `failed`.
     fn list<'a>(
         phase: Phase,
         key: ObjectKey,
@@ -501,24 +501,24 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Sees to it that an object is in the ring if and only if it should be.
-    fn settle(&mut self, key: ObjectKey) {
+    /// Adds an object to the ring, or removes it, if its state or its READs have changed.
+    fn update_ring(&mut self, key: ObjectKey) {
         let entry = self.objects.get_mut(key.0);
-        let turn = entry.and_then(|entry| entry.settle());
-        self.enter_or_leave_ring(key, turn);
+        let change = entry.and_then(|entry| entry.update_in_ring());
+        self.enter_or_leave_ring(key, change);
     }
 
-    /// What [`Entry::settle`] says is to be done.
-    fn enter_or_leave_ring(&mut self, key: ObjectKey, turn: Option<bool>) {
-        match turn {
+    /// Does what [`Entry::update_in_ring`] returned.
+    fn enter_or_leave_ring(&mut self, key: ObjectKey, change: Option<bool>) {
+        match change {
             Some(true) => self.ring.push_back(&mut self.objects, key.0, ring_link),
             Some(false) => self.ring.unlink(&mut self.objects, key.0, ring_link),
             None => {}
         }
     }
 
-    /// Makes an object, if it is in the ring, the first or the last there.
-    fn turn_ring(&mut self, key: ObjectKey, first: bool) {
+    /// Moves an object, if it is in the ring, to the head or the tail.
+    fn move_in_ring(&mut self, key: ObjectKey, first: bool) {
         if self.ring.is_only(key.0) {
             return;
         }
@@ -533,7 +533,7 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Has pollers woken, if what was queued can be delivered.
+    /// Has pollers woken, if the object has READs that can be delivered.
     fn wake_for(&mut self, key: ObjectKey) {
         if key == ObjectKey::NONE || self.objects.get(key.0).is_some_and(Entry::is_ready) {
             self.wake = true;
@@ -556,7 +556,8 @@ impl<F: Family> Table<F> {
         if let Some(entry) = self.objects.get_mut(req.object.0) {
             entry.open = None;
             if waiter.is_none() {
-                // It was a reopen, which had the object's slot. There is room: it was just freed.
+                // It was a reopen, which used the object's reserved slot. Reserves it again; there
+                // is room: it was just freed.
                 let _ = self.requests.reserve();
             }
         }
@@ -580,7 +581,7 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Fails an object's READs, and those who wait to queue some.
+    /// Fails an object's READs, and cancels the waits of readers for its limit.
     fn fail_reads(&mut self, key: ObjectKey) {
         while let Some(id) = self.objects.get(key.0).and_then(|entry| {
             let delivered = entry.delivered.first();
@@ -589,7 +590,7 @@ impl<F: Family> Table<F> {
             self.ages.unlink(&mut self.requests, id, age_link);
             self.set_phase(id, Phase::Failed);
         }
-        self.dismiss(key);
+        self.cancel_waiting(key);
     }
 
     /// Takes the next failed request out of the table, for the caller to tell its owner. If the
@@ -600,7 +601,7 @@ impl<F: Family> Table<F> {
             None if self.dead && self.requests.len() > 0 => {
                 self.requests.id_at(self.requests.len() - 1)?
             }
-            None => return self.pop_vain().map(Failed::Sleeper),
+            None => return self.pop_cancelled().map(Failed::Waker),
         };
         let failed = match self.requests.get(id)?.kind {
             Kind::Open { .. } => self.take_open(id).map(Failed::Waiter),
@@ -643,20 +644,20 @@ impl<F: Family> Table<F> {
         count
     }
 
-    fn happen(&mut self, key: ObjectKey, event: Event) {
+    fn handle_event(&mut self, key: ObjectKey, event: Event) {
         let Some(entry) = self.objects.get_mut(key.0) else {
             return;
         };
         let (state, next) = entry.state.on(event);
         if state == entry.state && next == Next::Deliver {
-            // What waits there was seen to.
+            // move_to() has set `wake` already.
             return;
         }
         entry.state = state;
         match next {
-            Next::Nothing | Next::Park => {}
-            // It may be the first that can be, or cannot be any more.
-            Next::Deliver | Next::DeliverParked => self.wake_for(key),
+            Next::Nothing | Next::Wait => {}
+            // READs may have become deliverable.
+            Next::Deliver | Next::DeliverWaiting => self.wake_for(key),
             Next::Reopen => {
                 self.take_back_reads(key);
                 // Every object that is not being reopened has a slot reserved.
@@ -664,9 +665,9 @@ impl<F: Family> Table<F> {
                     self.queue_open(key, id);
                 }
             }
-            Next::FailParked => self.fail_reads(key),
+            Next::FailWaiting => self.fail_reads(key),
         }
-        self.settle(key);
+        self.update_ring(key);
     }
 
     /// Tells the daemon to close a file descriptor, using up a reserved slot.

@@ -25,7 +25,7 @@ use crate::{
     kernel_next::fscache::Lookup,
     object::Object,
     table::{
-        Heeds,
+        JoinPolicy,
         ObjectKey,
         Queued,
         Refused,
@@ -97,7 +97,7 @@ impl Requests {
             };
             match self.with(register) {
                 Ok(()) => return Ok(()),
-                Err(Refused::Gone | Refused::Crowded) => return Err(EIO),
+                Err(Refused::Gone | Refused::OverLimit) => return Err(EIO),
                 Err(Refused::Full) => {
                     self.make_room(1, Table::objects)?;
                     self.make_room(2, Table::requests)?;
@@ -154,15 +154,15 @@ impl Requests {
             read.fail(EIO);
             return Ok(());
         };
-        let newcomer = read.is_new().then(current_user);
+        let admit = read.is_new().then(current_user);
         loop {
-            let (refused, back) = match self.try_queue(key, read, newcomer) {
+            let (refused, back) = match self.try_queue(key, read, admit) {
                 Ok(()) => return Ok(()),
                 Err(refused) => refused,
             };
             read = back;
-            let retry = match (refused, newcomer) {
-                (Refused::Crowded, Some(user)) => {
+            let retry = match (refused, admit) {
+                (Refused::OverLimit, Some(user)) => {
                     match self.wait_in_line(read.object(), key, user) {
                         Ok(ticket) => {
                             read.set_ticket(ticket);
@@ -183,27 +183,27 @@ impl Requests {
         }
     }
 
-    /// Queues a READ, with a new ticket if it is that of a `newcomer`.
+    /// Queues a READ, with a new ticket if the reader, of the user `admit`, is to be admitted first.
     fn try_queue(
         self: &Arc<Self>,
         key: ObjectKey,
         mut read: Pin<KBox<WaitingRead>>,
-        newcomer: Option<User>,
+        admit: Option<User>,
     ) -> core::result::Result<(), (Refused, Pin<KBox<WaitingRead>>)> {
         let (off, len) = read.wanted();
         let obj = read.object().debug_id();
-        let heeds = match self.options.granule {
-            None => Heeds::Nothing,
-            Some(_) if read.may_join() => Heeds::All,
-            Some(_) => Heeds::Ends,
+        let policy = match self.options.granule {
+            None => JoinPolicy::Never,
+            Some(_) if read.may_join() => JoinPolicy::Join,
+            Some(_) => JoinPolicy::Shorten,
         };
-        if let Some(user) = newcomer {
+        if let Some(user) = admit {
             // It has to be in there before anybody else can get hold of it.
             read.set_ticket(Ticket::new(self.clone(), key, user));
         }
         let queue = |table: &mut Table<Payloads>| {
             // Under the lock, so that time does not go back from one to the next.
-            let result = table.queue_read(key, (off, len), read, self.now(), newcomer, heeds);
+            let result = table.queue_read(key, (off, len), read, self.now(), admit, policy);
             // Under the lock, so that it is on the workqueue before the cache is killed, or not at
             // all: the task that kills the cache flushes the workqueue.
             if let Ok(Queued::Unwatched) = result {
@@ -224,8 +224,8 @@ impl Requests {
         match result {
             Ok(_) => Ok(()),
             Err((refused, mut read)) => {
-                if newcomer.is_some() {
-                    read.void_ticket();
+                if admit.is_some() {
+                    read.forget_ticket();
                 }
                 Err((refused, read))
             }
@@ -249,7 +249,7 @@ impl Requests {
     ) -> Result<Ticket> {
         let place = Place::new()?;
         let id = loop {
-            match self.with(|table| table.line_up(key, user, place.clone())) {
+            match self.with(|table| table.add_waiting(key, user, place.clone())) {
                 Ok(id) => break id,
                 Err(Refused::Full) => {
                     self.make_room(1, Table::waiting)?;
@@ -260,7 +260,7 @@ impl Requests {
         };
         let waited = self.stand_in_line(object, id, &place);
         if waited.is_err() {
-            wake(self.with(|table| table.step_out(id)));
+            wake(self.with(|table| table.remove_waiting(id)));
         }
         waited.map(|()| Ticket::new(self.clone(), key, user))
     }

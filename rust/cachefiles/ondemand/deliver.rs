@@ -196,7 +196,7 @@ impl Requests {
         let object_id = loop {
             match self.with_close(&object, |table| table.issue(msg_id)) {
                 Ok(object_id) => break object_id,
-                Err(Refused::Gone | Refused::Crowded) => return Ok(false),
+                Err(Refused::Gone | Refused::OverLimit) => return Ok(false),
                 Err(Refused::Full) => {
                     self.make_room(1, Table::handles)?;
                     self.make_room(1, Table::requests)?;

@@ -449,9 +449,9 @@ impl WaitingRead {
     }
 
     /// Makes the reader's ticket empty, without giving anything back.
-    pub(crate) fn void_ticket(self: &mut Pin<KBox<Self>>) {
+    pub(crate) fn forget_ticket(self: &mut Pin<KBox<Self>>) {
         if let Some(ticket) = self.ticket() {
-            ticket.void();
+            ticket.forget();
         }
     }
 

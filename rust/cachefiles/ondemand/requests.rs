@@ -32,10 +32,10 @@ use crate::{
         },
         Bounds,
         Failed,
-        Family,
         ObjectKey,
         Request,
         Table,
+        Types,
         User, //
     },
     trace, //
@@ -93,12 +93,12 @@ impl<T> Buffer<T> for KVVec<T> {
     }
 }
 
-impl Family for Payloads {
+impl Types for Payloads {
     type Object = Arc<Object>;
     type Waiter = Arc<PendingOpen>;
     type Read = Pin<KBox<WaitingRead>>;
     type Version = Version;
-    type Sleeper = Arc<Place>;
+    type Waker = Arc<Place>;
 
     fn join(other: &mut Self::Read, read: Self::Read) {
         other.add(read);
@@ -226,7 +226,7 @@ impl Requests {
             match failed {
                 Failed::Waiter(open) => self.answered(&open, Err(EIO)),
                 Failed::Read(read) => read.fail(EIO),
-                Failed::Sleeper(place) => place.wake(),
+                Failed::Waker(place) => place.wake(),
                 Failed::Nobody => {}
             }
         }
@@ -280,8 +280,8 @@ impl Requests {
     }
 
     /// A reader is done with its READs.
-    pub(super) fn leave(&self, key: ObjectKey, user: User) {
-        let (wakes, _spare) = self.with(|table| (table.leave(key, user), table.trim()));
+    pub(super) fn end_admission(&self, key: ObjectKey, user: User) {
+        let (wakes, _spare) = self.with(|table| (table.end_admission(key, user), table.trim()));
         wake(wakes);
     }
 }
@@ -317,7 +317,7 @@ impl Ticket {
     }
 
     /// Makes it empty, without giving anything back: nothing was taken.
-    pub(crate) fn void(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.requests = None;
     }
 }
@@ -325,7 +325,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(requests) = self.requests.take() {
-            requests.leave(self.key, self.user);
+            requests.end_admission(self.key, self.user);
         }
     }
 }

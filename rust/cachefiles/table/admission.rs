@@ -1,26 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How many READs may be outstanding, and who has to wait because there are too many.
+//! How many READs may be outstanding, and which readers wait because there are too many.
 //!
-//! A READ takes up one of what its user may have, then one of what its object may have, and one of
-//! what the table has room for. It has them, and with them a slot in the table, from when it is
-//! first queued until its reader is done with it, in whatever gaps that asks for meanwhile. Those
-//! that find nothing left wait in line. What is given back goes to the first in line, so nobody
-//! gets ahead of those who wait.
+//! There are three limits on READs: per user, per object, and in the table. A reader is *admitted*
+//! when it has one unit of each and a slot in the table. It keeps them until it is done, for all
+//! READs that it queues, one after the other.
 //!
-//! The order matters: somebody in line for an object holds only what is his user's, so that no user
-//! keeps others from an object by waiting for it.
+//! A reader that queues its first READ takes all units at once, or none: [`Table::admit`]. If a
+//! limit is reached, it waits, in FIFO order, and takes the units one after the other as it gets
+//! them: user, object, table. A unit that is given back goes to the first that waits for it, so no
+//! reader overtakes those that wait.
+//!
+//! Because of the order, a reader that waits for an object's limit holds a unit of its own user
+//! only: no user keeps others from an object by waiting for it.
 
 use super::{
     list::{
         Link,
         List, //
     },
-    Family,
     ObjectKey,
     Refused,
     Slots,
-    Table, //
+    Table,
+    Types, //
 };
 
 /// How many READs may be outstanding. None is zero.
@@ -28,31 +31,30 @@ use super::{
 pub(crate) struct Bounds {
     pub(crate) object: u32,
     pub(crate) user: u32,
-    pub(crate) whole: u32,
+    pub(crate) table: u32,
 }
 
 impl Bounds {
-    /// What is in force, unless a test says otherwise.
+    /// The limits, except in tests.
     ///
-    /// - An object's READs are walked through under the lock when it is closed, reopened or given
-    ///   up, which 1024 of them make no long walk.
-    /// - A user may keep several objects busy, but not the whole table.
-    /// - What the whole table has is a limit on memory; see also [`Table::CONTROL`].
+    /// - Per object: all of its READs are walked through under the lock when it is closed, reopened
+    ///   or withdrawn. With 1024 of them that does not take long.
+    /// - Per user: a user may keep several objects busy, but not the whole table.
+    /// - Of the table: bounds its memory; see also [`Table::CONTROL`].
     pub(crate) const DEFAULT: Self = Bounds {
         object: 1024,
         user: 8192,
-        whole: 1 << 19,
+        table: 1 << 19,
     };
 }
 
-/// A READ's user: a user id, unless bounds for users do not apply. A number without an option, as
-/// there is one in each READ.
+/// A reader's user: a user id, or [`EXEMPT`](Self::EXEMPT). Not an `Option`, to keep it small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct User(u32);
 
 impl User {
-    /// Those that no bound for users applies to: the kernel, and the administrator. The number is
-    /// that of no user.
+    /// Kernel threads and privileged tasks: they have no per-user limit. The number is not a valid
+    /// user id.
     pub(crate) const EXEMPT: Self = User(u32::MAX);
 
     pub(crate) fn new(uid: u32) -> Self {
@@ -60,18 +62,18 @@ impl User {
     }
 }
 
-/// How much is taken, and who waits for it.
+/// How many units of one limit are taken, and who waits for one.
 ///
 /// # Invariants
 ///
-/// If a task waits, then `taken` is the bound.
+/// If a reader waits, then `taken` is the bound.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Gauge {
+pub(super) struct Quota {
     taken: u32,
     waiters: List,
 }
 
-impl Gauge {
+impl Quota {
     fn take(&mut self, bound: u32) -> bool {
         let fits = self.taken < bound;
         self.taken += u32::from(fits);
@@ -79,17 +81,17 @@ impl Gauge {
     }
 }
 
-/// What one user has outstanding. Opaque to all but this module.
+/// What one user has taken. Opaque to all but this module.
 #[derive(Default)]
-pub(crate) struct Account(Gauge);
+pub(crate) struct UserQuota(Quota);
 
-/// What is taken, in this order.
+/// The limit of which a waiting reader needs a unit next, in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     User,
     Object,
-    Whole,
-    /// All is taken.
+    Table,
+    /// None: it has all units.
     Admitted,
 }
 
@@ -97,77 +99,79 @@ impl Stage {
     fn next(self) -> Self {
         match self {
             Stage::User => Stage::Object,
-            Stage::Object => Stage::Whole,
-            Stage::Whole | Stage::Admitted => Stage::Admitted,
+            Stage::Object => Stage::Table,
+            Stage::Table | Stage::Admitted => Stage::Admitted,
         }
     }
 }
 
-/// A task that waits in line. Opaque to all but this module.
-pub(crate) struct Waiting<F: Family> {
+/// A reader that waits to be admitted. Opaque to all but this module.
+pub(crate) struct Waiting<F: Types> {
     key: ObjectKey,
     user: User,
-    /// What it waits for. What comes before it is taken.
+    /// What it waits for. It has a unit of each limit before.
     stage: Stage,
-    /// Whether it is in a line. If not, it was either admitted or never will be.
+    /// Whether it is in a list of waiters. If not, it has all units, or was cancelled.
     in_line: bool,
     link: Link,
-    sleeper: F::Sleeper,
+    waker: F::Waker,
 }
 
-fn line_link<F: Family>(waiting: &mut Waiting<F>) -> &mut Link {
+fn line_link<F: Types>(waiting: &mut Waiting<F>) -> &mut Link {
     &mut waiting.link
 }
 
-/// Who is to be woken.
-pub(crate) type Wakes<F> = [Option<<F as Family>::Sleeper>; 3];
+/// The readers to wake.
+pub(crate) type Wakes<F> = [Option<<F as Types>::Waker>; 3];
 
-impl<F: Family> Table<F> {
-    /// Takes what a READ takes up, and a slot, if all of it is there.
+impl<F: Types> Table<F> {
+    /// Takes a unit of each limit for a reader, or nothing. The caller then takes the slot, for
+    /// which there is room.
     ///
     /// # Errors
     ///
-    /// `Full` if memory is needed first, `Crowded` if too many are outstanding.
+    /// `Full` if memory is needed first, `OverLimit` if a limit is reached, `Gone` if the object
+    /// is.
     pub(super) fn admit(&mut self, key: ObjectKey, user: User) -> Result<(), Refused> {
         let entry = self.objects.get_mut(key.0).ok_or(Refused::Gone)?;
-        if entry.gauge.taken >= self.bounds.object || self.whole.taken >= self.bounds.whole {
-            return Err(Refused::Crowded);
+        if entry.quota.taken >= self.bounds.object || self.quota.taken >= self.bounds.table {
+            return Err(Refused::OverLimit);
         }
         if self.requests.room() == 0 {
             return Err(Refused::Full);
         }
         if user != User::EXEMPT {
-            Self::open_account(&mut self.users, user)?;
-            let account = self.users.get_mut(user.0).ok_or(Refused::Full)?;
-            if !account.0.take(self.bounds.user) {
-                return Err(Refused::Crowded);
+            Self::add_user(&mut self.users, user)?;
+            let quota = self.users.get_mut(user.0).ok_or(Refused::Full)?;
+            if !quota.0.take(self.bounds.user) {
+                return Err(Refused::OverLimit);
             }
         }
-        entry.gauge.taken += 1;
-        self.whole.taken += 1;
+        entry.quota.taken += 1;
+        self.quota.taken += 1;
         Ok(())
     }
 
-    fn open_account(users: &mut Slots<Account, F>, user: User) -> Result<(), Refused> {
+    fn add_user(users: &mut Slots<UserQuota, F>, user: User) -> Result<(), Refused> {
         if users.get(user.0).is_some() {
             return Ok(());
         }
-        let account = Account::default();
-        users.insert_at(user.0, account).map_err(|_| Refused::Full)
+        let quota = UserQuota::default();
+        users.insert_at(user.0, quota).map_err(|_| Refused::Full)
     }
 
-    /// Puts a task in line, and returns its id there. `sleeper` is woken when
-    /// [`Self::admitted`] has news: it may have some at once.
+    /// Has a reader wait to be admitted, and returns its id among those that wait. `waker` is woken
+    /// when the result of [`Self::admitted`] changes; it may be true at once.
     ///
     /// # Errors
     ///
-    /// `Full` if memory is needed first, for those who wait or for users; `Gone` if the object or
-    /// the cache is gone.
-    pub(crate) fn line_up(
+    /// `Full` if memory is needed first, for readers that wait or for users; `Gone` if the object
+    /// or the cache is gone.
+    pub(crate) fn add_waiting(
         &mut self,
         key: ObjectKey,
         user: User,
-        sleeper: F::Sleeper,
+        waker: F::Waker,
     ) -> Result<u32, Refused> {
         if self.dead || self.objects.get(key.0).is_none() {
             return Err(Refused::Gone);
@@ -178,7 +182,7 @@ impl<F: Family> Table<F> {
         let stage = if user == User::EXEMPT {
             Stage::Object
         } else {
-            Self::open_account(&mut self.users, user)?;
+            Self::add_user(&mut self.users, user)?;
             Stage::User
         };
         let waiting = Waiting {
@@ -187,20 +191,20 @@ impl<F: Family> Table<F> {
             stage,
             in_line: false,
             link: Link::default(),
-            sleeper,
+            waker,
         };
         let id = self.waiting.insert(waiting).map_err(|_| Refused::Full)?;
         self.advance(id);
         Ok(id)
     }
 
-    /// Whether somebody who waited in line has all that a READ takes up, and a slot: then they are
-    /// not in line any more, and [`Self::leave`] gives it back.
+    /// Whether a reader that waits has a unit of each limit. If so, it gets a slot and does not
+    /// wait any more; [`Self::end_admission`] gives all back.
     ///
     /// # Errors
     ///
-    /// `Full` if memory for requests is needed first, `Gone` if they wait in vain. They are still
-    /// to be taken out of the line.
+    /// `Full` if memory for requests is needed first, `Gone` if the wait was cancelled. The caller
+    /// still has to call [`Self::remove_waiting`], unless it tries again.
     pub(crate) fn admitted(&mut self, id: u32) -> Result<bool, Refused> {
         let waiting = self.waiting.get(id).ok_or(Refused::Gone)?;
         if waiting.in_line {
@@ -214,8 +218,9 @@ impl<F: Family> Table<F> {
         Ok(true)
     }
 
-    /// Takes a task out of the line that does not wait any longer. Returns those to wake.
-    pub(crate) fn step_out(&mut self, id: u32) -> Wakes<F> {
+    /// Ends the wait of a reader, and gives back the units that it has. Returns the readers to
+    /// wake.
+    pub(crate) fn remove_waiting(&mut self, id: u32) -> Wakes<F> {
         let Some(waiting) = self.waiting.get(id) else {
             return Wakes::<F>::default();
         };
@@ -224,40 +229,41 @@ impl<F: Family> Table<F> {
             self.unlink_waiting(id, stage, key, user);
         }
         self.waiting.remove(id);
-        let held = [Stage::User, Stage::Object, Stage::Whole].map(|held| held < stage);
+        let held = [Stage::User, Stage::Object, Stage::Table].map(|held| held < stage);
         self.give_back(key, user, held)
     }
 
     fn unlink_waiting(&mut self, id: u32, stage: Stage, key: ObjectKey, user: User) {
-        let line = self.gauge(stage, key, user).map(|(gauge, _)| gauge.waiters);
+        let line = self.quota(stage, key, user).map(|(quota, _)| quota.waiters);
         match line.filter(|line| line.ends_with(id)) {
             Some(mut line) => {
                 line.unlink(&mut self.waiting, id, line_link);
-                if let Some((gauge, _)) = self.gauge(stage, key, user) {
-                    gauge.waiters = line;
+                if let Some((quota, _)) = self.quota(stage, key, user) {
+                    quota.waiters = line;
                 }
             }
-            // It may be among those who wait in vain.
-            None => self.vain.unlink(&mut self.waiting, id, line_link),
+            // It may be on the list of those that were cancelled.
+            None => self.cancelled.unlink(&mut self.waiting, id, line_link),
         }
     }
 
-    /// Gives back what a READ took up, and its slot.
-    pub(crate) fn leave(&mut self, key: ObjectKey, user: User) -> Wakes<F> {
+    /// Gives back the units and the slot of a reader that is done. Returns the readers to wake.
+    pub(crate) fn end_admission(&mut self, key: ObjectKey, user: User) -> Wakes<F> {
         self.requests.unreserve();
         self.give_back(key, user, [true; 3])
     }
 
     fn give_back(&mut self, key: ObjectKey, user: User, held: [bool; 3]) -> Wakes<F> {
-        let [of_user, of_object, of_whole] = held;
+        let [of_user, of_object, of_table] = held;
         [
             self.give_back_one(of_user, Stage::User, key, user),
             self.give_back_one(of_object, Stage::Object, key, user),
-            self.give_back_one(of_whole, Stage::Whole, key, user),
+            self.give_back_one(of_table, Stage::Table, key, user),
         ]
     }
 
-    /// Gives what one took to the first in line. Returns whom to wake, if there is news for them.
+    /// Gives a unit of one limit, if it is `held`, to the first reader that waits for it. Returns
+    /// that reader if it has to be woken.
     #[inline(always)]
     fn give_back_one(
         &mut self,
@@ -265,11 +271,11 @@ impl<F: Family> Table<F> {
         stage: Stage,
         key: ObjectKey,
         user: User,
-    ) -> Option<F::Sleeper> {
-        let (gauge, _) = self.gauge(stage, key, user).filter(|_| held)?;
-        let Some(id) = gauge.waiters.first() else {
-            gauge.taken = gauge.taken.saturating_sub(1);
-            if gauge.taken == 0 && stage == Stage::User {
+    ) -> Option<F::Waker> {
+        let (quota, _) = self.quota(stage, key, user).filter(|_| held)?;
+        let Some(id) = quota.waiters.first() else {
+            quota.taken = quota.taken.saturating_sub(1);
+            if quota.taken == 0 && stage == Stage::User {
                 self.users.remove(user.0);
             }
             return None;
@@ -281,72 +287,72 @@ impl<F: Family> Table<F> {
         self.advance(id)
     }
 
-    /// What `stage` takes from, and its bound. `None` for users that have none, and for objects
-    /// that are gone.
+    /// The limit of a stage: what is taken, and the bound. `None` for an exempt user, and for an
+    /// object that is gone.
     #[inline(always)]
-    fn gauge(&mut self, stage: Stage, key: ObjectKey, user: User) -> Option<(&mut Gauge, u32)> {
+    fn quota(&mut self, stage: Stage, key: ObjectKey, user: User) -> Option<(&mut Quota, u32)> {
         let bounds = self.bounds;
         match stage {
             Stage::User if user == User::EXEMPT => None,
             Stage::User => {
-                let account = self.users.get_mut(user.0)?;
-                Some((&mut account.0, bounds.user))
+                let quota = self.users.get_mut(user.0)?;
+                Some((&mut quota.0, bounds.user))
             }
             Stage::Object => {
                 let entry = self.objects.get_mut(key.0)?;
-                Some((&mut entry.gauge, bounds.object))
+                Some((&mut entry.quota, bounds.object))
             }
-            Stage::Whole => Some((&mut self.whole, bounds.whole)),
+            Stage::Table => Some((&mut self.quota, bounds.table)),
             Stage::Admitted => None,
         }
     }
 
-    /// Takes for somebody who is in no line what there is, and puts them in line for the rest.
-    /// Returns whom to wake, if there is no rest, or they would wait in vain.
-    fn advance(&mut self, id: u32) -> Option<F::Sleeper> {
+    /// Takes as many of the units that a reader still needs as there are, in order, and has it wait
+    /// for the next. Returns the reader, to be woken, if it has all, or its object is gone.
+    fn advance(&mut self, id: u32) -> Option<F::Waker> {
         loop {
             let waiting = self.waiting.get(id)?;
             let (key, user, stage) = (waiting.key, waiting.user, waiting.stage);
-            let Some((gauge, bound)) = self.gauge(stage, key, user) else {
-                return Some(self.waiting.get(id)?.sleeper.clone());
+            let Some((quota, bound)) = self.quota(stage, key, user) else {
+                return Some(self.waiting.get(id)?.waker.clone());
             };
-            if gauge.take(bound) {
+            if quota.take(bound) {
                 self.waiting.get_mut(id)?.stage = stage.next();
                 continue;
             }
-            let mut line = gauge.waiters;
+            let mut line = quota.waiters;
             line.push_back(&mut self.waiting, id, line_link);
-            if let Some((gauge, _)) = self.gauge(stage, key, user) {
-                gauge.waiters = line;
+            if let Some((quota, _)) = self.quota(stage, key, user) {
+                quota.waiters = line;
             }
             self.waiting.get_mut(id)?.in_line = true;
             return None;
         }
     }
 
-    /// Those who are in line for an object wait in vain. [`Self::pop_failed`] finds them.
-    pub(super) fn dismiss(&mut self, key: ObjectKey) {
+    /// Cancels the waits for an object's limit. [`Self::pop_failed`] finds those readers.
+    pub(super) fn cancel_waiting(&mut self, key: ObjectKey) {
         if let Some(entry) = self.objects.get_mut(key.0) {
-            let line = core::mem::take(&mut entry.gauge.waiters);
-            self.vain.append(&mut self.waiting, line, line_link);
+            let line = core::mem::take(&mut entry.quota.waiters);
+            self.cancelled.append(&mut self.waiting, line, line_link);
         }
     }
 
-    /// The next of those who wait in vain, to be woken. If the cache is dead, all do.
-    pub(super) fn pop_vain(&mut self) -> Option<F::Sleeper> {
-        let id = match self.vain.first() {
+    /// The next reader whose wait was cancelled, to be woken. If the cache is dead, all are.
+    pub(super) fn pop_cancelled(&mut self) -> Option<F::Waker> {
+        let id = match self.cancelled.first() {
             Some(id) => id,
             None if self.dead => self.waiting.id_at(self.waiting.len().checked_sub(1)?)?,
             None => return None,
         };
-        let sleeper = self.waiting.get(id)?.sleeper.clone();
+        let waker = self.waiting.get(id)?.waker.clone();
         if self.dead {
-            // Others that this admits are told the same.
-            self.step_out(id);
+            // It need not wake those that get its units: all are woken by this function in turn.
+            self.remove_waiting(id);
         } else {
-            self.vain.unlink(&mut self.waiting, id, line_link);
+            self.cancelled.unlink(&mut self.waiting, id, line_link);
             self.waiting.get_mut(id)?.in_line = false;
         }
-        Some(sleeper)
+        Some(waker)
     }
 }

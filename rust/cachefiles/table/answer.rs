@@ -7,14 +7,14 @@ use super::{
     Delivery,
     Entry,
     Event,
-    Family,
     Handle,
     Kind,
     ObjectKey,
     Phase,
     Refused,
     Request,
-    Table, //
+    Table,
+    Types, //
 };
 use crate::protocol::{
     command::Reply,
@@ -28,7 +28,7 @@ use crate::protocol::{
     }, //
 };
 
-impl<F: Family> Table<F> {
+impl<F: Types> Table<F> {
     /// The next message to be delivered: one of its object's READs, and the other requests, in
     /// turn.
     fn next_message(&self) -> Option<u32> {
@@ -93,7 +93,7 @@ impl<F: Family> Table<F> {
         }
         let key = Self::queue_of(req);
         self.set_phase(msg_id, phase);
-        self.turn_ring(key, false);
+        self.move_in_ring(key, false);
         self.reads_turn = key == ObjectKey::NONE;
         delivery
     }
@@ -114,8 +114,8 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// A message did not reach the daemon: it is the `next` one again, or the last one, if it is
-    /// not for its own sake and others may fare better.
+    /// A message was not copied to the daemon. If `next`, it is delivered next again; otherwise it
+    /// goes to the end of its queue, because a message that needs no fd may succeed.
     pub(crate) fn put_back(&mut self, msg_id: u32, next: bool) {
         let Some(req) = self.requests.get(msg_id) else {
             return;
@@ -130,12 +130,11 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Gives a claimed OPEN an object id, which goes with the file descriptor into the message. It
-    /// takes the place of the one that the object has had, if any: the daemon is told to close
-    /// that.
+    /// Gives a claimed OPEN an object id, which goes with the file descriptor into the message. If
+    /// the object has had another one, that is replaced, and a CLOSE for it is queued.
     ///
-    /// `Full` if the handles or the requests have to grow first, `Gone` if nobody waits for the
-    /// OPEN any more.
+    /// `Full` if the handles or the requests have to grow first, `Gone` if the OPEN was cancelled
+    /// meanwhile.
     pub(crate) fn issue(&mut self, msg_id: u32) -> core::result::Result<u32, Refused> {
         let key = match self.requests.get(msg_id) {
             Some(req) if req.phase == Phase::Claimed => req.object,
@@ -188,8 +187,8 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// The object of an OPEN that the daemon may answer with a size: it was fd_installed, and its file
-    /// descriptor is open.
+    /// The object of an OPEN that the daemon may answer with a size: its file descriptor was
+    /// installed, and is open.
     pub(crate) fn answerable(&self, msg_id: u32) -> Option<&F::Object> {
         match self.requests.get(msg_id)? {
             Request {
@@ -257,7 +256,7 @@ impl<F: Family> Table<F> {
                 (Ok(size), Ok(()))
             }
         };
-        self.happen(
+        self.handle_event(
             key,
             match outcome {
                 Ok(_) => Event::Opened,
@@ -300,7 +299,7 @@ impl<F: Family> Table<F> {
         let Some(handle) = self.handles.remove(object_id) else {
             return;
         };
-        // Nothing is left to be closed.
+        // A CLOSE that was not delivered yet is not needed any more.
         match handle.close {
             Close::No => {}
             Close::Later => self.requests.unreserve(),
@@ -317,22 +316,22 @@ impl<F: Family> Table<F> {
         if entry.fd == Some(object_id) {
             entry.fd = None;
             let reads = entry.has_reads();
-            self.happen(key, Event::Released { reads });
+            self.handle_event(key, Event::Released { reads });
         }
     }
 
-    /// A new daemon has taken over: what the old one had in hand is delivered again, before what
-    /// waits for delivery, and of each object oldest first. [`Self::restore_some`] does it.
+    /// A new daemon has taken over: what was delivered to the old one is delivered again, before
+    /// what is queued, and of each object oldest first. [`Self::restore_some`] does it.
     pub(crate) fn begin_restore(&mut self) -> Restore {
-        // Even a daemon that was owed nothing may want to know that it is in charge.
+        // Wakes pollers even if there is nothing to deliver again, so that the new daemon knows.
         self.wake = true;
         Restore(usize::MAX)
     }
 
-    /// Goes on for a while. Returns how much is delivered again, or `None` at the end. What the new
-    /// daemon reads meanwhile may be delivered to it twice.
+    /// Queues again what was delivered of the next few objects. Returns how many messages that is,
+    /// or `None` at the end. What the new daemon reads meanwhile may be delivered to it twice.
     ///
-    /// A CLOSE that is being copied is not lost: it comes again if it does not reach anybody.
+    /// A CLOSE that is being copied is not touched: [`Self::put_back`] queues it if that fails.
     pub(crate) fn restore_some(&mut self, at: &mut Restore) -> Option<usize> {
         let from = at.0.min(self.objects.len());
         let end = from.saturating_sub(Self::STRIDE);

@@ -6,23 +6,23 @@ use super::{
     age_link,
     Entry,
     Event,
-    Family,
-    Gauge,
-    Heeds,
+    JoinPolicy,
     Kind,
     Link,
     List,
     ObjectKey,
     Phase,
     Queued,
+    Quota,
     Refused,
     Request,
     State,
     Table,
+    Types,
     User, //
 };
 
-impl<F: Family> Table<F> {
+impl<F: Types> Table<F> {
     /// Adds an object, which may have `max_size` bytes, and queues its OPEN, whose message will
     /// have `open_size` bytes. Returns what names the object and the OPEN, or both payloads if the
     /// object cannot be added.
@@ -53,7 +53,7 @@ impl<F: Family> Table<F> {
             delivered: List::default(),
             ring: Link::default(),
             in_ring: false,
-            gauge: Gauge::default(),
+            quota: Quota::default(),
             open_size,
         };
         let key = match self.objects.insert(entry) {
@@ -70,7 +70,7 @@ impl<F: Family> Table<F> {
         Ok((key, id))
     }
 
-    /// Takes back a lookup's OPEN whose answer is not wanted any more. `None` if it was answered
+    /// Removes a lookup's OPEN, whose answer no task waits for. `None` if it was answered
     /// meanwhile.
     pub(crate) fn cancel_open(&mut self, msg_id: u32) -> Option<F::Waiter> {
         match self.requests.get(msg_id)? {
@@ -85,31 +85,32 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Queues a READ of `len` bytes at `off`, or has it join another, as far as it `heeds` others.
-    /// `now` is the time in milliseconds, which never goes back. Returns how, and so whether
-    /// the [watch](Self::next_reading) over READs has to be started.
+    /// Queues a READ of `len` bytes at `off`, or has it join another, as `policy` says. `now` is
+    /// the time in milliseconds, which never goes back. Returns how, and so whether the
+    /// [watch](Self::watch) has to be started.
     ///
-    /// `newcomer` is the user of a reader who has nothing outstanding yet: from then on it has what
-    /// a READ takes up, until [`Self::leave`]. `None` if it has that already.
+    /// `admit` is the user of a reader that is to be admitted first, until [`Self::end_admission`].
+    /// `None` if it is admitted already.
     ///
     /// # Errors
     ///
-    /// The payload with `Full` if memory for requests or users is needed first, and with `Crowded`
-    /// if the newcomer has to [line up](Self::line_up).
+    /// The payload with `Full` if memory for requests or users is needed first, with `OverLimit` if
+    /// the reader has to [wait](Self::add_waiting), and with `Gone` if the object or the cache is
+    /// gone.
     pub(crate) fn queue_read(
         &mut self,
         key: ObjectKey,
         (off, len): (u64, u64),
         payload: F::Read,
         now: u64,
-        newcomer: Option<User>,
-        heeds: Heeds,
+        admit: Option<User>,
+        policy: JoinPolicy,
     ) -> core::result::Result<Queued, (Refused, F::Read)> {
-        let admitted = match newcomer {
+        let admitted = match admit {
             _ if self.dead => Err(Refused::Gone),
             Some(user) => self.admit(key, user),
             None if self.objects.get(key.0).is_none() => Err(Refused::Gone),
-            // Its own slot, which is taken below.
+            // It has a slot reserved, which is used below.
             None => {
                 self.requests.unreserve();
                 Ok(())
@@ -118,19 +119,19 @@ impl<F: Family> Table<F> {
         if let Err(refused) = admitted {
             return Err((refused, payload));
         }
-        let (other, len) = match heeds {
-            Heeds::Nothing => (None, len),
+        let (other, len) = match policy {
+            JoinPolicy::Never => (None, len),
             _ => self.look_at_others(key, off, len),
         };
         if let Some(Request {
             kind: Kind::Read { payload: other, .. },
             ..
         }) = other
-            .filter(|_| heeds == Heeds::All)
+            .filter(|_| policy == JoinPolicy::Join)
             .and_then(|other| self.requests.get_mut(other))
         {
             F::join(other, payload);
-            // There is room, as was seen above. It is what a reader has whose READ is over.
+            // Reserves the slot again, as it has no READ of its own. There is room, as was checked.
             let _ = self.requests.reserve();
             return Ok(Queued::Joined);
         }
@@ -151,16 +152,16 @@ impl<F: Family> Table<F> {
         };
         self.ages.push_back(&mut self.requests, id, age_link);
         self.set_phase(id, Phase::Queued);
-        self.happen(key, Event::Read);
+        self.handle_event(key, Event::Read);
         Ok(match self.watch() {
             true => Queued::Unwatched,
             false => Queued::Alone,
         })
     }
 
-    /// Looks at the last READs of an object that were queued or delivered: whoever reads on, or the
-    /// same, comes soon after. Returns the one that asks for what is at `off`, and what `len` is up
-    /// to where another begins.
+    /// Looks for READs that overlap, among the last few of an object that were queued and the last
+    /// few that were delivered: readers of the same data come soon after each other. Returns the
+    /// one that asks for what is at `off`, and `len`, shortened to where another one begins.
     fn look_at_others(&self, key: ObjectKey, off: u64, len: u64) -> (Option<u32>, u64) {
         const LAST: usize = 4;
         let (mut found, mut len) = (None, len);
@@ -191,8 +192,9 @@ impl<F: Family> Table<F> {
         (found, len)
     }
 
-    /// Notes that the watch over requests runs. Returns whether the caller has to start it;
-    /// otherwise it runs, and has yet to look for more.
+    /// Notes that the watch runs: the work item that ends READs and OPENs on a timeout, or when
+    /// their cookie is no longer used. Returns whether the caller has to start it; if not, it runs,
+    /// and calls [`Self::keep_watching`] before it ends.
     pub(crate) fn watch(&mut self) -> bool {
         !core::mem::replace(&mut self.watched, true)
     }
@@ -204,7 +206,7 @@ impl<F: Family> Table<F> {
         (self.ages.last().unwrap_or_default(), fd.unwrap_or_default())
     }
 
-    /// Whether there is still something to be watched over; if not, the watch has ended.
+    /// Whether there are READs, so that the watch has to go on; if not, it is noted as ended.
     pub(crate) fn keep_watching(&mut self) -> bool {
         self.watched = !self.ages.is_empty();
         self.watched
@@ -218,7 +220,7 @@ impl<F: Family> Table<F> {
         // days.
         let age = |since: u32| u64::from((now as u32).wrapping_sub(since));
         match self.requests.get(id)?.kind {
-            // Both are cut to whole milliseconds: "more than", so that it is never too early.
+            // `>`, so that it is never too early: both times are cut to whole milliseconds.
             Kind::Read { since, .. } if age(since) > timeout => self.take_read(id),
             _ => None,
         }
@@ -274,7 +276,7 @@ impl<F: Family> Table<F> {
                         },
                     ..
                 }) => {
-                    // Its waiter is told later.
+                    // pop_failed() finds it, and the caller then tells its waiter.
                     self.set_phase(open, Phase::Failed);
                     if let Some(req) = self.requests.get_mut(open) {
                         req.object = ObjectKey::NONE;
@@ -294,8 +296,8 @@ impl<F: Family> Table<F> {
         Some(entry.payload)
     }
 
-    /// The end: everything that waits fails, as [`Self::pop_failed`] gets to it, and nothing is
-    /// queued or delivered any more.
+    /// Marks the cache dead: nothing is queued or delivered any more, and [`Self::pop_failed`]
+    /// returns all requests and all readers that wait.
     pub(crate) fn kill(&mut self) {
         self.dead = true;
         self.wake = true;

@@ -3,19 +3,24 @@
 //! What the daemon knows of an object, as a table of states and events.
 //!
 //! ```text
-//!             register          copen ok, fd open
-//!   (none) ----------> Opening -------------------> Open
-//!                         |                          | fd released
-//!                         | copen error,             v
-//!                         | fd released     +----> Closed
-//!                         v                 |        | a READ is waiting
-//!                      (dropped)   failed,  |        v
-//!                                  READs    +--- Reopening --> Open  (copen ok, same size)
-//!                                  get EIO
+//!            register              copen ok
+//!   (none) -----------> Opening ---------------> Open <------------+
+//!                          |                     |  |              |
+//!              copen error |     fd released, no |  | fd released, | copen ok,
+//!                          |          READ waits |  | READs wait   | same size
+//!                          v                     |  v              |
+//!                        Closed <----------------+  Reopening -----+
+//!                        |  ^                       ^  |
+//!                        |  +------ copen error ----|--+
+//!                        +------- READ queued ------+
 //! ```
 //!
-//! An object whose lookup fails and one that is withdrawn leave the table: there is no state in
-//! which a dropped object could be found.
+//! After a copen error the READs that wait get `EIO`; if it was for the OPEN of a lookup, the
+//! caller then removes the object from the table. In `Opening` and `Reopening` the release of the
+//! fd changes nothing; the OPEN then fails with `EBADFD` when the daemon answers it.
+//!
+//! Withdrawal removes an object from the table in any state: there is no state in which a removed
+//! object could be found.
 
 /// See the [module's description](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,13 +55,13 @@ pub(crate) enum Next {
     /// The READ can be delivered at once.
     Deliver,
     /// The READ has to wait for the answer to an OPEN.
-    Park,
-    /// As `Park`, and an OPEN has to be queued.
+    Wait,
+    /// READs have to wait, and an OPEN has to be queued.
     Reopen,
     /// READs that wait can be delivered.
-    DeliverParked,
+    DeliverWaiting,
     /// READs that wait have to fail.
-    FailParked,
+    FailWaiting,
 }
 
 impl State {
@@ -65,17 +70,17 @@ impl State {
     pub(crate) fn on(self, event: Event) -> (State, Next) {
         match (self, event) {
             (State::Open, Event::Read) => (State::Open, Next::Deliver),
-            (State::Opening | State::Reopening, Event::Read) => (self, Next::Park),
+            (State::Opening | State::Reopening, Event::Read) => (self, Next::Wait),
             (State::Closed, Event::Read) => (State::Reopening, Next::Reopen),
 
             (State::Opening | State::Reopening, Event::Opened) => {
-                (State::Open, Next::DeliverParked)
+                (State::Open, Next::DeliverWaiting)
             }
             // There is no OPEN to answer in these states.
             (State::Open | State::Closed, Event::Opened) => (self, Next::Nothing),
 
             (State::Opening | State::Reopening, Event::OpenFailed) => {
-                (State::Closed, Next::FailParked)
+                (State::Closed, Next::FailWaiting)
             }
             (State::Open | State::Closed, Event::OpenFailed) => (self, Next::Nothing),
 

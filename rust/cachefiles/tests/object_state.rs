@@ -18,11 +18,11 @@ mod tests {
         Next::{
             self,
             Deliver,
-            DeliverParked,
-            FailParked,
+            DeliverWaiting,
+            FailWaiting,
             Nothing,
-            Park,
-            Reopen, //
+            Reopen,
+            Wait, //
         },
         State::{
             self,
@@ -45,9 +45,9 @@ mod tests {
     #[rustfmt::skip]
     const TABLE: [(State, Event, State, Next); 20] = [
         // The lookup waits for its answer; so do READs that come too early.
-        (Opening,   Read,                      Opening,   Park),
-        (Opening,   Opened,                    Open,      DeliverParked),
-        (Opening,   OpenFailed,                Closed,    FailParked),
+        (Opening,   Read,                      Opening,   Wait),
+        (Opening,   Opened,                    Open,      DeliverWaiting),
+        (Opening,   OpenFailed,                Closed,    FailWaiting),
         (Opening,   Released { reads: false }, Opening,   Nothing),
         (Opening,   Released { reads: true },  Opening,   Nothing),
         // Only here does the daemon get READs.
@@ -63,9 +63,9 @@ mod tests {
         (Closed,    Released { reads: false }, Closed,    Nothing),
         (Closed,    Released { reads: true },  Closed,    Nothing),
         // One OPEN at a time; its failure fails those who wait for it.
-        (Reopening, Read,                      Reopening, Park),
-        (Reopening, Opened,                    Open,      DeliverParked),
-        (Reopening, OpenFailed,                Closed,    FailParked),
+        (Reopening, Read,                      Reopening, Wait),
+        (Reopening, Opened,                    Open,      DeliverWaiting),
+        (Reopening, OpenFailed,                Closed,    FailWaiting),
         (Reopening, Released { reads: false }, Reopening, Nothing),
         (Reopening, Released { reads: true },  Reopening, Nothing),
     ];

@@ -18,11 +18,11 @@ mod tests {
             Bounds,
             Delivery,
             Failed,
-            Family,
-            Heeds,
+            JoinPolicy,
             ObjectKey,
             Refused,
             Table,
+            Types,
             User, //
         }, //
     };
@@ -39,12 +39,12 @@ mod tests {
         }
     }
 
-    impl Family for Names {
+    impl Types for Names {
         type Object = &'static str;
         type Waiter = &'static str;
         type Read = &'static str;
         type Version = &'static str;
-        type Sleeper = &'static str;
+        type Waker = &'static str;
 
         // They do not.
         fn join(_other: &mut &'static str, _read: &'static str) {}
@@ -56,7 +56,7 @@ mod tests {
         let mut table = Table::new(Bounds {
             object: 4,
             user: 2,
-            whole: 5,
+            table: 5,
         });
         make_room(table.requests(), 64);
         make_room(table.objects(), 64);
@@ -74,9 +74,9 @@ mod tests {
         name: &'static str,
         now: u64,
     ) -> bool {
-        let newcomer = Some(User::EXEMPT);
+        let admit = Some(User::EXEMPT);
         table
-            .queue_read(key, (off, 4096), name, now, newcomer, Heeds::Nothing)
+            .queue_read(key, (off, 4096), name, now, admit, JoinPolicy::Never)
             .is_ok()
     }
 
@@ -259,7 +259,7 @@ mod tests {
             match failed {
                 Failed::Read(name) => reads += i32::from(name == "read"),
                 Failed::Waiter(name) => lookups += i32::from(name == "lookup"),
-                Failed::Sleeper(_) | Failed::Nobody => {}
+                Failed::Waker(_) | Failed::Nobody => {}
             }
         }
         assert_eq!((reads, lookups), (1, 1));
@@ -276,12 +276,13 @@ mod tests {
         let Some((key, fd)) = opened else { return };
         let user = User::new(1000);
         for off in [0, 4096] {
-            let queued = table.queue_read(key, (off, 4096), "read", 0, Some(user), Heeds::Nothing);
+            let queued =
+                table.queue_read(key, (off, 4096), "read", 0, Some(user), JoinPolicy::Never);
             assert!(queued.is_ok());
         }
-        let refused = table.queue_read(key, (8192, 4096), "read", 0, Some(user), Heeds::Nothing);
-        assert!(matches!(refused, Err((Refused::Crowded, "read"))));
-        let line = table.line_up(key, user, "sleeper");
+        let refused = table.queue_read(key, (8192, 4096), "read", 0, Some(user), JoinPolicy::Never);
+        assert!(matches!(refused, Err((Refused::OverLimit, "read"))));
+        let line = table.add_waiting(key, user, "waker");
         assert!(line.is_ok());
         let Ok(line) = line else { return };
         assert_eq!(table.admitted(line), Ok(false));
@@ -290,9 +291,9 @@ mod tests {
 
         let one = read_other(&mut table).unwrap_or_default();
         assert_eq!(table.read_complete(one.0, fd), Ok("read"));
-        assert_eq!(table.leave(key, user), [Some("sleeper"), None, None]);
+        assert_eq!(table.end_admission(key, user), [Some("waker"), None, None]);
         assert_eq!(table.admitted(line), Ok(true));
-        let queued = table.queue_read(key, (8192, 4096), "read", 0, None, Heeds::Nothing);
+        let queued = table.queue_read(key, (8192, 4096), "read", 0, None, JoinPolicy::Never);
         assert!(queued.is_ok());
     }
 

@@ -14,7 +14,7 @@ use crate::{
     support::{check, grow, make_room, Host},
     table::{
         slots::{Slots, Storage},
-        Bounds, Delivery, Failed, Family, Heeds, ObjectKey, Queued, Refused, Table, User,
+        Bounds, Delivery, Failed, JoinPolicy, ObjectKey, Queued, Refused, Table, Types, User,
     },
 };
 use proptest::{
@@ -37,12 +37,12 @@ pub(crate) struct Payload {
     _live: Rc<()>,
 }
 
-impl Family for Host {
+impl Types for Host {
     type Object = Rc<u32>;
     type Waiter = Payload;
     type Read = Payload;
     type Version = u32;
-    type Sleeper = Rc<u32>;
+    type Waker = Rc<u32>;
 
     fn join(other: &mut Payload, read: Payload) {
         assert!(read.others.is_empty());
@@ -99,32 +99,32 @@ struct Ticket {
 enum Stage {
     User,
     Object,
-    Whole,
+    Table,
     Admitted,
 }
 
-const STAGES: [Stage; 3] = [Stage::User, Stage::Object, Stage::Whole];
+const STAGES: [Stage; 3] = [Stage::User, Stage::Object, Stage::Table];
 
 impl Stage {
     fn next(self) -> Self {
         match self {
             Stage::User => Stage::Object,
-            Stage::Object => Stage::Whole,
+            Stage::Object => Stage::Table,
             _ => Stage::Admitted,
         }
     }
 }
 
-/// Somebody who waits in line.
+/// A reader that waits to be admitted.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     ticket: Ticket,
-    sleeper: u32,
+    waker: u32,
     /// What it waits for.
     stage: Stage,
     in_line: bool,
     /// Whether it waits for an object that was given up.
-    in_vain: bool,
+    is_cancelled: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -195,14 +195,14 @@ enum Op {
         object: usize,
         user: usize,
     },
-    /// Somebody who has too many READs waits in line.
-    LineUp {
+    /// A reader that is over a limit waits.
+    AddWaiting {
         object: usize,
         user: usize,
     },
     /// One of them looks whether there is news.
     Look(usize),
-    StepOut(usize),
+    RemoveWaiting(usize),
     /// A reader whose READ was answered asks for something else.
     Again {
         reader: usize,
@@ -480,12 +480,12 @@ impl Run {
         .collect()
     }
 
-    /// What a READ that is added heeds.
-    fn heeds(&self) -> Heeds {
+    /// The policy of the next READ.
+    fn policy(&self) -> JoinPolicy {
         match (self.joins, self.count % 3) {
-            (false, _) => Heeds::Nothing,
-            (true, 0) => Heeds::Ends,
-            (true, _) => Heeds::All,
+            (false, _) => JoinPolicy::Never,
+            (true, 0) => JoinPolicy::Shorten,
+            (true, _) => JoinPolicy::Join,
         }
     }
 
@@ -504,7 +504,7 @@ impl Run {
         }
         for waiting in self.waiting.values_mut() {
             if waiting.ticket.object == object && waiting.in_line {
-                waiting.in_vain |= waiting.stage == Stage::Object;
+                waiting.is_cancelled |= waiting.stage == Stage::Object;
             }
         }
     }
@@ -548,7 +548,7 @@ impl Run {
             Stage::Object if !self.objects.contains_key(&like.object) => return None,
             Stage::User => self.bounds.user,
             Stage::Object => self.bounds.object,
-            _ => self.bounds.whole,
+            _ => self.bounds.table,
         };
         Some(self.taken(stage, like) < bound)
     }
@@ -564,15 +564,15 @@ impl Run {
         loop {
             let Waiting {
                 ticket,
-                sleeper,
+                waker,
                 stage,
                 ..
             } = self.waiting[&id];
             if stage == Stage::Admitted {
-                return Some(sleeper);
+                return Some(waker);
             }
             match self.has_left(stage, &ticket) {
-                None => return Some(sleeper),
+                None => return Some(waker),
                 Some(true) => self.waiting.get_mut(&id).unwrap().stage = stage.next(),
                 Some(false) => {
                     self.waiting.get_mut(&id).unwrap().in_line = true;
@@ -591,7 +591,7 @@ impl Run {
         let first = self.line.iter().position(|id| {
             let waiting = &waiting[id];
             let same = Self::takes(&waiting.ticket, stage, like);
-            waiting.stage == stage && !waiting.in_vain && same
+            waiting.stage == stage && !waiting.is_cancelled && same
         })?;
         let id = self.line.remove(first);
         let waiting = self.waiting.get_mut(&id).unwrap();
@@ -600,18 +600,18 @@ impl Run {
         self.advance(id)
     }
 
-    fn line_up(&mut self, at: usize, user: User) {
+    fn add_waiting(&mut self, at: usize, user: User) {
         let Some(key) = self.key(at) else {
             return;
         };
         self.count += 1;
-        let sleeper = self.count;
+        let waker = self.count;
         for attempt in 0.. {
             let found = self.number_of(key);
-            match self.table.line_up(key, user, Rc::new(sleeper)) {
+            match self.table.add_waiting(key, user, Rc::new(waker)) {
                 Ok(id) => {
                     let ticket = Ticket {
-                        object: found.expect("in line for nothing"),
+                        object: found.expect("waits for nothing"),
                         key,
                         user,
                     };
@@ -621,10 +621,10 @@ impl Run {
                     };
                     let waiting = Waiting {
                         ticket,
-                        sleeper,
+                        waker,
                         stage,
                         in_line: false,
-                        in_vain: false,
+                        is_cancelled: false,
                     };
                     assert!(!self.dead);
                     assert!(self.waiting.insert(id, waiting).is_none());
@@ -664,14 +664,10 @@ impl Run {
         }
     }
 
-    fn step_out(&mut self, id: u32) {
-        let woken = self.table.step_out(id);
+    fn remove_waiting(&mut self, id: u32) {
+        let woken = self.table.remove_waiting(id);
         let expected = self.forget_waiting(id);
-        let woken: Vec<u32> = woken
-            .into_iter()
-            .flatten()
-            .map(|sleeper| *sleeper)
-            .collect();
+        let woken: Vec<u32> = woken.into_iter().flatten().map(|waker| *waker).collect();
         assert_eq!(woken, expected);
     }
 
@@ -702,12 +698,8 @@ impl Run {
             return;
         }
         let ticket = self.idle.swap_remove(at % self.idle.len());
-        let woken = self.table.leave(ticket.key, ticket.user);
-        let woken: Vec<u32> = woken
-            .into_iter()
-            .flatten()
-            .map(|sleeper| *sleeper)
-            .collect();
+        let woken = self.table.end_admission(ticket.key, ticket.user);
+        let woken: Vec<u32> = woken.into_iter().flatten().map(|waker| *waker).collect();
         assert_eq!(woken, self.give_back(&ticket, Stage::Admitted));
     }
 
@@ -718,11 +710,11 @@ impl Run {
         let found = self.objects.contains_key(&ticket.object) && !self.dead;
         let (off, len) = self.range(off, len);
         let payload = self.payload();
-        let heeds = self.heeds();
+        let policy = self.policy();
         let read = payload.number;
         match self
             .table
-            .queue_read(ticket.key, (off, len), payload, self.now, None, heeds)
+            .queue_read(ticket.key, (off, len), payload, self.now, None, policy)
         {
             Ok(queued) => {
                 assert!(found);
@@ -824,14 +816,14 @@ impl Run {
                 }
                 while self.read(object, 0, 1, user(at)).is_none() {}
             }
-            Op::LineUp { object, user: at } => self.line_up(object, user(at)),
+            Op::AddWaiting { object, user: at } => self.add_waiting(object, user(at)),
             Op::Look(at) => {
                 let ids: Vec<u32> = self.waiting.keys().copied().collect();
                 self.look(pick(&ids, at).unwrap_or(at as u32));
             }
-            Op::StepOut(at) => {
+            Op::RemoveWaiting(at) => {
                 let ids: Vec<u32> = self.waiting.keys().copied().collect();
-                self.step_out(pick(&ids, at).unwrap_or(at as u32));
+                self.remove_waiting(pick(&ids, at).unwrap_or(at as u32));
             }
             Op::Again { reader, off, len } => self.again(reader, off, len),
             Op::Leave(at) => self.leave(at),
@@ -1032,12 +1024,12 @@ impl Run {
         let object = self.number_of(key);
         let (off, len) = self.range(off, len);
         let payload = self.payload();
-        let heeds = self.heeds();
+        let policy = self.policy();
         let read = payload.number;
         let full = self.table.requests().room() == 0;
         match self
             .table
-            .queue_read(key, (off, len), payload, self.now, Some(user), heeds)
+            .queue_read(key, (off, len), payload, self.now, Some(user), policy)
         {
             Ok(queued) => {
                 let ticket = Ticket {
@@ -1057,7 +1049,7 @@ impl Run {
                 };
                 let ticket = Ticket { object, key, user };
                 match refused {
-                    Refused::Crowded => assert!(!self.fits(&ticket)),
+                    Refused::OverLimit => assert!(!self.fits(&ticket)),
                     Refused::Full => assert!(full || self.table.users().room() == 0),
                     Refused::Gone => panic!("it is there"),
                 }
@@ -1067,16 +1059,16 @@ impl Run {
     }
 
     fn added_read(&mut self, ticket: Ticket, off: u64, mut len: u64, read: u32, queued: Queued) {
-        let heeds = self.heeds();
+        let policy = self.policy();
         let others = self.last_reads(ticket.object);
         let joined = others
             .iter()
             .find(|(_, start, len)| off >= *start && off - start < *len);
-        if heeds != Heeds::Nothing {
+        if policy != JoinPolicy::Never {
             let behind = others.iter().filter(|(_, start, _)| *start > off);
             len = behind.map(|(_, start, _)| start - off).fold(len, u64::min);
         }
-        if let Some((other, ..)) = joined.copied().filter(|_| heeds == Heeds::All) {
+        if let Some((other, ..)) = joined.copied().filter(|_| policy == JoinPolicy::Join) {
             assert_eq!(queued, Queued::Joined);
             assert!(self.new_requests().is_empty());
             let Some(Request {
@@ -1274,7 +1266,7 @@ impl Run {
                     assert!(!claimed);
                     break;
                 }
-                Err(Refused::Crowded) => panic!("no READ"),
+                Err(Refused::OverLimit) => panic!("no READ"),
                 Err(Refused::Full) => {
                     assert!(claimed && !fits && attempt == 0);
                     self.make_room();
@@ -1572,8 +1564,8 @@ impl Run {
             }
             Some(Failed::Waiter(waiter)) => Some((true, waiter)),
             Some(Failed::Read(read)) => Some((false, read)),
-            Some(Failed::Sleeper(sleeper)) => {
-                asleep = Some(*sleeper);
+            Some(Failed::Waker(waker)) => {
+                asleep = Some(*waker);
                 None
             }
         };
@@ -1587,8 +1579,8 @@ impl Run {
                 }
             }
         }
-        if let Some(sleeper) = asleep {
-            self.dismissed(sleeper);
+        if let Some(waker) = asleep {
+            self.cancelled(waker);
         }
         if nobody || asleep.is_some() {
             return true;
@@ -1599,8 +1591,11 @@ impl Run {
         match told {
             None => {
                 assert!(owed.next().is_none(), "not told");
-                let in_vain = |waiting: &Waiting| dead || waiting.in_vain;
-                assert!(!self.waiting.values().any(in_vain), "waits in vain");
+                let is_cancelled = |waiting: &Waiting| dead || waiting.is_cancelled;
+                assert!(
+                    !self.waiting.values().any(is_cancelled),
+                    "not told of the cancellation"
+                );
             }
             Some((is_lookup, payload)) => {
                 let (id, _) = owed
@@ -1614,19 +1609,19 @@ impl Run {
         false
     }
 
-    /// Somebody in line was told that it is in vain.
-    fn dismissed(&mut self, sleeper: u32) {
+    /// A reader that waits was told that its wait was cancelled.
+    fn cancelled(&mut self, waker: u32) {
         let mut found = self
             .waiting
             .iter()
-            .filter(|(_, waiting)| waiting.sleeper == sleeper);
+            .filter(|(_, waiting)| waiting.waker == waker);
         let (id, waiting) = found.next().expect("told somebody who does not wait");
         let id = *id;
-        assert!(self.dead || waiting.in_vain);
-        if waiting.in_vain {
+        assert!(self.dead || waiting.is_cancelled);
+        if waiting.is_cancelled {
             self.line.retain(|other| *other != id);
             let waiting = self.waiting.get_mut(&id).unwrap();
-            (waiting.in_line, waiting.in_vain) = (false, false);
+            (waiting.in_line, waiting.is_cancelled) = (false, false);
         }
         if self.dead {
             self.forget_waiting(id);
@@ -1710,8 +1705,8 @@ impl Run {
                 self.taken(Stage::User, &like)
             })
             .collect();
-        let accounts = users[1..].iter().filter(|taken| **taken > 0).count();
-        assert_eq!(self.table.users().len(), accounts, "accounts");
+        let quotas = users[1..].iter().filter(|taken| **taken > 0).count();
+        assert_eq!(self.table.users().len(), quotas, "quotas");
 
         let inside = self.requests.values().filter(|req| match req.kind {
             Kind::Open { waiter, .. } => waiter.is_some(),
@@ -1764,7 +1759,7 @@ impl Run {
         assert_eq!(Rc::strong_count(&self.live), 1);
         while !self.waiting.is_empty() {
             let id = *self.waiting.keys().next().unwrap();
-            self.step_out(id);
+            self.remove_waiting(id);
             self.compare();
         }
         while !self.idle.is_empty() {
@@ -1825,9 +1820,9 @@ fn ops(churn: u32, len: usize) -> BoxedStrategy<Vec<Op>> {
         16 => (at(), any::<u64>(), any::<u64>(), at())
             .prop_map(|(object, off, len, user)| Op::Read { object, off, len, user }),
         1 => (at(), at()).prop_map(|(object, user)| Op::FillUp { object, user }),
-        5 => (at(), at()).prop_map(|(object, user)| Op::LineUp { object, user }),
+        5 => (at(), at()).prop_map(|(object, user)| Op::AddWaiting { object, user }),
         3 => at().prop_map(Op::Look),
-        1 => at().prop_map(Op::StepOut),
+        1 => at().prop_map(Op::RemoveWaiting),
         4 => (at(), any::<u64>(), any::<u64>())
             .prop_map(|(reader, off, len)| Op::Again { reader, off, len }),
         6 => at().prop_map(Op::Leave),
@@ -1867,7 +1862,7 @@ fn bounds() -> BoxedStrategy<Bounds> {
         .prop_map(|(object, user, whole)| Bounds {
             object,
             user,
-            whole: whole + 3,
+            table: whole + 3,
         })
         .boxed()
 }
@@ -1875,7 +1870,7 @@ fn bounds() -> BoxedStrategy<Bounds> {
 const MANY: Bounds = Bounds {
     object: 1 << 20,
     user: 1 << 20,
-    whole: 1 << 20,
+    table: 1 << 20,
 };
 
 fn run(bounds: Bounds, joins: bool, ops: Vec<Op>, kill: bool) {

@@ -10,8 +10,8 @@ use crate::{
     },
     support::{looks, make_room, Counted},
     table::{
-        slots::Storage, Bounds, Delivery, Failed, Family, Heeds, ObjectKey, Queued, Refused, Table,
-        User,
+        slots::Storage, Bounds, Delivery, Failed, JoinPolicy, ObjectKey, Queued, Refused, Table,
+        Types, User,
     },
 };
 
@@ -32,15 +32,15 @@ impl Storage for Names {
 const UNBOUNDED: Bounds = Bounds {
     object: 1 << 20,
     user: 1 << 20,
-    whole: 1 << 20,
+    table: 1 << 20,
 };
 
-impl Family for Names {
+impl Types for Names {
     type Object = &'static str;
     type Waiter = &'static str;
     type Read = &'static str;
     type Version = &'static str;
-    type Sleeper = &'static str;
+    type Waker = &'static str;
 
     fn join(_other: &mut &'static str, _read: &'static str) {
         unreachable!("none of these tables has READs join");
@@ -119,9 +119,14 @@ impl Cache {
         off: u64,
         user: User,
     ) -> std::result::Result<Queued, (Refused, &'static str)> {
-        let result =
-            self.table
-                .queue_read(key, (off, 4096), name, self.now, Some(user), Heeds::Nothing);
+        let result = self.table.queue_read(
+            key,
+            (off, 4096),
+            name,
+            self.now,
+            Some(user),
+            JoinPolicy::Never,
+        );
         if result.is_ok() {
             self.admitted.push((key, user));
         }
@@ -235,7 +240,7 @@ impl Cache {
         let mut all = Vec::new();
         while let Some(failed) = self.table.pop_failed() {
             match failed {
-                Failed::Waiter(name) | Failed::Read(name) | Failed::Sleeper(name) => all.push(name),
+                Failed::Waiter(name) | Failed::Read(name) | Failed::Waker(name) => all.push(name),
                 Failed::Nobody => {}
             }
         }
@@ -265,7 +270,7 @@ impl Cache {
     fn assert_empty(&mut self) {
         assert!(self.table.pop_failed().is_none());
         for (key, user) in std::mem::take(&mut self.admitted) {
-            assert_eq!(self.table.leave(key, user), [None; 3]);
+            assert_eq!(self.table.end_admission(key, user), [None; 3]);
         }
         while self.table.trim().is_some() {}
         let requests = self.table.requests();
@@ -1441,7 +1446,7 @@ fn failures_that_are_not_yet_told_keep_their_room() {
         cache.try_read(key, "r", 0, User::EXEMPT),
         Err((Refused::Full, "r"))
     ));
-    assert_eq!(cache.table.leave(key, User::EXEMPT), [None; 3]);
+    assert_eq!(cache.table.end_admission(key, User::EXEMPT), [None; 3]);
     assert!(cache.try_read(key, "r", 0, User::EXEMPT).is_ok());
 }
 
@@ -1837,7 +1842,7 @@ fn a_message_that_was_not_copied_is_the_next_whoevers_turn_it_is() {
 const SMALL: Bounds = Bounds {
     object: 4,
     user: 6,
-    whole: 8,
+    table: 8,
 };
 
 impl Cache {
@@ -1855,7 +1860,7 @@ impl Cache {
         for count in 0..100 {
             match self.try_read(key, "flood", count, user) {
                 Ok(_) => {}
-                Err((Refused::Crowded, "flood")) => return count as usize,
+                Err((Refused::OverLimit, "flood")) => return count as usize,
                 Err(refused) => panic!("{refused:?}"),
             }
         }
@@ -1863,8 +1868,8 @@ impl Cache {
     }
 
     #[track_caller]
-    fn line_up(&mut self, key: ObjectKey, user: User, name: &'static str) -> u32 {
-        let id = self.table.line_up(key, user, name).expect("refused");
+    fn add_waiting(&mut self, key: ObjectKey, user: User, name: &'static str) -> u32 {
+        let id = self.table.add_waiting(key, user, name).expect("refused");
         assert_eq!(self.table.admitted(id), Ok(false), "nothing to wait for");
         id
     }
@@ -1883,7 +1888,7 @@ impl Cache {
     fn leave(&mut self, key: ObjectKey, user: User) -> Vec<&'static str> {
         let at = self.admitted.iter().position(|one| *one == (key, user));
         self.admitted.remove(at.expect("it was not admitted"));
-        let woken = self.table.leave(key, user);
+        let woken = self.table.end_admission(key, user);
         woken.into_iter().flatten().collect()
     }
 
@@ -1932,7 +1937,7 @@ fn a_reader_keeps_its_place_from_gap_to_gap() {
         assert_eq!(cache.flood(key, user), 0);
         let next = cache
             .table
-            .queue_read(key, (100 + off, 1), "next", 0, None, Heeds::Nothing);
+            .queue_read(key, (100 + off, 1), "next", 0, None, JoinPolicy::Never);
         assert!(next.is_ok());
     }
 }
@@ -1943,9 +1948,9 @@ fn those_who_wait_are_admitted_in_their_order_and_nobody_before_them() {
     let (key, _) = cache.open("a");
     let (alice, bob) = (User::new(1000), User::new(1001));
     assert_eq!(cache.flood(key, alice), 4);
-    let first = cache.line_up(key, alice, "first");
-    let second = cache.line_up(key, bob, "second");
-    let third = cache.line_up(key, USER, "third");
+    let first = cache.add_waiting(key, alice, "first");
+    let second = cache.add_waiting(key, bob, "second");
+    let third = cache.add_waiting(key, USER, "third");
     assert_eq!(cache.answer_read(key, alice), ["first"]);
     assert_eq!(cache.flood(key, bob), 0);
     cache.admitted(first, key, alice);
@@ -1966,8 +1971,8 @@ fn a_user_who_waits_for_an_object_keeps_nobody_else_from_it() {
     let (alice, bob) = (User::new(1000), User::new(1001));
     assert_eq!(cache.flood(a, alice), 4);
     // These take up what is Alice's, and no more.
-    let two = [(); 2].map(|()| cache.line_up(a, alice, "object"));
-    let three = [(); 3].map(|()| cache.line_up(b, alice, "user"));
+    let two = [(); 2].map(|()| cache.add_waiting(a, alice, "object"));
+    let three = [(); 3].map(|()| cache.add_waiting(b, alice, "user"));
     assert_eq!(cache.flood(b, bob), 4);
     for _ in 0..4 {
         // In turn, Alice's first.
@@ -1991,14 +1996,14 @@ fn whoever_steps_out_of_the_line_gives_back_what_he_took() {
     let (key, _) = cache.open("a");
     let alice = User::new(1000);
     assert_eq!(cache.flood(key, alice), 4);
-    let ids = ["1", "2", "3", "4", "5"].map(|name| cache.line_up(key, alice, name));
-    // Two of them wait for the object, the others for Alice's account.
-    assert_eq!(cache.table.step_out(ids[0]), [None; 3]);
-    assert_eq!(cache.table.step_out(ids[3]), [None; 3]);
-    assert_eq!(cache.table.step_out(ids[3]), [None; 3], "once");
+    let ids = ["1", "2", "3", "4", "5"].map(|name| cache.add_waiting(key, alice, name));
+    // Two of them wait for the object, the others for Alice's limit.
+    assert_eq!(cache.table.remove_waiting(ids[0]), [None; 3]);
+    assert_eq!(cache.table.remove_waiting(ids[3]), [None; 3]);
+    assert_eq!(cache.table.remove_waiting(ids[3]), [None; 3], "once");
     assert_eq!(cache.answer_read(key, alice), ["2"]);
     // Killed before it knew: the next one.
-    let woken = cache.table.step_out(ids[1]);
+    let woken = cache.table.remove_waiting(ids[1]);
     assert_eq!(woken, [None, Some("3"), None]);
     cache.admitted(ids[2], key, alice);
     assert_eq!(cache.answer_read(key, alice), ["5"]);
@@ -2010,7 +2015,7 @@ fn whoever_steps_out_of_the_line_gives_back_what_he_took() {
 #[test]
 fn who_was_admitted_may_have_to_bring_memory() {
     let mut cache = Cache::bounded(Bounds {
-        whole: 1000,
+        table: 1000,
         object: 100,
         user: 1000,
     });
@@ -2021,10 +2026,10 @@ fn who_was_admitted_may_have_to_bring_memory() {
     for off in 0..100 {
         cache.read(a, "r", off);
     }
-    let id = cache.line_up(a, USER, "sleeper");
+    let id = cache.add_waiting(a, USER, "waker");
     let read = cache.take_read(fd, 0);
     assert!(cache.table.read_complete(read, fd).is_ok());
-    assert_eq!(cache.leave(a, USER), ["sleeper"]);
+    assert_eq!(cache.leave(a, USER), ["waker"]);
     cache.fill(b);
     assert_eq!(cache.table.admitted(id), Err(Refused::Full));
     make_room(1, cache.table.requests());
@@ -2032,7 +2037,7 @@ fn who_was_admitted_may_have_to_bring_memory() {
     cache.fill(b);
     assert!(cache
         .table
-        .queue_read(a, (0, 1), "r", 0, None, Heeds::Nothing)
+        .queue_read(a, (0, 1), "r", 0, None, JoinPolicy::Never)
         .is_ok());
 }
 
@@ -2044,12 +2049,12 @@ fn nobody_waits_for_an_object_that_is_gone_or_given_up() {
         let (b, _) = cache.open("b");
         let alice = User::new(1000);
         assert_eq!(cache.flood(a, alice), 4);
-        let object = [(); 2].map(|()| cache.line_up(a, alice, "object"));
-        let account = cache.line_up(a, alice, "account");
-        let other = cache.line_up(b, alice, "other");
+        let object = [(); 2].map(|()| cache.add_waiting(a, alice, "object"));
+        let account = cache.add_waiting(a, alice, "account");
+        let other = cache.add_waiting(b, alice, "other");
         if gone {
             assert_eq!(cache.table.unregister(a), Some("a"));
-            let refused = cache.table.line_up(a, alice, "late");
+            let refused = cache.table.add_waiting(a, alice, "late");
             assert_eq!(refused, Err(Refused::Gone));
         } else {
             cache.table.cancel_reads(a);
@@ -2057,7 +2062,7 @@ fn nobody_waits_for_an_object_that_is_gone_or_given_up() {
         // One leaves before it is told.
         let mut woken: Vec<_> = cache
             .table
-            .step_out(object[0])
+            .remove_waiting(object[0])
             .into_iter()
             .flatten()
             .collect();
@@ -2065,7 +2070,7 @@ fn nobody_waits_for_an_object_that_is_gone_or_given_up() {
         failed.sort();
         assert_eq!(failed, ["flood", "flood", "flood", "flood", "object"]);
         assert_eq!(cache.table.admitted(object[1]), Err(Refused::Gone));
-        woken.extend(cache.table.step_out(object[1]).into_iter().flatten());
+        woken.extend(cache.table.remove_waiting(object[1]).into_iter().flatten());
         for _ in 0..4 {
             woken.extend(cache.leave(a, alice));
         }
@@ -2076,7 +2081,7 @@ fn nobody_waits_for_an_object_that_is_gone_or_given_up() {
         cache.leave(b, alice);
         if gone {
             assert_eq!(cache.table.admitted(account), Err(Refused::Gone));
-            cache.table.step_out(account);
+            cache.table.remove_waiting(account);
         } else {
             cache.admitted(account, a, alice);
             cache.leave(a, alice);
@@ -2092,9 +2097,12 @@ fn nobody_waits_when_the_cache_is_dead() {
     let (key, _) = cache.open("a");
     let alice = User::new(1000);
     assert_eq!(cache.flood(key, alice), 4);
-    let ids = ["1", "2", "3", "4"].map(|name| cache.line_up(key, alice, name));
+    let ids = ["1", "2", "3", "4"].map(|name| cache.add_waiting(key, alice, name));
     cache.table.kill();
-    assert_eq!(cache.table.line_up(key, alice, "late"), Err(Refused::Gone));
+    assert_eq!(
+        cache.table.add_waiting(key, alice, "late"),
+        Err(Refused::Gone)
+    );
     let mut failed = cache.failed();
     failed.sort();
     assert_eq!(
@@ -2103,7 +2111,7 @@ fn nobody_waits_when_the_cache_is_dead() {
     );
     for id in ids {
         assert_eq!(cache.table.admitted(id), Err(Refused::Gone));
-        assert_eq!(cache.table.step_out(id), [None; 3]);
+        assert_eq!(cache.table.remove_waiting(id), [None; 3]);
     }
     for _ in 0..4 {
         assert_eq!(cache.leave(key, alice), [""; 0]);
@@ -2177,7 +2185,7 @@ impl Large {
         self.make_room();
         let read = |table: &mut Table<Names>| {
             table
-                .queue_read(key, (off, 4096), "r", 0, Some(USER), Heeds::Nothing)
+                .queue_read(key, (off, 4096), "r", 0, Some(USER), JoinPolicy::Never)
                 .is_ok()
         };
         assert!(self.go("reading", read));
@@ -2226,7 +2234,7 @@ impl Large {
         assert_eq!(self.complete_failed(), reads - 2 * per_object);
         for number in 0..reads {
             let (key, _) = objects[number % objects.len()];
-            self.go("leaving", |table| table.leave(key, USER));
+            self.go("leaving", |table| table.end_admission(key, USER));
             drop(self.go("shrinking", |table| table.trim()));
         }
         for (key, fd) in objects {
