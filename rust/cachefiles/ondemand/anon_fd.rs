@@ -2,8 +2,8 @@
 
 //! The file descriptor that comes with an OPEN: how the daemon fills an object.
 //!
-//! It is a handle, no more: when the object is withdrawn it leads nowhere, so that a daemon may
-//! keep it for as long as it likes.
+//! The file refers to the object and the requests only. When the object is withdrawn, writes to it
+//! fail, so that a daemon may keep it for as long as it likes.
 
 use super::{
     read::Written,
@@ -95,7 +95,7 @@ impl Fill {
 pub(super) struct FdData {
     requests: Arc<Requests>,
     object: Arc<Object>,
-    /// What the daemon calls it; 0 until it is issued.
+    /// The daemon's number for it; 0 before [`Table::issue`](crate::table::Table::issue).
     object_id: Atomic<u32>,
 }
 
@@ -111,7 +111,7 @@ impl FdData {
         )?)
     }
 
-    /// Sets the object id. Not called any more once the file is installed.
+    /// Sets the object id. Called before the file is installed.
     pub(super) fn set_object_id(&self, object_id: u32) {
         self.object_id.store(object_id, Relaxed);
     }
@@ -120,12 +120,12 @@ impl FdData {
         self.object_id.load(Relaxed)
     }
 
-    /// What is to be filled. If the daemon has answered the OPEN, but the lookup is not over yet,
-    /// waits for that: the daemon has done its part, and need not try again.
+    /// The file to be filled. If the daemon has answered the OPEN, but the lookup is not over yet,
+    /// waits for the lookup, so that the daemon need not try again.
     ///
     /// # Errors
     ///
-    /// `ENOBUFS` if there is nothing: the OPEN is not answered, or the object is given up;
+    /// `ENOBUFS` if there is none: the OPEN is not answered, or the object is withdrawn;
     /// `ERESTARTSYS` if the task is killed while it waits.
     fn backing(&self) -> Result<Arc<Backing>> {
         if let Some(backing) = self.object.backing() {
@@ -141,16 +141,16 @@ impl FdData {
     ///
     /// # Errors
     ///
-    /// Those of [`Self::backing`]; `ENOBUFS` if there is no room, or `pos` is not at the start of a
-    /// block; `EFBIG` beyond the end of the object, rounded up to whole blocks; `EIO` if what was
-    /// written may have been lost already; what the file system says.
+    /// Those of [`Self::backing`]; `EINVAL` if `pos` is negative; `ENOBUFS` if there is no space,
+    /// or `pos` is not at the start of a block; `EFBIG` beyond the end of the object, rounded up to
+    /// whole blocks; `EIO` if what was written may have been lost already; the file system's error.
     fn write(&self, pos: i64, from: &mut IovIterSource<'_>) -> Result<usize> {
         let backing = self.backing()?;
         let size = backing.size;
         let off = u64::try_from(pos).map_err(|_| EINVAL)?;
         // CAST: A length in memory.
         let len = from.len() as u64;
-        // Ranges of READ requests are of blocks, also where a page has several.
+        // READs ask for whole blocks of 4096 bytes, also if pages are larger.
         if off % BLOCK_SIZE != 0 {
             stats::count_dio_misfit();
             return Err(ENOBUFS);

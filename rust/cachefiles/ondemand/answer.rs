@@ -54,14 +54,14 @@ impl Requests {
         Ok(answer?)
     }
 
-    /// Whether the object of a file descriptor has its size, so that no daemon has to do anything
-    /// for its lookup to end.
+    /// Whether the OPEN was answered with a size: then the lookup no longer depends on the daemon,
+    /// and its fd may wait for it.
     pub(super) fn has_size(&self, object_id: u32) -> bool {
         self.table.lock().has_size(object_id)
     }
 
-    /// The daemon says, through a file descriptor, that it has answered a READ, perhaps with what
-    /// it has just `written`.
+    /// The daemon has answered a READ, through a file descriptor, perhaps with data that it has
+    /// just `written`.
     pub(super) fn read_complete(
         &self,
         msg_id: u32,
@@ -85,7 +85,7 @@ impl Requests {
                 table.trim()
             },
             |_| {
-                // One that was not issued was not traced as opened either.
+                // 0 if it got no object id: then it was not traced as opened either.
                 if object_id != 0 {
                     trace::fd_release(object.debug_id(), object_id);
                 }

@@ -44,13 +44,12 @@ impl Requests {
     /// OPEN for `object`. If there is no answer at once, it puts the lookup off, and a call that
     /// comes after the answer returns both.
     ///
-    /// The object is on the table then, and to be taken off it with [`Self::withdraw`].
+    /// The object is in the table then, until [`Self::withdraw`].
     ///
     /// # Errors
     ///
-    /// `EIO` if there is no daemon, `EBUSY` if there are too many requests. What the daemon answers
-    /// if not a size, or `ETIMEDOUT` if it says nothing for too long, is not returned here: the
-    /// cookie is told.
+    /// `EIO` if there is no daemon, `EBUSY` if there are too many requests; `ENOMEM`. An error that
+    /// the daemon answers, and `ETIMEDOUT`, are not returned here, but stored in the cookie.
     fn open(
         self: &Arc<Self>,
         cookie: &Lookup<'_>,
@@ -86,11 +85,12 @@ impl Requests {
                 let (key, msg_id) = table
                     .register(object.clone(), size, max, open.clone())
                     .map_err(|(refused, ..)| refused)?;
-                // Under the lock, so that they are known before there can be an answer.
+                // Under the lock, so that both are set before the daemon can answer.
                 object.set_key(key);
                 open.set_msg_id(msg_id);
                 if table.watch() {
-                    // As for READs: before the cache is killed, or not at all.
+                    // Under the lock, so that it is queued before kill(), whose caller flushes the
+                    // workqueue.
                     let _ = self.workqueue.enqueue(self.clone());
                 }
                 Ok(())
@@ -106,7 +106,7 @@ impl Requests {
         }
     }
 
-    /// An OPEN that was taken off the table has been answered, or failed.
+    /// An OPEN that was taken out of the table has been answered, or has failed.
     pub(super) fn answered(&self, open: &Arc<PendingOpen>, answer: Result<Answer>) {
         if let Err(e) = &answer {
             trace::open_failed(open.object().debug_id(), *e);
@@ -116,22 +116,23 @@ impl Requests {
         }
     }
 
-    /// Drops the object of an OPEN that no lookup is going to claim.
+    /// Removes the object of an OPEN that no lookup is going to claim.
     pub(super) fn drop_open(&self, open: &Arc<PendingOpen>) {
         open.object().detach();
         self.unregister(open.object());
     }
 
-    /// Takes an object off the table, and has it let go of its file and its cookie: the cookie is
-    /// withdrawn, or its lookup has failed. What waits for it fails; if the daemon has a file
-    /// descriptor for it, it is sent a CLOSE.
+    /// Removes an object from the table, and drops its references to file and cookie: the cookie is
+    /// withdrawn, or its lookup has failed. Its requests fail; if the daemon has a file descriptor
+    /// for it, a CLOSE is queued.
     fn withdraw(&self, object: &Object) {
         self.unregister(object);
         self.complete_failed();
         object.detach();
     }
 
-    /// Takes an object off the table. The caller has those [told](Self::complete_failed) who wait.
+    /// Removes an object from the table. The caller then [completes](Self::complete_failed) its
+    /// requests, if it may have any.
     pub(super) fn unregister(&self, object: &Object) {
         if let Some(key) = object.key() {
             // The version is kept until the table has dropped its own.
@@ -141,11 +142,11 @@ impl Requests {
         }
     }
 
-    /// Asks the daemon for the data that a read is waiting for.
+    /// Queues a READ for the data that a read is waiting for.
     ///
-    /// The first time that a reader asks for something it may have to wait, because too many READs
-    /// are outstanding: that is in the task that reads. Then the read is given back to look again
-    /// what it needs; others may have brought it.
+    /// The first time that a reader asks for something it may have to wait, because a limit on
+    /// READs is reached: in the context of the task that reads. Then the read is returned, to check
+    /// again what it needs: the blocks may have become present meanwhile.
     pub(crate) fn queue_read(
         self: &Arc<Self>,
         mut read: Pin<KBox<WaitingRead>>,
@@ -183,7 +184,8 @@ impl Requests {
         }
     }
 
-    /// Queues a READ, with a new ticket if the reader, of the user `admit`, is to be admitted first.
+    /// Queues a READ, with a new ticket if the reader, of the user `admit`, is to be admitted
+    /// first.
     fn try_queue(
         self: &Arc<Self>,
         key: ObjectKey,
@@ -198,16 +200,16 @@ impl Requests {
             Some(_) => JoinPolicy::Shorten,
         };
         if let Some(user) = admit {
-            // It has to be in there before anybody else can get hold of it.
+            // Set before the read is in the table, from where another task may complete it.
             read.set_ticket(Ticket::new(self.clone(), key, user));
         }
         let queue = |table: &mut Table<Payloads>| {
-            // Under the lock, so that time does not go back from one to the next.
+            // now() is called under the lock, so that the list by age is sorted.
             let result = table.queue_read(key, (off, len), read, self.now(), admit, policy);
             // Under the lock, so that it is on the workqueue before the cache is killed, or not at
             // all: the task that kills the cache flushes the workqueue.
             if let Ok(Queued::Unwatched) = result {
-                // If it is there already, it has yet to run.
+                // If it is on the workqueue already, it is still to run.
                 let _ = self.workqueue.enqueue(self.clone());
             }
             let is_queued = result
@@ -232,15 +234,15 @@ impl Requests {
         }
     }
 
-    /// Waits until a READ of the object can be queued, with nothing of ours locked. The task may
-    /// hold locks of folios, and READs of its own may be outstanding; so this ends when the daemon
-    /// answers others or is gone, when the cookie is given up, when it takes too long, or when the
-    /// task is killed.
+    /// Waits until a READ of the object can be queued. The driver holds no lock then, but the task
+    /// may hold locks of folios, and have READs outstanding. So the wait ends when the daemon has
+    /// answered others or is gone, when the cookie is not used any more, with the time limit, or
+    /// when the task is killed.
     ///
     /// # Errors
     ///
-    /// `EINTR` if the task is killed, `ETIMEDOUT` if it takes too long, `EIO` if the cookie is
-    /// given up or there is no daemon.
+    /// `EINTR` if the task is killed, `ETIMEDOUT`, `EIO` if the cookie is not used any more or
+    /// there is no daemon; `EBUSY`, `ENOMEM`.
     pub(super) fn wait_in_line(
         self: &Arc<Self>,
         object: &Object,
@@ -287,8 +289,8 @@ impl Requests {
 }
 
 impl Source {
-    /// Asks the daemon for the object of a cookie, of at most `max` bytes, and tells the cookie its
-    /// size and version. `None` if the lookup was put off: see [`Requests::open`].
+    /// Asks the daemon for the object of a cookie, of at most `max` bytes, and stores its size and
+    /// version in the cookie. `None` if the lookup was put off: see [`Requests::open`].
     ///
     /// # Errors
     ///
@@ -318,7 +320,7 @@ impl Source {
         source.map(Some)
     }
 
-    /// Takes the object off the table, and has it let go of its file and its cookie.
+    /// Removes the object from the table, and drops its references to file and cookie.
     pub(crate) fn close(&self) {
         self.requests.withdraw(&self.object);
     }

@@ -66,20 +66,20 @@ impl Output {
 impl Requests {
     /// Gives the daemon the next message, or in batch mode the next few, and returns how many bytes
     /// that was: 0 if there is none. If it `may_wait` and the cache was bound with `wait`, waits
-    /// for one; 0 means then that there never will be.
+    /// for one; 0 means then that the cache is dead.
     ///
     /// # Errors
     ///
     /// `ERESTARTSYS` if a signal ends the wait. `EMSGSIZE` if the buffer is too small for the first
     /// message, `EFAULT` if it cannot be written to, `EMFILE` and the like if there is no file
-    /// descriptor for an OPEN: the message is not lost, and is delivered again.
+    /// descriptor for an OPEN: the message stays queued.
     pub(crate) fn read_messages(
         self: &Arc<Self>,
         buf: UserSliceWriter,
         may_wait: bool,
     ) -> Result<usize> {
         let result = self.deliver(buf, may_wait && self.options.wait);
-        // A task that was woken for a message, and could not take it, wakes another one.
+        // If this task was woken for a message that it did not take, another one has to be woken.
         if self.options.batch || result.is_err() {
             self.with(|table| table.wake_if_ready());
         }
@@ -94,7 +94,7 @@ impl Requests {
             match self.deliver_next(&mut out, may_wait) {
                 Ok(true) => {}
                 Ok(false) => break,
-                // What was delivered is not taken back. The next call will fail with the same.
+                // The call succeeds with what was delivered. The next one reports the error.
                 Err(_) if out.len > 0 => break,
                 Err(e) => return Err(e),
             }
@@ -102,7 +102,7 @@ impl Requests {
         Ok(out.len)
     }
 
-    /// Waits for a message. Returns whether there is one, or else never will be.
+    /// Waits for a message. Returns whether there is one; if not, the cache is dead.
     ///
     /// # Errors
     ///
@@ -121,15 +121,16 @@ impl Requests {
         Ok(true)
     }
 
-    /// Delivers the next message; waits for one, if it `may_wait` and there is none before. Returns
-    /// whether there was one.
+    /// Delivers the next message; waits for one, if it `may_wait` and has delivered none before.
+    /// Returns whether there was one.
     fn deliver_next(self: &Arc<Self>, out: &mut Output, may_wait: bool) -> Result<bool> {
         loop {
             let next = |table: &mut Table<Payloads>| match table.next_waiter() {
                 Some(open) if open.is_unwanted() => Err(open.clone()),
                 _ => {
                     let delivery = table.deliver(out.room());
-                    // Several may have become ready at once, for which one poller was woken.
+                    // Several messages may have become ready at once, for which one exclusive
+                    // poller was woken.
                     if !self.options.batch {
                         table.wake_if_ready();
                     }
@@ -139,8 +140,8 @@ impl Requests {
             let delivery = match self.with(next) {
                 Ok(delivery) => delivery,
                 Err(open) => {
-                    // The daemon has enough to do for those who still wait. The object is not
-                    // open yet, so no READ fails with it that somebody has to be told of.
+                    // So that the daemon does not see it. The object is not open yet, so it has no
+                    // READs that would have to be completed.
                     self.end_open(&open, false);
                     continue;
                 }
@@ -169,10 +170,10 @@ impl Requests {
                 // It was cancelled meanwhile.
                 Ok(false) => {}
                 Err(e) => {
-                    // A buffer that faults says nothing of other messages, no more than that it is
-                    // the daemon's fault; but for want of a file descriptor or of memory, a READ or
-                    // a CLOSE may still get through. If the daemon is not told of it now, it is to
-                    // be with the next call.
+                    // EFAULT: any message would fail, so this one stays first. No fd or no memory:
+                    // it goes last, as READs and CLOSEs may still succeed. If earlier messages were
+                    // copied, this call succeeds; the message stays first, so that the next call
+                    // reports the error.
                     let next = e == EFAULT || out.len > 0;
                     self.with(|table| table.put_back(msg_id, next));
                     return Err(e);
@@ -181,8 +182,8 @@ impl Requests {
         }
     }
 
-    /// Delivers an OPEN with a new file descriptor, which the daemon can see only when it has the
-    /// message. Returns whether anybody still waits for it.
+    /// Delivers an OPEN with a new file descriptor, which is installed after the message was
+    /// copied. Returns false if the OPEN was cancelled meanwhile.
     fn deliver_open(
         self: &Arc<Self>,
         msg_id: u32,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Those who wait until a READ of theirs can be queued.
+//! Readers that wait until they can queue a READ.
 
 use crate::{
     kernel_next::{
@@ -21,14 +21,15 @@ use kernel::{
     time::msecs_to_jiffies, //
 };
 
-/// Interval in milliseconds at which requests, and those who wait to make one, are checked for a
-/// time limit, and for whether anybody still uses their cookie.
+/// Interval in milliseconds at which requests, and readers that wait to queue one, are checked for
+/// the time limit, and for whether their cookie is still used.
 pub(super) const CHECK_INTERVAL: u32 = 1000;
 
-/// The user whose READs the current task makes. Neither the kernel nor the administrator is kept
-/// from reading by what others in the same role read.
+/// The user to whom READs of the current task are accounted. Kernel threads and privileged tasks
+/// have no per-user limit.
 ///
-/// The task's own credentials count: EROFS reads with those of whoever mounted it.
+/// The task's own credentials count, not those that it acts with: EROFS reads with those of its
+/// mounter.
 pub(super) fn current_user() -> User {
     with_own_cred(|| {
         let exempt = is_kernel_thread()
@@ -41,7 +42,7 @@ pub(super) fn current_user() -> User {
     })
 }
 
-/// A place in line, of a task that waits until its READ can be queued.
+/// What a reader sleeps on that waits until it can queue a READ.
 #[pin_data]
 pub(crate) struct Place {
     #[pin]
@@ -58,7 +59,8 @@ impl Place {
         )
     }
 
-    /// Waits for news, but looks now and then whether there is a reason to wait any longer.
+    /// Waits until it is woken, but not longer than [`CHECK_INTERVAL`], so that the caller checks
+    /// whether there is a reason to go on waiting.
     ///
     /// # Errors
     ///
@@ -70,7 +72,7 @@ impl Place {
             .map_err(|_| EINTR)
     }
 
-    /// Has its task look what became of it.
+    /// Wakes the reader, to check whether it was admitted.
     pub(super) fn wake(&self) {
         self.news.complete_all();
     }

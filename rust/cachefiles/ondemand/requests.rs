@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The requests of a cache: the table with its lock, and what else those who ask and those who
+//! The requests of a cache: the table with its lock, and what else the sides that ask and that
 //! answer share.
 
 use super::{
@@ -64,7 +64,7 @@ use kernel::{
 /// What the request table holds in the kernel.
 pub(crate) struct Payloads;
 
-// A chunk of them, with their links, has four pages.
+// 256 of them, plus 8 bytes of id and link each, fill 16 KiB.
 const _: () = assert!(size_of::<Request<Payloads>>() <= 56);
 
 impl Storage for Payloads {
@@ -105,8 +105,8 @@ impl Types for Payloads {
     }
 }
 
-/// The requests of a cache, and those who wait for them. File descriptors keep this, and no more of
-/// the cache.
+/// The requests of a cache, and the tasks that wait for them. File descriptors keep a reference to
+/// this, and to nothing else of the cache.
 #[pin_data]
 pub(crate) struct Requests {
     #[pin]
@@ -119,13 +119,14 @@ pub(crate) struct Requests {
     pub(super) killed: Completion,
     pub(super) poll: Arc<PollCondVar>,
     pub(super) workqueue: OwnedQueue,
-    /// Watches over READs.
+    /// The work item that ends READs and OPENs on a timeout or when their cookie is no longer used
+    /// (`watch.rs`).
     #[pin]
     pub(super) watch: Work<Requests>,
     pub(super) options: Options,
-    /// When time began.
+    /// The origin of [`Self::now`].
     start: Instant<Monotonic>,
-    /// Whether the log was told that requests time out.
+    /// Whether the warning that requests time out was logged.
     has_warned: Atomic<i32>,
 }
 
@@ -148,13 +149,13 @@ impl Requests {
         )
     }
 
-    /// Does something to the table, then wakes the daemon if there is something new for it.
+    /// Calls `f` with the table locked, then wakes the daemon if there is something new for it.
     pub(super) fn with<R>(&self, f: impl FnOnce(&mut Table<Payloads>) -> R) -> R {
         self.with_traced(f, |_| {})
     }
 
-    /// As [`Self::with`], and traces what came of it: without the lock, but before the daemon is
-    /// woken, so that its answer comes later in the trace.
+    /// As [`Self::with`], and calls `trace` with the result: without the lock, but before the
+    /// daemon is woken, so that its answer comes later in the trace.
     pub(super) fn with_traced<R>(
         &self,
         f: impl FnOnce(&mut Table<Payloads>) -> R,
@@ -166,7 +167,7 @@ impl Requests {
         drop(table);
         trace(&ret);
         if wake {
-            // All who poll, but of those who do so exclusively (`EPOLLEXCLUSIVE`) only one.
+            // Wakes all pollers, but of the exclusive ones (`EPOLLEXCLUSIVE`) only one.
             self.poll.notify_one();
         }
         ret
@@ -177,15 +178,14 @@ impl Requests {
         self.start.elapsed().as_millis().unsigned_abs()
     }
 
-    /// Tells the log, once, that requests have timed out.
+    /// Logs, once, that requests have timed out.
     pub(super) fn warn_of_timeouts(&self, count: usize) {
         if count > 0 && self.has_warned.xchg(1, Relaxed) == 0 {
             pr_warn!("{} requests timed out; is the daemon stuck?\n", count);
         }
     }
 
-    /// As [`Self::with`], where the daemon may have to be told to close a file descriptor of
-    /// `object`.
+    /// As [`Self::with`], where `f` may queue a CLOSE for a file descriptor of `object`; traces it.
     pub(super) fn with_close<R>(
         &self,
         object: &Object,
@@ -202,8 +202,8 @@ impl Requests {
         ret
     }
 
-    /// Sees to it that there is room for so many more. Whoever else does that at the same time
-    /// allocates no more than this does, and what is not needed then is freed.
+    /// Grows a map of the table until `extra` more values fit. Callers that race each allocate;
+    /// what is too much is freed.
     ///
     /// # Errors
     ///
@@ -220,7 +220,8 @@ impl Requests {
         Ok(())
     }
 
-    /// Tells those whose requests have failed as a group.
+    /// Completes the requests that have failed as a group, and wakes the readers whose wait was
+    /// cancelled. Not under the table's lock.
     pub(super) fn complete_failed(&self) {
         while let Some(failed) = self.with(|table| table.pop_failed()) {
             match failed {
@@ -232,14 +233,14 @@ impl Requests {
         }
     }
 
-    /// Has a read go on in the work queue. The operation that it belongs to keeps the cache in
-    /// service.
+    /// Continues a read in the work queue. The read's operation keeps the cache in service.
     pub(crate) fn run(&self, read: Pin<KBox<WaitingRead>>) {
-        // A work item that is new, or was just taken out of the table, is not on a queue.
+        // Never fails: a work item that is new, or was just taken out of the table, is not queued.
         self.workqueue.enqueue(read);
     }
 
-    /// Has those that wait with a read, which was taken out of the table, go on in the work queue.
+    /// Continues the reads that have joined a read, which was taken out of the table, in the work
+    /// queue.
     pub(super) fn run_others(&self, read: &mut Pin<KBox<WaitingRead>>) {
         for other in read.take_others() {
             self.run(other);
@@ -257,7 +258,7 @@ impl Requests {
         }
     }
 
-    /// Something could not be found, made or written in the cache: ends everything if the cache
+    /// Something could not be found, made or written in the cache: kills the requests if the cache
     /// `is_broken`, as nothing new can be fetched then.
     pub(crate) fn io_error(&self, is_broken: impl FnOnce() -> bool) {
         if !self.is_dead() && is_broken() {
@@ -279,15 +280,16 @@ impl Requests {
         self.table.lock().is_dead()
     }
 
-    /// A reader is done with its READs.
+    /// A reader is done with its READs: gives back its units of the limits and its slot.
     pub(super) fn end_admission(&self, key: ObjectKey, user: User) {
         let (wakes, _spare) = self.with(|table| (table.end_admission(key, user), table.trim()));
         wake(wakes);
     }
 }
 
-/// What a reader has that may have a READ outstanding, once it has had one; before that it is
-/// empty. Given back when it is dropped, which must not be under the table's lock.
+/// A reader's share of the limits on outstanding READs (user, object, table) and its reserved slot.
+/// Empty until the first READ is queued. Dropping it gives the share back; that takes the table's
+/// lock.
 pub(crate) struct Ticket {
     requests: Option<Arc<Requests>>,
     key: ObjectKey,
@@ -295,7 +297,7 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// That of a reader who has had no READ yet.
+    /// For a reader that has queued no READ yet.
     pub(crate) fn empty() -> Self {
         Ticket {
             requests: None,
@@ -316,7 +318,7 @@ impl Ticket {
         self.requests.is_none()
     }
 
-    /// Makes it empty, without giving anything back: nothing was taken.
+    /// Makes it empty, without giving anything back: the reader was not admitted.
     pub(crate) fn forget(&mut self) {
         self.requests = None;
     }
@@ -330,8 +332,8 @@ impl Drop for Ticket {
     }
 }
 
-/// Where the data of an object comes from: the requests, and what the daemon has said of the
-/// object.
+/// Where the data of an object comes from: the requests, the object in them, and the daemon's
+/// answer to its OPEN.
 pub(crate) struct Source {
     pub(super) requests: Arc<Requests>,
     pub(super) object: Arc<Object>,
