@@ -105,7 +105,7 @@ where
     /// Takes the cache out of service (`cachefiles_withdraw_cache()`). Waits for disk I/O, but for
     /// no daemon.
     pub(crate) fn withdraw(mut self) {
-        // From here on no lookup or read waits for the daemon, so all of them end.
+        // From here on no lookup or read waits for the daemon, so the withdrawal does not either.
         self.cache.mode().kill();
         self.registration.withdraw();
         self.cache.mode().flush();
@@ -147,8 +147,8 @@ const NEEDED: [Operation; 4] = [
     Operation::Xattr,
 ];
 
-/// Checks that a cache can be kept in a directory: that the file system has what is needed, and may
-/// be written to.
+/// Checks that a cache can be kept in a directory: that the file system has the operations that are
+/// needed, and may be written to.
 fn check_root(root: &Path) -> Result {
     let mount = &root.mount;
     if mount.is_idmapped() {
@@ -159,13 +159,16 @@ fn check_root(root: &Path) -> Result {
         .dentry
         .inode()
         .is_some_and(|inode| inode.supports(&NEEDED))
-        && mount.can_statfs_and_sync()
-        && mount.super_block_size() <= PAGE_SIZE;
+        && mount.can_statfs_and_sync();
     if !usable {
-        pr_err!("The file system cannot hold a cache: it lacks tmpfiles, xattrs, statfs or sync\n");
+        pr_err!(
+            "The file system cannot hold a cache: it lacks lookup, mkdir, tmpfiles, xattrs, statfs \
+             or sync\n"
+        );
         return Err(EOPNOTSUPP);
     }
-    // Whether data was lost on its way to the disk is asked of the file that it was written to.
+    // Write-back errors are recorded with the file that was written to, which on a stacked file
+    // system is another one below.
     if mount.is_stacked() {
         pr_err!("The file system cannot hold a cache: it is on top of another, as overlayfs\n");
         return Err(EOPNOTSUPP);
@@ -177,8 +180,8 @@ fn check_root(root: &Path) -> Result {
     Ok(())
 }
 
-/// Checks that the file system knows what it has: one that calls all of a file data could not tell
-/// what was lost in a crash.
+/// Checks that the file system reports holes: one that reports all of a file as data could not tell
+/// which blocks were lost in a crash.
 fn check_holes(root: &Path, cred: &Credential) -> Result {
     let write = root.mount.want_write()?;
     let file = KernelFile::tmpfile(&write, &root.dentry, cred)?;

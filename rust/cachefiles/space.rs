@@ -74,14 +74,22 @@ pub(crate) struct Space {
 }
 
 impl Space {
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` if the file system's blocks are larger than a page; `ERANGE` if it does not
+    /// know their size; its error from `statfs()`.
     pub(crate) fn new(mount: ARef<Mount>, limits: &Limits, poll: Arc<PollCondVar>) -> Result<Self> {
         let stats = mount.statfs()?;
         let block_size = u64::try_from(stats.block_size).map_err(|_| ERANGE)?;
         if block_size == 0 {
             return Err(ERANGE);
         }
+        // Either can be the larger one: files are written in the one, space is counted in the
+        // other.
+        let largest = block_size.max(mount.super_block_size() as u64);
         // CAST: A page size.
-        if block_size > PAGE_SIZE as u64 {
+        if largest > PAGE_SIZE as u64 {
+            pr_err!("The file system cannot hold a cache: its blocks are larger than a page\n");
             return Err(EOPNOTSUPP);
         }
         Ok(Space {
