@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Attachments: what fscache has of an object.
+//! Attachments: a cookie's object while it is looked up, fscache's `cache_priv`.
 //!
-//! An attachment comes from a lookup and goes when the cookie is withdrawn, which waits for no
-//! daemon. While it exists, so do the volume, the cache and the mount.
+//! A lookup makes an attachment, and the withdrawal of the cookie, which waits for no daemon, ends
+//! it. While it exists, so do the volume, the cache and the mount.
 
 mod commit;
 mod lookup;

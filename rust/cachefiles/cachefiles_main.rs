@@ -3,45 +3,48 @@
 //! CacheFiles: a cache for network file systems, in files of a local file system.
 //!
 //! A daemon opens `/dev/cachefiles`, names a directory and binds it. In on-demand mode it is then
-//! asked, through the same device, for the size and the contents of every object that somebody
-//! looks up and reads; see `Documentation/filesystems/caching/cachefiles-rust.rst`.
+//! asked, through the same device, for the size and the contents of every object that is looked up
+//! and read; see `Documentation/filesystems/caching/cachefiles-rust.rst`.
 //!
-//! The modules, from the ground up: each names only those that stand before it in this table, but
-//! for the two in one row, which name each other.
+//! The modules, from the ground up. Each imports only modules above it in this table, except that
+//! `ondemand::requests` and `ondemand::read` import each other. The methods of
+//! [`Requests`](ondemand::Requests) are spread over the `ondemand` modules and call each other
+//! freely.
 //!
 //! | module | what is there | its counterpart in C |
 //! |---|---|---|
 //! | [`protocol`] | commands, messages, error numbers | `daemon.c`, `ondemand.c` |
-//! | [`disk`] | names, attributes, the map of present blocks and its list | `key.c`, `xattr.c` |
+//! | [`disk`] | on-disk formats: names, attributes, block list; the bit map | `key.c`, `xattr.c` |
 //! | [`table`] | the request table | `ondemand.c` |
-//! | [`plan`] | which blocks can be read; limits to the space | `io.c`, `cache.c` |
-//! | [`debug`] | what is told to the log | `internal.h` |
+//! | [`plan`] | read decisions and space limits, without I/O | `io.c`, `cache.c` |
+//! | [`debug`] | debug messages in the log | `internal.h` |
 //! | [`trace`] | tracepoints | `trace/events/cachefiles.h` |
-//! | [`space`] | the space that is left for a cache | `cache.c` |
-//! | [`backing`] | the file of an object, and the data in it | `io.c`, `namei.c` |
-//! | [`object`] | what requests and file descriptors refer to | `ondemand.c` |
+//! | [`space`] | free space of the file system, and when to cull | `cache.c` |
+//! | [`backing`] | the file of an object; marking and checking its blocks | `io.c`, `namei.c` |
+//! | [`object`] | an object as requests and file descriptors see it | `ondemand.c` |
 //! | [`cache`] | a cache's directories and credentials | `internal.h` |
 //! | [`namei`] | directories, the graveyard, culling | `namei.c` |
 //! | [`volume`] | volumes | `volume.c` |
-//! | [`mode`] | who fills a cache | (none) |
-//! | `ondemand::line` | readers that wait until they may ask | (none) |
-//! | `ondemand::lookup` | lookups that wait for the daemon | `ondemand.c` |
+//! | [`mode`] | the trait of a mode: on-demand is one | (none) |
+//! | `ondemand::line` | readers waiting to queue a READ | (none) |
+//! | `ondemand::lookup` | lookups whose OPEN is not answered | `ondemand.c` |
 //! | `ondemand::requests`, `ondemand::read` | the locked table; reads | `ondemand.c`, `io.c` |
-//! | `ondemand::ask` | what lookups and reads ask the daemon | `ondemand.c` |
-//! | `ondemand::answer` | what the daemon answers | `ondemand.c` |
+//! | `ondemand::ask` | queueing OPENs and READs | `ondemand.c` |
+//! | `ondemand::answer` | `copen`, READ_COMPLETE, release of an fd, `restore` | `ondemand.c` |
 //! | `ondemand::anon_fd` | the file descriptors of the daemon | `ondemand.c` |
-//! | `ondemand::deliver` | how messages get to the daemon | `ondemand.c`, `daemon.c` |
-//! | `ondemand::watch` | time limits, and what nobody waits for any more | (none) |
+//! | `ondemand::deliver` | `read()` and `poll()` of the device | `ondemand.c`, `daemon.c` |
+//! | `ondemand::watch` | timeouts; ending requests of unused cookies | (none) |
 //! | [`ondemand`] | on-demand mode | `ondemand.c` |
-//! | [`attachment`] | what fscache has of an object | `interface.c`, `namei.c` |
+//! | [`attachment`] | finding, naming and deleting an object's file | `interface.c`, `namei.c` |
 //! | [`interface`] | what fscache calls | `interface.c` |
-//! | [`service`] | a cache: into service and out | `cache.c`, `security.c` |
+//! | [`service`] | bind and unbind: checks, registration | `cache.c`, `security.c` |
 //! | [`daemon`] | the device, its commands | `daemon.c` |
 //!
 //! The first four depend on nothing but `core` and each other, so that they are compiled and tested
 //! on the host, too.
 //!
-//! There is no `unsafe` in the driver: what needs it is in the abstractions in [`kernel_next`].
+//! There is no `unsafe` in the driver: what needs it is in the abstractions in [`kernel_next`],
+//! which is `rust/kernel/`.
 
 use kernel::prelude::*;
 

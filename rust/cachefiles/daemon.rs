@@ -2,10 +2,10 @@
 
 //! `/dev/cachefiles`: what a daemon can do with it.
 //!
-//! The device can be open once at a time. Opening it makes a cache to be; commands configure it,
-//! `bind` brings it into service, and closing the device takes it out again. Commands that
-//! configure exclude each other; `copen`, `restore`, `cull` and `inuse` wait for none of the
-//! others.
+//! The device can be open once at a time. Opening it starts the configuration of a cache; commands
+//! configure it, `bind` brings it into service, and closing the device takes it out again. `bind`
+//! and the commands that configure the cache take a mutex; `copen`, `restore`, `cull` and `inuse`
+//! do not.
 
 use crate::{
     cache::{
@@ -93,7 +93,7 @@ impl Drop for Exclusive {
     }
 }
 
-/// What the commands before `bind` have said, and what `bind` made of it.
+/// The configuration by the commands before `bind`, and the service that `bind` starts.
 #[derive(Default)]
 struct State {
     config: Config,
@@ -106,7 +106,8 @@ struct State {
 pub(crate) struct Daemon {
     #[pin]
     state: Mutex<State>,
-    /// The cache, once it is bound. Here as well, so that messages need no lock to find it.
+    /// The cache, once it is bound. Here as well, so that `read()`, `poll()` and the commands of a
+    /// bound cache need no lock to find it.
     cache: SetOnce<Arc<Cache<Ondemand>>>,
     poll: Arc<PollCondVar>,
     _exclusive: Exclusive,

@@ -5,6 +5,14 @@
 //! Caches, volumes and attachments are generic over the mode. A mode decides who is asked for the
 //! size of an object, and what an object has besides its file. How data is read is up to the
 //! implementation of [`CacheIo`](crate::kernel_next::netfs::CacheIo) for that mode.
+//!
+//! A second mode needs:
+//!
+//! - an implementation of [`Mode`];
+//! - an implementation of `CacheIo` for its backend, in `interface.rs`. That trait has no write
+//!   operation yet;
+//! - in `daemon.rs`, an enum over the `Service` and the `Cache` of each mode;
+//! - an arm in `Daemon::bind`.
 
 use crate::{
     backing::Backing,
@@ -35,20 +43,20 @@ pub(crate) trait Mode: Sized + Send + Sync + 'static {
     /// empty.
     fn version(object: &Self::Object) -> &[u8];
 
-    /// The lookup is over: the object has a file, or a place for one.
+    /// The lookup is over: `backing` exists; its file may still have to be made.
     fn attach(object: &Self::Object, backing: &Arc<Backing>);
 
     /// The lookup has failed, or the cookie is withdrawn: no reads are under way, and no writes but
     /// those of a daemon. May sleep, but waits for no daemon.
     fn detach(object: &Self::Object);
 
-    /// Something could not be found, made or written in the cache: ends its use, as
-    /// [`Self::kill`], if it `is_broken`.
+    /// Something could not be found, made or written in the cache: does what [`Self::kill`] does,
+    /// if the cache `is_broken`.
     fn io_error(&self, is_broken: impl FnOnce() -> bool);
 
-    /// Ends the use of the cache: no task waits for a daemon from here on.
+    /// Marks the cache dead: what waits for a daemon fails, and nothing waits for one from here on.
     fn kill(&self);
 
-    /// Waits for work that is under way. Nothing new is begun, as the cache is out of service.
+    /// Waits for work that was queued. No more is queued, as the cache is out of service.
     fn flush(&self);
 }

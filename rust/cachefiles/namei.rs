@@ -42,8 +42,13 @@ const NEEDED: [Operation; 6] = [
 /// How often to try again when others keep changing what is looked up.
 pub(crate) const RETRIES: usize = 8;
 
-/// Finds or makes a directory. Returns it, its mark, unless it is in use already, and whether
-/// it is new.
+/// Finds or makes a directory. Returns it, the mark that it is in use (`None` if it was in use
+/// already), and whether it is new.
+///
+/// # Errors
+///
+/// `EAGAIN` if others removed it each time it was made; `ENOBUFS` if `limits` is set and there is
+/// no space for a new one; the file system's error.
 fn look_up_or_make(
     space: &Space,
     dir: &Dentry,
@@ -55,26 +60,26 @@ fn look_up_or_make(
         let write = space.mount().want_write()?;
         let creating = Creating::start(dir, name, &write)?;
         if let Some(inode) = creating.child().inode() {
-            // While `dir` is locked, so that it cannot be culled before it has the mark.
+            // Marked while `dir` is locked, so that it cannot be culled before.
             let mark = inode.mark_in_use();
             return Ok((creating.keep(), mark, is_new));
         }
         if limits {
             space.check(1, 0, SpaceFor::Create)?;
         }
-        // `dir` is unlocked by this: it is marked when it is found again.
+        // This unlocks `dir`. So the directory is looked up again, to be marked under the lock.
         creating.mkdir(0o700)?;
         is_new = true;
     }
     Err(EAGAIN)
 }
 
-/// Checks that a directory takes names that differ in case for two, as keys are. One that does not
-/// has been so since it was empty.
+/// Refuses a casefolded directory: keys are case sensitive. One check is enough, as `chattr +F`
+/// needs an empty directory.
 ///
 /// # Errors
 ///
-/// `EOPNOTSUPP` if it does not.
+/// `EOPNOTSUPP` if it is casefolded.
 pub(crate) fn check_names(dir: &Inode) -> Result {
     if dir.is_casefolded() {
         pr_err!("A directory of the cache looks names up without regard to case (chattr +F)\n");
@@ -89,12 +94,14 @@ pub(crate) fn check_names(dir: &Inode) -> Result {
 /// # Errors
 ///
 /// `EBUSY` if it is in use, `EIO` if it is not a directory, `EPERM` if it lacks an operation,
-/// `EOPNOTSUPP` if it takes names for one another, `ENOBUFS` if there is no room for a new one.
+/// `EOPNOTSUPP` if it is casefolded, `ENOBUFS` if there is no space for a new one, `EAGAIN` if
+/// others removed it each time it was made; the file system's error.
 pub(crate) fn get_directory(space: &Space, dir: &Dentry, name: &[u8]) -> Result<(Directory, bool)> {
     directory(space, dir, name, true)
 }
 
-/// As [`get_directory`], but whatever room is left: for what is there already.
+/// As [`get_directory`], without the space check: for naming a file whose data is on the disk
+/// already.
 pub(crate) fn get_directory_anyway(
     space: &Space,
     dir: &Dentry,
