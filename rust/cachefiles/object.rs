@@ -2,9 +2,9 @@
 
 //! What requests and file descriptors refer to.
 //!
-//! A daemon may keep a file descriptor for as long as it likes, so there is nothing in an object
-//! that others wait for: when its cookie is withdrawn it lets go of the file and of the cookie, and
-//! is a few hundred bytes that pin nothing.
+//! A daemon may keep a file descriptor for as long as it likes, so an object must not pin anything.
+//! When its cookie is withdrawn, it drops its references to the file and the cookie; what is left
+//! is a few hundred bytes.
 
 use crate::{
     backing::Backing,
@@ -30,7 +30,7 @@ use kernel::{
 /// See the [module's description](self).
 #[pin_data]
 pub(crate) struct Object {
-    /// What it is called in the request table.
+    /// Its key in the request table.
     key: SetOnce<ObjectKey>,
     /// Names the object in the log: the cookie's number.
     debug_id: u32,
@@ -72,12 +72,12 @@ impl Object {
         self.debug_id
     }
 
-    /// What it is called in the request table, once it is there.
+    /// Its key in the request table, once it is there.
     pub(crate) fn key(&self) -> Option<ObjectKey> {
         self.key.copy()
     }
 
-    /// What OPEN says of it.
+    /// The keys that its OPEN carries.
     pub(crate) fn open_keys(&self) -> Result<OpenKeys<'_>> {
         let (volume, cookie) = self
             .keys
@@ -86,13 +86,13 @@ impl Object {
         Ok(OpenKeys::new(volume, cookie)?)
     }
 
-    /// What is needed to fill it; `None` before it is looked up and after it is withdrawn.
+    /// The file to fill; `None` before it is looked up and after it is withdrawn.
     pub(crate) fn backing(&self) -> Option<Arc<Backing>> {
         self.backing.lock().clone()
     }
 
-    /// Waits until the lookup is over, whether there is [`Self::backing`] then or not. Only for
-    /// those who know that it does not wait for the daemon any more: they may be the daemon.
+    /// Waits until the lookup is over, whether there is [`Self::backing`] then or not. To be called
+    /// only if the lookup does not wait for the daemon any more: the caller may be the daemon.
     ///
     /// # Errors
     ///
@@ -103,13 +103,13 @@ impl Object {
         Ok(())
     }
 
-    /// Names the object in the request table. Takes no lock.
+    /// Sets the key in the request table. Takes no lock.
     pub(crate) fn set_key(&self, key: ObjectKey) {
         self.key.populate(key);
     }
 
-    /// Whether no task waits for the data any more: one that waits has the cookie in use. Does not
-    /// sleep; may be called with the lock of the request table held.
+    /// Whether no task waits for the data any more: the cookie is withdrawn, given up or not in
+    /// use. Does not sleep; may be called with the lock of the request table held.
     pub(crate) fn is_unwanted(&self) -> bool {
         self.cookie
             .lock()
@@ -123,9 +123,10 @@ impl Object {
         self.looked_up.complete_all();
     }
 
-    /// Lets go of the file and the cookie: the cookie is withdrawn, or its lookup has failed.
+    /// Drops the references to the file and the cookie: the cookie is withdrawn, or its lookup has
+    /// failed.
     pub(crate) fn detach(&self) {
-        // Both are let go without the lock.
+        // Both are dropped without the lock.
         let _backing = self.backing.lock().take();
         self.looked_up.complete_all();
         let _cookie = self.cookie.lock().take();

@@ -4,8 +4,13 @@
 //!
 //! Lookups and reads put requests into the [request table](crate::table); the daemon reads them
 //! from the device as messages, and answers: an OPEN with `copen`, a READ by writing to the
-//! object's [file descriptor](anon_fd) and saying so. A CLOSE has no answer, and nobody waits for
-//! one.
+//! object's [file descriptor](anon_fd) and then with READ_COMPLETE, or both with FILL. A CLOSE has
+//! no answer.
+//!
+//! [`Requests`] is the table with its lock. Its methods are spread over the modules here, by side:
+//! `ask` queues, `deliver` hands messages out, `answer` takes answers, and `watch` ends requests
+//! that time out or that no task waits for. They call each other freely. `read` is a read of an
+//! object, `lookup` an OPEN that waits for its answer, `line` a reader that waits for a limit.
 //!
 //! READ is the message; a read is what netfs asks the cache for; `read()` is the daemon's system
 //! call on the device.
@@ -63,8 +68,8 @@ impl Ondemand {
 impl Mode for Ondemand {
     type Object = Arc<Source>;
 
-    /// A cookie that wants its size from the cache gets it, or the error number for which there is
-    /// none. Any other cookie has no business here.
+    /// A cookie that wants its size from the cache gets it, or an error instead. Others are
+    /// refused.
     fn open(&self, cookie: &Lookup<'_>, max: u64) -> Result<Option<Arc<Source>>> {
         if !cookie.wants_cache_size() {
             kernel::do_once_lite! {
