@@ -6,10 +6,8 @@
 //!
 //! Tracepoints are defined in C; see `include/trace/events/`.
 //! [`declare_trace!`](crate::declare_trace) declares the Rust function that calls one. If a
-//! tracepoint takes nothing but numbers, and does nothing but record them, that can be a function
-//! that is safe to call: [`declare_scalar_trace!`](crate::declare_scalar_trace).
-
-pub(crate) mod cachefiles_ondemand;
+//! tracepoint takes nothing but numbers, [`declare_scalar_trace!`](crate::declare_scalar_trace)
+//! makes that a function that is safe to call.
 
 /// Declare the Rust entry point for a tracepoint.
 ///
@@ -78,18 +76,16 @@ impl_scalar!(u8, u16, u32, u64, usize, i8, i16, i32, i64, isize, bool);
 #[doc(hidden)]
 pub(crate) const fn assert_scalar<T: Scalar>() {}
 
-/// Declare the Rust entry points for tracepoints that do nothing but record numbers.
+/// Declare the Rust entry point for a tracepoint that takes nothing but numbers.
 ///
-/// As [`declare_trace!`](crate::declare_trace), but the functions are safe to call, which whoever
-/// declares them says with `unsafe`, as for functions in a block `unsafe extern`.
+/// As [`declare_trace!`](crate::declare_trace), but the function is safe to call: its arguments
+/// have to be of types that are a [`Scalar`], and these have to be the types that the tracepoint
+/// has in C. Anything else does not compile.
 ///
-/// The arguments have to be of types that are a [`Scalar`], and these have to be the types that the
-/// tracepoint has in C. Anything else does not compile.
-///
-/// # Safety
-///
-/// What C code the tracepoint has in its header (`TP_fast_assign()` and the like) must be sound for
-/// all values of its arguments: it must make neither a pointer nor an index of one.
+/// A tracepoint records its arguments, which are handed over by value. That an integer is not taken
+/// for anything but a number is what the tracepoint's header in C has to see to: `TP_fast_assign()`
+/// must neither make a pointer nor an index of an argument of this kind. Headers whose tracepoints
+/// are declared with this macro say so.
 ///
 /// # Examples
 ///
@@ -100,11 +96,8 @@ pub(crate) const fn assert_scalar<T: Scalar>() {}
 ///     use kernel::prelude::*;
 ///
 ///     kernel::declare_scalar_trace! {
-///         // SAFETY: Its `TP_fast_assign()` stores the argument, and that is all.
-///         unsafe extern "C" {
-///             /// The module was loaded.
-///             pub(super) safe fn rust_sample_loaded(magic: c_int);
-///         }
+///         /// The module was loaded.
+///         pub(super) fn rust_sample_loaded(magic: c_int);
 ///     }
 /// }
 ///
@@ -115,9 +108,7 @@ pub(crate) const fn assert_scalar<T: Scalar>() {}
 /// ```
 #[macro_export]
 macro_rules! declare_scalar_trace {
-    (unsafe extern "C" {
-        $($(#[$attr:meta])* $pub:vis safe fn $name:ident($($argname:ident : $argtyp:ty),* $(,)?);)*
-    }) => {$(
+    ($($(#[$attr:meta])* $pub:vis fn $name:ident($($argname:ident : $argtyp:ty),* $(,)?);)*) => {$(
         $( #[$attr] )*
         #[inline(always)]
         $pub fn $name($($argname : $argtyp),*) {
@@ -128,13 +119,13 @@ macro_rules! declare_scalar_trace {
             $crate::declare_trace! {
                 /// # Safety
                 ///
-                /// The tracepoint must be sound for these values.
+                /// None of the arguments may be a pointer.
                 unsafe fn $name($($argname : $argtyp),*);
             }
 
-            // SAFETY: Whoever declares the function guarantees that the tracepoint is sound for all
-            // values. By the assertions above they are integers or booleans, and the compiler has
-            // checked that C wants the same types, so these are values that C knows.
+            // SAFETY: By the assertions above, all arguments are integers or booleans. The compiler
+            // has checked that C wants the same types, so C is given valid values, by value, and a
+            // tracepoint does nothing with a number but record it.
             unsafe { $name($($argname),*) }
         }
     )*}

@@ -4,7 +4,7 @@
  *
  * The first seven are those that Linux had up to 7.2, with the same fields.
  * They are called from Rust, as functions that are safe to call with any
- * values: rust/kernel/tracepoint/cachefiles_ondemand.rs says so.  So all
+ * values: see declare_scalar_trace! in rust/kernel/tracepoint.rs.  So all
  * arguments are numbers, and TP_fast_assign() must not take one for anything
  * else.
  *
