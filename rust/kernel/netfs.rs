@@ -49,8 +49,7 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
-    mem::ManuallyDrop,
-    ptr::NonNull, //
+    mem::ManuallyDrop, //
 };
 use kernel::{
     iov::IovIterSource,
@@ -94,28 +93,6 @@ impl Drop for Callback {
     }
 }
 
-/// Which data a request is for: that which the cookie had when the operation began.
-///
-/// # Invariants
-///
-/// The cookie is valid for as long as this exists.
-struct Validity {
-    cookie: NonNull<Cookie>,
-    inval_counter: c_uint,
-}
-
-// SAFETY: A cookie is not tied to a task, and may be used by several.
-unsafe impl Send for Validity {}
-
-impl Validity {
-    /// Whether the cookie was not invalidated meanwhile. Does not sleep.
-    #[inline]
-    fn is_current(&self) -> bool {
-        // SAFETY: By the invariant the cookie is valid.
-        unsafe { self.cookie.as_ref() }.inval_counter() == self.inval_counter
-    }
-}
-
 /// The promise to tell the owner of a request, once, how it ended.
 ///
 /// The owner may be told in any context. Until then it keeps the memory of the request, and an
@@ -124,9 +101,8 @@ struct Termination {
     // The order of these members matters: once the owner has ended the operation, the cookie may be
     // withdrawn. The cache waits for this then, until the callback has returned to the module.
     callback: Callback,
-    validity: Validity,
     /// None if the operation has no object: then it ends before the call for it returns.
-    _until_told: Option<ObjectRef>,
+    object: Option<ObjectRef>,
 }
 
 impl Termination {
@@ -144,33 +120,33 @@ impl Termination {
         // it.
         let cookie = unsafe { Cookie::from_raw((*res).cache_priv.cast()) };
         // SAFETY: As the caller guarantees. The access keeps the cookie from being withdrawn.
-        let object_ref = unsafe { cookie.object_ref() };
+        let object = unsafe { cookie.object_ref() };
         Termination {
             // INVARIANT: As the caller guarantees.
             callback: Callback { func, data },
-            // INVARIANT: The operation does not end, and so the cookie is valid, until `func` is
-            // called.
-            validity: Validity {
-                cookie: cookie.into(),
-                // SAFETY: As the caller guarantees. The member is set when an operation begins.
-                inval_counter: unsafe { (*res).inval_counter },
-            },
-            _until_told: object_ref,
+            object,
         }
     }
 
-    /// Ends the request: so many bytes were transferred, or the error. It is `ESTALE` if the data
-    /// was invalidated since the operation began.
+    /// Whether the data was not invalidated since the cookie's count was `inval_counter`. Does not
+    /// sleep.
+    #[inline]
+    fn is_current(&self, inval_counter: c_uint) -> bool {
+        self.object.as_ref().is_some_and(|object| {
+            // SAFETY: The owner has not been told yet, as `callback` is still there: so the
+            // operation is under way, and has an access to the cookie.
+            unsafe { object.cookie() }.inval_counter() == inval_counter
+        })
+    }
+
+    /// Ends the request: so many bytes were transferred, or the error.
     fn done(self, result: Result<usize>) {
+        // Not dropped before the callback has returned.
         let Termination {
             callback,
-            validity,
-            _until_told,
+            object: _object,
         } = self;
-        callback.call(result.and_then(|len| match validity.is_current() {
-            true => Ok(len),
-            false => Err(ESTALE),
-        }));
+        callback.call(result);
     }
 }
 
@@ -199,8 +175,10 @@ unsafe fn object<'a, B: Backend>(
 pub(crate) struct CacheRead {
     // Not used any more once the owner is told: dropped before.
     to: KernelIter,
-    /// Bytes that were read already.
-    before: usize,
+    /// Bytes that were read already. Like the counter, small: many reads may wait.
+    before: u32,
+    /// The cookie's count of invalidations when the operation began.
+    inval_counter: c_uint,
     done: Termination,
 }
 
@@ -225,7 +203,7 @@ impl CacheRead {
     /// Those of [`FileRead::read_cached`].
     pub(crate) fn read_cached(&mut self, file: &FileRead, pos: i64) -> Result<usize> {
         let len = file.read_cached(pos, &mut self.to)?;
-        self.before += len;
+        self.note_read(len);
         Ok(len)
     }
 
@@ -234,15 +212,15 @@ impl CacheRead {
     /// many bytes that was.
     pub(crate) fn copy_nofault(&mut self, from: &mut IovIterSource<'_>, unit: usize) -> usize {
         let len = self.to.copy_nofault(from, unit);
-        self.before += len;
+        self.note_read(len);
         len
     }
 
     /// Reads the rest from the file at `pos`, in bytes, past the page cache if it can, and ends the
     /// request. May sleep, and may return before the request has ended.
     pub(crate) fn read_direct(self, file: FileRead, pos: i64) {
-        let CacheRead { to, before, done } = self;
-        let end = move |ret: Result<usize>| done.done(ret.map(|len| before + len));
+        let (to, end) = self.into_parts();
+        let end = move |ret: Result<usize>| end.end(ret);
         if let Err((e, end)) = file.read_direct(pos, to, end) {
             end(Err(e));
         }
@@ -251,29 +229,59 @@ impl CacheRead {
     /// Ends the request: all is read that there is. The owner is told at once, and may do a lot. It
     /// is told `ESTALE` if it has had the data thrown away since the operation began.
     pub(crate) fn finish(self) {
-        let before = self.before;
-        self.into_promise().done(Ok(before));
+        let (_, end) = self.into_parts();
+        end.end(Ok(0));
     }
 
     /// Ends the request with an error. The owner is told at once, and may do a lot.
     pub(crate) fn fail(self, error: Error) {
-        self.into_promise().done(Err(error));
+        let (_, end) = self.into_parts();
+        end.end(Err(error));
     }
 
     /// Ends the request: all is read that there is, or the error. The owner is told as by an
     /// interrupt, whatever context this is called in: what may take long or sleep, it leaves to
     /// others. Does not sleep.
     pub(crate) fn end_in_brief(self, result: Result) {
-        let ret = result.map(|()| self.before);
-        let promise = self.into_promise();
+        let (_, end) = self.into_parts();
         // Who asks whether he may sleep, as EROFS does before it decompresses, may not.
         let _atomic = rcu::read_lock();
-        promise.done(ret);
+        end.end(result.map(|()| 0));
     }
 
-    /// Gives the memory up, which comes before the owner is told.
-    fn into_promise(self) -> Termination {
-        self.done
+    fn note_read(&mut self, len: usize) {
+        // CAST: No more than fits is read, as was seen to when the read began.
+        self.before += len as u32;
+    }
+
+    /// The memory, which has to be given up before the owner is told, and what is left.
+    fn into_parts(self) -> (KernelIter, ReadEnd) {
+        let end = ReadEnd {
+            before: self.before,
+            inval_counter: self.inval_counter,
+            done: self.done,
+        };
+        (self.to, end)
+    }
+}
+
+/// A [`CacheRead`] whose memory was given up, or to somebody else.
+struct ReadEnd {
+    before: u32,
+    inval_counter: c_uint,
+    done: Termination,
+}
+
+impl ReadEnd {
+    /// Ends the request: so many bytes were read after those that were read before, or the error.
+    /// It is `ESTALE` if the data was invalidated since the operation began.
+    fn end(self, result: Result<usize>) {
+        let result = match result {
+            Ok(_) if !self.done.is_current(self.inval_counter) => Err(ESTALE),
+            // CAST: A length in memory.
+            result => result.map(|len| self.before as usize + len),
+        };
+        self.done.done(result);
     }
 }
 
@@ -408,6 +416,11 @@ impl<B: CacheIo> VTable<B> {
         // SAFETY: As the caller guarantees. `func` is called when nobody uses the copy any more:
         // `finish` and `fail` give it up before, and a direct read is done with it then.
         let to = match unsafe { KernelIter::copy_of(iter) } {
+            // More than 2 GiB is not read at once anywhere in the kernel (`MAX_RW_COUNT`).
+            Ok(to) if u32::try_from(to.len()).is_err() => {
+                done.done(Err(EINVAL));
+                return EINVAL.to_errno();
+            }
             Ok(to) => to,
             Err(e) => {
                 done.done(Err(e));
@@ -417,6 +430,8 @@ impl<B: CacheIo> VTable<B> {
         let read = CacheRead {
             to,
             before: 0,
+            // SAFETY: As the caller guarantees. The member is set when an operation begins.
+            inval_counter: unsafe { (*res).inval_counter },
             done,
         };
         // SAFETY: As the caller guarantees; the cookie is active, as was waited for. Not used any

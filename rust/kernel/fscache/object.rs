@@ -28,12 +28,14 @@ use kernel::{
 struct Inner {
     /// Valid for as long as it counts this.
     cache: NonNull<bindings::fscache_cache>,
+    /// Valid for as long as it has the object, at least.
+    cookie: NonNull<Cookie>,
     /// From `B::Object::into_foreign`. Null during the lookup and after the withdrawal.
     object: Atomic<*mut c_void>,
 }
 
-// SAFETY: A cache may be used by any task, and the object is only handed out by functions that say
-// what has to be the case for that.
+// SAFETY: A cache may be used by any task, and the cookie and the object are only handed out by
+// functions that say what has to be the case for that.
 unsafe impl Send for Inner {}
 
 // SAFETY: As above.
@@ -70,6 +72,7 @@ impl ObjectRef {
         let cache = NonNull::new(cookie.volume().cache()).ok_or(ENOENT)?;
         let inner = Inner {
             cache,
+            cookie: cookie.into(),
             object: Atomic::new(core::ptr::null_mut()),
         };
         let inner = Arc::new(inner, GFP_KERNEL)?;
@@ -136,6 +139,18 @@ impl ObjectRef {
         let inner = unsafe { ArcBorrow::from_raw(cache_priv.cast::<Inner>()) };
         // INVARIANT: The cookie has a reference, to which the invariant applies.
         ObjectRef(ManuallyDrop::new(inner.into()))
+    }
+
+    /// The cookie that has, or had, the object.
+    ///
+    /// # Safety
+    ///
+    /// The cookie must be valid for the time of the borrow, as it is for those who have an access
+    /// to it.
+    #[inline]
+    pub(in crate::kernel_next) unsafe fn cookie(&self) -> &Cookie {
+        // SAFETY: As the caller guarantees.
+        unsafe { self.0.cookie.as_ref() }
     }
 }
 
