@@ -245,13 +245,12 @@ mod tests {
         assert_eq!(fill(0, 3), Ok(0));
         assert_eq!(fill(user, 7), Ok(4));
         assert_eq!(fill(user, 7), Ok(0));
-        // SAFETY: Nobody else uses the pages.
-        unsafe {
-            pages[0].read_raw(got.as_mut_ptr(), PAGE_SIZE - 4, 4)?;
-            assert_eq!(&got[..4], b"abcd");
-            pages[1].read_raw(got.as_mut_ptr(), 1, 8)?;
-            assert_eq!(&got, b"\0efabcd\0");
-        }
+        // SAFETY: Nobody else uses the page.
+        unsafe { pages[0].read_raw(got.as_mut_ptr(), PAGE_SIZE - 4, 4) }?;
+        assert_eq!(&got[..4], b"abcd");
+        // SAFETY: As above.
+        unsafe { pages[1].read_raw(got.as_mut_ptr(), 1, 8) }?;
+        assert_eq!(&got, b"\0efabcd\0");
         Ok(())
     }
 
