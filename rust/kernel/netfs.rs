@@ -87,16 +87,16 @@ impl Callback {
 
 impl Drop for Callback {
     fn drop(&mut self) {
-        // Whoever lost the request did not do it.
+        // The request was dropped without a result: complete it with `-EIO`.
         // SAFETY: By the invariant; this is the one call. CAST: An error number.
         unsafe { (self.func)(self.data, -(bindings::EIO as isize)) };
     }
 }
 
-/// The promise to tell the owner of a request, once, how it ended.
+/// Completes a request exactly once. Dropping it completes the request with `-EIO`.
 ///
-/// The owner may be told in any context. Until then it keeps the memory of the request, and an
-/// access to the cookie, so that the cookie's object cannot be withdrawn.
+/// The function of the owner may be called in any context. Until then the owner keeps the memory
+/// of the request, and an access to the cookie, so that the cookie's object cannot be withdrawn.
 struct Termination {
     // The order of these members matters: once the owner has ended the operation, the cookie may be
     // withdrawn. The cache waits for this then, until the callback has returned to the module.
@@ -226,25 +226,25 @@ impl CacheRead {
         }
     }
 
-    /// Ends the request: all is read that there is. The owner is told at once, and may do a lot. It
-    /// is told `ESTALE` if it has had the data thrown away since the operation began.
+    /// Completes the request with what was read, or with `ESTALE` if the cookie was invalidated
+    /// since the operation began. Calls the owner in this context, which may take long.
     pub(crate) fn finish(self) {
         let (_, end) = self.into_parts();
         end.end(Ok(0));
     }
 
-    /// Ends the request with an error. The owner is told at once, and may do a lot.
+    /// Completes the request with an error. Calls the owner in this context, which may take long.
     pub(crate) fn fail(self, error: Error) {
         let (_, end) = self.into_parts();
         end.end(Err(error));
     }
 
-    /// Ends the request: all is read that there is, or the error. The owner is told as by an
-    /// interrupt, whatever context this is called in: what may take long or sleep, it leaves to
-    /// others. Does not sleep.
+    /// Completes the request with what was read, or the error. Calls the owner under
+    /// `rcu_read_lock()`, as from an interrupt, so that the owner leaves what may take long or sleep
+    /// to a work queue. Does not sleep.
     pub(crate) fn end_in_brief(self, result: Result) {
         let (_, end) = self.into_parts();
-        // Who asks whether he may sleep, as EROFS does before it decompresses, may not.
+        // EROFS asks whether it may sleep before it decompresses: here it may not.
         let _atomic = rcu::read_lock();
         end.end(result.map(|()| 0));
     }

@@ -53,25 +53,25 @@ use kernel::{
     types::ForeignOwnable, //
 };
 
-/// A value that is lent to the backend's functions.
+/// Owns a value as a foreign pointer, to lend it to the functions of the backend.
 ///
 /// # Invariants
 ///
 /// The pointer comes from `T::into_foreign`, and nobody else takes the value back.
-struct Lent<T: ForeignOwnable>(NonNull<c_void>, PhantomData<T>);
+struct ForeignBox<T: ForeignOwnable>(NonNull<c_void>, PhantomData<T>);
 
 // SAFETY: This owns a `T`, and no more.
-unsafe impl<T: ForeignOwnable + Send> Send for Lent<T> {}
+unsafe impl<T: ForeignOwnable + Send> Send for ForeignBox<T> {}
 
 // SAFETY: A shared reference to this is one to the `T` that it owns.
-unsafe impl<T: ForeignOwnable + Sync> Sync for Lent<T> {}
+unsafe impl<T: ForeignOwnable + Sync> Sync for ForeignBox<T> {}
 
-impl<T: ForeignOwnable> Lent<T> {
+impl<T: ForeignOwnable> ForeignBox<T> {
     fn new(value: T) -> Self {
         // SAFETY: `into_foreign` guarantees that it is not null.
         let ptr = unsafe { NonNull::new_unchecked(value.into_foreign()) };
         // INVARIANT: Just done.
-        Lent(ptr, PhantomData)
+        ForeignBox(ptr, PhantomData)
     }
 
     fn borrow(&self) -> T::Borrowed<'_> {
@@ -81,30 +81,30 @@ impl<T: ForeignOwnable> Lent<T> {
     }
 }
 
-impl<T: ForeignOwnable> Drop for Lent<T> {
+impl<T: ForeignOwnable> Drop for ForeignBox<T> {
     fn drop(&mut self) {
         // SAFETY: By the invariant, and nobody borrows from `self` any more.
         drop(unsafe { T::from_foreign(self.0.as_ptr()) });
     }
 }
 
-/// A volume that has a `cache_priv`.
+/// An entry in a cache's list of the volumes that have a `cache_priv`.
 ///
 /// # Invariants
 ///
-/// The volume is valid for as long as this is in a cache's list: whoever frees it takes it off
-/// the list first.
+/// The volume is valid for as long as this is in the list: `free_volume` removes it before fscache
+/// frees the volume.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Attached(NonNull<bindings::fscache_volume>);
+struct ListedVolume(NonNull<bindings::fscache_volume>);
 
 // SAFETY: A volume may be used by any task.
-unsafe impl Send for Attached {}
+unsafe impl Send for ListedVolume {}
 
-impl Attached {
-    /// The name that a volume has in the list.
+impl ListedVolume {
+    /// What a volume is looked up in the list by.
     fn key(volume: &Volume) -> Self {
         // INVARIANT: This one is not put there.
-        Attached(NonNull::from(volume).cast())
+        ListedVolume(NonNull::from(volume).cast())
     }
 
     /// # Safety
@@ -119,14 +119,14 @@ impl Attached {
 /// What `fscache_cache::cache_priv` points to.
 #[pin_data]
 struct Private<B: Backend> {
-    data: Lent<B::Cache>,
+    data: ForeignBox<B::Cache>,
     /// The volumes that have a `cache_priv`, and whether an access is held to keep their count of
     /// accesses above zero.
     ///
     /// A spinlock, because the last thing that happens to a cache may be that a volume leaves the
     /// list: unlocking a mutex may still touch it after somebody else could lock it.
     #[pin]
-    volumes: SpinLock<RBTree<Attached, bool>>,
+    volumes: SpinLock<RBTree<ListedVolume, bool>>,
     /// Signalled when one leaves the list.
     #[pin]
     detached: CondVar,
@@ -156,7 +156,7 @@ impl<B: Backend> Private<B> {
     fn new(data: B::Cache) -> Result<Pin<KBox<Self>>> {
         KBox::pin_init(
             try_pin_init!(Self {
-                data: Lent::new(data),
+                data: ForeignBox::new(data),
                 volumes <- SpinLock::new(RBTree::new(), VOLUMES, static_lock_class!()),
                 detached <- CondVar::new(DETACHED, static_lock_class!()),
                 cookies <- SpinLock::new(RBTree::new(), COOKIES, static_lock_class!()),
@@ -183,7 +183,7 @@ impl<B: Backend> Private<B> {
     /// may get one for it meanwhile.
     unsafe fn acquire_volume(&self, volume: &Volume) -> Result {
         // INVARIANT: The thunk `free_volume` takes it off before the volume is freed.
-        let node = RBTreeNode::new(Attached::key(volume), true, GFP_KERNEL)?;
+        let node = RBTreeNode::new(ListedVolume::key(volume), true, GFP_KERNEL)?;
         let data = B::acquire_volume(self.data.borrow(), volume)?;
         // The access that is counted here is given up by `drain_volumes`.
         volume.pin();
@@ -238,7 +238,7 @@ impl<B: Backend> Private<B> {
             // SAFETY: It is on the list, which is locked.
             match unsafe { attached.volume() }.try_get() {
                 Some(volume) => {
-                    let node = volumes.remove_node(&Attached::key(&volume));
+                    let node = volumes.remove_node(&ListedVolume::key(&volume));
                     drop(volumes);
                     // SAFETY: What is on the list has one; it is off the list now, and
                     // `drain_volumes` saw to the accesses.
@@ -523,7 +523,7 @@ impl<B: CacheIo> VTable<B> {
         unsafe { Private::<B>::free_volume(this) };
         // Once the volume is off the list, the cache may go; so that comes last.
         let mut volumes = private.volumes.lock();
-        volumes.remove(&Attached::key(this));
+        volumes.remove(&ListedVolume::key(this));
         private.detached.notify_all();
         drop(volumes);
     }
