@@ -187,14 +187,13 @@ struct reader {
 	int round;
 };
 
-static void mount_image(struct reader *r, char *path)
+static void mount_image(const struct reader *r, const char *path)
 {
-	r->arm->start(r->arm, r->image, r->round++, path);
 	if (!r->arm->plain && mount(path, MNT, "erofs", MS_RDONLY, r->arm->mount_options))
 		die("mount of %s", path);
 }
 
-static void umount_image(struct reader *r)
+static void umount_image(const struct reader *r)
 {
 	if (!r->arm->plain && umount(MNT))
 		die("umount");
@@ -206,6 +205,7 @@ static void open_image(struct reader *r)
 	char path[PATH_MAX];
 	struct stat st;
 
+	r->arm->start(r->arm, r->image, r->round++, path);
 	mount_image(r, path);
 	r->fd = open(r->arm->plain ? path : DATA, O_RDONLY);
 	if (r->fd < 0 || fstat(r->fd, &st))
@@ -303,7 +303,8 @@ static void measure_reads(struct reader *r, const char *size, size_t len, int co
 /* What a fault of a page costs, of each third. */
 static void fault_each(struct reader *r, struct samples *s, int count)
 {
-	char *map = mmap(NULL, r->size, PROT_READ, MAP_SHARED, r->fd, 0), sum = 0;
+	char *map = mmap(NULL, r->size, PROT_READ, MAP_SHARED, r->fd, 0);
+	char sum = 0;
 
 	if (map == MAP_FAILED || madvise(map, r->size, MADV_RANDOM))
 		die("mmap of the file to read");
@@ -472,8 +473,7 @@ static void measure_program(struct reader *r, unsigned int delay, const char *me
 		/* The daemon is not what is measured. */
 		r->arm->start(r->arm, r->image, r->round++, path);
 		since = now();
-		if (mount(path, MNT, "erofs", MS_RDONLY, r->arm->mount_options))
-			die("mount of %s", path);
+		mount_image(r, path);
 		run_program();
 		samples_add(&s, now() - since);
 		umount_image(r);

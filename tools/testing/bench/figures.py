@@ -111,7 +111,7 @@ def compare(results, new):
 
 
 def ratios(rounds):
-    by_metric = {}
+    by_metric, chance = {}, random.Random(0)
     with open(rounds, encoding='utf-8') as lines:
         for result in map(json.loads, lines):
             arms = by_metric.setdefault(result['metric'], {})
@@ -120,7 +120,7 @@ def ratios(rounds):
         base = next(iter(arms.values()))
         for arm, times in arms.items():
             logs = [math.log(time / first) for time, first in zip(times, base, strict=True)]
-            means = sorted(statistics.fmean(random.choices(logs, k=len(logs))) for _ in range(10000))
+            means = sorted(statistics.fmean(chance.choices(logs, k=len(logs))) for _ in range(10000))
             mean, low, high = (math.exp(x) for x in (statistics.fmean(logs), means[250], means[9749]))
             print(f'{metric:20} {arm:22} {statistics.median(times) / 1000:8.1f} us '
                   f'{mean:6.2f}  [{low:.2f}, {high:.2f}]')
