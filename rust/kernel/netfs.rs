@@ -240,8 +240,8 @@ impl CacheRead {
     }
 
     /// Completes the request with what was read, or the error. Calls the owner under
-    /// `rcu_read_lock()`, as from an interrupt, so that the owner leaves what may take long or sleep
-    /// to a work queue. Does not sleep.
+    /// `rcu_read_lock()`, as from an interrupt, so that the owner leaves what may take long or
+    /// sleep to a work queue. Does not sleep.
     pub(crate) fn end_in_brief(self, result: Result) {
         let (_, end) = self.into_parts();
         // EROFS asks whether it may sleep before it decompresses: here it may not.
