@@ -5,12 +5,12 @@
 //! `obj` is the debug id of the object's cookie. None of these is called with a lock held.
 
 use crate::{
-    kernel_next::tracepoint::declare_scalar_trace,
+    kernel_next::tracepoint::declare_safe_trace,
     protocol::msg::Opcode, //
 };
 use kernel::prelude::*;
 
-declare_scalar_trace! {
+declare_safe_trace! {
     fn cachefiles_ondemand_open(
         obj: c_uint,
         msg_id: c_uint,

@@ -5,9 +5,9 @@
 //! Logic for tracepoints.
 //!
 //! Tracepoints are defined in C; see `include/trace/events/`.
-//! [`declare_trace!`](crate::declare_trace) declares the Rust function that calls one. If a
-//! tracepoint takes nothing but numbers, [`declare_scalar_trace!`](crate::declare_scalar_trace)
-//! makes that a function that is safe to call.
+//! [`declare_trace!`](crate::declare_trace) declares the Rust function that calls one. If the
+//! header of a tracepoint says that any arguments will do,
+//! [`declare_safe_trace!`](crate::declare_safe_trace) makes that a function that is safe to call.
 
 /// Declare the Rust entry point for a tracepoint.
 ///
@@ -53,85 +53,92 @@ macro_rules! declare_trace {
     )*}
 }
 
-mod private {
-    pub(crate) trait Sealed {}
+/// What a tracepoint may be given: a number, of any value.
+///
+/// Used by [`declare_safe_trace!`](crate::declare_safe_trace).
+pub(crate) trait TraceArg {
+    /// What C is given.
+    type Raw;
+
+    /// Converts it to what C is given. That is valid for as long as this is.
+    fn into_raw(self) -> Self::Raw;
 }
 
-/// A number that C may be given as an argument of a tracepoint, whatever its value: an integer or
-/// a `bool`, and nothing that points to anything.
-///
-/// Used by [`declare_scalar_trace!`](crate::declare_scalar_trace).
-pub(crate) trait Scalar: private::Sealed {}
-
-macro_rules! impl_scalar {
+macro_rules! impl_trace_arg {
     ($($t:ty),* $(,)?) => {$(
-        impl private::Sealed for $t {}
-        impl Scalar for $t {}
+        impl TraceArg for $t {
+            type Raw = Self;
+
+            #[inline(always)]
+            fn into_raw(self) -> Self {
+                self
+            }
+        }
     )*};
 }
 
-impl_scalar!(u8, u16, u32, u64, usize, i8, i16, i32, i64, isize, bool);
+impl_trace_arg!(u8, u16, u32, u64, usize, i8, i16, i32, i64, isize, bool);
 
-/// Can be called only for a [`Scalar`].
-#[doc(hidden)]
-pub(crate) const fn assert_scalar<T: Scalar>() {}
-
-/// Declare the Rust entry point for a tracepoint that takes nothing but numbers.
+/// Declare the Rust entry point for a tracepoint that is safe to call.
 ///
-/// As [`declare_trace!`](crate::declare_trace), but the function is safe to call: its arguments
-/// have to be of types that are a [`Scalar`], and these have to be the types that the tracepoint
-/// has in C. Anything else does not compile.
+/// As [`declare_trace!`](crate::declare_trace), but the function is safe to call. Its arguments
+/// have to be a [`TraceArg`] each, and what they are converted to has to be of the types that the
+/// tracepoint has in C. Anything else does not compile.
 ///
-/// A tracepoint records its arguments, which are handed over by value. That an integer is not taken
-/// for anything but a number is what the tracepoint's header in C has to see to: `TP_fast_assign()`
-/// must neither make a pointer nor an index of an argument of this kind. Headers whose tracepoints
-/// are declared with this macro say so.
+/// What a tracepoint does with its arguments is up to `TP_fast_assign()` in its header: nothing
+/// else knows whether it takes a number for an index, say. So the header has to say that it does
+/// not, with `RUST_SAFE_TRACE()` of `include/linux/rust_trace.h`; a tracepoint without that does
+/// not compile here.
 ///
 /// # Examples
 ///
-/// ```
-/// use kernel::prelude::*;
+/// In the header, `RUST_SAFE_TRACE(my_module_loaded);`, and in Rust:
 ///
+/// ```ignore
 /// mod trace {
 ///     use kernel::prelude::*;
 ///
-///     kernel::declare_scalar_trace! {
+///     kernel::declare_safe_trace! {
 ///         /// The module was loaded.
-///         pub(super) fn rust_sample_loaded(magic: c_int);
+///         pub(super) fn my_module_loaded(magic: c_int);
 ///     }
 /// }
 ///
 /// // While nobody traces, this is a branch that is not taken.
 /// fn loaded() {
-///     trace::rust_sample_loaded(42);
+///     trace::my_module_loaded(42);
 /// }
 /// ```
 #[macro_export]
-macro_rules! declare_scalar_trace {
+macro_rules! declare_safe_trace {
     ($($(#[$attr:meta])* $pub:vis fn $name:ident($($argname:ident : $argtyp:ty),* $(,)?);)*) => {$(
         $( #[$attr] )*
         #[inline(always)]
         $pub fn $name($($argname : $argtyp),*) {
-            const {
-                $( $crate::kernel_next::tracepoint::assert_scalar::<$argtyp>(); )*
+            ::kernel::macros::paste! {
+                // Does not compile if the header does not say that any arguments will do.
+                const _: u32 = $crate::bindings::[< RUST_SAFE_TRACE_ $name >];
             }
 
             $crate::declare_trace! {
                 /// # Safety
                 ///
-                /// None of the arguments may be a pointer.
-                unsafe fn $name($($argname : $argtyp),*);
+                /// What the header of the tracepoint says.
+                unsafe fn $name($(
+                    $argname : <$argtyp as $crate::kernel_next::tracepoint::TraceArg>::Raw
+                ),*);
             }
 
-            // SAFETY: By the assertions above, all arguments are integers or booleans. The compiler
-            // has checked that C wants the same types, so C is given valid values, by value, and a
-            // tracepoint does nothing with a number but record it.
-            unsafe { $name($($argname),*) }
+            // SAFETY: By `RUST_SAFE_TRACE()` the tracepoint may be called with any numbers. The
+            // compiler has checked that C wants the same types.
+            unsafe {
+                $name($($crate::kernel_next::tracepoint::TraceArg::into_raw($argname)),*)
+            }
         }
     )*}
 }
 
-pub(crate) use declare_scalar_trace;
+pub(crate) use declare_safe_trace;
 
 #[kernel::prelude::kunit_tests(rust_kernel_tracepoint)]
 mod tests {
@@ -140,13 +147,14 @@ mod tests {
     use kernel::prelude::*;
 
     #[test]
-    fn numbers_of_c_are_scalars() {
-        assert_scalar::<c_char>();
-        assert_scalar::<c_int>();
-        assert_scalar::<c_uint>();
-        assert_scalar::<c_long>();
-        assert_scalar::<c_ulonglong>();
-        assert_scalar::<bindings::loff_t>();
-        assert_scalar::<bindings::gfp_t>();
+    fn numbers_of_c_are_arguments() {
+        fn same<T: TraceArg<Raw = T>>() {}
+        same::<c_char>();
+        same::<c_int>();
+        same::<c_uint>();
+        same::<c_long>();
+        same::<c_ulonglong>();
+        same::<bindings::loff_t>();
+        same::<bindings::gfp_t>();
     }
 }

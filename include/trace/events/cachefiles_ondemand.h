@@ -3,10 +3,6 @@
  * Tracepoints for the on-demand mode of CacheFiles.
  *
  * The first seven are those that Linux had up to 7.2, with the same fields.
- * They are called from Rust, as functions that are safe to call with any
- * values: see declare_scalar_trace! in rust/kernel/tracepoint.rs.  So all
- * arguments are numbers, and TP_fast_assign() must not take one for anything
- * else.
  *
  * Copyright (C) 2021 Red Hat, Inc. All Rights Reserved.
  * Written by David Howells (dhowells@redhat.com)
@@ -20,7 +16,21 @@
 #if !defined(_TRACE_CACHEFILES_ONDEMAND_H) || defined(TRACE_HEADER_MULTI_READ)
 #define _TRACE_CACHEFILES_ONDEMAND_H
 
+#include <linux/rust_trace.h>
 #include <linux/tracepoint.h>
+
+#ifndef TRACE_HEADER_MULTI_READ
+/* All arguments are numbers, and TP_fast_assign() copies them. */
+RUST_SAFE_TRACE(cachefiles_ondemand_open);
+RUST_SAFE_TRACE(cachefiles_ondemand_copen);
+RUST_SAFE_TRACE(cachefiles_ondemand_close);
+RUST_SAFE_TRACE(cachefiles_ondemand_read);
+RUST_SAFE_TRACE(cachefiles_ondemand_cread);
+RUST_SAFE_TRACE(cachefiles_ondemand_fd_write);
+RUST_SAFE_TRACE(cachefiles_ondemand_fd_release);
+RUST_SAFE_TRACE(cachefiles_ondemand_fail);
+RUST_SAFE_TRACE(cachefiles_ondemand_restore);
+#endif
 
 /* An OPEN is about to be given to the daemon, with a file descriptor. */
 TRACE_EVENT(cachefiles_ondemand_open,
