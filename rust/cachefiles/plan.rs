@@ -4,4 +4,5 @@
 //! cache may take.
 
 pub(crate) mod blocks;
+pub(crate) mod fill;
 pub(crate) mod limits;

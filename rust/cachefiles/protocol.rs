@@ -5,6 +5,7 @@
 pub(crate) mod command;
 pub(crate) mod errno;
 pub(crate) mod msg;
+pub(crate) mod state;
 
 /// Bytes in a block. READ requests, and the writes that answer them, are in whole blocks; whether
 /// data is present is known for each block.

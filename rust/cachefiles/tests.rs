@@ -9,12 +9,14 @@ mod blocks;
 mod command;
 #[cfg(not(test))]
 mod errno;
+mod fill;
 pub(crate) mod key;
 mod limits;
 mod msg;
 mod object_state;
 mod presence;
 mod slots;
+mod state;
 mod table;
 #[cfg(not(test))]
 mod trace;

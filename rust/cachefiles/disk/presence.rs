@@ -221,6 +221,50 @@ where
         None
     }
 
+    /// Makes this a map of `blocks` blocks. Those that are new are not present. `new` has to have
+    /// [`parts`] of them, all absent; it is left with what is to be freed. Needs a leaf in `spare`
+    /// if a part becomes mixed; without one it stops, to be called again, and returns false.
+    #[must_use]
+    pub(crate) fn resize(&mut self, blocks: u64, new: &mut P, spare: &mut Option<L>) -> bool {
+        if blocks == self.blocks {
+            return true;
+        }
+        if blocks < self.blocks && self.set(blocks..self.blocks, false, spare).is_some() {
+            return false;
+        }
+        // The last part of the smaller map has more blocks, or less, in the other one.
+        let common = blocks.min(self.blocks);
+        let base = common - common % LEAF_BLOCKS;
+        let was_whole = (self.blocks - base).min(LEAF_BLOCKS);
+        let whole = (blocks - base).min(LEAF_BLOCKS);
+        if let Some(part) = self.parts.get_mut((base / LEAF_BLOCKS) as usize) {
+            match part {
+                Part::Present if whole > was_whole => {
+                    let Some(mut bits) = spare.take() else {
+                        return false;
+                    };
+                    bits.fill(0);
+                    let count = change(&mut bits, 0..was_whole, true);
+                    *part = Part::Mixed { bits, count };
+                }
+                // Bits behind the end of a map may have any value.
+                Part::Mixed { bits, .. } if whole > was_whole => {
+                    change(bits, was_whole..whole, false);
+                }
+                Part::Mixed { count, .. } if *count == whole => {
+                    part.turn_into(Part::Present, spare);
+                }
+                _ => {}
+            }
+        }
+        for (old, new) in self.parts.iter_mut().zip(new.iter_mut()) {
+            core::mem::swap(old, new);
+        }
+        core::mem::swap(&mut self.parts, new);
+        self.blocks = blocks;
+        true
+    }
+
     /// Records that what `other` has is not present. Takes all of it from `other`, which is a map
     /// of as many blocks.
     pub(crate) fn take_away(&mut self, other: &mut Self) {

@@ -196,6 +196,36 @@ where
         replace(&mut self.unverified, all)
     }
 
+    /// Records that `blocks` were written past the page cache, so that they are on the disk. The
+    /// return value and `spare` are those of [`Presence::set`].
+    #[must_use]
+    pub(crate) fn stored(
+        &mut self,
+        blocks: Range<u64>,
+        spare: &mut Option<L>,
+    ) -> Option<Range<u64>> {
+        self.present.set(blocks, true, spare)
+    }
+
+    /// Records that `blocks` are not present any more: they are about to be written to, or are of
+    /// no use. The return value and `spare` are those of [`Presence::set`].
+    #[must_use]
+    pub(crate) fn discard(
+        &mut self,
+        blocks: Range<u64>,
+        spare: &mut Option<L>,
+    ) -> Option<Range<u64>> {
+        self.present.set(blocks, false, spare)
+    }
+
+    /// Makes the file one of `blocks` blocks: as [`Presence::resize`], with memory for two maps.
+    #[must_use]
+    pub(crate) fn resize(&mut self, blocks: u64, new: &mut (P, P), spare: &mut Option<L>) -> bool {
+        // Blocks that are new are not present, so it does not matter whether they are unverified.
+        self.unverified.resize(blocks, &mut new.0, spare)
+            && self.present.resize(blocks, &mut new.1, spare)
+    }
+
     /// Has all blocks be unverified, for which `all` is a map with all blocks: the inode was
     /// changed by others, and has this `ctime`. Returns what is to be freed.
     pub(crate) fn unverify_all(&mut self, all: Presence<P, L>, ctime: u64) -> Presence<P, L> {

@@ -25,6 +25,8 @@ mod support;
 #[cfg(test)]
 mod command_tests;
 #[cfg(test)]
+mod fill_tests;
+#[cfg(test)]
 mod key_tests;
 #[cfg(test)]
 mod limits_tests;

@@ -284,6 +284,48 @@ fn what_is_taken_away_is_gone_and_no_more() {
     });
 }
 
+/// Makes a map larger or smaller, as the driver does.
+fn resize(map: &mut Map, blocks: u64) {
+    let mut spare = None;
+    let mut new = (0..parts(blocks)).map(|_| Part::Absent).collect();
+    while !map.resize(blocks, &mut new, &mut spare) {
+        assert!(spare.is_none(), "a spare leaf was there");
+        spare = Some(vec![0x5555; LEAF_WORDS]);
+    }
+}
+
+#[test]
+fn a_map_of_another_size_has_the_same_blocks() {
+    let steps = || vec((range(), any::<bool>()), 0..8);
+    let sizes = vec((number(), steps()), 1..5);
+    check(400, (number(), steps(), sizes), |(size, first, sizes)| {
+        let mut map = any_map(size, &first);
+        let has = |map: &Map, at| at < map.blocks() && map.find(at, at + 1, true) == at;
+        let mut model: Vec<bool> = (0..size).map(|at| has(&map, at)).collect();
+        for (size, steps) in sizes {
+            resize(&mut map, size);
+            model.resize(size as usize, false);
+            assert_eq!(map.blocks(), size);
+            for (range, present) in steps {
+                set(&mut map, range.clone(), present);
+                for at in range.start..range.end.min(size) {
+                    model[at as usize] = present;
+                }
+            }
+            for at in 0..size {
+                assert_eq!(has(&map, at), model[at as usize], "{at} of {size}");
+            }
+        }
+        // The counts are right, too: it can be filled and emptied without a leaf.
+        let size = map.blocks();
+        set(&mut map, 0..size, true);
+        for leaf in 0..parts(size) {
+            assert_eq!(map.set(leaf * LEAF..size, true, &mut None), None);
+        }
+        assert_eq!(map.first_gap(0..size), None);
+    });
+}
+
 #[test]
 fn a_list_leaves_out_what_it_is_told_to() {
     let steps = || vec((range(), any::<bool>()), 0..8);
