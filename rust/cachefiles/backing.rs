@@ -16,11 +16,13 @@ use crate::{
         cred::with_cred,
         errseq::ErrSeq,
         fs::{
-            dentry::Dentry,
-            inode::InUse,
             kernel_file::{
                 FileRead,
                 KernelFile, //
+            },
+            path::{
+                InUse,
+                Path, //
             }, //
         }, //
     },
@@ -92,8 +94,7 @@ pub(crate) struct Backing {
     #[pin]
     making: Mutex<()>,
     /// The directory it is made in.
-    // Field order: dropped before the mount, which `space` keeps.
-    dir: ARef<Dentry>,
+    dir: Path,
     pub(crate) space: Arc<Space>,
     pub(crate) cred: ARef<Credential>,
     /// The size of the object in bytes.
@@ -148,7 +149,7 @@ impl Backing {
     /// For an object of `size` bytes, whose file was `found`, or is made in `dir` when it is first
     /// written to.
     pub(crate) fn new(
-        dir: &Dentry,
+        dir: &Path,
         space: &Arc<Space>,
         cred: &Credential,
         size: u64,
@@ -166,7 +167,7 @@ impl Backing {
                 mark <- new_spinlock!(mark),
                 file,
                 making <- new_mutex!(()),
-                dir: dir.into(),
+                dir: dir.clone(),
                 space: space.clone(),
                 cred: cred.into(),
                 size,
@@ -488,7 +489,7 @@ impl Backing {
                 return Err(EIO);
             }
             let write = self.space.mount().want_write()?;
-            list::write(file.dentry(), &write, |buf| self.encode(buf))?;
+            list::write(file.path(), &write, |buf| self.encode(buf))?;
             Ok(true)
         })
     }

@@ -25,7 +25,6 @@ use kernel::{
 
 /// A cache of the mode `M` (`struct cachefiles_cache`).
 pub(crate) struct Cache<M> {
-    // The directories go before the mount.
     store: Directory,
     graveyard: Directory,
     grave_counter: Atomic<u32>,

@@ -10,13 +10,15 @@ use crate::{
     kernel_next::{
         compat::EOPNOTSUPP,
         fs::{
-            dentry::Dentry,
             inode::{
-                InUse,
                 Inode,
                 Operation, //
             },
-            namei::Creating, //
+            namei::Creating,
+            path::{
+                InUse,
+                Path, //
+            }, //
         }, //
     },
     space::{
@@ -24,10 +26,7 @@ use crate::{
         SpaceFor, //
     }, //
 };
-use kernel::{
-    prelude::*,
-    sync::aref::ARef, //
-};
+use kernel::prelude::*;
 
 /// What a file system has to be able to do with a directory of a cache.
 const NEEDED: [Operation; 6] = [
@@ -42,27 +41,23 @@ const NEEDED: [Operation; 6] = [
 /// How often to try again when others keep changing what is looked up.
 pub(crate) const RETRIES: usize = 8;
 
-/// Finds or makes a directory. Returns it, the mark that it is in use (`None` if it was in use
-/// already), and whether it is new.
+/// Finds or makes a directory and marks it. Returns whether it is new.
 ///
 /// # Errors
 ///
-/// `EAGAIN` if others removed it each time it was made; `ENOBUFS` if `limits` is set and there is
-/// no space for a new one; the file system's error.
-fn look_up_or_make(
-    space: &Space,
-    dir: &Dentry,
-    name: &[u8],
-    limits: bool,
-) -> Result<(ARef<Dentry>, Option<InUse>, bool)> {
+/// `EBUSY` if it is in use; `EAGAIN` if others removed it each time it was made; `ENOBUFS` if
+/// `limits` is set and there is no space for a new one; the file system's error.
+fn look_up_or_make(space: &Space, dir: &Path, name: &[u8], limits: bool) -> Result<(InUse, bool)> {
     let mut is_new = false;
     for _ in 0..RETRIES {
         let write = space.mount().want_write()?;
         let creating = Creating::start(dir, name, &write)?;
-        if let Some(inode) = creating.child().inode() {
+        if !creating.child().is_negative() {
             // Marked while `dir` is locked, so that it cannot be culled before.
-            let mark = inode.mark_in_use();
-            return Ok((creating.keep(), mark, is_new));
+            let mark = creating.child_path().mark_in_use().inspect_err(|_| {
+                kdebug!("A directory of the cache is in use already\n");
+            })?;
+            return Ok((mark, is_new));
         }
         if limits {
             space.check(1, 0, SpaceFor::Create)?;
@@ -96,7 +91,7 @@ pub(crate) fn check_names(dir: &Inode) -> Result {
 /// `EBUSY` if it is in use, `EIO` if it is not a directory, `EPERM` if it lacks an operation,
 /// `EOPNOTSUPP` if it is casefolded, `ENOBUFS` if there is no space for a new one, `EAGAIN` if
 /// others removed it each time it was made; the file system's error.
-pub(crate) fn get_directory(space: &Space, dir: &Dentry, name: &[u8]) -> Result<(Directory, bool)> {
+pub(crate) fn get_directory(space: &Space, dir: &Path, name: &[u8]) -> Result<(Directory, bool)> {
     directory(space, dir, name, true)
 }
 
@@ -104,25 +99,22 @@ pub(crate) fn get_directory(space: &Space, dir: &Dentry, name: &[u8]) -> Result<
 /// already.
 pub(crate) fn get_directory_anyway(
     space: &Space,
-    dir: &Dentry,
+    dir: &Path,
     name: &[u8],
 ) -> Result<(Directory, bool)> {
     directory(space, dir, name, false)
 }
 
-fn directory(space: &Space, dir: &Dentry, name: &[u8], limits: bool) -> Result<(Directory, bool)> {
-    let (dentry, mark, is_new) = look_up_or_make(space, dir, name, limits)?;
-    let Some(mark) = mark else {
-        kdebug!("A directory of the cache is in use already\n");
-        return Err(EBUSY);
-    };
-    let inode = dentry.inode().ok_or(EIO)?;
-    if !dentry.can_lookup() {
+fn directory(space: &Space, dir: &Path, name: &[u8], limits: bool) -> Result<(Directory, bool)> {
+    let (mark, is_new) = look_up_or_make(space, dir, name, limits)?;
+    let dir = Directory::new(mark);
+    let inode = dir.dentry().inode().ok_or(EIO)?;
+    if !dir.dentry().can_lookup() {
         return Err(EIO);
     }
     if !inode.supports(&NEEDED) {
         return Err(EPERM);
     }
     check_names(inode)?;
-    Ok((Directory::new(dentry, mark), is_new))
+    Ok((dir, is_new))
 }

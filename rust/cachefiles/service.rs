@@ -84,7 +84,7 @@ where
 
         // Files get the security context that the directory gives them.
         let mut new = NewCredential::copy_of(&cred)?;
-        new.create_files_as(root.dentry.inode().ok_or(ENOTDIR)?)?;
+        new.create_files_as(root.dentry().inode().ok_or(ENOTDIR)?)?;
         let cred = new.into_credential();
 
         let cache = with_cred(&cred, || open(config, &root, cred.clone(), mode, poll))?;
@@ -126,15 +126,12 @@ fn open<M>(
     mode: M,
     poll: Arc<PollCondVar>,
 ) -> Result<Arc<Cache<M>>> {
-    may_create_in(&root.dentry)
+    may_create_in(root.dentry())
         .inspect_err(|e| pr_err!("Security denies permission to make files: {:?}\n", e))?;
     check_holes(root, &cred)?;
-    let space = Arc::new(
-        Space::new(root.mount.clone(), &config.limits, poll)?,
-        GFP_KERNEL,
-    )?;
-    let (store, _) = get_directory(&space, &root.dentry, b"cache")?;
-    let (graveyard, _) = get_directory(&space, &root.dentry, b"graveyard")?;
+    let space = Arc::new(Space::new(root.clone(), &config.limits, poll)?, GFP_KERNEL)?;
+    let (store, _) = get_directory(&space, root, b"cache")?;
+    let (graveyard, _) = get_directory(&space, root, b"graveyard")?;
     let cache = Cache::new(store, graveyard, cred, space, mode);
     Ok(Arc::new(cache, GFP_KERNEL)?)
 }
@@ -150,13 +147,13 @@ const NEEDED: [Operation; 4] = [
 /// Checks that a cache can be kept in a directory: that the file system has the operations that are
 /// needed, and may be written to.
 fn check_root(root: &Path) -> Result {
-    let mount = &root.mount;
+    let mount = root.mount();
     if mount.is_idmapped() {
         pr_warn!("File cache on idmapped mounts not supported\n");
         return Err(EINVAL);
     }
     let usable = root
-        .dentry
+        .dentry()
         .inode()
         .is_some_and(|inode| inode.supports(&NEEDED))
         && mount.can_statfs_and_sync();
@@ -176,15 +173,15 @@ fn check_root(root: &Path) -> Result {
     if mount.is_readonly() {
         return Err(EROFS);
     }
-    check_names(root.dentry.inode().ok_or(ENOTDIR)?)?;
+    check_names(root.dentry().inode().ok_or(ENOTDIR)?)?;
     Ok(())
 }
 
 /// Checks that the file system reports holes: one that reports all of a file as data could not tell
 /// which blocks were lost in a crash.
 fn check_holes(root: &Path, cred: &Credential) -> Result {
-    let write = root.mount.want_write()?;
-    let file = KernelFile::tmpfile(&write, &root.dentry, cred)?;
+    let write = root.mount().want_write()?;
+    let file = KernelFile::tmpfile(&write, root, cred)?;
     drop(write);
     file.truncate(PAGE_SIZE as i64)?;
     match file.seek(0, Seek::Data) {

@@ -9,9 +9,11 @@ use crate::{
             EOPNOTSUPP, //
         },
         fs::{
-            dentry::Dentry,
             kernel_file::KernelFile,
-            path::Mount, //
+            path::{
+                Mount,
+                Path, //
+            }, //
         },
         fscache::stats, //
     },
@@ -27,7 +29,6 @@ use kernel::{
     page::PAGE_SIZE,
     prelude::*,
     sync::{
-        aref::ARef,
         atomic::{
             ordering::Relaxed,
             Atomic, //
@@ -57,7 +58,8 @@ const SLACK: u64 = 1 << 20;
 
 /// The file system that holds a cache, and the limits to its use.
 pub(crate) struct Space {
-    mount: ARef<Mount>,
+    /// The directory that the cache is in.
+    root: Path,
     /// When this was made.
     start: Instant<Monotonic>,
     /// When `statfs()` was called last, in nanoseconds since `start`.
@@ -78,15 +80,15 @@ impl Space {
     ///
     /// `EOPNOTSUPP` if the file system's blocks are larger than a page; `ERANGE` if it does not
     /// know their size; its error from `statfs()`.
-    pub(crate) fn new(mount: ARef<Mount>, limits: &Limits, poll: Arc<PollCondVar>) -> Result<Self> {
-        let stats = mount.statfs()?;
+    pub(crate) fn new(root: Path, limits: &Limits, poll: Arc<PollCondVar>) -> Result<Self> {
+        let stats = root.mount().statfs()?;
         let block_size = u64::try_from(stats.block_size).map_err(|_| ERANGE)?;
         if block_size == 0 {
             return Err(ERANGE);
         }
         // Either can be the larger one: files are written in the one, space is counted in the
         // other.
-        let largest = block_size.max(mount.super_block_size() as u64);
+        let largest = block_size.max(root.mount().super_block_size() as u64);
         // CAST: A page size.
         if largest > PAGE_SIZE as u64 {
             pr_err!("The file system cannot hold a cache: its blocks are larger than a page\n");
@@ -101,12 +103,12 @@ impl Space {
             files: limits.files.of(stats.files),
             culling: Atomic::new(0),
             poll,
-            mount,
+            root,
         })
     }
 
     pub(crate) fn mount(&self) -> &Mount {
-        &self.mount
+        self.root.mount()
     }
 
     pub(crate) fn is_culling(&self) -> bool {
@@ -142,7 +144,7 @@ impl Space {
     ///
     /// `ENOBUFS` if there is not.
     pub(crate) fn check(&self, files: u64, bytes: u64, what: SpaceFor) -> Result {
-        let stats = self.mount.statfs()?;
+        let stats = self.mount().statfs()?;
         let blocks = bytes.div_ceil(self.block_size);
         let free = stats.blocks_available.saturating_sub(blocks);
         let level = judge(
@@ -175,13 +177,13 @@ impl Space {
     /// After `EIO` or `EROFS`, tries to make a tmpfile in `dir` (`cachefiles_io_error()`). True if
     /// that fails likewise: then nothing new can be fetched, and the cache is dead. The error alone
     /// may concern one file or directory only. The caller has the credentials `cred`.
-    pub(crate) fn probe_after_error(&self, dir: &Dentry, cred: &Credential, error: Error) -> bool {
+    pub(crate) fn probe_after_error(&self, dir: &Path, cred: &Credential, error: Error) -> bool {
         let is_fatal = |e| e == EIO || e == EROFS;
         if !is_fatal(error) {
             return false;
         }
         let file = self
-            .mount
+            .mount()
             .want_write()
             .and_then(|write| KernelFile::tmpfile(&write, dir, cred));
         let is_broken = file.is_err_and(is_fatal);

@@ -26,8 +26,8 @@ use crate::{
         },
         crypto::sha256,
         fs::{
-            dentry::Dentry,
             namei::lookup_positive,
+            path::Path,
             xattr, //
         },
         fscache, //
@@ -96,7 +96,7 @@ impl<M> Volume<M> {
                 return Ok((dir, true));
             }
             let mut buf = [0; 256 + 4];
-            match xattr::get(cache.mount(), &dir, XATTR_NAME, &mut buf) {
+            match xattr::get(&dir, XATTR_NAME, &mut buf) {
                 Ok(len) => {
                     let found = buf.get(..len).unwrap_or_default();
                     let mut coherency = [0; AUX_MAX];
@@ -119,13 +119,13 @@ impl<M> Volume<M> {
     }
 
     /// The directory of the volume, in which there are those for objects.
-    pub(crate) fn dir(&self) -> &Dentry {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// The directory for objects whose key has this hash, if there is one. The caller has the
     /// cache's credentials.
-    pub(crate) fn find_fanout(&self, key_hash: u32) -> Result<Option<&Dentry>> {
+    pub(crate) fn find_fanout(&self, key_hash: u32) -> Result<Option<&Path>> {
         // CAST: The lowest byte is meant.
         let index = key_hash as u8;
         let slot = self.fanout.get(usize::from(index)).ok_or(EIO)?;
@@ -135,7 +135,7 @@ impl<M> Volume<M> {
         if self.is_new {
             return Ok(None);
         }
-        match lookup_positive(self.cache.mount(), &self.dir, &fanout_name(index)) {
+        match lookup_positive(&self.dir, &fanout_name(index)) {
             Ok(_) => self.fanout(key_hash).map(Some),
             Err(e) if e == ENOENT => Ok(None),
             Err(e) => Err(e),
@@ -144,7 +144,7 @@ impl<M> Volume<M> {
 
     /// The directory for objects whose key has this hash, which is made if there is none. The
     /// caller has the cache's credentials.
-    pub(crate) fn fanout(&self, key_hash: u32) -> Result<&Dentry> {
+    pub(crate) fn fanout(&self, key_hash: u32) -> Result<&Path> {
         // CAST: The lowest byte is meant.
         let index = key_hash as u8;
         let slot = self.fanout.get(usize::from(index)).ok_or(EIO)?;
@@ -168,7 +168,7 @@ impl<M> Volume<M> {
     }
 }
 
-fn set_coherency<M>(cache: &Cache<M>, dir: &Dentry, volume: &fscache::Volume) -> Result {
+fn set_coherency<M>(cache: &Cache<M>, dir: &Path, volume: &fscache::Volume) -> Result {
     let write = cache.mount().want_write()?;
     let mut coherency = [0; AUX_MAX];
     let value = Value::volume(volume.coherency(&mut coherency));

@@ -2,11 +2,6 @@
 
 #include <linux/dcache.h>
 
-__rust_helper struct dentry *rust_helper_dget(struct dentry *dentry)
-{
-	return dget(dentry);
-}
-
 __rust_helper bool rust_helper_d_is_negative(const struct dentry *dentry)
 {
 	return d_is_negative(dentry);

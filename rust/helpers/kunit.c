@@ -155,11 +155,6 @@ __rust_helper int rust_helper_kunit_d_count(const struct dentry *dentry)
 	return d_count(dentry);
 }
 
-__rust_helper int rust_helper_kunit_i_count(const struct inode *inode)
-{
-	return icount_read_once(inode);
-}
-
 __rust_helper bool rust_helper_kunit_inode_is_locked(struct inode *inode)
 {
 	return inode_is_locked(inode);

@@ -138,7 +138,7 @@ impl NewCredential {
     /// /// Credentials to fill `dir` with.
     /// fn owner_of(dir: &Path) -> Result<ARef<Credential>> {
     ///     let mut new = NewCredential::kernel()?;
-    ///     new.create_files_as(dir.dentry.inode().ok_or(ENOTDIR)?)?;
+    ///     new.create_files_as(dir.dentry().inode().ok_or(ENOTDIR)?)?;
     ///     Ok(new.into_credential())
     /// }
     ///
@@ -369,7 +369,7 @@ mod tests {
         let mut new = NewCredential::kernel()?;
         // SAFETY: By the invariant nothing else uses them.
         unsafe { (*new.0.as_ptr()).fsuid.val = 1000 };
-        new.create_files_as(root.dentry.inode().ok_or(ENOENT)?)?;
+        new.create_files_as(root.dentry().inode().ok_or(ENOENT)?)?;
         // The root directory is root's.
         assert_eq!(with_cred(&new.into_credential(), fsuid), 0);
         Ok(())

@@ -7,5 +7,4 @@ pub(crate) mod inode;
 pub(crate) mod kernel_file;
 pub(crate) mod namei;
 pub(crate) mod path;
-mod superblock;
 pub(crate) mod xattr;

@@ -62,7 +62,7 @@ impl<M: Mode> Attachment<M> {
             return Ok(());
         }
         let fan = self.volume.fanout(cookie.key_hash())?;
-        bury(self.cache(), fan, file.dentry())
+        bury(self.cache(), fan, file.path())
     }
 
     /// Whether the file, and what is known of it, is as it was found.
@@ -94,7 +94,7 @@ impl<M: Mode> Attachment<M> {
         if !self.backing.is_named() {
             self.set_state(cookie, file, &write)?;
         }
-        list::write(file.dentry(), &write, |buf| map.present().encode(None, buf))?;
+        list::write(file.path(), &write, |buf| map.present().encode(None, buf))?;
         match self.backing.is_named() {
             true => Ok(()),
             false => self.commit(cookie, file, write),
@@ -107,7 +107,7 @@ impl<M: Mode> Attachment<M> {
         let aux = cookie.aux(&mut aux);
         let (size, version) = (M::size(&self.object), M::version(&self.object));
         let value = Value::object(size, Content::Listed, aux, version);
-        xattr::set(file.dentry(), XATTR_NAME, value.as_bytes(), write)
+        xattr::set(file.path(), XATTR_NAME, value.as_bytes(), write)
     }
 
     /// Gives a new file its name (`cachefiles_commit_tmpfile()`).
@@ -117,7 +117,7 @@ impl<M: Mode> Attachment<M> {
         let fan = self.volume.fanout(cookie.key_hash())?;
         let write = self.cache().mount().want_write()?;
         // Keeps the file from being culled until it is linked and this returns.
-        let _mark = file.inode().mark_in_use().ok_or(EBUSY)?;
+        let _mark = file.path().clone().mark_in_use()?;
         let name = cook_key(cookie.key(), sha256)?;
         for _ in 0..RETRIES {
             let creating = Creating::start(fan, name.as_bytes(), &write)?;

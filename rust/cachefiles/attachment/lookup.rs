@@ -28,12 +28,14 @@ use crate::{
         cred::with_cred,
         crypto::sha256,
         fs::{
-            dentry::Dentry,
-            inode::InUse,
             kernel_file::KernelFile,
             namei::{
                 lookup_positive,
                 Creating, //
+            },
+            path::{
+                InUse,
+                Path, //
             },
             xattr, //
         },
@@ -51,7 +53,6 @@ use crate::{
 use kernel::{
     prelude::*,
     sync::{
-        aref::ARef,
         atomic::Atomic,
         Arc, //
     }, //
@@ -120,9 +121,9 @@ impl<M: Mode> Attachment<M> {
         };
         if let Some(fan) = volume.find_fanout(cookie.key_hash())? {
             let name = cook_key(cookie.key(), sha256)?;
-            match lookup_positive(cache.mount(), fan, name.as_bytes()) {
-                Ok(dentry) if dentry.is_regular() => {
-                    let found = Self::open_file(cache, cookie, fan, dentry.clone(), &name, object)?;
+            match lookup_positive(fan, name.as_bytes()) {
+                Ok(path) if path.dentry().is_regular() => {
+                    let found = Self::open_file(cache, cookie, fan, path.clone(), &name, object)?;
                     if let Some((found, needs_list)) = found {
                         let backing = backing(Some(found))?;
                         if backing.adopt(needs_list)? {
@@ -130,14 +131,14 @@ impl<M: Mode> Attachment<M> {
                         }
                     }
                     // A later lookup for the version that the file has must not find it again.
-                    match bury(cache, fan, &dentry) {
+                    match bury(cache, fan, &path) {
                         // It was removed meanwhile.
                         Err(e) if e == EINVAL => {}
                         buried => buried?,
                     }
                 }
                 // Something else has the name.
-                Ok(dentry) => bury(cache, fan, &dentry)?,
+                Ok(path) => bury(cache, fan, &path)?,
                 Err(e) if e == ENOENT => {}
                 Err(e) => return Err(e),
             }
@@ -151,29 +152,30 @@ impl<M: Mode> Attachment<M> {
     fn open_file(
         cache: &Cache<M>,
         cookie: &Cookie,
-        fan: &Dentry,
-        dentry: ARef<Dentry>,
+        fan: &Path,
+        path: Path,
         name: &Name,
         object: &M::Object,
     ) -> Result<Option<(FoundFile, bool)>> {
-        let marked = mark_file(cache, fan, dentry, name)
+        let marked = mark_file(cache, fan, path, name)
             .inspect_err(|e| kdebug!("cookie {:x}: its file: {:?}\n", cookie.debug_id(), e))?;
-        let Some((dentry, mark)) = marked else {
+        let Some(mark) = marked else {
             return Ok(None);
         };
         let found = FoundFile {
-            file: KernelFile::open(cache.mount(), &dentry, cache.cred())?,
+            file: KernelFile::open(mark.path(), cache.cred())?,
             mark,
         };
+        let path = found.file.path();
         // It may have been culled before it was marked; a file of another size was truncated, or
         // is of another object.
         let bytes = presence::blocks(M::size(object)) * BLOCK_SIZE;
-        if dentry.is_unhashed() || found.file.inode().size().unsigned_abs() != bytes {
+        if path.dentry().is_unhashed() || found.file.inode().size().unsigned_abs() != bytes {
             return Ok(None);
         }
         let (mut aux, mut buf) = ([0; AUX_MAX], [0; VALUE_MAX]);
         let aux = cookie.aux(&mut aux);
-        let value = match xattr::get(cache.mount(), &dentry, XATTR_NAME, &mut buf) {
+        let value = match xattr::get(path, XATTR_NAME, &mut buf) {
             Ok(len) => buf.get(..len).unwrap_or_default(),
             Err(e) if e == ERANGE || e == ENODATA => return Ok(None),
             Err(e) => return Err(e),
@@ -186,29 +188,25 @@ impl<M: Mode> Attachment<M> {
     }
 }
 
-/// Marks a file of an object as being in use. Returns the file of that name, which need not be
-/// `dentry` any more; `None` if it has been removed.
+/// Marks a file of an object as being in use. That is the file of that name, which need not be
+/// `path` any more; `None` if it has been removed.
 ///
 /// # Errors
 ///
 /// `EBUSY` if it is in use; what looking it up says.
-fn mark_file<M>(
-    cache: &Cache<M>,
-    fan: &Dentry,
-    dentry: ARef<Dentry>,
-    name: &Name,
-) -> Result<Option<(ARef<Dentry>, InUse)>> {
-    if let Some(mark) = dentry.inode().ok_or(ENOENT)?.mark_in_use() {
-        return Ok(Some((dentry, mark)));
+fn mark_file<M>(cache: &Cache<M>, fan: &Path, path: Path, name: &Name) -> Result<Option<InUse>> {
+    match path.mark_in_use() {
+        Err(e) if e == EBUSY => {}
+        marked => return marked.map(Some),
     }
     // Culling marks a file with its directory locked, and removes it then: with that lock held it
     // is known whether the file is still there.
     let write = cache.mount().want_write()?;
     let creating = Creating::start(fan, name.as_bytes(), &write)?;
-    let Some(inode) = creating.child().inode() else {
+    if creating.child().is_negative() {
         return Ok(None);
-    };
-    let mark = inode.mark_in_use().ok_or(EBUSY)?;
-    let dentry = creating.keep();
-    Ok(dentry.is_regular().then_some((dentry, mark)))
+    }
+    let mark = creating.child_path().mark_in_use()?;
+    drop(creating);
+    Ok(mark.path().dentry().is_regular().then_some(mark))
 }

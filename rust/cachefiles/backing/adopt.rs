@@ -73,7 +73,7 @@ impl Backing {
     fn find(&self, file: &KernelFile, needs_list: bool) -> Result<bool> {
         let blocks = presence::blocks(self.size);
         let mut buf = list::buffer()?;
-        match list::read(self.space.mount(), file.dentry(), &mut buf) {
+        match list::read(file.path(), &mut buf) {
             List::Read(len) => {
                 let mut is_whole = true;
                 for run in decode(buf.get(..len).unwrap_or_default()) {
@@ -126,14 +126,14 @@ impl Backing {
     /// attribute say that it needs a list.
     fn correct(&self, file: &KernelFile, needs_list: bool) -> Result {
         let access = self.space.mount().want_write()?;
-        list::write(file.dentry(), &access, |buf| self.encode(buf))?;
+        list::write(file.path(), &access, |buf| self.encode(buf))?;
         if needs_list {
             return Ok(());
         }
         let mut buf = [0; VALUE_MAX];
-        let len = xattr::get(self.space.mount(), file.dentry(), XATTR_NAME, &mut buf)?;
+        let len = xattr::get(file.path(), XATTR_NAME, &mut buf)?;
         let value = buf.get_mut(..len).unwrap_or_default();
         set_needs_list(value);
-        xattr::set(file.dentry(), XATTR_NAME, value, &access)
+        xattr::set(file.path(), XATTR_NAME, value, &access)
     }
 }

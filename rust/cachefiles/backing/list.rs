@@ -17,9 +17,8 @@ use crate::{
     kernel_next::{
         compat::ENODATA,
         fs::{
-            dentry::Dentry,
             path::{
-                Mount,
+                Path,
                 WriteAccess, //
             },
             xattr, //
@@ -46,7 +45,7 @@ pub(super) fn buffer() -> Result<KVec<u8>> {
 ///
 /// `ENOMEM`; what the file system says. Then the list is what it was.
 pub(crate) fn write(
-    dentry: &Dentry,
+    path: &Path,
     write: &WriteAccess<'_>,
     encode: impl Fn(&mut [u8]) -> usize,
 ) -> Result {
@@ -55,7 +54,7 @@ pub(crate) fn write(
     loop {
         let len = encode(buf.get_mut(..room).unwrap_or_default());
         let list = buf.get(..len).unwrap_or_default();
-        match xattr::set(dentry, PRESENT_NAME, list, write) {
+        match xattr::set(path, PRESENT_NAME, list, write) {
             Err(e) if is_too_large(e) && len > LIST_MIN => {
                 room = len - len.div_ceil(4);
             }
@@ -82,8 +81,8 @@ pub(super) enum List {
     Unreadable,
 }
 
-pub(super) fn read(mount: &Mount, dentry: &Dentry, buf: &mut [u8]) -> List {
-    match xattr::get(mount, dentry, PRESENT_NAME, buf) {
+pub(super) fn read(path: &Path, buf: &mut [u8]) -> List {
+    match xattr::get(path, PRESENT_NAME, buf) {
         Ok(len) => List::Read(len),
         Err(e) if e == ENODATA => List::Missing,
         Err(_) => List::Unreadable,

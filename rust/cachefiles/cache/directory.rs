@@ -2,34 +2,26 @@
 
 //! Directories that are in use.
 
-use crate::kernel_next::fs::{
-    dentry::Dentry,
-    inode::InUse, //
+use crate::kernel_next::fs::path::{
+    InUse,
+    Path, //
 };
 use core::ops::Deref;
-use kernel::sync::aref::ARef;
 
 /// A directory that nobody else may remove or use as a cache.
-pub(crate) struct Directory {
-    // The mark is taken away before the directory is let go.
-    _mark: InUse,
-    dentry: ARef<Dentry>,
-}
+pub(crate) struct Directory(InUse);
 
 impl Directory {
-    /// The directory `dentry`, whose inode has `mark`.
-    pub(crate) fn new(dentry: ARef<Dentry>, mark: InUse) -> Self {
-        Directory {
-            _mark: mark,
-            dentry,
-        }
+    /// The directory that has `mark`.
+    pub(crate) fn new(mark: InUse) -> Self {
+        Directory(mark)
     }
 }
 
 impl Deref for Directory {
-    type Target = Dentry;
+    type Target = Path;
 
-    fn deref(&self) -> &Dentry {
-        &self.dentry
+    fn deref(&self) -> &Path {
+        self.0.path()
     }
 }

@@ -18,7 +18,8 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// The daemon's working directory, which has to be in the cache.
+/// The daemon's working directory, which has to be in the cache. The path is on the cache's mount:
+/// the daemon may have come there by another.
 ///
 /// # Errors
 ///
@@ -26,14 +27,13 @@ use kernel::prelude::*;
 /// none of the cache's business, whatever the cache's credentials allow.
 fn current_dir<M>(cache: &Cache<M>) -> Result<Path> {
     let path = Path::current_dir()?;
-    if !path.dentry.can_lookup() {
+    if !path.dentry().can_lookup() {
         return Err(ENOTDIR);
     }
-    if !path.dentry.is_below(cache.store()) {
+    path.via_mount_of(cache.store()).ok_or_else(|| {
         kdebug!("The working directory is not in the cache\n");
-        return Err(EINVAL);
-    }
-    Ok(path)
+        EINVAL
+    })
 }
 
 /// What the daemon is told of an error in looking for a name.
@@ -57,21 +57,19 @@ pub(crate) fn cull<M>(cache: &Cache<M>, name: &[u8]) -> Result {
     let path = current_dir(cache)?;
     with_cred(cache.cred(), || {
         let write = cache.mount().want_write()?;
-        let removing = Removing::start(&path.dentry, name, &write).map_err(lookup_error)?;
-        let victim = kernel::sync::aref::ARef::from(removing.child());
+        let removing = Removing::start(&path, name, &write).map_err(lookup_error)?;
         // Stops the cache from picking it up again until it is gone.
-        let mark = victim.inode().ok_or(ESTALE)?.mark_in_use().ok_or(EBUSY)?;
-        if victim.is_dir() {
+        let mark = removing.child_path().mark_in_use()?;
+        if mark.path().dentry().is_dir() {
             drop(removing);
             drop(write);
-            bury(cache, &path.dentry, &victim)
+            bury(cache, &path, mark.path())
         } else {
             removing.unlink()
         }
         .map_err(lookup_error)?;
-        drop(mark);
         // Its blocks are free when the last one lets go of it.
-        drop(victim);
+        drop(mark);
         stats::count_culled();
         // Tells the daemon when it has culled enough.
         let _ = cache.space().check(0, 0, SpaceFor::Check);
@@ -88,7 +86,7 @@ pub(crate) fn check_in_use<M>(cache: &Cache<M>, name: &[u8]) -> Result {
     let path = current_dir(cache)?;
     with_cred(cache.cred(), || {
         let write = cache.mount().want_write()?;
-        let removing = Removing::start(&path.dentry, name, &write).map_err(lookup_error)?;
+        let removing = Removing::start(&path, name, &write).map_err(lookup_error)?;
         match removing.child().inode() {
             Some(inode) if inode.is_in_use() => Err(EBUSY),
             Some(_) => Ok(()),

@@ -7,11 +7,11 @@ use crate::{
     cache::Cache,
     disk::key::grave_name,
     kernel_next::fs::{
-        dentry::Dentry,
         namei::{
             Removing,
             Renaming, //
-        }, //
+        },
+        path::Path, //
     }, //
 };
 use kernel::{
@@ -29,10 +29,10 @@ use kernel::{
 /// # Errors
 ///
 /// `EINVAL` if it is not in `dir` any more.
-pub(crate) fn bury<M>(cache: &Cache<M>, dir: &Dentry, victim: &Dentry) -> Result {
+pub(crate) fn bury<M>(cache: &Cache<M>, dir: &Path, victim: &Path) -> Result {
     let write = cache.mount().want_write()?;
-    if !victim.is_dir() {
-        return Removing::start_dentry(dir, victim, &write)?.unlink();
+    if !victim.dentry().is_dir() {
+        return Removing::start_dentry(dir, victim.dentry(), &write)?.unlink();
     }
     for _ in 0..RETRIES {
         // CAST: As in C, the seconds of a time that started in 1970, modulo 2^32.

@@ -21,36 +21,22 @@
 //! }
 //! ```
 
-use super::{
-    inode::Inode,
-    superblock::{
-        activate,
-        deactivate, //
-    }, //
-};
+use super::inode::Inode;
 use crate::bindings;
 use core::ptr::NonNull;
 use kernel::{
-    sync::{
-        aref::{
-            ARef,
-            AlwaysRefCounted, //
-        },
-        atomic::{
-            ordering::Acquire,
-            Atomic, //
-        }, //
+    sync::atomic::{
+        ordering::Acquire,
+        Atomic, //
     },
     types::Opaque, //
 };
 
-/// A `struct dentry`.
+/// A `struct dentry`, borrowed from what keeps it: a [`Path`](super::path::Path), an open file, or
+/// a directory operation.
 ///
 /// While a reference is held, a positive dentry stays positive and keeps its inode; a negative one
 /// may become positive.
-///
-/// An `ARef<Dentry>` also keeps the superblock active, as a mount does: a file system that is
-/// unmounted meanwhile is shut down when the last one is dropped. Dropping one may sleep.
 ///
 /// # Invariants
 ///
@@ -58,32 +44,9 @@ use kernel::{
 #[repr(transparent)]
 pub(crate) struct Dentry(Opaque<bindings::dentry>);
 
-// SAFETY: A dentry is not tied to a task: `dput` and `deactivate_super` may be called by any.
-unsafe impl Send for Dentry {}
-
 // SAFETY: The methods below only call functions that look after the locking, and read what does not
 // change or is read atomically.
 unsafe impl Sync for Dentry {}
-
-// SAFETY: `dget` and `dput` count references to the dentry. It needs its superblock for as long,
-// which `activate` and `deactivate` count references to.
-unsafe impl AlwaysRefCounted for Dentry {
-    fn inc_ref(&self) {
-        // SAFETY: By the invariant the superblock is valid, and active.
-        unsafe { activate(self.sb()) };
-        // SAFETY: By the invariant the count is positive.
-        unsafe { bindings::dget(self.as_ptr()) };
-    }
-
-    unsafe fn dec_ref(obj: NonNull<Self>) {
-        // SAFETY: The caller has a reference, so the dentry is valid, and keeps its superblock.
-        let sb = unsafe { obj.as_ref() }.sb();
-        // SAFETY: The caller gives up a reference.
-        unsafe { bindings::dput(obj.cast().as_ptr()) };
-        // SAFETY: That reference was also one to the active superblock.
-        unsafe { deactivate(sb) };
-    }
-}
 
 impl Dentry {
     /// Borrows a dentry.
@@ -99,32 +62,10 @@ impl Dentry {
         unsafe { &*ptr.cast() }
     }
 
-    /// Takes over a reference that a C function returned.
-    ///
-    /// # Safety
-    ///
-    /// `ptr` must be valid, its superblock active for the duration of the call, and the caller must
-    /// own a reference to it, which it gives up.
-    pub(super) unsafe fn from_owned(ptr: NonNull<bindings::dentry>) -> ARef<Self> {
-        // SAFETY: The caller guarantees that the dentry is valid and its superblock active.
-        unsafe { activate((*ptr.as_ptr()).d_sb) };
-        // INVARIANT: The superblock is active for as long as the reference is held.
-        // SAFETY: The caller gives a reference to the dentry; that to the superblock was just
-        // taken. `Dentry` is a transparent wrapper.
-        unsafe { ARef::from_raw(ptr.cast()) }
-    }
-
     /// The dentry as C knows it.
     #[inline]
     pub(in crate::kernel_next) fn as_ptr(&self) -> *mut bindings::dentry {
         self.0.get()
-    }
-
-    /// The superblock, which is active.
-    #[inline]
-    pub(super) fn sb(&self) -> *mut bindings::super_block {
-        // SAFETY: The dentry is valid, and its superblock does not change.
-        unsafe { (*self.as_ptr()).d_sb }
     }
 
     /// The inode; `None` if the dentry is negative.
@@ -224,53 +165,37 @@ mod tests {
     }
 
     #[test]
-    fn references_are_counted() -> Result {
-        let dir = scratch::dir(b"kunit-dentry")?;
-        let before = count(&dir.dentry);
-        let one = dir.dentry.clone();
-        let two: ARef<Dentry> = ARef::from(&*one);
-        assert_eq!(count(&dir.dentry), before + 2);
-        drop(one);
-        drop(two);
-        assert_eq!(count(&dir.dentry), before);
-        Ok(())
-    }
-
-    #[test]
     fn lookups_do_not_leak() -> Result {
         let dir = scratch::dir(b"kunit-dentry")?;
-        let write = dir.mount.want_write()?;
-        let child = Creating::start(&dir.dentry, b"lookups", &write)?;
+        let write = dir.mount().want_write()?;
+        let child = Creating::start(&dir, b"lookups", &write)?;
         let child = match child.child().is_negative() {
             true => child.mkdir(0o700)?,
             false => child.keep(),
         };
-        let before = (count(&dir.dentry), count(&child));
+        let before = (count(dir.dentry()), count(child.dentry()));
         for _ in 0..10 {
-            assert!(lookup_positive(&dir.mount, &dir.dentry, b"lookups").is_ok());
-            assert_eq!(
-                lookup_positive(&dir.mount, &dir.dentry, b"none").err(),
-                Some(ENOENT)
-            );
-            drop(Creating::start(&dir.dentry, b"lookups", &write)?);
-            drop(Removing::start(&dir.dentry, b"lookups", &write)?);
-            drop(Removing::start_dentry(&dir.dentry, &child, &write)?);
+            assert!(lookup_positive(&dir, b"lookups").is_ok());
+            assert_eq!(lookup_positive(&dir, b"none").err(), Some(ENOENT));
+            drop(Creating::start(&dir, b"lookups", &write)?);
+            drop(Removing::start(&dir, b"lookups", &write)?);
+            drop(Removing::start_dentry(&dir, child.dentry(), &write)?);
         }
         // An entry that is not there stays in the cache, with a reference to the directory.
-        let cached = count(&dir.dentry) - before.0;
+        let cached = count(dir.dentry()) - before.0;
         assert!((0..=1).contains(&cached));
-        assert_eq!(count(&child), before.1);
+        assert_eq!(count(child.dentry()), before.1);
         Ok(())
     }
 
     #[test]
     fn kinds_are_told_apart() -> Result {
         let dir = scratch::dir(b"kunit-dentry")?;
-        assert!(dir.dentry.is_dir() && dir.dentry.can_lookup());
-        assert!(!dir.dentry.is_regular() && !dir.dentry.is_negative());
-        assert!(dir.dentry.inode().is_some());
-        let write = dir.mount.want_write()?;
-        let entry = Creating::start(&dir.dentry, b"none", &write)?;
+        assert!(dir.dentry().is_dir() && dir.dentry().can_lookup());
+        assert!(!dir.dentry().is_regular() && !dir.dentry().is_negative());
+        assert!(dir.dentry().inode().is_some());
+        let write = dir.mount().want_write()?;
+        let entry = Creating::start(&dir, b"none", &write)?;
         let child = entry.child();
         assert!(child.is_negative() && child.inode().is_none());
         assert!(!child.is_dir() && !child.is_regular() && !child.can_lookup());
@@ -280,11 +205,11 @@ mod tests {
     #[test]
     fn below_is_transitive_and_reflexive() -> Result {
         let dir = scratch::dir(b"kunit-dentry")?;
-        let write = dir.mount.want_write()?;
-        let entry = Creating::start(&dir.dentry, b"none", &write)?;
-        assert!(entry.child().is_below(&dir.dentry));
-        assert!(dir.dentry.is_below(&dir.dentry));
-        assert!(!dir.dentry.is_below(entry.child()));
+        let write = dir.mount().want_write()?;
+        let entry = Creating::start(&dir, b"none", &write)?;
+        assert!(entry.child().is_below(dir.dentry()));
+        assert!(dir.dentry().is_below(dir.dentry()));
+        assert!(!dir.dentry().is_below(entry.child()));
         Ok(())
     }
 
@@ -295,12 +220,12 @@ mod tests {
             support::skip(c"there is no /proc, as when the kernel boots");
         }
         let dir = scratch::dir(b"kunit-dentry")?;
-        assert!(!dir.dentry.is_mountpoint());
+        assert!(!dir.dentry().is_mountpoint());
         // What is mounted there hides the directory; the mount's own root is none.
         let root = Path::lookup_dir(c"/")?;
-        let below = lookup_positive(&root.mount, &root.dentry, b"proc")?;
-        assert!(below.is_mountpoint());
-        assert!(!Path::lookup_dir(c"/proc")?.dentry.is_mountpoint());
+        let below = lookup_positive(&root, b"proc")?;
+        assert!(below.dentry().is_mountpoint());
+        assert!(!Path::lookup_dir(c"/proc")?.dentry().is_mountpoint());
         Ok(())
     }
 }

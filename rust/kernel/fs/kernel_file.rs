@@ -25,8 +25,8 @@
 //!
 //! /// Makes a file without a name, so many bytes long, on the file system of `dir`.
 //! fn anonymous(dir: &Path, size: i64, cred: &Credential) -> Result<KernelFile> {
-//!     let write = dir.mount.want_write()?;
-//!     let file = KernelFile::tmpfile(&write, &dir.dentry, cred)?;
+//!     let write = dir.mount().want_write()?;
+//!     let file = KernelFile::tmpfile(&write, dir, cred)?;
 //!     // Truncating gets write access itself.
 //!     drop(write);
 //!     file.truncate(size)?;
@@ -51,7 +51,7 @@ use super::{
     dentry::Dentry,
     inode::Inode,
     path::{
-        Mount,
+        Path,
         WriteAccess, //
     }, //
 };
@@ -146,16 +146,15 @@ impl KernelFile {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if `dentry` is no regular file or not of the file system of `mount`, or if the file
-    /// system cannot do kernel I/O; `EROFS` if the mount is read-only; what opening says.
-    pub(crate) fn open(mount: &Mount, dentry: &Dentry, cred: &Credential) -> Result<Self> {
-        if !dentry.is_regular() || !mount.holds(dentry) {
+    /// `EINVAL` if `path` is no regular file, or if the file system cannot do kernel I/O; `EROFS`
+    /// if the mount is read-only; what opening says.
+    pub(crate) fn open(path: &Path, cred: &Credential) -> Result<Self> {
+        if !path.dentry().is_regular() {
             return Err(EINVAL);
         }
-        let path = mount.path_of(dentry);
         // SAFETY: The path is valid, its dentry is positive, the credentials are valid, and the
         // caller may sleep.
-        let file = unsafe { bindings::kernel_file_open(&path, OPEN_FLAGS, cred.as_ptr()) };
+        let file = unsafe { bindings::kernel_file_open(path.as_ptr(), OPEN_FLAGS, cred.as_ptr()) };
         // SAFETY: The function returns a reference to a file that it opened, or an error. It is
         // what the dentry is, which does not change: a regular file.
         unsafe { Self::just_opened(from_err_ptr(file)?) }
@@ -167,26 +166,21 @@ impl KernelFile {
     ///
     /// # Errors
     ///
-    /// `ENOTDIR` if `dir` is no directory or not of the file system that `write` is for;
-    /// `EOPNOTSUPP` if the file system has no such files; `EINVAL` if it cannot do kernel I/O; what
-    /// creating says.
-    pub(crate) fn tmpfile(
-        write: &WriteAccess<'_>,
-        dir: &Dentry,
-        cred: &Credential,
-    ) -> Result<Self> {
-        if !dir.can_lookup() || !write.mount().holds(dir) {
+    /// `ENOTDIR` if `dir` is no directory; `EXDEV` if `write` is for another mount; `EOPNOTSUPP` if
+    /// the file system has no such files; `EINVAL` if it cannot do kernel I/O; what creating says.
+    pub(crate) fn tmpfile(write: &WriteAccess<'_>, dir: &Path, cred: &Credential) -> Result<Self> {
+        if !dir.dentry().can_lookup() {
             return Err(ENOTDIR);
         }
-        let path = write.mount().path_of(dir);
+        write.check(dir)?;
         // CAST: A mode fits.
         let mode = (bindings::S_IFREG | 0o600) as bindings::umode_t;
         // SAFETY: The mount's mapping and the credentials are valid, the path is valid and a
         // directory, write access is held, and the caller may sleep.
         let file = unsafe {
             bindings::kernel_tmpfile_open(
-                write.mount().idmap(),
-                &path,
+                dir.mount().idmap(),
+                dir.as_ptr(),
                 mode,
                 OPEN_FLAGS,
                 cred.as_ptr(),
@@ -209,11 +203,22 @@ impl KernelFile {
         unsafe { Inode::from_raw(bindings::file_inode(self.as_ptr())) }
     }
 
+    /// The file's path. Does not sleep.
+    #[inline]
+    pub(crate) fn path(&self) -> &Path {
+        // SAFETY: The file is valid. It was opened, so its path does not change any more, is of one
+        // file system, and the file has references to both members.
+        unsafe {
+            Path::from_raw(core::ptr::addr_of!(
+                (*self.as_ptr()).__bindgen_anon_1.f_path
+            ))
+        }
+    }
+
     /// The file's dentry. Does not sleep.
     #[inline]
     pub(crate) fn dentry(&self) -> &Dentry {
-        // SAFETY: The file is valid, and keeps its path, whose mount has the superblock active.
-        unsafe { Dentry::from_raw((*self.as_ptr()).__bindgen_anon_1.f_path.dentry) }
+        self.path().dentry()
     }
 
     /// Writes the file's data out and waits for that. What describes the file, as its size, may yet
@@ -481,8 +486,7 @@ mod tests {
                 lookup_positive,
                 Creating,
                 Removing, //
-            },
-            path::Path, //
+            }, //
         },
         kunit::{
             scratch,
@@ -502,12 +506,8 @@ mod tests {
     }
 
     pub(super) fn file_in(dir: &Path) -> Result<KernelFile> {
-        let write = dir.mount.want_write()?;
-        KernelFile::tmpfile(
-            &write,
-            &dir.dentry,
-            &NewCredential::kernel()?.into_credential(),
-        )
+        let write = dir.mount().want_write()?;
+        KernelFile::tmpfile(&write, dir, &NewCredential::kernel()?.into_credential())
     }
 
     pub(super) fn fill(file: &KernelFile, pos: i64, len: usize, byte: u8) -> Result<usize> {
@@ -531,39 +531,33 @@ mod tests {
     fn tmpfile_needs_a_directory_of_the_mount() -> Result {
         let dir = dir()?;
         let other = Path::lookup_dir(c"/")?;
-        let write = dir.mount.want_write()?;
+        let write = dir.mount().want_write()?;
         let cred = NewCredential::kernel()?.into_credential();
-        let made = KernelFile::tmpfile(&write, &other.dentry, &cred);
-        assert_eq!(made.err(), Some(ENOTDIR));
-        let leaf = KernelFile::tmpfile(&write, &dir.dentry, &cred)?;
-        let made = KernelFile::tmpfile(&write, leaf.dentry(), &cred);
+        let made = KernelFile::tmpfile(&write, &other, &cred);
+        assert_eq!(made.err(), Some(EXDEV));
+        let leaf = KernelFile::tmpfile(&write, &dir, &cred)?;
+        let made = KernelFile::tmpfile(&write, leaf.path(), &cred);
         assert_eq!(made.err(), Some(ENOTDIR));
         Ok(())
     }
 
     #[test]
-    fn open_is_for_regular_files_of_the_mount() -> Result {
+    fn open_is_for_regular_files() -> Result {
         let dir = dir()?;
-        let other = Path::lookup_dir(c"/")?;
         let cred = NewCredential::kernel()?.into_credential();
-        assert_eq!(
-            KernelFile::open(&dir.mount, &dir.dentry, &cred).err(),
-            Some(EINVAL)
-        );
+        assert_eq!(KernelFile::open(&dir, &cred).err(), Some(EINVAL));
         let made = file()?;
         fill(&made, 0, 5, b'x')?;
-        let write = dir.mount.want_write()?;
-        Creating::start(&dir.dentry, b"open", &write)?.link(&made)?;
-        let named = lookup_positive(&dir.mount, &dir.dentry, b"open")?;
-        let opened = KernelFile::open(&dir.mount, &named, &cred)?;
+        let write = dir.mount().want_write()?;
+        Creating::start(&dir, b"open", &write)?.link(&made)?;
+        let named = lookup_positive(&dir, b"open")?;
+        let opened = KernelFile::open(&named, &cred)?;
         assert!(core::ptr::eq(opened.inode(), made.inode()));
+        assert!(core::ptr::eq(opened.path().dentry(), named.dentry()));
+        assert!(core::ptr::eq(opened.path().mount(), named.mount()));
         assert_eq!(opened.inode().size(), 5);
         assert!(core::ptr::eq(opened.0.cred().as_ptr(), cred.as_ptr()));
-        assert_eq!(
-            KernelFile::open(&other.mount, &named, &cred).err(),
-            Some(EINVAL)
-        );
-        Removing::start(&dir.dentry, b"open", &write)?.unlink()?;
+        Removing::start(&dir, b"open", &write)?.unlink()?;
         Ok(())
     }
 
@@ -586,14 +580,7 @@ mod tests {
     #[test]
     fn write_errors_since_a_moment_are_told() -> Result {
         let file = file()?;
-        let again = || {
-            let mount = dir()?.mount;
-            KernelFile::open(
-                &mount,
-                file.dentry(),
-                &NewCredential::kernel()?.into_credential(),
-            )
-        };
+        let again = || KernelFile::open(file.path(), &NewCredential::kernel()?.into_credential());
         let mut since = file.sample_write_errors();
         assert_eq!(file.check_write_errors(since), Ok(()));
         // SAFETY: The file is valid, and keeps its mapping.

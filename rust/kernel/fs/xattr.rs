@@ -18,24 +18,21 @@
 //! /// Counts how often this was called for a directory.
 //! fn count(dir: &Path) -> Result<u32> {
 //!     let mut buf = [0; 4];
-//!     let count = match xattr::get(&dir.mount, &dir.dentry, c"user.count", &mut buf) {
+//!     let count = match xattr::get(dir, c"user.count", &mut buf) {
 //!         Ok(4) => u32::from_le_bytes(buf).wrapping_add(1),
 //!         Ok(_) => return Err(EINVAL),
 //!         Err(e) if e == ENODATA => 1,
 //!         Err(e) => return Err(e),
 //!     };
-//!     let write = dir.mount.want_write()?;
-//!     xattr::set(&dir.dentry, c"user.count", &count.to_le_bytes(), &write)?;
+//!     let write = dir.mount().want_write()?;
+//!     xattr::set(dir, c"user.count", &count.to_le_bytes(), &write)?;
 //!     Ok(count)
 //! }
 //! ```
 
-use super::{
-    dentry::Dentry,
-    path::{
-        Mount,
-        WriteAccess, //
-    }, //
+use super::path::{
+    Path,
+    WriteAccess, //
 };
 use crate::bindings;
 use kernel::{
@@ -56,28 +53,24 @@ fn check_name(name: &CStr) -> Result {
 }
 
 /// Reads an attribute into `buf` and returns its length in bytes. May sleep. Permissions are those
-/// with the user ids that `mount` maps.
+/// with the user ids that the path's mount maps.
 ///
 /// # Errors
 ///
-/// `EXDEV` if the dentry is not of the file system of `mount`, `ENODATA` if there is no such
-/// attribute, `ERANGE` if it is larger than `buf`, or if the name is empty or too long, `ENOENT` if
-/// the dentry is negative, `EOPNOTSUPP` if the file system has no attributes of this class; what
-/// the file system and the security module say.
-pub(crate) fn get(mount: &Mount, dentry: &Dentry, name: &CStr, buf: &mut [u8]) -> Result<usize> {
+/// `ENODATA` if there is no such attribute, `ERANGE` if it is larger than `buf`, or if the name is
+/// empty or too long, `ENOENT` if the dentry is negative, `EOPNOTSUPP` if the file system has no
+/// attributes of this class; what the file system and the security module say.
+pub(crate) fn get(path: &Path, name: &CStr, buf: &mut [u8]) -> Result<usize> {
     check_name(name)?;
-    if dentry.inode().is_none() {
+    if path.dentry().inode().is_none() {
         return Err(ENOENT);
-    }
-    if !mount.holds(dentry) {
-        return Err(EXDEV);
     }
     // SAFETY: The mount's mapping is valid, the dentry is positive, the name is terminated, the
     // buffer is as long as said, and the caller may sleep.
     let len = unsafe {
         bindings::vfs_getxattr(
-            mount.idmap(),
-            dentry.as_ptr(),
+            path.mount().idmap(),
+            path.dentry().as_ptr(),
             name.as_char_ptr(),
             buf.as_mut_ptr().cast(),
             buf.len(),
@@ -98,27 +91,25 @@ pub(crate) fn get(mount: &Mount, dentry: &Dentry, name: &CStr, buf: &mut [u8]) -
 ///
 /// # Errors
 ///
-/// `EXDEV` if the dentry is of another file system than `write`, `E2BIG` if the value is larger
-/// than any may be, `ERANGE` if the name is empty or too long, `ENOENT` if the dentry is negative,
-/// `EOPNOTSUPP` if the file system has no attributes of this class; what the file system and the
-/// security module say.
-pub(crate) fn set(dentry: &Dentry, name: &CStr, value: &[u8], write: &WriteAccess<'_>) -> Result {
+/// `EXDEV` if `write` is for another mount, `E2BIG` if the value is larger than any may be,
+/// `ERANGE` if the name is empty or too long, `ENOENT` if the dentry is negative, `EOPNOTSUPP` if
+/// the file system has no attributes of this class; what the file system and the security module
+/// say.
+pub(crate) fn set(path: &Path, name: &CStr, value: &[u8], write: &WriteAccess<'_>) -> Result {
     check_name(name)?;
     if value.len() > SIZE_MAX {
         return Err(E2BIG);
     }
-    if dentry.inode().is_none() {
+    if path.dentry().inode().is_none() {
         return Err(ENOENT);
     }
-    if !write.mount().holds(dentry) {
-        return Err(EXDEV);
-    }
+    write.check(path)?;
     // SAFETY: The mount's mapping is valid, the dentry is positive, the name is terminated, the
     // value is as long as said, and the caller may sleep.
     to_result(unsafe {
         bindings::vfs_setxattr(
-            write.mount().idmap(),
-            dentry.as_ptr(),
+            path.mount().idmap(),
+            path.dentry().as_ptr(),
             name.as_char_ptr(),
             value.as_ptr().cast(),
             value.len(),
@@ -133,10 +124,7 @@ mod tests {
     use crate::kernel_next::{
         fs::{
             namei::Creating,
-            path::{
-                nop_idmap,
-                Path, //
-            }, //
+            path::nop_idmap, //
         },
         kunit::scratch, //
     };
@@ -151,63 +139,54 @@ mod tests {
         }
     }
 
-    fn remove(dentry: &Dentry) -> Result {
+    fn remove(path: &Path) -> Result {
         // SAFETY: The dentry is positive, and the name is terminated.
         to_result(unsafe {
-            bindings::vfs_removexattr(nop_idmap(), dentry.as_ptr(), NAME.as_char_ptr())
+            bindings::vfs_removexattr(nop_idmap(), path.dentry().as_ptr(), NAME.as_char_ptr())
         })
     }
 
     #[test]
     fn value_comes_back() -> Result {
         let dir = dir()?;
-        let write = dir.mount.want_write()?;
+        let write = dir.mount().want_write()?;
         let mut buf = [0xee; 8];
         let values: [&[u8]; 5] = [b"", b"x", b"\0\xff\0", b"12345678", b"short"];
         for value in values {
-            set(&dir.dentry, NAME, value, &write)?;
+            set(&dir, NAME, value, &write)?;
             buf.fill(0xee);
-            assert_eq!(
-                get(&dir.mount, &dir.dentry, NAME, &mut buf),
-                Ok(value.len())
-            );
+            assert_eq!(get(&dir, NAME, &mut buf), Ok(value.len()));
             assert_eq!(&buf[..value.len()], value);
             // Nothing is written behind it.
             assert!(buf[value.len()..].iter().all(|byte| *byte == 0xee));
         }
-        remove(&dir.dentry)?;
-        assert_eq!(get(&dir.mount, &dir.dentry, NAME, &mut buf), Err(ENODATA));
+        remove(&dir)?;
+        assert_eq!(get(&dir, NAME, &mut buf), Err(ENODATA));
         Ok(())
     }
 
     #[test]
     fn buffer_may_be_too_small() -> Result {
         let dir = dir()?;
-        let write = dir.mount.want_write()?;
-        set(&dir.dentry, NAME, b"four", &write)?;
-        assert_eq!(get(&dir.mount, &dir.dentry, NAME, &mut [0; 3]), Err(ERANGE));
-        assert_eq!(get(&dir.mount, &dir.dentry, NAME, &mut []), Err(ERANGE));
+        let write = dir.mount().want_write()?;
+        set(&dir, NAME, b"four", &write)?;
+        assert_eq!(get(&dir, NAME, &mut [0; 3]), Err(ERANGE));
+        assert_eq!(get(&dir, NAME, &mut []), Err(ERANGE));
         let mut buf = [0; 4];
-        assert_eq!(get(&dir.mount, &dir.dentry, NAME, &mut buf), Ok(4));
+        assert_eq!(get(&dir, NAME, &mut buf), Ok(4));
         assert_eq!(&buf, b"four");
-        remove(&dir.dentry)
+        remove(&dir)
     }
 
     #[test]
     fn unknown_names_are_refused() -> Result {
         let dir = dir()?;
-        let write = dir.mount.want_write()?;
+        let write = dir.mount().want_write()?;
         let mut buf = [0; 4];
-        assert_eq!(
-            get(&dir.mount, &dir.dentry, c"user.none", &mut buf),
-            Err(ENODATA)
-        );
+        assert_eq!(get(&dir, c"user.none", &mut buf), Err(ENODATA));
         // There is no such class of attributes.
-        assert_eq!(
-            get(&dir.mount, &dir.dentry, c"kunit.none", &mut buf),
-            Err(EOPNOTSUPP)
-        );
-        let done = set(&dir.dentry, c"kunit.none", b"", &write);
+        assert_eq!(get(&dir, c"kunit.none", &mut buf), Err(EOPNOTSUPP));
+        let done = set(&dir, c"kunit.none", b"", &write);
         assert_eq!(done, Err(EOPNOTSUPP));
         Ok(())
     }
@@ -215,41 +194,34 @@ mod tests {
     #[test]
     fn what_does_not_exist_has_no_attributes() -> Result {
         let dir = dir()?;
-        let write = dir.mount.want_write()?;
-        let entry = Creating::start(&dir.dentry, b"none", &write)?;
-        assert_eq!(
-            get(&dir.mount, entry.child(), NAME, &mut [0; 4]),
-            Err(ENOENT)
-        );
-        assert_eq!(set(entry.child(), NAME, b"", &write), Err(ENOENT));
+        let write = dir.mount().want_write()?;
+        let none = Creating::start(&dir, b"none", &write)?.keep();
+        assert_eq!(get(&none, NAME, &mut [0; 4]), Err(ENOENT));
+        assert_eq!(set(&none, NAME, b"", &write), Err(ENOENT));
         Ok(())
     }
 
     #[test]
-    fn write_access_has_to_be_to_the_same_file_system() -> Result {
+    fn write_access_has_to_be_to_the_mount_of_the_path() -> Result {
         let dir = dir()?;
         let other = Path::lookup_dir(c"/")?;
-        let write = dir.mount.want_write()?;
-        assert_eq!(set(&other.dentry, NAME, b"x", &write), Err(EXDEV));
-        assert_eq!(
-            get(&dir.mount, &other.dentry, NAME, &mut [0; 4]),
-            Err(EXDEV)
-        );
+        let write = dir.mount().want_write()?;
+        assert_eq!(set(&other, NAME, b"x", &write), Err(EXDEV));
         Ok(())
     }
 
     #[test]
     fn sizes_are_limited() -> Result {
         let dir = dir()?;
-        let write = dir.mount.want_write()?;
+        let write = dir.mount().want_write()?;
         let large = KVec::from_elem(0u8, SIZE_MAX + 1, GFP_KERNEL)?;
-        assert_eq!(set(&dir.dentry, NAME, &large, &write), Err(E2BIG));
+        assert_eq!(set(&dir, NAME, &large, &write), Err(E2BIG));
         let mut name = [b'x'; NAME_MAX + 2];
         name[NAME_MAX + 1] = 0;
         let name = CStr::from_bytes_with_nul(&name).map_err(|_| EINVAL)?;
         for name in [c"", name] {
-            assert_eq!(set(&dir.dentry, name, b"", &write), Err(ERANGE));
-            assert_eq!(get(&dir.mount, &dir.dentry, name, &mut [0; 4]), Err(ERANGE));
+            assert_eq!(set(&dir, name, b"", &write), Err(ERANGE));
+            assert_eq!(get(&dir, name, &mut [0; 4]), Err(ERANGE));
         }
         Ok(())
     }

@@ -234,12 +234,8 @@ mod backend {
     /// A file with a block of data.
     fn file() -> Result<KernelFile> {
         let dir = scratch::dir(b"kunit-fscache")?;
-        let write = dir.mount.want_write()?;
-        let file = KernelFile::tmpfile(
-            &write,
-            &dir.dentry,
-            &NewCredential::kernel()?.into_credential(),
-        )?;
+        let write = dir.mount().want_write()?;
+        let file = KernelFile::tmpfile(&write, &dir, &NewCredential::kernel()?.into_credential())?;
         // Writing takes it, too.
         drop(write);
         let mut memory = Memory::new(BLOCK, b'c')?;

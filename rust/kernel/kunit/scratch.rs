@@ -14,12 +14,8 @@ use crate::{
     kernel_next::{
         compat::EOPNOTSUPP,
         fs::{
-            dentry::Dentry,
             namei::Creating,
-            path::{
-                Mount,
-                Path, //
-            }, //
+            path::Path, //
         }, //
     }, //
 };
@@ -50,16 +46,13 @@ pub(in crate::kernel_next) fn dir(name: &[u8]) -> Result<Path> {
         Err(EOPNOTSUPP) => skip(c"the kernel has no tmpfs"),
         mnt => mnt?,
     };
-    // SAFETY: The mount is valid until the test ends, and has a root. The cast is to a transparent
-    // wrapper.
-    let (mount, root) = unsafe { (&*mnt.cast::<Mount>(), Dentry::from_raw((*mnt).mnt_root)) };
-    subdir(
-        Path {
-            dentry: root.into(),
-            mount: mount.into(),
-        },
-        name,
-    )
+    let root = bindings::path {
+        mnt,
+        // SAFETY: The mount is valid until the test ends, and its root does not change.
+        dentry: unsafe { (*mnt).mnt_root },
+    };
+    // SAFETY: The mount is valid until the test ends, and keeps its root.
+    subdir(unsafe { Path::from_raw(&root) }, name)
 }
 
 /// A directory for a test's files, which stay, on a file system that could hold a cache.
@@ -73,24 +66,19 @@ pub(in crate::kernel_next) fn dir_on_disk(name: &[u8]) -> Result<Path> {
         root => root?,
     };
     // SAFETY: The mount is valid, and so is its superblock; which device that has does not change.
-    if unsafe { (*(*root.mount.as_ptr()).mnt_sb).s_bdev.is_null() } {
+    if unsafe { (*(*root.mount().as_ptr()).mnt_sb).s_bdev.is_null() } {
         drop(root);
         skip(c"there is no disk at /var/cache/fscache");
     }
-    subdir(root, name)
+    subdir(&root, name)
 }
 
 /// The directory `name` in `dir`, which may exist already.
-pub(in crate::kernel_next) fn subdir(dir: Path, name: &[u8]) -> Result<Path> {
-    let write = dir.mount.want_write()?;
-    let entry = Creating::start(&dir.dentry, name, &write)?;
-    let dentry = match entry.child().is_negative() {
-        true => entry.mkdir(0o700)?,
-        false => entry.keep(),
-    };
-    drop(write);
-    Ok(Path {
-        dentry,
-        mount: dir.mount,
-    })
+pub(in crate::kernel_next) fn subdir(dir: &Path, name: &[u8]) -> Result<Path> {
+    let write = dir.mount().want_write()?;
+    let entry = Creating::start(dir, name, &write)?;
+    match entry.child().is_negative() {
+        true => entry.mkdir(0o700),
+        false => Ok(entry.keep()),
+    }
 }

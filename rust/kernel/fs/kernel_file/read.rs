@@ -602,8 +602,8 @@ mod tests {
     fn reads_are_judged_by_the_credentials_of_the_opener() -> Result {
         let dir = dir()?;
         let cred = NewCredential::kernel()?.into_credential();
-        let write = dir.mount.want_write()?;
-        let file = KernelFile::tmpfile(&write, &dir.dentry, &cred)?;
+        let write = dir.mount().want_write()?;
+        let file = KernelFile::tmpfile(&write, &dir, &cred)?;
         drop(write);
         let raw = file.as_ptr();
         let spy = bindings::file_operations {
