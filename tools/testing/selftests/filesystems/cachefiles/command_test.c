@@ -895,6 +895,26 @@ TEST_F_TIMEOUT(cull, outside_of_the_cache_is_refused, 30)
 	}
 }
 
+/* The daemon may come to the cache by another mount than that which was bound. */
+TEST_F_TIMEOUT(cull, works_where_the_cache_is_mounted_twice, 30)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/again", self->e.dir);
+	ASSERT_EQ(0, mkdir(path, 0755));
+	ASSERT_EQ(0, mount(self->cache, path, NULL, MS_BIND, NULL));
+	ASSERT_EQ(0, chdir(path));
+	ASSERT_EQ(0, touch("Dold"));
+	ASSERT_EQ(0, mkdir("Iold", 0755));
+	EXPECT_EQ(0, cf_cmd(self->dev, "inuse Dold"));
+	EXPECT_EQ(0, cf_cmd(self->dev, "cull Dold"));
+	EXPECT_FALSE(exists(self->cache, "Dold"));
+	EXPECT_EQ(0, cf_cmd(self->dev, "cull Iold"));
+	EXPECT_FALSE(exists(self->cache, "Iold"));
+	ASSERT_EQ(0, chdir("/"));
+	EXPECT_EQ(0, umount(path));
+}
+
 FIXTURE(cull_live) {
 	struct cf_env e;
 	struct cf_blob b;
