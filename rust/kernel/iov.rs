@@ -33,6 +33,27 @@ pub(crate) fn user_source<R>(
     Ok(f(unsafe { IovIterSource::from_raw(&mut raw) }))
 }
 
+/// Whether an iterator refers to user memory.
+fn is_user(raw: &bindings::iov_iter) -> bool {
+    let user = [
+        bindings::iter_type_ITER_UBUF,
+        bindings::iter_type_ITER_IOVEC,
+    ];
+    user.contains(&raw.iter_type.into())
+}
+
+/// The number of bytes that an iterator has left.
+///
+/// # Safety
+///
+/// The iterator must be valid.
+#[inline]
+unsafe fn count(raw: &bindings::iov_iter) -> usize {
+    // SAFETY: Of a valid iterator the member is always in use; the borrow keeps others from
+    // changing it.
+    unsafe { raw.__bindgen_anon_1.__bindgen_anon_1.as_ref().count }
+}
+
 /// A destination in kernel memory: a copy of a caller's iterator, which goes on where the caller's
 /// was. Unlike `IovIterDest` it can be kept when the call that it came with is over, and be filled
 /// by another task.
@@ -84,11 +105,7 @@ impl KernelIter {
     pub(crate) unsafe fn copy_of(iter: *const bindings::iov_iter) -> Result<Self> {
         // SAFETY: The caller guarantees that it is valid.
         let raw = unsafe { iter.read() };
-        let user = [
-            bindings::iter_type_ITER_UBUF,
-            bindings::iter_type_ITER_IOVEC,
-        ];
-        if user.contains(&raw.iter_type.into()) || raw.data_source {
+        if is_user(&raw) || raw.data_source {
             return Err(EINVAL);
         }
         // INVARIANT: Just checked, and as the caller guarantees.
@@ -98,9 +115,8 @@ impl KernelIter {
     /// Returns the number of bytes that are left.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        // SAFETY: By the invariant it is a valid iterator, of which the member is always in use;
-        // the borrow keeps others from changing it.
-        unsafe { self.raw.__bindgen_anon_1.__bindgen_anon_1.as_ref().count }
+        // SAFETY: By the invariant it is a valid iterator.
+        unsafe { count(&self.raw) }
     }
 
     /// Whether no byte is left.
@@ -115,6 +131,116 @@ impl KernelIter {
     pub(crate) fn copy_nofault(&mut self, from: &mut IovIterSource<'_>, unit: usize) -> usize {
         // SAFETY: By the invariant it is a valid destination, and `from` is a valid source.
         unsafe { bindings::copy_to_bvec_nofault(&mut self.raw, from.as_raw(), unit.max(1)) }
+    }
+
+    /// Access this as a raw `struct iov_iter`.
+    #[inline]
+    pub(crate) fn as_raw(&mut self) -> *mut bindings::iov_iter {
+        &mut self.raw
+    }
+}
+
+/// A source in kernel memory: a copy of a caller's iterator, which goes on where the caller's was.
+/// As a [`KernelIter`] it can be kept when the call that it came with is over, and be read from by
+/// another task.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     bindings,
+///     iov::KernelSource, //
+/// };
+///
+/// /// Leaves out what is in front of the first whole block, and behind the last one.
+/// ///
+/// /// # Safety
+/// ///
+/// /// `iter` must be a valid iterator that nobody else uses before the result is dropped.
+/// unsafe fn whole_blocks(
+///     iter: *const bindings::iov_iter,
+///     head: usize,
+///     block: usize,
+/// ) -> Result<KernelSource> {
+///     // SAFETY: As the caller guarantees.
+///     let mut from = unsafe { KernelSource::copy_of(iter) }?;
+///     from.advance(head);
+///     from.truncate(from.len() / block * block);
+///     Ok(from)
+/// }
+/// ```
+///
+/// # Invariants
+///
+/// `raw` is a valid source that is not user memory, and is valid, in every task, until it is last
+/// used.
+pub(crate) struct KernelSource {
+    raw: bindings::iov_iter,
+}
+
+// SAFETY: By the invariant it refers neither to the memory nor to a mapping of one task.
+unsafe impl Send for KernelSource {}
+
+impl KernelSource {
+    /// Copies an iterator.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if it is a destination or user memory.
+    ///
+    /// # Safety
+    ///
+    /// `iter` must be a valid iterator, and what it refers to must stay valid, in every task, until
+    /// the copy is last used. So it must not be mapped for one task only, as by
+    /// `kmap_local_page()`.
+    pub(crate) unsafe fn copy_of(iter: *const bindings::iov_iter) -> Result<Self> {
+        // SAFETY: The caller guarantees that it is valid.
+        let raw = unsafe { iter.read() };
+        if is_user(&raw) || !raw.data_source {
+            return Err(EINVAL);
+        }
+        // INVARIANT: Just checked, and as the caller guarantees.
+        Ok(KernelSource { raw })
+    }
+
+    /// Returns the number of bytes that are left.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        // SAFETY: By the invariant it is a valid iterator.
+        unsafe { count(&self.raw) }
+    }
+
+    /// Whether no byte is left.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Goes on by `len` bytes, or to the end if there are fewer.
+    #[inline]
+    pub(crate) fn advance(&mut self, len: usize) {
+        // SAFETY: By the invariant it is a valid iterator. It does not go behind its end.
+        unsafe { bindings::iov_iter_advance(&mut self.raw, len.min(self.len())) };
+    }
+
+    /// Leaves out what is behind the next `len` bytes.
+    #[inline]
+    pub(crate) fn truncate(&mut self, len: usize) {
+        // SAFETY: By the invariant it is a valid iterator.
+        unsafe { bindings::iov_iter_truncate(&mut self.raw, len as u64) };
+    }
+
+    /// Has `len` bytes more at the end.
+    ///
+    /// # Safety
+    ///
+    /// What the iterator refers to must have so many bytes behind its end, for which holds what
+    /// [`Self::copy_of`] says.
+    #[inline]
+    pub(in crate::kernel_next) unsafe fn extend(&mut self, len: usize) {
+        // INVARIANT: As the caller guarantees.
+        // SAFETY: By the invariant it is a valid iterator; as the caller guarantees.
+        unsafe { bindings::iov_iter_reexpand(&mut self.raw, self.len() + len) };
     }
 
     /// Access this as a raw `struct iov_iter`.
@@ -278,6 +404,62 @@ mod tests {
             let mut raw = memory.iter(bindings::ITER_DEST);
             raw.iter_type = kind as u8;
             assert_eq!(copy(&raw).err(), Some(EINVAL));
+        }
+        Ok(())
+    }
+
+    fn copy_source(raw: &bindings::iov_iter) -> Result<KernelSource> {
+        // SAFETY: As above.
+        unsafe { KernelSource::copy_of(raw) }
+    }
+
+    // What reads from it, where the last read ended.
+    fn taken(from: &mut KernelSource, buf: &mut [u8]) -> usize {
+        // SAFETY: By the invariant it is a valid source; the result is used while it is borrowed.
+        unsafe { IovIterSource::from_raw(from.as_raw()) }.copy_from_iter(buf)
+    }
+
+    #[test]
+    fn source_is_cut_and_extended() -> Result {
+        let mut memory = Memory::new(10, b'.')?;
+        let mut raw = memory.iter(bindings::ITER_DEST);
+        dest(&mut copy(&raw)?).copy_to_iter(b"0123456789");
+        raw = memory.iter(bindings::ITER_SOURCE);
+        let mut from = copy_source(&raw)?;
+        assert_eq!((from.len(), from.is_empty()), (10, false));
+        from.advance(2);
+        from.truncate(4);
+        // No longer than it was.
+        from.truncate(9);
+        assert_eq!(from.len(), 4);
+        // SAFETY: The memory goes on for as long.
+        unsafe { from.extend(1) };
+        let mut buf = [b'.'; 8];
+        assert_eq!(taken(&mut from, &mut buf[..3]), 3);
+        assert_eq!(taken(&mut from, &mut buf[3..]), 2);
+        assert_eq!(&buf, b"23456...");
+        assert!(from.is_empty());
+        // There is nothing to go on to.
+        from.advance(1);
+        assert!(from.is_empty());
+        // The original did not move.
+        assert_eq!(copy_source(&raw)?.len(), 10);
+        Ok(())
+    }
+
+    #[test]
+    fn source_is_of_kernel_memory() -> Result {
+        let mut memory = Memory::new(4, 0)?;
+        let raw = memory.iter(bindings::ITER_DEST);
+        assert_eq!(copy_source(&raw).err(), Some(EINVAL));
+        for kind in [
+            bindings::iter_type_ITER_UBUF,
+            bindings::iter_type_ITER_IOVEC,
+        ] {
+            let mut raw = memory.iter(bindings::ITER_SOURCE);
+            // CAST: A small number.
+            raw.iter_type = kind as u8;
+            assert_eq!(copy_source(&raw).err(), Some(EINVAL));
         }
         Ok(())
     }
