@@ -41,6 +41,16 @@ __rust_helper void rust_helper_file_end_write(struct file *file)
 	file_end_write(file);
 }
 
+__rust_helper void rust_helper_kiocb_start_write(struct kiocb *iocb)
+{
+	kiocb_start_write(iocb);
+}
+
+__rust_helper void rust_helper_kiocb_end_write(struct kiocb *iocb)
+{
+	kiocb_end_write(iocb);
+}
+
 /* Has the next change get a time of its own, as whoever asks for the attributes does. */
 __rust_helper void rust_helper_inode_note_ctime(struct inode *inode)
 {

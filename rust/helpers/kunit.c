@@ -155,6 +155,19 @@ __rust_helper int rust_helper_kunit_d_count(const struct dentry *dentry)
 	return d_count(dentry);
 }
 
+__rust_helper long rust_helper_kunit_file_count(struct file *file)
+{
+	return file_count(file);
+}
+
+/* Whether somebody holds off a freeze of the file system, as one who writes to it. */
+__rust_helper bool rust_helper_kunit_is_being_written(struct file *file)
+{
+	struct super_block *sb = file_inode(file)->i_sb;
+
+	return percpu_is_read_locked(&sb->s_writers.rw_sem[SB_FREEZE_WRITE - 1]);
+}
+
 __rust_helper bool rust_helper_kunit_inode_is_locked(struct inode *inode)
 {
 	return inode_is_locked(inode);

@@ -44,6 +44,7 @@
 //! ```
 
 mod read;
+mod write;
 
 pub(crate) use self::read::FileRead;
 
@@ -112,6 +113,24 @@ pub(crate) struct KernelFile(ARef<File>);
 /// What file systems take for granted of what is read or written.
 fn is_range(pos: i64, len: usize) -> bool {
     pos >= 0 && pos.checked_add_unsigned(len as u64).is_some()
+}
+
+/// What is to be told of a request that completed with `ret`: how many bytes were transferred, or
+/// the error.
+fn io_result(ret: isize) -> Result<usize> {
+    // Nobody can restart the system call: other parts of it may be under way.
+    let restart = [
+        ERESTARTSYS,
+        ERESTARTNOINTR,
+        ERESTARTNOHAND,
+        ERESTART_RESTARTBLOCK,
+    ];
+    if restart.iter().any(|e| e.to_errno() as isize == ret) {
+        return Err(EINTR);
+    }
+    // CAST: Negative values are error numbers, which fit.
+    to_result(ret.min(0) as c_int)?;
+    Ok(ret.unsigned_abs())
 }
 
 impl KernelFile {

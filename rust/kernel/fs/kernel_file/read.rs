@@ -3,6 +3,7 @@
 //! Reading a file: from the page cache, or past it.
 
 use super::{
+    io_result,
     is_range,
     KernelFile, //
 };
@@ -15,7 +16,6 @@ use crate::{
     }, //
 };
 use kernel::{
-    error::to_result,
     iov::IovIterDest,
     prelude::*,
     sync::{
@@ -155,21 +155,10 @@ impl FileRead {
 
     /// What is to be told of a direct read that completed with `ret`.
     fn result(&self, ret: isize) -> Result<usize> {
-        // Nobody can restart the system call: other parts of it may be under way.
-        let restart = [
-            ERESTARTSYS,
-            ERESTARTNOINTR,
-            ERESTARTNOHAND,
-            ERESTART_RESTARTBLOCK,
-        ];
-        if restart.iter().any(|e| e.to_errno() as isize == ret) {
-            return Err(EINTR);
-        }
-        // CAST: Negative values are error numbers, which fit.
-        to_result(ret.min(0) as c_int)?;
+        let read = io_result(ret)?;
         // What was to be written to the disk and was not is not what was read.
         self.check().map_err(|_| EIO)?;
-        Ok(ret.unsigned_abs())
+        Ok(read)
     }
 
     /// Reads from the offset `pos`, in bytes, without going through the page cache where the file
