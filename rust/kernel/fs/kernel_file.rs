@@ -364,6 +364,47 @@ impl KernelFile {
         to_result(unsafe { bindings::vfs_truncate(path, size) })
     }
 
+    /// Takes the data of `range`, in bytes, away: it is a hole after that, as far as whole blocks of
+    /// the file system are concerned, and reads as zeros. The size of the file does not change.
+    /// Gets write access to the file system, so the task must not have it. The task's credentials
+    /// decide, not those of the file.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the range is empty or its start negative, `EFBIG` if it ends where no file does,
+    /// `EOPNOTSUPP` if the file system cannot do that; what it and the security module say.
+    pub(crate) fn punch_hole(&self, range: Range<i64>) -> Result {
+        self.fallocate(bindings::FALLOC_FL_PUNCH_HOLE, range)
+    }
+
+    /// Makes zeros of `range`, in bytes, for which it then has room on the disk: to
+    /// [`Self::seek`] they are data, or a hole, as the file system has it. All else is as for
+    /// [`Self::punch_hole`].
+    pub(crate) fn zero_range(&self, range: Range<i64>) -> Result {
+        self.fallocate(bindings::FALLOC_FL_ZERO_RANGE, range)
+    }
+
+    fn fallocate(&self, mode: u32, range: Range<i64>) -> Result {
+        let len = range.end.checked_sub(range.start).ok_or(EINVAL)?;
+        // CAST: Flags fit.
+        let mode = (mode | bindings::FALLOC_FL_KEEP_SIZE) as c_int;
+        // SAFETY: The file is valid, and the caller may sleep, without write access to the file
+        // system. The function checks the range.
+        to_result(unsafe { bindings::vfs_fallocate(self.as_ptr(), mode, range.start, len) })
+    }
+
+    /// Writes the file out, with what describes it, as its size, and waits until all of it would be
+    /// there after a loss of power.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` or `ENOSPC` if data was lost, now or since somebody who synced this open file was told
+    /// of that last; what syncing says.
+    pub(crate) fn sync(&self) -> Result {
+        // SAFETY: The file is valid, and the caller may sleep.
+        to_result(unsafe { bindings::vfs_fsync(self.as_ptr(), 0) })
+    }
+
     /// Notes that the file is used, for those who go by the time of the last access.
     pub(crate) fn touch_atime(&self) {
         // SAFETY: The file is valid, and keeps its path.
@@ -498,7 +539,9 @@ impl KernelFile {
 #[kunit_tests(rust_kernel_file)]
 mod tests {
     use super::*;
+    use crate::kernel_next::compat::EOPNOTSUPP;
     use crate::kernel_next::{
+        compat::EOPNOTSUPP,
         cred::NewCredential,
         fs::{
             namei::{
@@ -593,6 +636,64 @@ mod tests {
         assert_eq!(file.seek(4 * page, Seek::Hole), Ok(5 * page));
         assert_eq!(file.seek(5 * page, Seek::Data), Err(ENXIO));
         assert_eq!(file.seek(8 * page, Seek::Hole), Err(ENXIO));
+        Ok(())
+    }
+
+    #[test]
+    fn data_becomes_a_hole_or_zeros() -> Result {
+        let page = PAGE_SIZE as i64;
+        // A tmpfs cannot make zeros of a range.
+        for dir in [scratch::dir_on_disk(b"kunit-kernel-file")?, dir()?] {
+            let file = file_in(&dir)?;
+            fill(&file, 0, 4 * PAGE_SIZE, b'd')?;
+            file.write_and_wait()?;
+            assert_eq!(file.punch_hole(page..2 * page), Ok(()));
+            assert_eq!(file.seek(0, Seek::Hole), Ok(page));
+            assert_eq!(file.seek(page, Seek::Data), Ok(2 * page));
+            // Beyond the end, too, but the end stays.
+            assert_eq!(file.punch_hole(3 * page..8 * page), Ok(()));
+            assert_eq!(file.inode().size(), 4 * page);
+            assert_eq!(file.seek(2 * page, Seek::Hole), Ok(3 * page));
+            for range in [0..0, page..0, -1..page, i64::MIN..i64::MAX] {
+                assert_eq!(file.punch_hole(range.clone()), Err(EINVAL));
+                assert_eq!(file.zero_range(range), Err(EINVAL));
+            }
+            assert_eq!(file.punch_hole(page..i64::MAX), Err(EFBIG));
+            match file.zero_range(2 * page..6 * page) {
+                Err(e) if e == EOPNOTSUPP => continue,
+                zeroed => assert_eq!(zeroed, Ok(())),
+            }
+            assert_eq!(file.inode().size(), 4 * page);
+            let mut first = [b'?'; 1];
+            // The data is gone, whatever is there now.
+            assert_eq!(byte_at(&file, 2 * page, &mut first), Ok(1));
+            assert_eq!(first, [0]);
+            assert_eq!(byte_at(&file, 0, &mut first), Ok(1));
+            assert_eq!(first, [b'd']);
+        }
+        Ok(())
+    }
+
+    /// Reads a byte.
+    fn byte_at(file: &KernelFile, mut pos: i64, byte: &mut [u8; 1]) -> Result<isize> {
+        // SAFETY: The file can be read from, and the memory is as long as said.
+        let ret =
+            unsafe { bindings::kernel_read(file.as_ptr(), byte.as_mut_ptr().cast(), 1, &mut pos) };
+        Ok(ret)
+    }
+
+    #[test]
+    fn syncing_leaves_nothing_to_be_written() -> Result {
+        let dir = scratch::dir_on_disk(b"kunit-kernel-file")?;
+        let file = file_in(&dir)?;
+        fill(&file, 0, 3 * PAGE_SIZE, b'd')?;
+        assert!(!file.is_clean());
+        assert_eq!(file.sync(), Ok(()));
+        assert!(file.is_clean());
+        set_error(&file);
+        assert_eq!(file.sync(), Err(EIO));
+        // It was told.
+        assert_eq!(file.sync(), Ok(()));
         Ok(())
     }
 

@@ -118,13 +118,35 @@ pub(crate) fn set(path: &Path, name: &CStr, value: &[u8], write: &WriteAccess<'_
     })
 }
 
+/// Removes an attribute. May sleep, and takes the inode lock, as [`set`] does.
+///
+/// # Errors
+///
+/// `ENODATA` if there is no such attribute; else as [`set`].
+pub(crate) fn remove(path: &Path, name: &CStr, write: &WriteAccess<'_>) -> Result {
+    check_name(name)?;
+    if path.dentry().inode().is_none() {
+        return Err(ENOENT);
+    }
+    write.check(path)?;
+    // SAFETY: The mount's mapping is valid, the dentry is positive, the name is terminated, and the
+    // caller may sleep.
+    to_result(unsafe {
+        bindings::vfs_removexattr(
+            path.mount().idmap(),
+            path.dentry().as_ptr(),
+            name.as_char_ptr(),
+        )
+    })
+}
+
 #[kunit_tests(rust_xattr)]
 mod tests {
     use super::*;
     use crate::kernel_next::{
         fs::{
             namei::Creating,
-            path::nop_idmap, //
+            path::Path, //
         },
         kunit::scratch, //
     };
@@ -137,13 +159,6 @@ mod tests {
         } else {
             scratch::dir_on_disk(b"kunit-xattr")
         }
-    }
-
-    fn remove(path: &Path) -> Result {
-        // SAFETY: The dentry is positive, and the name is terminated.
-        to_result(unsafe {
-            bindings::vfs_removexattr(nop_idmap(), path.dentry().as_ptr(), NAME.as_char_ptr())
-        })
     }
 
     #[test]
@@ -160,8 +175,9 @@ mod tests {
             // Nothing is written behind it.
             assert!(buf[value.len()..].iter().all(|byte| *byte == 0xee));
         }
-        remove(&dir)?;
+        remove(&dir, NAME, &write)?;
         assert_eq!(get(&dir, NAME, &mut buf), Err(ENODATA));
+        assert_eq!(remove(&dir, NAME, &write), Err(ENODATA));
         Ok(())
     }
 
@@ -175,7 +191,7 @@ mod tests {
         let mut buf = [0; 4];
         assert_eq!(get(&dir, NAME, &mut buf), Ok(4));
         assert_eq!(&buf, b"four");
-        remove(&dir)
+        remove(&dir, NAME, &write)
     }
 
     #[test]
@@ -198,6 +214,7 @@ mod tests {
         let none = Creating::start(&dir, b"none", &write)?.keep();
         assert_eq!(get(&none, NAME, &mut [0; 4]), Err(ENOENT));
         assert_eq!(set(&none, NAME, b"", &write), Err(ENOENT));
+        assert_eq!(remove(&none, NAME, &write), Err(ENOENT));
         Ok(())
     }
 
@@ -207,6 +224,7 @@ mod tests {
         let other = Path::lookup_dir(c"/")?;
         let write = dir.mount().want_write()?;
         assert_eq!(set(&other, NAME, b"x", &write), Err(EXDEV));
+        assert_eq!(remove(&other, NAME, &write), Err(EXDEV));
         Ok(())
     }
 
@@ -221,6 +239,7 @@ mod tests {
         let name = CStr::from_bytes_with_nul(&name).map_err(|_| EINVAL)?;
         for name in [c"", name] {
             assert_eq!(set(&dir, name, b"", &write), Err(ERANGE));
+            assert_eq!(remove(&dir, name, &write), Err(ERANGE));
             assert_eq!(get(&dir, name, &mut [0; 4]), Err(ERANGE));
         }
         Ok(())
