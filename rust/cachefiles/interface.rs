@@ -17,7 +17,8 @@ use crate::{
         netfs::{
             CacheIo,
             CacheRead,
-            ReadSource, //
+            ReadSource,
+            ReadSubrequest, //
         }, //
     },
     mode::Mode,
@@ -101,12 +102,7 @@ impl CacheIo for CacheFilesBackend<Ondemand> {
     const WRITE_ERROR: Error = ENOBUFS;
 
     /// All data comes from the cache: the only server is the daemon behind it.
-    fn prepare_read(
-        _object: &Attachment<Ondemand>,
-        _pos: u64,
-        _len: usize,
-        _file_size: u64,
-    ) -> ReadSource {
+    fn prepare_read(_object: &Attachment<Ondemand>, _subreq: ReadSubrequest<'_>) -> ReadSource {
         ReadSource::Cache
     }
 

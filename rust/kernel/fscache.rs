@@ -37,7 +37,8 @@
 //!     netfs::{
 //!         CacheIo,
 //!         CacheRead,
-//!         ReadSource, //
+//!         ReadSource,
+//!         ReadSubrequest, //
 //!     },
 //!     prelude::*, //
 //! };
@@ -81,7 +82,7 @@
 //!
 //!     const WRITE_ERROR: Error = ENOBUFS;
 //!
-//!     fn prepare_read(_object: &u32, _pos: u64, _len: usize, _file_size: u64) -> ReadSource {
+//!     fn prepare_read(_object: &u32, _subreq: ReadSubrequest<'_>) -> ReadSource {
 //!         ReadSource::Server
 //!     }
 //!

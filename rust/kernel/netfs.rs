@@ -4,8 +4,8 @@
 //!
 //! C header: [`include/linux/netfs.h`](srctree/include/linux/netfs.h)
 //!
-//! So far a backend can only be read from. The library does not ask whether it can be written to
-//! before it does: it is told [`CacheIo::WRITE_ERROR`].
+//! A backend that can be written to implements [`CacheWriter`], too. The library does not ask others
+//! before it writes to them: it is told [`CacheIo::WRITE_ERROR`].
 //!
 //! # Examples
 //!
@@ -29,11 +29,25 @@
 //! }
 //! ```
 
+mod write;
+
+// A backend need not write.
+#[allow(unused_imports)]
+pub(crate) use self::write::{
+    CacheWrite,
+    CacheWriter,
+    PreparedWrite,
+    WriteEnd,
+    WriteOps,
+    WriteSubrequest, //
+};
+
 use crate::{
     bindings,
     kernel_next::{
         compat::{
             ENOBUFS,
+            ENODATA,
             ESTALE, //
         },
         fs::kernel_file::FileRead,
@@ -49,7 +63,9 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
-    mem::ManuallyDrop, //
+    mem::ManuallyDrop,
+    ops::Range,
+    ptr::NonNull, //
 };
 use kernel::{
     iov::IovIterSource,
@@ -132,11 +148,17 @@ impl Termination {
     /// sleep.
     #[inline]
     fn is_current(&self, inval_counter: c_uint) -> bool {
-        self.object.as_ref().is_some_and(|object| {
-            // SAFETY: The owner has not been told yet, as `callback` is still there: so the
-            // operation is under way, and has an access to the cookie.
-            unsafe { object.cookie() }.inval_counter() == inval_counter
-        })
+        self.cookie()
+            .is_some_and(|cookie| cookie.inval_counter() == inval_counter)
+    }
+
+    /// The cookie, if the operation has an object.
+    #[inline]
+    fn cookie(&self) -> Option<&Cookie> {
+        let object = self.object.as_ref()?;
+        // SAFETY: The owner has not been told yet, as `callback` is still there: so the operation
+        // is under way, and has an access to the cookie.
+        Some(unsafe { object.cookie() })
     }
 
     /// Ends the request: so many bytes were transferred, or the error.
@@ -308,19 +330,79 @@ impl ReadSource {
     }
 }
 
+/// A part of a read of which the library asks where to read it from.
+///
+/// # Invariants
+///
+/// `subreq` is valid, and nobody else's, for `'a`. So is its request, whose operation has an access
+/// to its cookie.
+pub(crate) struct ReadSubrequest<'a> {
+    subreq: NonNull<bindings::netfs_io_subrequest>,
+    file_size: u64,
+    _borrowed: PhantomData<&'a mut bindings::netfs_io_subrequest>,
+}
+
+impl ReadSubrequest<'_> {
+    /// Where it starts, in bytes.
+    #[inline]
+    pub(crate) fn start(&self) -> u64 {
+        // SAFETY: By the invariant.
+        unsafe { (*self.subreq.as_ptr()).start }
+    }
+
+    /// How many bytes it has.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        // SAFETY: By the invariant.
+        unsafe { (*self.subreq.as_ptr()).len }
+    }
+
+    /// The size of the network file system's file, in bytes.
+    #[inline]
+    pub(crate) fn file_size(&self) -> u64 {
+        self.file_size
+    }
+
+    /// The cookie of what is read.
+    #[inline]
+    pub(crate) fn cookie(&self) -> &Cookie {
+        // SAFETY: By the invariant; whoever has an access to a cookie has a reference to it.
+        unsafe {
+            let rreq = (*self.subreq.as_ptr()).rreq;
+            Cookie::from_raw((*rreq).cache_resources.cache_priv.cast())
+        }
+    }
+
+    /// Ends it after `len` bytes; the library asks for what is behind them next. It is not made
+    /// empty, or longer.
+    pub(crate) fn shorten(&mut self, len: usize) {
+        if (1..self.len()).contains(&len) {
+            // SAFETY: By the invariant.
+            unsafe { (*self.subreq.as_ptr()).len = len };
+        }
+    }
+
+    /// Has the library write to the cache what it gets elsewhere.
+    pub(crate) fn copy_to_cache(&mut self) {
+        // Not atomic, as in C: nobody else sees it yet.
+        // SAFETY: By the invariant.
+        unsafe { (*self.subreq.as_ptr()).flags |= 1 << bindings::NETFS_SREQ_COPY_TO_CACHE };
+    }
+}
+
 /// I/O that a backend does (`struct netfs_cache_ops`).
 pub(crate) trait CacheIo: Backend {
     /// Why nothing can be written, as far as the network file system is concerned: `ENOBUFS` is for
     /// an object that is not cached.
-    const WRITE_ERROR: Error;
+    const WRITE_ERROR: Error = ENOBUFS;
 
-    /// Says where the library is to read `len` bytes at `pos` from, in a file of `file_size` bytes.
-    /// May sleep. The cookie is not withdrawn meanwhile.
+    /// Whether the backend is a [`CacheWriter`]: [`WriteOps::WRITER`] if it is.
+    const WRITES: WriteOps<Self> = WriteOps::REFUSED;
+
+    /// Says where the library is to read from. May sleep. The cookie is not withdrawn meanwhile.
     fn prepare_read(
         object: <Self::Object as ForeignOwnable>::Borrowed<'_>,
-        pos: u64,
-        len: usize,
-        file_size: u64,
+        subreq: ReadSubrequest<'_>,
     ) -> ReadSource;
 
     /// What is needed to read from an object. Owned, because the object may go as soon as the read
@@ -337,6 +419,20 @@ pub(crate) trait CacheIo: Backend {
     /// What the caller wants of a hole (`enum netfs_read_from_hole`) is not said: a backend has to
     /// know what it has of an object, and to get what is missing or to fail.
     fn read(reader: Self::Reader, pos: i64, read: CacheRead);
+
+    /// The first part of `range`, in bytes, that the cache has, in units of `granularity` bytes at
+    /// least. May sleep. The cookie is not withdrawn meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// `ENOBUFS` if that cannot be told.
+    fn query_occupancy(
+        _object: <Self::Object as ForeignOwnable>::Borrowed<'_>,
+        _range: Range<i64>,
+        _granularity: usize,
+    ) -> Result<Option<Range<i64>>> {
+        Err(ENOBUFS)
+    }
 }
 
 /// Begins an operation: what `fscache_cache_ops::begin_operation` does.
@@ -453,96 +549,65 @@ impl<B: CacheIo> VTable<B> {
         subreq: *mut bindings::netfs_io_subrequest,
         i_size: c_ulonglong,
     ) -> bindings::netfs_io_source {
-        // SAFETY: As the caller guarantees.
-        let (pos, len) = unsafe { ((*subreq).start, (*subreq).len) };
         // SAFETY: As the caller guarantees; the operation is under way.
         let object = unsafe { object::<B>(&raw const (*(*subreq).rreq).cache_resources) };
+        // INVARIANT: As the caller guarantees.
+        let subreq = ReadSubrequest {
+            // SAFETY: A valid pointer is not null.
+            subreq: unsafe { NonNull::new_unchecked(subreq) },
+            file_size: i_size,
+            _borrowed: PhantomData,
+        };
         object
-            .map_or(ReadSource::Server, |object| {
-                B::prepare_read(object, pos, len, i_size)
-            })
+            .map_or(ReadSource::Server, |object| B::prepare_read(object, subreq))
             .into_raw()
     }
 
     /// # Safety
     ///
-    /// `res` must be of an operation that [`begin_operation::<B>`] began; `func` must be none or
-    /// allow to be called with `data`.
-    unsafe extern "C" fn write(
-        res: *mut bindings::netfs_cache_resources,
-        _pos: i64,
-        _iter: *mut bindings::iov_iter,
-        func: bindings::netfs_io_terminated_t,
-        data: *mut c_void,
-    ) -> c_int {
-        if let Some(func) = func {
-            // SAFETY: As the caller guarantees.
-            unsafe { Termination::new(res, func, data) }.done(Err(B::WRITE_ERROR));
-        }
-        B::WRITE_ERROR.to_errno()
-    }
-
-    /// # Safety
-    ///
-    /// `subreq` must be a write that has been issued.
-    unsafe extern "C" fn issue_write(subreq: *mut bindings::netfs_io_subrequest) {
-        // SAFETY: As the caller guarantees. CAST: An error number.
-        unsafe {
-            bindings::netfs_write_subrequest_terminated(
-                subreq.cast(),
-                B::WRITE_ERROR.to_errno() as isize,
-            )
-        };
-    }
-
-    /// # Safety
-    ///
-    /// `subreq` must be a write that is being prepared.
-    unsafe extern "C" fn prepare_write_subreq(subreq: *mut bindings::netfs_io_subrequest) {
-        // SAFETY: As the caller guarantees. CAST: An error number.
-        unsafe { (*subreq).error = B::WRITE_ERROR.to_errno() as c_short };
-        // SAFETY: As the caller guarantees.
-        unsafe { bindings::netfs_prepare_write_failed(subreq) };
-    }
-
-    extern "C" fn prepare_write(
-        _res: *mut bindings::netfs_cache_resources,
-        _start: *mut i64,
-        _len: *mut usize,
-        _upper: usize,
-        _i_size: i64,
-        _no_space_yet: bool,
-    ) -> c_int {
-        B::WRITE_ERROR.to_errno()
-    }
-
-    /// # Safety
-    ///
-    /// `data_start` and `data_len` must be valid for writing.
+    /// `res` must be of an operation that [`begin_operation::<B>`] began; `data_start` and
+    /// `data_len` must be valid for writing.
     unsafe extern "C" fn query_occupancy(
-        _res: *mut bindings::netfs_cache_resources,
-        _start: i64,
-        _len: usize,
-        _granularity: usize,
+        res: *mut bindings::netfs_cache_resources,
+        start: i64,
+        len: usize,
+        granularity: usize,
         data_start: *mut i64,
         data_len: *mut usize,
     ) -> c_int {
+        let want = bindings::fscache_want_state_FSCACHE_WANT_READ;
+        let ask = || {
+            let end = start.checked_add_unsigned(len as u64).ok_or(EINVAL)?;
+            // SAFETY: As the caller guarantees.
+            if !unsafe { bindings::fscache_wait_for_operation(res, want) } {
+                return Err(ENOBUFS);
+            }
+            // SAFETY: As the caller guarantees; the cookie is active, as was waited for.
+            let object = unsafe { object::<B>(res) }.ok_or(ENOBUFS)?;
+            let found = B::query_occupancy(object, start..end, granularity)?;
+            let found = found.filter(|found| !found.is_empty()).ok_or(ENODATA)?;
+            // CAST: A length in memory at most.
+            let len = (found.end - found.start).min(len as i64) as usize;
+            Ok((found.start, len))
+        };
+        let found = ask();
+        let (first, found_len) = found.unwrap_or((-1, 0));
         // SAFETY: As the caller guarantees.
         unsafe {
-            *data_start = -1;
-            *data_len = 0;
+            *data_start = first;
+            *data_len = found_len;
         }
-        ENOBUFS.to_errno()
+        found.map_or_else(|e| e.to_errno(), |_| 0)
     }
 
     const VTABLE: bindings::netfs_cache_ops = bindings::netfs_cache_ops {
         end_operation: Some(Self::end_operation),
         read: Some(Self::read),
-        write: Some(Self::write),
-        issue_write: Some(Self::issue_write),
+        write: Some(B::WRITES.write),
+        issue_write: Some(B::WRITES.issue_write),
         prepare_read: Some(Self::prepare_read),
-        prepare_write: Some(Self::prepare_write),
-        prepare_write_subreq: Some(Self::prepare_write_subreq),
+        prepare_write: Some(B::WRITES.prepare_write),
+        prepare_write_subreq: Some(B::WRITES.prepare_write_subreq),
         query_occupancy: Some(Self::query_occupancy),
         ..pin_init::zeroed()
     };

@@ -37,7 +37,8 @@ mod backend {
             netfs::{
                 CacheIo,
                 CacheRead,
-                ReadSource, //
+                ReadSource,
+                ReadSubrequest, //
             },
             sync::completion::Completion, //
         },
@@ -205,8 +206,8 @@ mod backend {
 
         const WRITE_ERROR: Error = ENOBUFS;
 
-        fn prepare_read(_object: &Object, pos: u64, len: usize, file_size: u64) -> ReadSource {
-            match pos + len as u64 <= file_size {
+        fn prepare_read(_object: &Object, subreq: ReadSubrequest<'_>) -> ReadSource {
+            match subreq.start() + subreq.len() as u64 <= subreq.file_size() {
                 true => ReadSource::Cache,
                 false => ReadSource::Zeroes,
             }
