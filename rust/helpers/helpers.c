@@ -11,6 +11,7 @@
 
 #define __rust_helper
 
+#include "bitops.c"
 #include "cred.c"
 #include "dcache.c"
 #include "fs.c"

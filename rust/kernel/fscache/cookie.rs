@@ -198,6 +198,65 @@ impl Cookie {
         flags.load(Relaxed) & (1 << flag) != 0
     }
 
+    fn set_flag(&self, flag: u32) {
+        // SAFETY: The cookie is valid, and these are its flags.
+        unsafe { bindings::set_bit(flag as usize, &raw mut (*self.as_ptr()).flags) };
+    }
+
+    fn clear_flag(&self, flag: u32) {
+        // SAFETY: As above.
+        unsafe { bindings::clear_bit(flag as usize, &raw mut (*self.as_ptr()).flags) };
+    }
+
+    /// Clears a flag and returns whether it was set. A full barrier if it was.
+    fn take_flag(&self, flag: u32) -> bool {
+        // SAFETY: As above.
+        unsafe { bindings::test_and_clear_bit(flag as usize, &raw mut (*self.as_ptr()).flags) }
+    }
+
+    /// Whether the network file system has changed data, or is going to, since that was last
+    /// [taken](Self::take_local_write): then the auxiliary data does not tell yet which version of
+    /// the file the object has.
+    pub(crate) fn is_local_write(&self) -> bool {
+        self.test_flag(bindings::FSCACHE_COOKIE_LOCAL_WRITE)
+    }
+
+    /// As [`Self::is_local_write`]; and it is not any more, for the object that is being given up.
+    pub(crate) fn take_local_write(&self) -> bool {
+        self.take_flag(bindings::FSCACHE_COOKIE_LOCAL_WRITE)
+    }
+
+    /// Says that what is stored of the auxiliary data, or of the size, is not what it has to be.
+    pub(crate) fn set_needs_update(&self) {
+        self.set_flag(bindings::FSCACHE_COOKIE_NEEDS_UPDATE);
+    }
+
+    /// Whether the auxiliary data, or the size, has changed since it was last asked, by either side.
+    pub(crate) fn take_needs_update(&self) -> bool {
+        self.take_flag(bindings::FSCACHE_COOKIE_NEEDS_UPDATE)
+    }
+
+    /// Says that data was written to the object: once the network file system drops what it has of
+    /// that in memory, it may [look](Self::has_no_data) for it here.
+    pub(crate) fn set_have_data(&self) {
+        self.set_flag(bindings::FSCACHE_COOKIE_HAVE_DATA);
+    }
+
+    /// Whether nothing of the object needs to be looked for, because it is empty, or because all
+    /// that was written to it is still in the memory of the network file system.
+    #[inline]
+    pub(crate) fn has_no_data(&self) -> bool {
+        self.test_flag(bindings::FSCACHE_COOKIE_NO_DATA_TO_READ)
+    }
+
+    /// The size of the object in bytes, or an error number. The network file system may change it
+    /// at any time.
+    pub(crate) fn object_size(&self) -> i64 {
+        // SAFETY: The cookie is valid. Who sets the size does it with single accesses, as with C
+        // code; so the access is volatile.
+        unsafe { (&raw const (*self.as_ptr()).object_size).read_volatile() }
+    }
+
     /// Whether the network file system has given the cookie up, or wants nothing of it for now,
     /// because it writes past the cache: nobody waits any more for what was asked for it.
     pub(crate) fn is_given_up(&self) -> bool {
@@ -353,6 +412,16 @@ impl<'a> Lookup<'a> {
         Ok(())
     }
 
+    /// Says whether the object that was found has data to be read, for a cookie whose size the
+    /// network file system has told. Until that is read, or thrown away, the lookups of the data
+    /// can be saved if there is none: see [`Cookie::has_no_data`].
+    pub(crate) fn found(&self, has_data: bool) {
+        match has_data {
+            true => self.clear_flag(bindings::FSCACHE_COOKIE_NO_DATA_TO_READ),
+            false => self.set_flag(bindings::FSCACHE_COOKIE_NO_DATA_TO_READ),
+        }
+    }
+
     /// Says which version of the data the object has. A hash of it goes to the counter of
     /// invalidations, which a network file system compares with what it was when it read what it
     /// keeps. Like the size, it has to be set before the lookup ends.
@@ -392,14 +461,7 @@ impl<'a> Lookup<'a> {
         // SAFETY: By the invariant nobody reads the size. A network file system that sets it
         // meanwhile races with this, as with C code; so the access is volatile.
         unsafe { (&raw mut (*cookie).object_size).write_volatile(size) };
-        let no_data = bindings::FSCACHE_COOKIE_NO_DATA_TO_READ as usize;
-        // SAFETY: The cookie is valid, and these are its flags.
-        unsafe {
-            match size > 0 {
-                true => bindings::clear_bit(no_data, &raw mut (*cookie).flags),
-                false => bindings::set_bit(no_data, &raw mut (*cookie).flags),
-            }
-        };
+        self.found(size > 0);
     }
 }
 
@@ -409,5 +471,49 @@ impl Deref for Lookup<'_> {
     #[inline]
     fn deref(&self) -> &Cookie {
         self.cookie
+    }
+}
+
+/// A change of an object's size. Only the backend's [`Backend::resize_cookie`] has it.
+///
+/// # Invariants
+///
+/// Nobody else changes the size of the cookie's object: the network file system does not write
+/// meanwhile.
+#[must_use = "the cookie is told the size with this"]
+pub(crate) struct Resize<'a> {
+    cookie: &'a Cookie,
+    size: i64,
+}
+
+impl<'a> Resize<'a> {
+    /// # Safety
+    ///
+    /// The cookie must be in its backend's `resize_cookie`, for `size`, for `'a`.
+    #[inline]
+    pub(super) unsafe fn new(cookie: &'a Cookie, size: i64) -> Self {
+        // INVARIANT: The function is called with the file locked against writes.
+        Resize { cookie, size }
+    }
+
+    /// The size that the object has had until now, in bytes.
+    #[inline]
+    pub(crate) fn old_size(&self) -> i64 {
+        self.cookie.object_size()
+    }
+
+    /// The size that it is to have.
+    #[inline]
+    pub(crate) fn size(&self) -> i64 {
+        self.size
+    }
+
+    /// Notes the size in the cookie. That is what the network file system goes by, so it has to be
+    /// noted also if the object could not be given the size; then it is up to the backend that its
+    /// data is not used any more.
+    pub(crate) fn resized(self) {
+        // SAFETY: The cookie is valid; by the invariant nobody else sets the size. It is read
+        // without a lock, so the access is volatile.
+        unsafe { (&raw mut (*self.cookie.as_ptr()).object_size).write_volatile(self.size) };
     }
 }

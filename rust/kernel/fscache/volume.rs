@@ -109,6 +109,14 @@ impl Volume {
         }
     }
 
+    /// Whether the network file system has given the volume up as one whose data is not valid any
+    /// more. That is said once.
+    pub(crate) fn take_invalidate(&self) -> bool {
+        let flag = bindings::FSCACHE_VOLUME_INVALIDATE as usize;
+        // SAFETY: The volume is valid, and these are its flags, all accesses to which are atomic.
+        unsafe { bindings::test_and_clear_bit(flag, &raw mut (*self.as_ptr()).flags) }
+    }
+
     /// Counts an access, so that the count does not become zero before
     /// `fscache_withdraw_volume()`.
     pub(super) fn pin(&self) {
