@@ -12,6 +12,7 @@ use crate::{
             Backend,
             Cookie,
             Lookup,
+            Resize,
             Volume as FscacheVolume, //
         },
         netfs::{
@@ -28,7 +29,10 @@ use crate::{
     },
     volume::Volume, //
 };
-use core::marker::PhantomData;
+use core::{
+    convert::Infallible,
+    marker::PhantomData, //
+};
 use kernel::{
     prelude::*,
     sync::{
@@ -46,6 +50,8 @@ impl<M: Mode> Backend for CacheFilesBackend<M> {
     type Cache = Arc<Cache<M>>;
     type Volume = Arc<Volume<M>>;
     type Object = KBox<Attachment<M>>;
+    /// The data of an object is not replaced.
+    type Old = Infallible;
 
     const NAME: &'static CStr = c"cachefiles";
 
@@ -82,14 +88,14 @@ impl<M: Mode> Backend for CacheFilesBackend<M> {
         KBox::into_inner(object).withdraw(cookie);
     }
 
-    fn invalidate_cookie(object: &Attachment<M>, _cookie: &Cookie) -> bool {
+    fn invalidate_cookie(object: &Attachment<M>, _cookie: &Cookie) -> Option<Infallible> {
         // The daemon is asked anew when the cookie is looked up next.
         object.retire();
-        false
+        None
     }
 
     /// An on-demand cache takes sizes from the daemon only.
-    fn resize_cookie(_object: &Attachment<M>, _cookie: &Cookie, _size: i64) {}
+    fn resize_cookie(_object: &Attachment<M>, _cookie: &Cookie, _resize: Resize<'_>) {}
 
     /// Nobody but the daemon writes to an on-demand cache.
     fn prepare_to_write(_object: &Attachment<M>, _cookie: &Cookie) {}

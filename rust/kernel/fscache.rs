@@ -32,6 +32,7 @@
 //!         Cookie,
 //!         Lookup,
 //!         PreparedCache,
+//!         Resize,
 //!         Volume, //
 //!     },
 //!     netfs::{
@@ -50,6 +51,7 @@
 //!     type Cache = KBox<u32>;
 //!     type Volume = KBox<u32>;
 //!     type Object = KBox<u32>;
+//!     type Old = ();
 //!
 //!     const NAME: &'static CStr = c"empty";
 //!
@@ -68,11 +70,11 @@
 //!
 //!     fn withdraw_cookie(_object: KBox<u32>, _cookie: &Cookie) {}
 //!
-//!     fn invalidate_cookie(_object: &u32, _cookie: &Cookie) -> bool {
-//!         false
+//!     fn invalidate_cookie(_object: &u32, _cookie: &Cookie) -> Option<()> {
+//!         None
 //!     }
 //!
-//!     fn resize_cookie(_object: &u32, _cookie: &Cookie, _size: i64) {}
+//!     fn resize_cookie(_object: &u32, _cookie: &Cookie, _resize: Resize<'_>) {}
 //!
 //!     fn prepare_to_write(_object: &u32, _cookie: &Cookie) {}
 //! }
@@ -115,10 +117,15 @@ pub(crate) use self::{
     },
     cookie::{
         Cookie,
-        Lookup, //
+        Lookup,
+        Resize, //
     },
     volume::Volume, //
 };
+
+// A backend need not stop its cache.
+#[allow(unused_imports)]
+pub(crate) use self::cache::CacheHandle;
 
 pub(in crate::kernel_next) use self::object::ObjectRef;
 
@@ -181,20 +188,25 @@ pub(crate) trait Backend: Sized + 'static {
     /// Ends the representation of a cookie.
     fn withdraw_cookie(object: Self::Object, cookie: &Cookie);
 
-    /// Throws away what is cached of a cookie.
+    /// What is left of an object's data when it was thrown away.
+    type Old;
+
+    /// Throws away what is cached of a cookie. Operations on it wait, but for those that began
+    /// before.
     ///
-    /// Returns whether caching can go on with the object; if not, it is withdrawn.
+    /// If caching can go on with the object, returns what it had until now, which is dropped when
+    /// the operations go on: that may take long. If not, the object is withdrawn.
     fn invalidate_cookie(
         object: <Self::Object as ForeignOwnable>::Borrowed<'_>,
         cookie: &Cookie,
-    ) -> bool;
+    ) -> Option<Self::Old>;
 
-    /// Changes the size of an object, as the network file system has changed that of the file: to
-    /// `size`, in bytes. May sleep. The cookie is not withdrawn meanwhile.
+    /// Changes the size of an object, as the network file system has changed that of the file.
+    /// May sleep. The cookie is not withdrawn meanwhile. The file is locked against writes.
     fn resize_cookie(
         object: <Self::Object as ForeignOwnable>::Borrowed<'_>,
         cookie: &Cookie,
-        size: i64,
+        resize: Resize<'_>,
     );
 
     /// Gets ready for changes by the network file system, which has opened the file for writing.

@@ -8,6 +8,7 @@ use super::{
     Backend,
     Cookie,
     Lookup,
+    Resize,
     Volume, //
 };
 use crate::{
@@ -47,6 +48,7 @@ use kernel::{
             },
             Atomic, //
         },
+        Arc,
         CondVar,
         SpinLock, //
     },
@@ -151,6 +153,7 @@ unsafe fn representation(volume: &Volume) -> &Atomic<*mut c_void> {
 static VOLUMES: &CStr = c"fscache::Cache::volumes";
 static DETACHED: &CStr = c"fscache::Cache::detached";
 static COOKIES: &CStr = c"fscache::Cache::cookies";
+static HANDLE: &CStr = c"fscache::CacheHandle";
 
 impl<B: Backend> Private<B> {
     fn new(data: B::Cache) -> Result<Pin<KBox<Self>>> {
@@ -359,6 +362,46 @@ impl Drop for ModuleRef {
     }
 }
 
+/// A cache, for those who find out that it cannot go on. It may be kept for as long as one likes: it
+/// does not keep the cache, and does nothing once the name is given back.
+#[derive(Clone)]
+pub(crate) struct CacheHandle(Arc<Handle>);
+
+/// # Invariants
+///
+/// What is in `cache` is valid for as long as it is there.
+#[pin_data]
+struct Handle {
+    #[pin]
+    cache: SpinLock<Option<CachePtr>>,
+}
+
+struct CachePtr(NonNull<bindings::fscache_cache>);
+
+// SAFETY: A cache may be used by any task.
+unsafe impl Send for CachePtr {}
+
+impl CacheHandle {
+    fn new() -> Result<Self> {
+        let new = pin_init!(Handle {
+            cache <- SpinLock::new(None, HANDLE, static_lock_class!()),
+        });
+        Ok(CacheHandle(Arc::pin_init(new, GFP_KERNEL)?))
+    }
+
+    /// Has fscache begin nothing more in the cache, because of an I/O error (`fscache_io_error()`).
+    /// It says so in the log, and in `/proc/fs/fscache/caches`. The cache has still to be
+    /// [withdrawn](Cache::withdraw). Nothing is done if it is not in service, or the second time.
+    ///
+    /// Does not sleep. Must not be called from an interrupt.
+    pub(crate) fn io_error(&self) {
+        if let Some(cache) = &*self.0.cache.lock() {
+            // SAFETY: By the invariant it is valid: it stays there while this is locked.
+            unsafe { bindings::fscache_io_error(cache.0.as_ptr()) };
+        }
+    }
+}
+
 /// A cache's name, taken, so that nobody else can bring a cache of that name into service.
 /// Dropping it gives the name back.
 ///
@@ -367,7 +410,7 @@ impl Drop for ModuleRef {
 /// The cache is valid, and this is what has to relinquish it. Until [`Self::register`] it is in the
 /// state "preparing".
 #[must_use = "dropping it gives the name back"]
-pub(crate) struct PreparedCache(NonNull<bindings::fscache_cache>);
+pub(crate) struct PreparedCache(NonNull<bindings::fscache_cache>, CacheHandle);
 
 // SAFETY: A cache is not tied to a task.
 unsafe impl Send for PreparedCache {}
@@ -396,10 +439,19 @@ impl PreparedCache {
     /// # Ok::<(), Error>(())
     /// ```
     pub(crate) fn new(name: &CStr) -> Result<Self> {
+        let handle = CacheHandle::new()?;
         // SAFETY: The name is terminated.
         let ptr = unsafe { bindings::fscache_acquire_cache(name.as_char_ptr()) };
-        // INVARIANT: The function returns such a cache, or an error.
-        NonNull::new(from_err_ptr(ptr)?).map(Self).ok_or(ENOMEM)
+        let cache = NonNull::new(from_err_ptr(ptr)?).ok_or(ENOMEM)?;
+        // INVARIANT: The function returns such a cache, or an error. The drop of this takes it out
+        // of the handle before it is relinquished.
+        *handle.0.cache.lock() = Some(CachePtr(cache));
+        Ok(PreparedCache(cache, handle))
+    }
+
+    /// Something to stop the cache with, which what is given to [`Self::register`] may keep.
+    pub(crate) fn handle(&self) -> CacheHandle {
+        self.1.clone()
     }
 
     /// Brings the cache into service (`fscache_add_cache()`): the backend is called from here on,
@@ -434,8 +486,9 @@ impl PreparedCache {
 }
 
 impl Drop for PreparedCache {
-    #[inline]
     fn drop(&mut self) {
+        // Nobody uses it by the handle from here on.
+        *self.1 .0.cache.lock() = None;
         // SAFETY: By the invariant it is this value's to relinquish. Nobody uses it: it is not in
         // service yet, or not any more.
         unsafe { bindings::fscache_relinquish_cache(self.0.as_ptr()) };
@@ -573,14 +626,15 @@ impl<B: CacheIo> VTable<B> {
         let this = unsafe { Cookie::from_raw(cookie) };
         // SAFETY: As the caller guarantees; the access keeps the object.
         let object = unsafe { this.object::<B>() };
-        let goes_on = object.is_some_and(|object| B::invalidate_cookie(object, this));
-        if goes_on {
-            // SAFETY: The cookie is being invalidated.
-            unsafe { bindings::fscache_resume_after_invalidation(cookie) };
-        } else {
+        let Some(old) = object.and_then(|object| B::invalidate_cookie(object, this)) else {
             this.withdraw();
-        }
-        goes_on
+            return false;
+        };
+        // SAFETY: The cookie is being invalidated.
+        unsafe { bindings::fscache_resume_after_invalidation(cookie) };
+        // Nobody waits for this: to delete a file may take long.
+        drop(old);
+        true
     }
 
     /// # Safety
@@ -602,7 +656,8 @@ impl<B: CacheIo> VTable<B> {
         let this = unsafe { Cookie::from_raw((*res).cache_priv.cast()) };
         // SAFETY: As the caller guarantees; the access keeps the object.
         if let Some(object) = unsafe { this.object::<B>() } {
-            B::resize_cookie(object, this, size);
+            // SAFETY: This is the function.
+            B::resize_cookie(object, this, unsafe { Resize::new(this, size) });
         }
     }
 

@@ -22,6 +22,7 @@ mod backend {
                 Cookie,
                 Lookup,
                 PreparedCache,
+                Resize,
                 Volume,
                 DATA_MAX, //
             },
@@ -143,6 +144,7 @@ mod backend {
         type Cache = KBox<Store>;
         type Volume = KBox<StoreVolume>;
         type Object = KBox<Object>;
+        type Old = ();
 
         const NAME: &'static CStr = c"kunit";
 
@@ -188,12 +190,13 @@ mod backend {
             object.counts.withdrawn.add();
         }
 
-        fn invalidate_cookie(_object: &Object, _cookie: &Cookie) -> bool {
-            false
+        fn invalidate_cookie(_object: &Object, _cookie: &Cookie) -> Option<()> {
+            None
         }
 
-        fn resize_cookie(object: &Object, _cookie: &Cookie, size: i64) {
-            object.counts.size.store(size, Relaxed);
+        fn resize_cookie(object: &Object, _cookie: &Cookie, resize: Resize<'_>) {
+            object.counts.size.store(resize.size(), Relaxed);
+            resize.resized();
         }
 
         fn prepare_to_write(object: &Object, _cookie: &Cookie) {
