@@ -105,6 +105,7 @@
 mod cache;
 mod cookie;
 mod object;
+mod place;
 pub(crate) mod stats;
 #[cfg(CONFIG_KUNIT = "y")]
 mod tests;
@@ -113,6 +114,7 @@ mod volume;
 pub(crate) use self::{
     cache::{
         Cache,
+        CacheHandle,
         PreparedCache, //
     },
     cookie::{
@@ -120,12 +122,9 @@ pub(crate) use self::{
         Lookup,
         Resize, //
     },
+    place::release_default,
     volume::Volume, //
 };
-
-// A backend need not stop its cache.
-#[allow(unused_imports)]
-pub(crate) use self::cache::CacheHandle;
 
 pub(in crate::kernel_next) use self::object::ObjectRef;
 

@@ -4,6 +4,7 @@
 
 use super::{
     object::ObjectRef,
+    place,
     volume::VolumeRef,
     Backend,
     Cookie,
@@ -362,8 +363,8 @@ impl Drop for ModuleRef {
     }
 }
 
-/// A cache, for those who find out that it cannot go on. It may be kept for as long as one likes: it
-/// does not keep the cache, and does nothing once the name is given back.
+/// A cache, for those who find out that it cannot go on. It may be kept for as long as one likes:
+/// it does not keep the cache, and does nothing once the name is given back.
 #[derive(Clone)]
 pub(crate) struct CacheHandle(Arc<Handle>);
 
@@ -410,7 +411,12 @@ impl CacheHandle {
 /// The cache is valid, and this is what has to relinquish it. Until [`Self::register`] it is in the
 /// state "preparing".
 #[must_use = "dropping it gives the name back"]
-pub(crate) struct PreparedCache(NonNull<bindings::fscache_cache>, CacheHandle);
+pub(crate) struct PreparedCache(
+    NonNull<bindings::fscache_cache>,
+    CacheHandle,
+    // Dropped when the cache is relinquished.
+    Option<place::Apart>,
+);
 
 // SAFETY: A cache is not tied to a task.
 unsafe impl Send for PreparedCache {}
@@ -439,6 +445,11 @@ impl PreparedCache {
     /// # Ok::<(), Error>(())
     /// ```
     pub(crate) fn new(name: &CStr) -> Result<Self> {
+        place::begin_for_all(name);
+        Self::acquire(name, None).inspect_err(|_| place::end_for_all())
+    }
+
+    fn acquire(name: &CStr, apart: Option<place::Apart>) -> Result<Self> {
         let handle = CacheHandle::new()?;
         // SAFETY: The name is terminated.
         let ptr = unsafe { bindings::fscache_acquire_cache(name.as_char_ptr()) };
@@ -446,7 +457,20 @@ impl PreparedCache {
         // INVARIANT: The function returns such a cache, or an error. The drop of this takes it out
         // of the handle before it is relinquished.
         *handle.0.cache.lock() = Some(CachePtr(cache));
-        Ok(PreparedCache(cache, handle))
+        Ok(PreparedCache(cache, handle, apart))
+    }
+
+    /// As [`Self::new`], for a cache that is given to nobody who does not name it: neither those
+    /// who are there already, nor those who come later. From the first such call on the record that
+    /// they get is kept, until [`release_default`](super::release_default) or until it is not
+    /// needed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::new`]; `ENOMEM`.
+    pub(crate) fn new_apart(name: &CStr) -> Result<Self> {
+        let apart = place::Apart::new(name)?;
+        Self::acquire(name, Some(apart))
     }
 
     /// Something to stop the cache with, which what is given to [`Self::register`] may keep.
@@ -492,6 +516,9 @@ impl Drop for PreparedCache {
         // SAFETY: By the invariant it is this value's to relinquish. Nobody uses it: it is not in
         // service yet, or not any more.
         unsafe { bindings::fscache_relinquish_cache(self.0.as_ptr()) };
+        if self.2.is_none() {
+            place::end_for_all();
+        }
     }
 }
 
@@ -557,6 +584,9 @@ impl<B: CacheIo> VTable<B> {
         let this = unsafe { Volume::from_raw(volume) };
         // SAFETY: The access keeps the cache in service.
         let private = unsafe { Private::<B>::of(this) };
+        if this.key().starts_with(place::PREFIX) {
+            return;
+        }
         // A volume without a representation is not cached.
         // SAFETY: As the caller guarantees.
         let _ = unsafe { private.acquire_volume(this) };
