@@ -4,7 +4,7 @@
 
 /* alloc_workqueue() is a macro, and takes a format. */
 __rust_helper struct workqueue_struct *rust_helper_alloc_unbound_workqueue(const char *name,
-										 unsigned int flags)
+									   unsigned int flags)
 {
 	return alloc_workqueue("%s", WQ_UNBOUND | flags, 0, name);
 }

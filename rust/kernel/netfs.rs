@@ -4,8 +4,8 @@
 //!
 //! C header: [`include/linux/netfs.h`](srctree/include/linux/netfs.h)
 //!
-//! A backend that can be written to implements [`CacheWriter`], too. The library does not ask others
-//! before it writes to them: it is told [`CacheIo::WRITE_ERROR`].
+//! A backend that can be written to implements [`CacheWriter`], too. The library does not ask
+//! others before it writes to them: it is told [`CacheIo::WRITE_ERROR`].
 //!
 //! # Examples
 //!
@@ -31,8 +31,6 @@
 
 mod write;
 
-// A backend need not write.
-#[allow(unused_imports)]
 pub(crate) use self::write::{
     CacheWrite,
     CacheWriter,
@@ -371,6 +369,15 @@ impl ReadSubrequest<'_> {
             let rreq = (*self.subreq.as_ptr()).rreq;
             Cookie::from_raw((*rreq).cache_resources.cache_priv.cast())
         }
+    }
+
+    /// Whether it is all that is read of an object in one piece, as of a directory: then it must not
+    /// be [shortened](Self::shorten).
+    #[inline]
+    pub(crate) fn is_single(&self) -> bool {
+        // SAFETY: By the invariant.
+        let origin = unsafe { (*(*self.subreq.as_ptr()).rreq).origin };
+        origin == bindings::netfs_io_origin_NETFS_READ_SINGLE
     }
 
     /// Ends it after `len` bytes; the library asks for what is behind them next. It is not made

@@ -96,6 +96,14 @@ impl Inode {
         unsafe { bindings::i_size_read(self.as_ptr()) }
     }
 
+    /// What the file takes up on the disk, in units of 512 bytes, as of some moment.
+    #[inline]
+    pub(crate) fn sectors(&self) -> u64 {
+        // SAFETY: The inode is valid. The file system changes the member under a lock that is not
+        // taken here, so the access is volatile.
+        unsafe { (&raw const (*self.as_ptr()).i_blocks).read_volatile() }
+    }
+
     /// The number of bytes in a block, a power of two.
     #[inline]
     pub(crate) fn block_size(&self) -> u64 {

@@ -7,7 +7,8 @@
 //! A change starts with a directory and a name or a dentry, and gives a guard for the entry
 //! ([`Creating`], [`Removing`], [`Renaming`]), which holds the lock of the directory. Dropping the
 //! guard ends the change; methods that take it by value make the change. Every one of them wants to
-//! see [`WriteAccess`] to the mount, so that none can be made on a frozen file system.
+//! see [`WriteAccess`] to the mount of the directory, so that none can be made on a frozen file
+//! system.
 //!
 //! Everything here may sleep. What a task may do is decided by its credentials and by the security
 //! module; "what the file system says" below stands for their errors, too. A task that has one of

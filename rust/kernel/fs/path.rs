@@ -50,9 +50,6 @@ pub(super) fn nop_idmap() -> *mut bindings::mnt_idmap {
 #[repr(transparent)]
 pub(crate) struct Mount(Opaque<bindings::vfsmount>);
 
-// SAFETY: A mount is not tied to a task: `mntput` may be called by any.
-unsafe impl Send for Mount {}
-
 // SAFETY: The methods below only call functions that look after the locking, and read what does not
 // change.
 unsafe impl Sync for Mount {}

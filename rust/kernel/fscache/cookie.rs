@@ -184,6 +184,19 @@ impl Cookie {
         unsafe { copy_shared(bindings::fscache_get_aux(this).cast(), (*this).aux_len, buf) }
     }
 
+    /// What describes the data, as it is at one moment: copies the auxiliary data to `buf`, and returns
+    /// it with the size of the object in bytes and the [count of invalidations](Self::inval_counter).
+    /// Takes the cookie's lock; does not sleep.
+    pub(crate) fn description<'a>(&self, buf: &'a mut [u8; DATA_MAX]) -> (&'a [u8], i64, c_uint) {
+        let lock = self.as_ptr();
+        // SAFETY: The cookie is valid. It is not locked: nobody is called with its lock held.
+        unsafe { bindings::spin_lock(&raw mut (*lock).lock) };
+        let (aux, size, counter) = (self.aux(buf), self.object_size(), self.inval_counter());
+        // SAFETY: Locked above.
+        unsafe { bindings::spin_unlock(&raw mut (*lock).lock) };
+        (aux, size, counter)
+    }
+
     /// Whether the size of the object is asked of the cache, rather than told to it.
     #[inline]
     pub(crate) fn wants_cache_size(&self) -> bool {
@@ -231,7 +244,7 @@ impl Cookie {
         self.set_flag(bindings::FSCACHE_COOKIE_NEEDS_UPDATE);
     }
 
-    /// Whether the auxiliary data, or the size, has changed since it was last asked, by either side.
+    /// Whether the auxiliary data, or the size, has changed since it was last asked.
     pub(crate) fn take_needs_update(&self) -> bool {
         self.take_flag(bindings::FSCACHE_COOKIE_NEEDS_UPDATE)
     }
@@ -306,7 +319,7 @@ impl Cookie {
     /// [version](Lookup::set_version) that the object had when it was looked up. Who has the same
     /// number before and after reading has read data that was valid in between.
     #[inline]
-    pub(in crate::kernel_next) fn inval_counter(&self) -> c_uint {
+    pub(crate) fn inval_counter(&self) -> c_uint {
         // SAFETY: The cookie is valid. Who invalidates it counts in a single access, as with C
         // code; so the access is volatile.
         unsafe { (&raw const (*self.as_ptr()).inval_counter).read_volatile() }

@@ -12,6 +12,7 @@ mod backend {
         kernel_next::{
             compat::{
                 this_module,
+                ENOBUFS,
                 ESTALE, //
             },
             cred::NewCredential,
@@ -19,6 +20,7 @@ mod backend {
             fscache::{
                 Backend,
                 Cache,
+                CacheHandle,
                 Cookie,
                 Lookup,
                 PreparedCache,
@@ -38,20 +40,34 @@ mod backend {
             netfs::{
                 CacheIo,
                 CacheRead,
+                CacheWrite,
+                CacheWriter,
+                PreparedWrite,
                 ReadSource,
-                ReadSubrequest, //
+                ReadSubrequest,
+                WriteEnd,
+                WriteOps,
+                WriteSubrequest, //
             },
-            sync::completion::Completion, //
+            sync::completion::Completion,
+            workqueue::ReclaimQueue, //
         },
     };
-    use core::marker::PhantomData;
+    use core::{
+        marker::PhantomData,
+        ops::Range, //
+    };
     use kernel::{
         error::{
             from_err_ptr,
             to_result, //
         },
-        iov::IovIterSource,
+        iov::{
+            IovIterDest,
+            IovIterSource, //
+        },
         new_mutex,
+        page::PAGE_SIZE,
         sync::{
             aref::ARef,
             atomic::{
@@ -70,8 +86,11 @@ mod backend {
     const BAD_VOLUME: &CStr = c"kunit,bad";
     const BAD_COOKIE: &[u8] = b"bad";
     const LATE_COOKIE: &[u8] = b"late";
+    /// The key of what has nothing to be read.
+    const EMPTY_COOKIE: &[u8] = b"empty";
 
-    /// Where the backend reads from its file, forgets the request, fails it, keeps it.
+    /// Where the backend reads from its file, forgets the request, fails it, keeps it. It keeps all
+    /// writes; it refuses to prepare some.
     const READ: i64 = 0;
     const FORGET: i64 = 1 << 40;
     const FAIL: i64 = 1 << 41;
@@ -94,10 +113,19 @@ mod backend {
         size: Arc<Atomic<i64>>,
         /// Requests that were kept, the last one at the end.
         kept: Arc<Mutex<KVec<CacheRead>>>,
+        writes: Arc<Mutex<KVec<CacheWrite>>>,
+        subreqs: Arc<Mutex<KVec<WriteSubrequest>>>,
+        /// Whether caching goes on after an invalidation.
+        goes_on: Arc<Atomic<bool>>,
+        /// The state of the cookie when what was old went.
+        old_state: Arc<Atomic<i64>>,
+        /// Volumes that were given up as invalid.
+        invalid: Count,
+        handle: CacheHandle,
     }
 
     impl Counts {
-        fn new() -> Result<Self> {
+        fn new(handle: CacheHandle) -> Result<Self> {
             Ok(Counts {
                 volumes: Count::new()?,
                 freed: Count::new()?,
@@ -109,7 +137,21 @@ mod backend {
                 prepared: Count::new()?,
                 size: Arc::new(Atomic::new(-1), GFP_KERNEL)?,
                 kept: Arc::pin_init(new_mutex!(KVec::new()), GFP_KERNEL)?,
+                writes: Arc::pin_init(new_mutex!(KVec::new()), GFP_KERNEL)?,
+                subreqs: Arc::pin_init(new_mutex!(KVec::new()), GFP_KERNEL)?,
+                goes_on: Arc::new(Atomic::new(false), GFP_KERNEL)?,
+                old_state: Arc::new(Atomic::new(-1), GFP_KERNEL)?,
+                invalid: Count::new()?,
+                handle,
             })
+        }
+
+        fn last_write(&self) -> Result<CacheWrite> {
+            self.writes.lock().pop().ok_or(ENOENT)
+        }
+
+        fn last_subreq(&self) -> Result<WriteSubrequest> {
+            self.subreqs.lock().pop().ok_or(ENOENT)
         }
 
         fn last_kept(&self) -> Result<CacheRead> {
@@ -135,16 +177,32 @@ mod backend {
         _dropped: OnDrop,
     }
 
-    struct Fake;
+    /// What is left of an object's data that was thrown away.
+    struct Old {
+        cookie: ARef<Cookie>,
+        state: Arc<Atomic<i64>>,
+    }
+
+    impl Drop for Old {
+        fn drop(&mut self) {
+            let cookie = self.cookie.as_ptr();
+            // SAFETY: The cookie is valid; the access is volatile because others write.
+            let state = unsafe { (&raw const (*cookie).state).read_volatile() };
+            self.state.store(state.into(), Relaxed);
+        }
+    }
+
+    /// A backend that can be written to, if it `WRITES`.
+    struct Fake<const WRITES: bool>;
 
     #[vtable]
-    impl Backend for Fake {
+    impl<const WRITES: bool> Backend for Fake<WRITES> {
         type OwnerModule = crate::LocalModule;
 
         type Cache = KBox<Store>;
         type Volume = KBox<StoreVolume>;
         type Object = KBox<Object>;
-        type Old = ();
+        type Old = Old;
 
         const NAME: &'static CStr = c"kunit";
 
@@ -161,8 +219,12 @@ mod backend {
             Ok(KBox::new(new, GFP_KERNEL)?)
         }
 
-        fn free_volume(data: KBox<StoreVolume>, _volume: &Volume) {
+        fn free_volume(data: KBox<StoreVolume>, volume: &Volume) {
             data.counts.freed.add();
+            if volume.take_invalidate() {
+                data.counts.invalid.add();
+            }
+            assert!(!volume.take_invalidate());
         }
 
         fn lookup_cookie(
@@ -178,6 +240,9 @@ mod backend {
                 return Ok(None);
             }
             cookie.set_object_size(BLOCK as u64)?;
+            if cookie.key() == EMPTY_COOKIE {
+                cookie.found(false);
+            }
             let new = Object {
                 file: volume.file.clone(),
                 counts: volume.counts.clone(),
@@ -190,12 +255,17 @@ mod backend {
             object.counts.withdrawn.add();
         }
 
-        fn invalidate_cookie(_object: &Object, _cookie: &Cookie) -> Option<()> {
-            None
+        fn invalidate_cookie(object: &Object, cookie: &Cookie) -> Option<Old> {
+            let old = Old {
+                cookie: cookie.into(),
+                state: object.counts.old_state.clone(),
+            };
+            object.counts.goes_on.load(Relaxed).then_some(old)
         }
 
         fn resize_cookie(object: &Object, _cookie: &Cookie, resize: Resize<'_>) {
             object.counts.size.store(resize.size(), Relaxed);
+            assert_eq!(resize.old_size(), BLOCK as i64);
             resize.resized();
         }
 
@@ -204,12 +274,26 @@ mod backend {
         }
     }
 
-    impl CacheIo for Fake {
+    impl<const WRITES: bool> CacheIo for Fake<WRITES> {
         type Reader = (KernelFile, Arc<Mutex<KVec<CacheRead>>>);
 
-        const WRITE_ERROR: Error = ENOBUFS;
+        const WRITE_ERROR: Error = ENOSPC;
+        const WRITES: WriteOps<Self> = if WRITES {
+            WriteOps::WRITER
+        } else {
+            WriteOps::REFUSED
+        };
 
-        fn prepare_read(_object: &Object, subreq: ReadSubrequest<'_>) -> ReadSource {
+        fn prepare_read(_object: &Object, mut subreq: ReadSubrequest<'_>) -> ReadSource {
+            if subreq.start() == KEEP as u64 {
+                // Neither is an end of it.
+                subreq.shorten(0);
+                subreq.shorten(subreq.len() + 1);
+                assert_eq!(subreq.len(), BLOCK);
+                subreq.shorten(100);
+                subreq.copy_to_cache();
+                return ReadSource::Server;
+            }
             match subreq.start() + subreq.len() as u64 <= subreq.file_size() {
                 true => ReadSource::Cache,
                 false => ReadSource::Zeroes,
@@ -235,6 +319,53 @@ mod backend {
         }
     }
 
+    impl<const WRITES: bool> CacheWriter for Fake<WRITES> {
+        type Writer = Counts;
+
+        fn writer(object: &Object) -> Counts {
+            object.counts.clone()
+        }
+
+        fn prepare_write(_object: &Object, write: &mut PreparedWrite<'_>) -> Result {
+            if write.start() == FAIL as u64 {
+                return Err(EDQUOT);
+            }
+            write.limit_len(4 * BLOCK);
+            write.limit_len(8 * BLOCK);
+            write.limit_segments(0);
+            Ok(())
+        }
+
+        fn issue_write(counts: Counts, subreq: WriteSubrequest) {
+            // Without memory it is dropped, which the test sees.
+            let _pushed = counts.subreqs.lock().push(subreq, GFP_KERNEL);
+        }
+
+        fn prepare_range(
+            _object: &Object,
+            range: Range<i64>,
+            max: usize,
+            file_size: i64,
+            nothing_there: bool,
+        ) -> Result<Range<i64>> {
+            if range.start == FAIL {
+                return Err(EDQUOT);
+            }
+            assert_eq!((max, file_size, nothing_there), (7, 8, true));
+            // CAST: The size of a page.
+            let page = PAGE_SIZE as i64;
+            match range.start {
+                KEEP => Ok(range.start..range.end + page),
+                _ => Ok(range.start - range.start % page..range.end),
+            }
+        }
+
+        fn write(counts: Counts, write: CacheWrite) {
+            // As above.
+            let _pushed = counts.writes.lock().push(write, GFP_KERNEL);
+        }
+    }
+
     /// A file with a block of data.
     fn file() -> Result<KernelFile> {
         let dir = scratch::dir(b"kunit-fscache")?;
@@ -251,14 +382,19 @@ mod backend {
     }
 
     /// A cache in service.
-    fn cache() -> Result<(Cache<Fake>, Counts)> {
-        let counts = Counts::new()?;
+    fn cache() -> Result<(Cache<Fake<true>>, Counts)> {
+        cache_of()
+    }
+
+    fn cache_of<const WRITES: bool>() -> Result<(Cache<Fake<WRITES>>, Counts)> {
+        let prepared = PreparedCache::new(NAME)?;
+        let counts = Counts::new(prepared.handle())?;
         let store = Store {
             file: file()?,
             counts: counts.clone(),
             _dropped: counts.cache_drops.on_drop(),
         };
-        let cache = PreparedCache::new(NAME)?.register::<Fake>(KBox::new(store, GFP_KERNEL)?)?;
+        let cache = prepared.register::<Fake<WRITES>>(KBox::new(store, GFP_KERNEL)?)?;
         Ok((cache, counts))
     }
 
@@ -910,9 +1046,18 @@ mod backend {
         // SAFETY: The operation is under way; what else is looked at is filled in.
         let mut source = |size| unsafe { op(&mut *subreq, size) };
         let sources = (source(BLOCK as u64), source(0));
+        let unchanged = (subreq.len, subreq.flags);
+        subreq.start = KEEP as u64;
+        // SAFETY: As above.
+        let partly = unsafe { op(&mut *subreq, 0) };
+        let changed = (subreq.len, subreq.flags);
         core::mem::swap(&mut rreq.cache_resources, &mut *reading.0);
         assert_eq!(sources.0, bindings::netfs_io_source_NETFS_READ_FROM_CACHE);
         assert_eq!(sources.1, bindings::netfs_io_source_NETFS_FILL_WITH_ZEROES);
+        assert_eq!(unchanged, (BLOCK, 0));
+        let server = bindings::netfs_io_source_NETFS_DOWNLOAD_FROM_SERVER;
+        assert_eq!(partly, server);
+        assert_eq!(changed, (100, 1 << bindings::NETFS_SREQ_COPY_TO_CACHE));
         Ok(())
     }
 
@@ -929,13 +1074,440 @@ mod backend {
             bindings::__fscache_unuse_cookie(cookie.0, core::ptr::null(), core::ptr::null());
         }
         assert_eq!(counts.size.load(Relaxed), 4711);
+        let this = cookie.as_ref();
+        assert_eq!(this.object_size(), 4711);
+        // The first is by fscache, for the resize.
+        assert!(this.take_needs_update() && !this.take_needs_update());
+        this.set_needs_update();
+        assert!(this.take_needs_update());
+        assert!(this.is_local_write());
+        assert!(this.take_local_write() && !this.take_local_write());
+        assert!(!this.is_local_write());
         assert!(becomes(&counts.prepared, 1));
         Ok(())
     }
 
     #[test]
-    fn writes_are_refused_and_told_once() -> Result {
+    fn the_backend_says_whether_there_is_data() -> Result {
         let (_cache, _counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let some = NetfsCookie::new(&volume, b"key", b"")?;
+        let none = NetfsCookie::new(&volume, EMPTY_COOKIE, b"")?;
+        drop((some.begin()?, none.begin()?));
+        assert!(!some.as_ref().has_no_data());
+        let this = none.as_ref();
+        assert!(this.has_no_data());
+        // It is the network file system that goes by what was written.
+        this.set_have_data();
+        assert!(this.has_no_data());
+        // SAFETY: The cookie is valid; all accesses to the flags are atomic.
+        let flags: &Atomic<usize> = unsafe { Atomic::from_ptr(&raw mut (*none.0).flags) };
+        assert!(flags.load(Relaxed) & 1 << bindings::FSCACHE_COOKIE_HAVE_DATA != 0);
+        Ok(())
+    }
+
+    #[test]
+    fn operations_go_on_before_old_data_is_gone() -> Result {
+        let (_cache, counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let cookie = NetfsCookie::new(&volume, b"key", b"")?;
+        drop(cookie.begin()?);
+        counts.goes_on.store(true, Relaxed);
+        assert!(!cookie.as_ref().has_no_data());
+        cookie.invalidate();
+        let active = bindings::fscache_cookie_state_FSCACHE_COOKIE_STATE_ACTIVE;
+        assert!(comes_to_be(
+            || counts.old_state.load(Relaxed) == i64::from(active)
+        ));
+        assert!(cookie.as_ref().has_no_data());
+        drop(cookie.begin()?);
+        assert_eq!((counts.lookups.get(), counts.object_drops.get()), (1, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn volumes_are_given_up_as_invalid() -> Result {
+        let (_cache, counts) = cache()?;
+        for invalid in [false, true] {
+            let volume = NetfsVolume::new(c"kunit,v", b"")?;
+            let cookie = NetfsCookie::new(&volume, b"key", b"")?;
+            drop(cookie.begin()?);
+            drop(cookie);
+            let raw = volume.0;
+            core::mem::forget(volume);
+            // SAFETY: The reference that was held is given up.
+            unsafe { bindings::__fscache_relinquish_volume(raw, core::ptr::null(), invalid) };
+            assert!(becomes(&counts.freed, 1 + i32::from(invalid)));
+            assert_eq!(counts.invalid.get(), i32::from(invalid));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn caches_can_be_stopped() -> Result {
+        let prepared = PreparedCache::new(NAME)?;
+        // It is not in service yet, and then not any more.
+        let handle = prepared.handle();
+        handle.io_error();
+        drop(prepared);
+        handle.io_error();
+        let (cache, counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let cookie = NetfsCookie::new(&volume, b"key", b"")?;
+        drop(cookie.begin()?);
+        handle.io_error();
+        let state = || {
+            // SAFETY: The volume is valid, and keeps its cache; the access is volatile because
+            // others write.
+            unsafe { (&raw const (*(*volume.0).cache).state).read_volatile() }
+        };
+        assert_eq!(
+            state(),
+            bindings::fscache_cache_state_FSCACHE_CACHE_IS_ACTIVE
+        );
+        let stopped = bindings::fscache_cache_state_FSCACHE_CACHE_GOT_IOERROR;
+        let mut subreq = Subreq::new(&cookie, 0, BLOCK, 0)?;
+        counts.handle.io_error();
+        counts.handle.io_error();
+        assert_eq!(state(), stopped);
+        // What is under way ends.
+        subreq.prepare()?;
+        assert_eq!(subreq.error(), Err(ENOBUFS));
+        let mut subreq = Subreq::again(subreq);
+        subreq.issue()?;
+        assert_eq!(subreq.error(), Err(ENOBUFS));
+        assert!(counts.last_subreq().is_err());
+        drop(subreq);
+        drop(cookie);
+        drop(volume);
+        drop(cache);
+        // It is gone.
+        counts.handle.io_error();
+        Ok(())
+    }
+
+    /// A part of a write-back, from memory with the bytes 0, 1, 2, ... 250, 0, ...
+    struct Subreq<'a> {
+        writing: Reading<'a>,
+        memory: Memory,
+        rreq: KBox<bindings::netfs_io_request>,
+        raw: KBox<bindings::netfs_io_subrequest>,
+    }
+
+    impl<'a> Subreq<'a> {
+        /// What ends at the end of the file, with so many bytes behind it.
+        fn new(
+            cookie: &'a NetfsCookie<'_>,
+            start: u64,
+            len: usize,
+            behind: usize,
+        ) -> Result<Subreq<'a>> {
+            let mut data = KVec::new();
+            for i in 0..len + behind {
+                // CAST: Less than 251.
+                data.push((i % 251) as u8, GFP_KERNEL)?;
+            }
+            let mut memory = Memory::new(data.len(), b'?')?;
+            let mut raw = memory.iter(bindings::ITER_DEST);
+            // SAFETY: It is a valid destination.
+            unsafe { IovIterDest::from_raw(&mut raw) }.copy_to_iter(&data);
+            let mut rreq = KBox::new(bindings::netfs_io_request::default(), GFP_KERNEL)?;
+            let mut raw = KBox::new(bindings::netfs_io_subrequest::default(), GFP_KERNEL)?;
+            let mut writing = cookie.begin()?;
+            core::mem::swap(&mut rreq.cache_resources, &mut *writing.0);
+            rreq.i_size = start + len as u64;
+            raw.rreq = &mut *rreq;
+            raw.start = start;
+            raw.len = len;
+            raw.stream_nr = 1;
+            rreq.io_streams[1].submit_extendable_to = behind as c_uint;
+            Ok(Subreq::again(Subreq {
+                writing,
+                memory,
+                rreq,
+                raw,
+            }))
+        }
+
+        /// As it was before it was issued.
+        fn again(mut self) -> Self {
+            let raw = &mut self.raw;
+            raw.source = bindings::netfs_io_source_NETFS_WRITE_TO_CACHE;
+            raw.flags = 1 << bindings::NETFS_SREQ_IN_PROGRESS;
+            raw.transferred = 0;
+            raw.error = 0;
+            // One of them goes with the end.
+            raw.ref_.refs.counter = 2;
+            raw.io_iter = self.memory.iter(bindings::ITER_SOURCE);
+            // SAFETY: It is valid.
+            unsafe { bindings::iov_iter_truncate(&mut raw.io_iter, raw.len as u64) };
+            self
+        }
+
+        fn ops(&self) -> &bindings::netfs_cache_ops {
+            // SAFETY: An operation that has begun has some.
+            unsafe { &*self.rreq.cache_resources.ops }
+        }
+
+        fn prepare(&mut self) -> Result {
+            let op = self.ops().prepare_write_subreq.ok_or(EINVAL)?;
+            // SAFETY: The operation is under way; what else is looked at is filled in.
+            unsafe { op(&mut *self.raw) };
+            Ok(())
+        }
+
+        /// It has to end before this goes.
+        fn issue(&mut self) -> Result {
+            let op = self.ops().issue_write.ok_or(EINVAL)?;
+            // SAFETY: As above; the tests keep it, and what it is of, until it is told.
+            unsafe { op(&mut *self.raw) };
+            Ok(())
+        }
+
+        /// What the library was told.
+        fn error(&self) -> Result {
+            let failed = self.raw.flags & 1 << bindings::NETFS_SREQ_FAILED != 0;
+            assert_eq!(failed, self.raw.error != 0);
+            to_result(self.raw.error.into())
+        }
+
+        /// How many bytes it counts as written, and whether it tries again, once it was told.
+        fn written(&self) -> Result<(usize, bool)> {
+            self.error()?;
+            assert_eq!(self.raw.flags & 1 << bindings::NETFS_SREQ_IN_PROGRESS, 0);
+            assert_eq!(self.raw.ref_.refs.counter, 1);
+            let again = self.raw.flags & 1 << bindings::NETFS_SREQ_NEED_RETRY != 0;
+            Ok((self.raw.transferred, again))
+        }
+
+        fn left(&self) -> usize {
+            // SAFETY: It is a valid iterator.
+            unsafe {
+                self.raw
+                    .io_iter
+                    .__bindgen_anon_1
+                    .__bindgen_anon_1
+                    .as_ref()
+                    .count
+            }
+        }
+    }
+
+    impl Drop for Subreq<'_> {
+        fn drop(&mut self) {
+            core::mem::swap(&mut self.rreq.cache_resources, &mut *self.writing.0);
+        }
+    }
+
+    #[test]
+    fn writes_are_prepared() -> Result {
+        let (_cache, _counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let cookie = NetfsCookie::new(&volume, b"key", b"")?;
+        let mut subreq = Subreq::new(&cookie, 0, BLOCK, 0)?;
+        subreq.prepare()?;
+        assert_eq!(subreq.error(), Ok(()));
+        let stream = &subreq.rreq.io_streams[1];
+        assert_eq!((stream.sreq_max_len, stream.sreq_max_segs), (4 * BLOCK, 1));
+        // That it failed is not taken for a write.
+        subreq.raw.start = FAIL as u64;
+        subreq.prepare()?;
+        assert_eq!(subreq.error(), Err(EDQUOT));
+        let stream = &subreq.rreq.io_streams[1];
+        let max = i32::MAX as usize & !(PAGE_SIZE - 1);
+        let limits = (stream.sreq_max_len, stream.sreq_max_segs);
+        assert_eq!(limits, (max, bindings::BIO_MAX_VECS));
+        Ok(())
+    }
+
+    #[test]
+    fn writes_are_aligned_and_written() -> Result {
+        let (_cache, counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let cookie = NetfsCookie::new(&volume, b"key", b"")?;
+        let mut subreq = Subreq::new(&cookie, 1000, 5000, 3000)?;
+        subreq.issue()?;
+        let mut write = counts.last_subreq()?;
+        assert_eq!((write.start(), write.len()), (1000, 5000));
+        assert_eq!(write.extendable(), 3000);
+        assert!(write.is_current());
+        assert!(write
+            .cookie()
+            .is_some_and(|found| core::ptr::eq(found, cookie.as_ref())));
+        write.skip_head(3096);
+        assert_eq!((write.start(), write.len()), (4096, 1904));
+        assert_eq!((subreq.raw.transferred, subreq.left()), (3096, 1904));
+        assert_eq!(write.extend_tail(3001), Err(EINVAL));
+        assert_eq!(write.extend_tail(2192), Ok(()));
+        assert_eq!((write.len(), write.extendable()), (4096, 808));
+        assert_eq!((subreq.raw.len, subreq.left()), (7192, 4096));
+        // The library keeps what is left out.
+        write.cut_tail(96);
+        assert_eq!((write.len(), write.extendable()), (4000, 0));
+        assert_eq!((subreq.raw.len, subreq.left()), (7192, 4096));
+        let write = write.into_write();
+        assert_eq!((write.start(), write.len()), (4096, 4000));
+
+        let file = file()?;
+        let queue = ReclaimQueue::new(c"kunit")?;
+        let ended = Count::new()?;
+        let theirs = ended.clone();
+        write.write_direct(&file, queue.hold(), move |end: WriteEnd, written| {
+            match written {
+                Ok(len) => end.done(len),
+                Err(e) => end.fail(e),
+            }
+            theirs.add();
+        });
+        assert!(becomes(&ended, 1));
+        assert_eq!(subreq.written(), Ok((7096, true)));
+        assert_eq!(file.inode().size(), 8096);
+        let mut found = [0; 4];
+        let mut pos = 4096;
+        // SAFETY: The file can be read from, and the memory is as long as said.
+        let len =
+            unsafe { bindings::kernel_read(file.as_ptr(), found.as_mut_ptr().cast(), 4, &mut pos) };
+        assert_eq!(
+            (len, found),
+            (4, [3096, 3097, 3098, 3099].map(|i| (i % 251) as u8))
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn retries_start_where_the_last_write_ended() -> Result {
+        let (_cache, counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let cookie = NetfsCookie::new(&volume, b"key", b"")?;
+        let mut subreq = Subreq::new(&cookie, 1000, 5000, 3000)?;
+        subreq.raw.transferred = 500;
+        subreq.raw.retry_count = 1;
+        subreq.issue()?;
+        let mut write = counts.last_subreq()?;
+        assert_eq!((write.start(), write.len()), (1500, 4500));
+        // What is behind it now is not known.
+        assert_eq!((write.extendable(), write.extend_tail(1)), (0, Err(EINVAL)));
+        write.done(4500);
+        assert_eq!(subreq.written(), Ok((5000, false)));
+        // Nor if it is not at the end of the file.
+        let mut subreq = Subreq::new(&cookie, 1000, 5000, 3000)?;
+        subreq.rreq.i_size += 1;
+        subreq.issue()?;
+        let write = counts.last_subreq()?;
+        assert_eq!(write.extendable(), 0);
+        write.done(5000);
+        Ok(())
+    }
+
+    #[test]
+    fn writes_end_once() -> Result {
+        let (_cache, counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let cookie = NetfsCookie::new(&volume, b"key", b"")?;
+        let mut subreq = Subreq::new(&cookie, 0, BLOCK, 0)?;
+        let ends: [(fn(WriteSubrequest), Result<(usize, bool)>); 7] = [
+            (drop, Err(EIO)),
+            (|write| drop(write.into_write()), Err(EIO)),
+            (|write| write.fail(EDQUOT), Err(EDQUOT)),
+            // It would be tried for ever.
+            (|write| write.done(0), Err(EIO)),
+            (|write| write.done(1), Ok((1, true))),
+            (|write| write.done(BLOCK), Ok((BLOCK, false))),
+            (|write| write.done(BLOCK + 1), Ok((BLOCK, false))),
+        ];
+        for (end, expected) in ends {
+            subreq.issue()?;
+            end(counts.last_subreq()?);
+            assert_eq!(subreq.written(), expected);
+            subreq = Subreq::again(subreq);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn writes_know_of_an_invalidation() -> Result {
+        let (_cache, counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let cookie = NetfsCookie::new(&volume, b"key", b"")?;
+        counts.goes_on.store(true, Relaxed);
+        let mut subreq = Subreq::new(&cookie, 0, BLOCK, 0)?;
+        subreq.issue()?;
+        let write = counts.last_subreq()?;
+        assert!(write.is_current());
+        cookie.invalidate();
+        assert!(!write.is_current());
+        let write = write.into_write();
+        assert!(!write.is_current());
+        write.fail(ESTALE);
+        assert_eq!(subreq.error(), Err(ESTALE));
+        // One that begins after it is valid again.
+        let mut subreq = Subreq::new(&cookie, 0, BLOCK, 0)?;
+        subreq.issue()?;
+        let write = counts.last_subreq()?;
+        assert!(write.is_current());
+        write.done(BLOCK);
+        Ok(())
+    }
+
+    #[test]
+    fn ranges_are_prepared_and_written() -> Result {
+        let (_cache, counts) = cache()?;
+        let volume = NetfsVolume::new(c"kunit,v", b"")?;
+        let cookie = NetfsCookie::new(&volume, b"key", b"")?;
+        let mut writing = cookie.begin()?;
+        let prepare = writing.ops().prepare_write.ok_or(EINVAL)?;
+        let mut prepared = |mut start: i64, mut len: usize| {
+            // SAFETY: The operation is under way.
+            to_result(unsafe { prepare(&mut *writing.0, &mut start, &mut len, 7, 8, true) })?;
+            Ok((start, len))
+        };
+        // CAST: The size of a page.
+        let page = PAGE_SIZE as i64;
+        assert_eq!(prepared(page, 100), Ok((page, 100)));
+        assert_eq!(prepared(page + 1, 100), Ok((page, 101)));
+        // More than the pages that it has.
+        assert_eq!(prepared(KEEP, 100), Err(ENOBUFS));
+        assert_eq!(prepared(0, 0), Err(ENOBUFS));
+        assert_eq!(prepared(i64::MAX, 1), Err(EINVAL));
+        assert_eq!(prepared(FAIL, 100), Err(EDQUOT));
+
+        let write = writing.ops().write.ok_or(EINVAL)?;
+        let mut memory = Memory::new(BLOCK, b'w')?;
+        let queued = -(bindings::EIOCBQUEUED as i32);
+        let file = file()?;
+        let queue = ReclaimQueue::new(c"kunit")?;
+        let mut submit = |direction, outcome: &Arc<Outcome>| {
+            let mut iter = memory.iter(direction);
+            let data = outcome.as_data();
+            let pos = BLOCK as i64;
+            // SAFETY: The tests keep all until it is told.
+            unsafe { write(&mut *writing.0, pos, &mut iter, Some(Outcome::tell), data) }
+        };
+        let outcome = Outcome::new()?;
+        assert_eq!(submit(bindings::ITER_SOURCE, &outcome), queued);
+        drop(counts.last_write()?);
+        assert_eq!(outcome.wait(), Ok(i64::from(EIO.to_errno())));
+        let outcome = Outcome::new()?;
+        assert_eq!(submit(bindings::ITER_SOURCE, &outcome), queued);
+        let kept = counts.last_write()?;
+        assert_eq!((kept.start(), kept.len()), (BLOCK as i64, BLOCK));
+        assert!(kept.is_current() && !kept.is_empty());
+        kept.write_direct(&file, queue.hold(), |end, written| match written {
+            Ok(len) => end.done(len),
+            Err(e) => end.fail(e),
+        });
+        assert_eq!(outcome.wait(), Ok(BLOCK as i64));
+        assert_eq!(file.inode().size(), 2 * BLOCK as i64);
+        let outcome = Outcome::new()?;
+        let refused = submit(bindings::ITER_DEST, &outcome);
+        assert_eq!(refused, EINVAL.to_errno());
+        assert_eq!(outcome.wait(), Ok(i64::from(EINVAL.to_errno())));
+        Ok(())
+    }
+
+    #[test]
+    fn writes_are_refused_and_told_once() -> Result {
+        let (_cache, _counts) = cache_of::<false>()?;
         let volume = NetfsVolume::new(c"kunit,v", b"")?;
         let cookie = NetfsCookie::new(&volume, b"key", b"")?;
         let mut reading = cookie.begin()?;
@@ -946,9 +1518,16 @@ mod backend {
         let data = outcome.as_data();
         // SAFETY: All are valid for the call.
         let ret = unsafe { op(&mut *reading.0, 0, &mut iter, Some(Outcome::tell), data) };
-        assert_eq!(ret, ENOBUFS.to_errno());
+        assert_eq!(ret, ENOSPC.to_errno());
         assert_eq!(outcome.told.get(), 1);
-        assert_eq!(outcome.ret.load(Relaxed), i64::from(ENOBUFS.to_errno()));
+        assert_eq!(outcome.ret.load(Relaxed), i64::from(ENOSPC.to_errno()));
+        drop(reading);
+        let mut subreq = Subreq::new(&cookie, 0, BLOCK, 0)?;
+        subreq.prepare()?;
+        assert_eq!(subreq.error(), Err(ENOSPC));
+        subreq = Subreq::again(subreq);
+        subreq.issue()?;
+        assert_eq!(subreq.written(), Err(ENOSPC));
         Ok(())
     }
 

@@ -46,7 +46,7 @@
 //! }
 //!
 //! fn write(file: &KernelFile, queue: &ReclaimQueue, write: CacheWrite) {
-//!     write.write_direct(file, queue, |end: WriteEnd, written| match written {
+//!     write.write_direct(file, queue.hold(), |end: WriteEnd, written| match written {
 //!         Ok(len) => end.done(len),
 //!         Err(e) => end.fail(e),
 //!     });
@@ -69,7 +69,7 @@ use crate::{
         },
         iov::KernelSource,
         sched::nofs,
-        workqueue::ReclaimQueue, //
+        workqueue::QueueHold, //
     }, //
 };
 use core::{
@@ -178,15 +178,16 @@ impl CacheWrite {
     /// `then`, which has to end the write, with what became of it.
     ///
     /// As for [`KernelFile::write_direct`], which see for what `then` may do: it may be called
-    /// before this returns; what cannot be done where the completion comes is passed on to `queue`.
-    pub(crate) fn write_direct<F>(self, file: &KernelFile, queue: &ReclaimQueue, then: F)
+    /// before this returns; what cannot be done where the completion comes is passed on to the
+    /// queue that `hold` is for.
+    pub(crate) fn write_direct<F>(self, file: &KernelFile, hold: QueueHold, then: F)
     where
         F: FnOnce(WriteEnd, Result<usize>) + Send + 'static,
     {
         let CacheWrite { from, pos, end } = self;
         stats::count_write();
         let done = move |written: Result<usize>| then(end, written);
-        if let Err((e, done)) = file.write_direct(pos, from, queue, done) {
+        if let Err((e, done)) = file.write_direct(pos, from, hold, done) {
             done(Err(e));
         }
     }
@@ -214,6 +215,7 @@ impl CacheWrite {
 pub(crate) struct WriteSubrequest {
     from: KernelSource,
     pos: i64,
+    file_size: u64,
     extendable: usize,
     subreq: NonNull<bindings::netfs_io_subrequest>,
     end: WriteEnd,
@@ -272,6 +274,8 @@ impl WriteSubrequest {
             },
             from,
             pos,
+            // SAFETY: As above.
+            file_size: unsafe { (*rreq).i_size },
             // INVARIANT: A folio belongs to the iterator as a whole; as the caller guarantees.
             // CAST: A length in memory.
             extendable: extendable as usize,
@@ -325,6 +329,12 @@ impl WriteSubrequest {
         // CAST: A length in memory. Who errs so much is told when it is written.
         self.pos = self.pos.saturating_add(len as i64);
         self.end.len -= len;
+    }
+
+    /// The size of the network file system's file when the write-back began, in bytes.
+    #[inline]
+    pub(crate) fn file_size(&self) -> u64 {
+        self.file_size
     }
 
     /// How many bytes there are behind the end that can be written, too: those of the last folio,

@@ -13,10 +13,7 @@ use crate::{
         cred::with_cred,
         iov::KernelSource,
         sched::nofs,
-        workqueue::{
-            QueueHold,
-            ReclaimQueue, //
-        }, //
+        workqueue::QueueHold, //
     }, //
 };
 use core::{
@@ -95,7 +92,7 @@ impl KernelFile {
     /// [`nofs`]). But it may run in the task that has this or another disk work, with locks of file
     /// systems held: neither `done` nor the drop of what it owns may wait for I/O or such a lock.
     /// Where the completion comes in a context that may not sleep, as in an interrupt, `done` is
-    /// passed on to `queue`.
+    /// passed on to the queue that `hold` is for.
     ///
     /// # Errors
     ///
@@ -124,7 +121,7 @@ impl KernelFile {
     ///         Ok(written) if written < len => done(Err(ENOSPC)),
     ///         written => done(written.map(|_| ())),
     ///     };
-    ///     if let Err((error, end)) = file.write_direct(0, block, queue, end) {
+    ///     if let Err((error, end)) = file.write_direct(0, block, queue.hold(), end) {
     ///         end(Err(error));
     ///     }
     /// }
@@ -133,7 +130,7 @@ impl KernelFile {
         &self,
         pos: i64,
         from: KernelSource,
-        queue: &ReclaimQueue,
+        hold: QueueHold,
         done: F,
     ) -> core::result::Result<(), (Error, F)>
     where
@@ -163,7 +160,7 @@ impl KernelFile {
             from: UnsafeCell::new(from),
             ending: UnsafeCell::new(Ending {
                 done: Some(done),
-                hold: Some(queue.hold()),
+                hold: Some(hold),
                 ret: 0,
             }),
             work <- new_work!("DirectWrite::work"),
@@ -315,7 +312,8 @@ mod tests {
                 Memory, //
             }, //
         },
-        sync::completion::Completion, //
+        sync::completion::Completion,
+        workqueue::ReclaimQueue, //
     };
     use core::sync::atomic::{
         AtomicPtr,
@@ -428,7 +426,7 @@ mod tests {
             outcome.told.add();
             outcome.over.complete_all();
         };
-        file.write_direct(pos, from, queue, done)
+        file.write_direct(pos, from, queue.hold(), done)
             .map_err(|(e, _)| e)
     }
 
@@ -729,8 +727,8 @@ mod tests {
     fn writes_are_judged_by_the_credentials_of_the_opener() -> Result {
         let dir = dir()?;
         let cred = NewCredential::kernel()?.into_credential();
-        let write = dir.mount.want_write()?;
-        let file = KernelFile::tmpfile(&write, &dir.dentry, &cred)?;
+        let write = dir.mount().want_write()?;
+        let file = KernelFile::tmpfile(&write, &dir, &cred)?;
         drop(write);
         let file = Spied::new(file)?;
         let queue = ReclaimQueue::new(c"kunit")?;
