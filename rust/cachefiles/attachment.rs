@@ -7,31 +7,29 @@
 
 mod commit;
 mod lookup;
+mod replace;
 
+pub(crate) use self::replace::Replaced;
+
+use self::commit::Leaving;
 use crate::{
-    backing::Backing,
     cache::Cache,
     kernel_next::{
         cred::with_cred,
         fscache::Cookie, //
     },
-    mode::Mode,
+    mode::{
+        Leave,
+        Mode, //
+    },
     volume::Volume, //
 };
-use kernel::sync::{
-    atomic::{
-        ordering::Relaxed,
-        Atomic, //
-    },
-    Arc, //
-};
+use kernel::sync::Arc;
 
 /// See the [module's description](self).
 pub(crate) struct Attachment<M: Mode> {
     object: M::Object,
-    backing: Arc<Backing>,
-    /// Whether the data is to be thrown away.
-    retired: Atomic<i32>,
+    files: M::Files,
     volume: Arc<Volume<M>>,
 }
 
@@ -40,17 +38,12 @@ impl<M: Mode> Attachment<M> {
         &self.object
     }
 
-    pub(crate) fn backing(&self) -> &Arc<Backing> {
-        &self.backing
+    pub(crate) fn files(&self) -> &M::Files {
+        &self.files
     }
 
-    fn cache(&self) -> &Cache<M> {
+    pub(crate) fn cache(&self) -> &Arc<Cache<M>> {
         self.volume.cache()
-    }
-
-    /// Has the data thrown away when the cookie is withdrawn.
-    pub(crate) fn retire(&self) {
-        self.retired.store(1, Relaxed);
     }
 
     /// Names the file, or removes it, then drops it (`cachefiles_withdraw_cookie()`).
@@ -59,19 +52,32 @@ impl<M: Mode> Attachment<M> {
         M::detach(&self.object);
         // A daemon's write may still create a file after this. It is an unnamed tmpfile and is
         // freed when the write drops the backing.
-        let file = self.backing.file().cloned();
-        let map = self.backing.take_map();
+        let backing = M::backing(&self.files);
+        let file = backing.file().cloned();
+        let map = backing.take_map();
         let Some(file) = file else {
             return;
         };
+        let leave = match cookie.is_retired() || backing.is_retired() {
+            true => Leave::Discard,
+            false => cache.mode().leave(&self.files, cookie),
+        };
         with_cred(cache.cred(), || {
-            let retired = cookie.is_retired() || self.retired.load(Relaxed) != 0;
-            if let Err(e) = self.keep_or_delete(cookie, &file, &map, retired) {
-                kdebug!("cookie {:x}: not kept: {:?}\n", cookie.debug_id(), e);
+            let leaving = Leaving {
+                cookie,
+                backing: &backing,
+                file: &file,
+                map: &map,
+                leave,
+            };
+            match self.keep_or_delete(&leaving) {
+                Ok(true) => cache.mode().released(file.inode().sectors()),
+                Ok(false) => {}
+                Err(e) => kdebug!("cookie {:x}: not kept: {:?}\n", cookie.debug_id(), e),
             }
             // A daemon that is writing may keep the file for longer.
-            self.backing.unmark();
-            drop((file, self));
+            backing.unmark();
+            drop((file, backing, self));
         });
     }
 }

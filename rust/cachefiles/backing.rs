@@ -26,10 +26,16 @@ use crate::{
             }, //
         }, //
     },
-    plan::blocks::{
-        self,
-        Look,
-        Unverified, //
+    plan::{
+        blocks::{
+            self,
+            Look,
+            Unverified, //
+        },
+        fill::{
+            self,
+            Source, //
+        }, //
     },
     protocol::BLOCK_SIZE,
     space::{
@@ -63,6 +69,9 @@ use kernel::{
     }, //
 };
 
+/// The largest object, in bytes: as large as a file of ext4. Keeps maps of present blocks small.
+pub(crate) const MAX_SIZE: u64 = 1 << 44;
+
 type Parts = KVVec<Part<KVec<u64>>>;
 type Map = Presence<Parts, KVec<u64>>;
 /// What is known of the blocks of a file.
@@ -75,6 +84,15 @@ pub(crate) struct FoundFile {
     // Field order: the mark is removed before the file is dropped.
     pub(crate) mark: InUse,
     pub(crate) file: KernelFile,
+}
+
+/// The size that an object has had at some moment.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent {
+    /// In bytes.
+    size: u64,
+    /// How often it had changed until then.
+    resizes: u32,
 }
 
 /// The file of an object, what is known of the data in it, and what is needed to read and write it.
@@ -97,8 +115,10 @@ pub(crate) struct Backing {
     dir: Path,
     pub(crate) space: Arc<Space>,
     pub(crate) cred: ARef<Credential>,
-    /// The size of the object in bytes.
-    pub(crate) size: u64,
+    /// The size of the object in bytes. Changes under `making` only.
+    size: Atomic<u64>,
+    /// How often it has changed.
+    resizes: Atomic<u32>,
     /// Names the object in the log: the cookie's number.
     debug_id: u32,
     /// Whether blocks became present, or were lost, since the object was looked up.
@@ -115,6 +135,8 @@ pub(crate) struct Backing {
     is_fragmented: Atomic<i32>,
     /// Whether the map was taken out.
     is_withdrawn: Atomic<i32>,
+    /// Whether the data is to be thrown away.
+    is_retired: Atomic<i32>,
     /// Held while the list of a file in use is corrected, and while the map is taken out, so that
     /// the last list to be written is that of the latest state. Outer to the lock of `blocks`, and
     /// to those of the file system.
@@ -126,14 +148,18 @@ pub(crate) struct Backing {
     blocks: SpinLock<Blocks>,
 }
 
-fn new_map(blocks: u64) -> Result<Map> {
+fn new_parts(blocks: u64) -> Result<Parts> {
     // CAST: More would not fit the memory: then the allocation fails.
     let count = presence::parts(blocks) as usize;
     let mut parts = KVVec::with_capacity(count, GFP_KERNEL)?;
     for _ in 0..count {
         parts.push(Part::Absent, GFP_KERNEL)?;
     }
-    Ok(Map::new(parts, blocks))
+    Ok(parts)
+}
+
+fn new_map(blocks: u64) -> Result<Map> {
+    Ok(Map::new(new_parts(blocks)?, blocks))
 }
 
 fn no_blocks() -> Blocks {
@@ -170,7 +196,8 @@ impl Backing {
                 dir: dir.clone(),
                 space: space.clone(),
                 cred: cred.into(),
-                size,
+                size: Atomic::new(size),
+                resizes: Atomic::new(0),
                 debug_id,
                 is_modified: Atomic::new(0),
                 errors_since: Atomic::new(errors_since),
@@ -178,11 +205,18 @@ impl Backing {
                 has_list: Atomic::new(0),
                 is_fragmented: Atomic::new(0),
                 is_withdrawn: Atomic::new(0),
+                is_retired: Atomic::new(0),
                 correcting <- new_mutex!(()),
                 blocks <- new_spinlock!(no_blocks()),
             }),
             GFP_KERNEL,
         )
+    }
+
+    /// The size of the object in bytes.
+    #[inline]
+    pub(crate) fn size(&self) -> u64 {
+        self.size.load(Relaxed)
     }
 
     // The file.
@@ -242,7 +276,7 @@ impl Backing {
         let file = KernelFile::tmpfile(&write, &self.dir, &self.cred)?;
         // Setting the size gets write access itself.
         drop(write);
-        if self.size > 0 {
+        if self.size() > 0 {
             self.set_size(&file)?;
         }
         Ok(file)
@@ -251,7 +285,7 @@ impl Backing {
     /// How long a file of the object is, in bytes: reads are in whole blocks, so that no part of
     /// one may be missing.
     fn file_size(&self) -> u64 {
-        presence::blocks(self.size) * BLOCK_SIZE
+        presence::blocks(self.size()) * BLOCK_SIZE
     }
 
     /// Whether `file` was truncated by others.
@@ -267,6 +301,16 @@ impl Backing {
     /// Whether the file has a name, and is marked as being in use.
     pub(crate) fn is_named(&self) -> bool {
         self.mark.lock().is_some()
+    }
+
+    /// Has the file removed when the object is withdrawn.
+    pub(crate) fn retire(&self) {
+        self.is_retired.store(1, Relaxed);
+    }
+
+    /// Whether the file is to be [removed](Self::retire).
+    pub(crate) fn is_retired(&self) -> bool {
+        self.is_retired.load(Relaxed) != 0
     }
 
     /// Removes the mark that the file is in use. May sleep.
@@ -285,7 +329,7 @@ impl Backing {
 
     /// Forgets what is known of the data: `file` is new, or is looked at again.
     fn reset(&self, file: &KernelFile) -> Result {
-        let blocks = presence::blocks(self.size);
+        let blocks = presence::blocks(self.size());
         let (present, unverified) = (new_map(blocks)?, new_map(blocks)?);
         // Before anybody asks the file system what the file holds: a later change is then noticed.
         let ctime = file.inode().note_change_time();
@@ -351,6 +395,166 @@ impl Backing {
             true => Ok(map.written(blocks, spare)),
             false => Err(EIO),
         })
+    }
+
+    /// Records that `blocks` were written past the page cache, for an object that had the size
+    /// `extent` when that began. If it has been given another since, a block at the old end, in which
+    /// there may be anything behind that, or at the new one, is not recorded. `losses` is from before
+    /// the write.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`: some are not recorded; `EIO` if data was lost since: it may have been this.
+    pub(crate) fn mark_stored(&self, blocks: Range<u64>, extent: Extent, losses: u32) -> Result {
+        self.is_modified.store(1, Relaxed);
+        // The file system may have written through the page cache after all.
+        let is_on_disk = self.file().is_some_and(|file| !file.has_pages());
+        self.update(blocks, |map, blocks, spare| {
+            if self.losses() != losses {
+                return Err(EIO);
+            }
+            let end = match self.resizes.load(Relaxed) == extent.resizes {
+                true => blocks.end,
+                false => blocks.end.min(extent.size.min(self.size()) / BLOCK_SIZE),
+            };
+            let blocks = blocks.start..end.max(blocks.start);
+            Ok(match is_on_disk {
+                true => map.stored(blocks, spare),
+                false => map.written(blocks, spare),
+            })
+        })
+    }
+
+    /// The first part of `range`, in bytes, that is present.
+    pub(crate) fn first_present(&self, range: Range<i64>) -> Option<Range<i64>> {
+        if self.is_retired() {
+            return None;
+        }
+        let start = u64::try_from(range.start).ok()?;
+        let end = u64::try_from(range.end).ok()?.min(self.size());
+        let last = presence::blocks(end);
+        let map = self.blocks.lock();
+        let first = map.present().find(start / BLOCK_SIZE, last, true);
+        let until = map.present().find(first, last, false);
+        // CAST: They are in the range.
+        let found = start.max(first * BLOCK_SIZE) as i64..end.min(until * BLOCK_SIZE) as i64;
+        (first < map.present().blocks() && !found.is_empty()).then_some(found)
+    }
+
+    /// Records that `blocks` are not present any more: they are about to be written to, or turned
+    /// out to be of no use. The file's list may still name them, so what is written to them later
+    /// must not become data to the file system in part: only whole blocks are written past the
+    /// page cache.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`: some are still present.
+    pub(crate) fn discard(&self, blocks: Range<u64>) -> Result {
+        self.is_modified.store(1, Relaxed);
+        self.update(blocks, |map, blocks, spare| Ok(map.discard(blocks, spare)))
+    }
+
+    /// Where a network file system is to read from: see [`fill::source`].
+    pub(crate) fn source(&self, start: u64, len: u64, size: u64) -> (Source, u64) {
+        fill::source(self.blocks.lock().present(), start, len, size)
+    }
+
+    /// Changes the size of the object to `size` bytes, but not that of the file. Blocks that are
+    /// new are not present. `making` is locked, so that no file is made, which begins with a map
+    /// for the size that the object has.
+    fn resize(&self, size: u64) -> Result {
+        if size > MAX_SIZE {
+            return Err(EFBIG);
+        }
+        if self.file().is_some() {
+            let blocks = presence::blocks(size);
+            // As a rule it is one of as many parts.
+            let mut new =
+                match presence::parts(blocks) == presence::parts(presence::blocks(self.size())) {
+                    true => (Parts::new(), Parts::new()),
+                    false => (new_parts(blocks)?, new_parts(blocks)?),
+                };
+            let mut spare = None;
+            self.is_modified.store(1, Relaxed);
+            while !self.blocks.lock().resize(blocks, &mut new, &mut spare) {
+                spare = Some(new_leaf()?);
+            }
+        }
+        // Before the size: see `extent`.
+        self.resizes.add(1, Relaxed);
+        self.size.store(size, Release);
+        Ok(())
+    }
+
+    /// Makes the object `size` bytes large, unless it is larger, and returns the size that it has
+    /// then. The file grows when it is written to. `is_kept`: whether the last block keeps what it
+    /// has, which is not about to be written to. The caller has the cache's credentials. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or `EFBIG` if it would be larger than [`MAX_SIZE`]: the size is what it was.
+    pub(crate) fn grow(&self, size: u64, is_kept: impl FnOnce(u64) -> bool) -> Result<Extent> {
+        let extent = self.extent();
+        if size <= extent.size {
+            return Ok(extent);
+        }
+        let _making = self.making.lock();
+        let end = self.size();
+        if size <= end {
+            return Ok(self.extent());
+        }
+        let last = end / BLOCK_SIZE;
+        if end % BLOCK_SIZE != 0 && is_kept(last) {
+            // Behind the end there may be anything that somebody has put there who has mapped the
+            // file of the network file system.
+            self.zero_tail(end)?;
+        }
+        self.resize(size)?;
+        Ok(self.extent())
+    }
+
+    fn extent(&self) -> Extent {
+        // Before the size: if that is of later, this is not what it is then.
+        let resizes = self.resizes.load(Acquire);
+        Extent {
+            size: self.size(),
+            resizes,
+        }
+    }
+
+    /// Makes the object `size` bytes large, if it is larger (`cachefiles_shorten_object()`). What
+    /// is behind the end in the last block is zeros then. The caller has the cache's credentials.
+    /// Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; the file system's error. Then it is not known what the file holds.
+    pub(crate) fn shorten(&self, size: u64) -> Result {
+        let _making = self.making.lock();
+        if size >= self.size() {
+            return Ok(());
+        }
+        self.resize(size)?;
+        match self.file() {
+            Some(file) => self.set_size(file)?,
+            None => return Ok(()),
+        }
+        self.zero_tail(size)
+    }
+
+    /// Has what is behind `end`, in bytes, in the last block be zeros, if that is present.
+    fn zero_tail(&self, end: u64) -> Result {
+        let last = end / BLOCK_SIZE;
+        if end % BLOCK_SIZE == 0 || self.find_block(last, last + 1, true) != last {
+            return Ok(());
+        }
+        // CAST: Positions are those of files.
+        let tail = end as i64..((last + 1) * BLOCK_SIZE) as i64;
+        match self.file().map(|file| file.zero_range(tail)) {
+            Some(Ok(())) => Ok(()),
+            // Not every file system can.
+            _ => self.discard(last..last + 1),
+        }
     }
 
     /// What has to be done before `blocks` can be read: see [`Blocks::look`].

@@ -2,7 +2,9 @@
 
 //! CacheFiles: a cache for network file systems, in files of a local file system.
 //!
-//! A daemon opens `/dev/cachefiles`, names a directory and binds it. In on-demand mode it is then
+//! A daemon opens `/dev/cachefiles`, names a directory and binds it. In classic mode network file
+//! systems then fill the cache, and the daemon culls it; see
+//! `Documentation/filesystems/caching/cachefiles-rust-classic.rst`. In on-demand mode the daemon is
 //! asked, through the same device, for the size and the contents of every object that is looked up
 //! and read; see `Documentation/filesystems/caching/cachefiles-rust.rst`.
 //!
@@ -13,7 +15,7 @@
 //!
 //! | module | what is there | its counterpart in C |
 //! |---|---|---|
-//! | [`protocol`] | commands, messages, error numbers | `daemon.c`, `ondemand.c` |
+//! | [`protocol`] | commands, messages, state line, error numbers | `daemon.c`, `ondemand.c` |
 //! | [`disk`] | on-disk formats: names, attributes, block list; the bit map | `key.c`, `xattr.c` |
 //! | [`table`] | the request table | `ondemand.c` |
 //! | [`plan`] | read decisions and space limits, without I/O | `io.c`, `cache.c` |
@@ -25,7 +27,7 @@
 //! | [`cache`] | a cache's directories and credentials | `internal.h` |
 //! | [`namei`] | directories, the graveyard, culling | `namei.c` |
 //! | [`volume`] | volumes | `volume.c` |
-//! | [`mode`] | the trait of a mode: on-demand is one | (none) |
+//! | [`mode`] | the trait of a mode: on-demand and classic are two | (none) |
 //! | `ondemand::line` | readers waiting to queue a READ | (none) |
 //! | `ondemand::lookup` | lookups whose OPEN is not answered | `ondemand.c` |
 //! | `ondemand::requests`, `ondemand::read` | the locked table; reads | `ondemand.c`, `io.c` |
@@ -35,7 +37,13 @@
 //! | `ondemand::deliver` | `read()` and `poll()` of the device | `ondemand.c`, `daemon.c` |
 //! | `ondemand::watch` | timeouts; ending requests of unused cookies | (none) |
 //! | [`ondemand`] | on-demand mode | `ondemand.c` |
-//! | [`attachment`] | finding, naming and deleting an object's file | `interface.c`, `namei.c` |
+//! | `classic::released` | what went out of use, for the daemon | `daemon.c` |
+//! | `classic::cache` | what a cache has besides its directories | `internal.h` |
+//! | `classic::files` | the files of an object, and marking them dirty | `xattr.c`, `interface.c` |
+//! | `classic::read` | where to read from; reads | `io.c` |
+//! | `classic::write` | storing | `io.c` |
+//! | [`classic`] | classic mode | `daemon.c`, `interface.c` |
+//! | [`attachment`] | finding, naming, replacing and deleting a file | `interface.c`, `namei.c` |
 //! | [`interface`] | what fscache calls | `interface.c` |
 //! | [`service`] | bind and unbind: checks, registration | `cache.c`, `security.c` |
 //! | [`daemon`] | the device, its commands | `daemon.c` |
@@ -59,6 +67,7 @@ mod debug;
 mod attachment;
 mod backing;
 mod cache;
+mod classic;
 mod daemon;
 mod disk;
 mod interface;
@@ -78,9 +87,12 @@ mod volume;
 
 use crate::{
     daemon::Daemon,
-    kernel_next::miscdevice::{
-        MiscDeviceOptions,
-        MiscDeviceRegistration, //
+    kernel_next::{
+        fscache,
+        miscdevice::{
+            MiscDeviceOptions,
+            MiscDeviceRegistration, //
+        }, //
     },
     protocol::errno::Errno, //
 };
@@ -114,6 +126,7 @@ impl kernel::InPlaceModule for CacheFiles {
 impl PinnedDrop for CacheFiles {
     fn drop(self: Pin<&mut Self>) {
         pr_info!("Unloading\n");
+        fscache::release_default();
     }
 }
 

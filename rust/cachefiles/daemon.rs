@@ -2,8 +2,9 @@
 
 //! `/dev/cachefiles`: what a daemon can do with it.
 //!
-//! The device can be open once at a time. Opening it starts the configuration of a cache; commands
-//! configure it, `bind` brings it into service, and closing the device takes it out again. `bind`
+//! Opening the device starts the configuration of a cache; commands configure it, `bind` brings it
+//! into service, and closing the device takes it out again. Several daemons may have it open, each
+//! for a cache with a directory and a tag of its own. `bind`
 //! and the commands that configure the cache take a mutex; `copen`, `restore`, `cull` and `inuse`
 //! do not.
 
@@ -14,6 +15,10 @@ use crate::{
             Config, //
         },
         Cache, //
+    },
+    classic::{
+        read_state,
+        Classic, //
     },
     debug,
     kernel_next::{
@@ -54,6 +59,7 @@ use kernel::{
         atomic::{
             ordering::{
                 Acquire,
+                Relaxed,
                 Release, //
             },
             Atomic, //
@@ -72,33 +78,67 @@ use kernel::{
     }, //
 };
 
-/// Whether a daemon has the device open.
-static OPEN: Atomic<i32> = Atomic::new(0);
-
-/// The right to have the device open.
-struct Exclusive(());
-
-impl Exclusive {
-    fn take() -> Result<Self> {
-        match OPEN.cmpxchg(0, 1, Acquire) {
-            Ok(_) => Ok(Exclusive(())),
-            Err(_) => Err(EBUSY),
-        }
-    }
-}
-
-impl Drop for Exclusive {
-    fn drop(&mut self) {
-        OPEN.store(0, Release);
-    }
-}
+/// How many open files of the device are being closed, that is, have a cache that may still be on
+/// its way out of service.
+static CLOSING: Atomic<i32> = Atomic::new(0);
 
 /// The configuration by the commands before `bind`, and the service that `bind` starts.
 #[derive(Default)]
 struct State {
     config: Config,
     /// The cache in service.
-    service: Option<Service<Ondemand>>,
+    service: Option<AnyService>,
+}
+
+/// A cache in service, in one of the modes.
+enum AnyService {
+    Classic(Service<Classic>),
+    Ondemand(Service<Ondemand>),
+}
+
+impl AnyService {
+    fn cache(&self) -> AnyCache {
+        match self {
+            AnyService::Classic(service) => AnyCache::Classic(service.cache().clone()),
+            AnyService::Ondemand(service) => AnyCache::Ondemand(service.cache().clone()),
+        }
+    }
+
+    fn withdraw(self) {
+        match self {
+            AnyService::Classic(service) => service.withdraw(),
+            AnyService::Ondemand(service) => service.withdraw(),
+        }
+    }
+}
+
+/// A cache, in one of the modes.
+enum AnyCache {
+    Classic(Arc<Cache<Classic>>),
+    Ondemand(Arc<Cache<Ondemand>>),
+}
+
+impl AnyCache {
+    fn is_dead(&self) -> bool {
+        match self {
+            AnyCache::Classic(cache) => cache.mode().is_dead(),
+            AnyCache::Ondemand(cache) => cache.mode().requests().is_dead(),
+        }
+    }
+
+    fn cull(&self, name: &[u8]) -> Result {
+        match self {
+            AnyCache::Classic(cache) => cull::cull(cache, name),
+            AnyCache::Ondemand(cache) => cull::cull(cache, name),
+        }
+    }
+
+    fn check_in_use(&self, name: &[u8]) -> Result {
+        match self {
+            AnyCache::Classic(cache) => cull::check_in_use(cache, name),
+            AnyCache::Ondemand(cache) => cull::check_in_use(cache, name),
+        }
+    }
 }
 
 /// An open device file.
@@ -108,25 +148,20 @@ pub(crate) struct Daemon {
     state: Mutex<State>,
     /// The cache, once it is bound. Here as well, so that `read()`, `poll()` and the commands of a
     /// bound cache need no lock to find it.
-    cache: SetOnce<Arc<Cache<Ondemand>>>,
+    cache: SetOnce<AnyCache>,
     poll: Arc<PollCondVar>,
-    _exclusive: Exclusive,
 }
 
 impl Daemon {
-    fn cache(&self) -> Option<&Cache<Ondemand>> {
-        self.cache.as_ref().map(|cache| &**cache)
-    }
-
     fn requests(&self) -> Result<&Requests> {
-        self.cache()
-            .map(|cache| &**cache.mode().requests())
-            .ok_or(EOPNOTSUPP)
+        match self.cache.as_ref() {
+            Some(AnyCache::Ondemand(cache)) => Ok(cache.mode().requests()),
+            _ => Err(EOPNOTSUPP),
+        }
     }
 
     fn is_dead(&self) -> bool {
-        self.cache()
-            .is_some_and(|cache| cache.mode().requests().is_dead())
+        self.cache.as_ref().is_some_and(AnyCache::is_dead)
     }
 
     fn execute(&self, command: Command<'_>) -> Result {
@@ -137,8 +172,8 @@ impl Daemon {
             Command::Tag(args) => self.set_tag(args),
             Command::Secctx(args) => self.set_secctx(args),
             Command::Debug(args) => Self::set_debug(args),
-            Command::Cull(name) => cull::cull(self.cache_for(name)?, name),
-            Command::Inuse(name) => cull::check_in_use(self.cache_for(name)?, name),
+            Command::Cull(name) => self.cache_for(name)?.cull(name),
+            Command::Inuse(name) => self.cache_for(name)?.check_in_use(name),
             Command::Copen(args) => self.requests()?.copen(args),
             Command::Restore => self.restore(),
         }
@@ -210,11 +245,11 @@ impl Daemon {
     /// # Errors
     ///
     /// `EINVAL` if the name is a path, `EIO` if the cache is not bound.
-    fn cache_for(&self, name: &[u8]) -> Result<&Cache<Ondemand>> {
+    fn cache_for(&self, name: &[u8]) -> Result<&AnyCache> {
         if name.contains(&b'/') {
             return Err(EINVAL);
         }
-        self.cache().ok_or(EIO)
+        self.cache.as_ref().ok_or(EIO)
     }
 
     /// `restore`: a new daemon has taken over.
@@ -235,26 +270,29 @@ impl Daemon {
             pr_err!("bind: the cache is bound already\n");
             return Err(EBUSY);
         }
-        let options = match BindMode::parse(args) {
-            Ok(BindMode::Ondemand(options)) => options,
-            Ok(BindMode::Classic) => {
-                pr_err!("bind: only 'bind ondemand' is supported yet\n");
-                return Err(EOPNOTSUPP);
-            }
-            Err(e) => {
-                pr_err!("bind: invalid argument\n");
-                return Err(e.into());
-            }
-        };
-        let service = Ondemand::new(options, self.poll.clone())
-            .and_then(|mode| Service::bind(&state.config, mode, self.poll.clone()))
+        let mode = BindMode::parse(args).inspect_err(|_| pr_err!("bind: invalid argument\n"))?;
+        let service = self
+            .start(&state.config, mode)
             .inspect_err(|e| pr_err!("bind: failed: {:?}\n", e))?;
         // Not populated before: the lock is held, and there was no service.
-        self.cache.populate(service.cache().clone());
+        self.cache.populate(service.cache());
         state.service = Some(service);
         // A lookup may have come in while poll() could not yet see the cache.
         self.poll.notify_all();
         Ok(())
+    }
+
+    fn start(&self, config: &Config, mode: BindMode) -> Result<AnyService> {
+        let poll = || self.poll.clone();
+        Ok(match mode {
+            BindMode::Classic => {
+                AnyService::Classic(Service::bind(config, Classic::new(poll())?, poll())?)
+            }
+            BindMode::Ondemand(options) => {
+                let mode = Ondemand::new(options, poll())?;
+                AnyService::Ondemand(Service::bind(config, mode, poll())?)
+            }
+        })
     }
 }
 
@@ -270,7 +308,10 @@ impl MiscDevice for Daemon {
         if !capable(Capability::SYS_ADMIN) {
             return Err(EPERM);
         }
-        let exclusive = Exclusive::take()?;
+        // A daemon that takes the place of one that has gone could not have its cache yet.
+        if CLOSING.load(Acquire) != 0 {
+            return Err(EBUSY);
+        }
         let poll = Arc::pin_init(
             PollCondVar::new(c"cachefiles", kernel::static_lock_class!()),
             GFP_KERNEL,
@@ -280,7 +321,6 @@ impl MiscDevice for Daemon {
                 state <- new_mutex!(State::default()),
                 cache: SetOnce::new(),
                 poll,
-                _exclusive: exclusive,
             }),
             GFP_KERNEL,
         )
@@ -291,14 +331,21 @@ impl MiscDevice for Daemon {
     fn release(this: Self::Ptr, _file: &File) {
         let service = this.state.lock().service.take();
         if let Some(service) = service {
+            CLOSING.add(1, Relaxed);
             service.withdraw();
+            CLOSING.fetch_sub(1, Release);
         }
     }
 
     fn read(this: Pin<&Self>, file: &File, buf: UserSliceWriter) -> Result<usize> {
         let may_wait = file.flags() & flags::O_NONBLOCK == 0;
-        match this.cache() {
-            Some(cache) => cache.mode().requests().read_messages(buf, may_wait),
+        match this.cache.as_ref() {
+            Some(AnyCache::Classic(cache)) => {
+                // What was counted is told once.
+                let _state = this.state.lock();
+                read_state(cache, buf)
+            }
+            Some(AnyCache::Ondemand(cache)) => cache.mode().requests().read_messages(buf, may_wait),
             None => Ok(0),
         }
     }
@@ -319,11 +366,20 @@ impl MiscDevice for Daemon {
 
     fn poll(this: Pin<&Self>, file: &File, table: PollTable<'_>) -> PollEvents {
         table.register_wait(file, &this.poll);
-        let Some(cache) = this.cache() else {
-            return PollEvents::default();
+        let (mut events, space) = match this.cache.as_ref() {
+            None => return PollEvents::default(),
+            Some(AnyCache::Ondemand(cache)) => (cache.mode().requests().poll(), cache.space()),
+            Some(AnyCache::Classic(cache)) => {
+                let has_news = cache.mode().has_news(cache.space());
+                let events = if has_news {
+                    PollEvents::IN
+                } else {
+                    PollEvents::default()
+                };
+                (events, cache.space())
+            }
         };
-        let mut events = cache.mode().requests().poll();
-        if cache.space().is_culling() {
+        if space.is_culling() {
             events |= PollEvents::OUT;
         }
         events

@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What fscache calls.
+//! What fscache and the network file systems library call.
 
 use crate::{
-    attachment::Attachment,
+    attachment::{
+        Attachment,
+        Replaced, //
+    },
     cache::Cache,
+    classic::{
+        self,
+        Classic, //
+    },
     kernel_next::{
         compat::ENOBUFS,
         cred::with_cred,
@@ -18,8 +25,13 @@ use crate::{
         netfs::{
             CacheIo,
             CacheRead,
+            CacheWrite,
+            CacheWriter,
+            PreparedWrite,
             ReadSource,
-            ReadSubrequest, //
+            ReadSubrequest,
+            WriteOps,
+            WriteSubrequest, //
         }, //
     },
     mode::Mode,
@@ -30,8 +42,8 @@ use crate::{
     volume::Volume, //
 };
 use core::{
-    convert::Infallible,
-    marker::PhantomData, //
+    marker::PhantomData,
+    ops::Range, //
 };
 use kernel::{
     prelude::*,
@@ -44,14 +56,71 @@ use kernel::{
 /// The entry points for caches of the mode `M`.
 pub(crate) struct CacheFilesBackend<M>(PhantomData<M>);
 
+/// What fscache does to an object, which depends on the mode.
+pub(crate) trait Events: Mode {
+    /// What an invalidation leaves behind. Dropped when the object can be used again.
+    type Old;
+
+    /// The data is not valid any more. `None` to have the object withdrawn.
+    fn invalidate(object: &Attachment<Self>, cookie: &Cookie) -> Option<Self::Old>;
+
+    /// The network file system gives the object another size.
+    fn resize(object: &Attachment<Self>, cookie: &Cookie, resize: Resize<'_>);
+
+    /// The network file system is about to write to the object.
+    fn prepare_to_write(object: &Attachment<Self>, cookie: &Cookie);
+}
+
+impl Events for Ondemand {
+    type Old = ();
+
+    /// The daemon is asked anew when the cookie is looked up next.
+    fn invalidate(object: &Attachment<Self>, _cookie: &Cookie) -> Option<()> {
+        object.files().retire();
+        None
+    }
+
+    /// An on-demand cache takes sizes from the daemon only.
+    fn resize(_object: &Attachment<Self>, _cookie: &Cookie, _resize: Resize<'_>) {}
+
+    /// Nobody but the daemon writes to an on-demand cache.
+    fn prepare_to_write(_object: &Attachment<Self>, _cookie: &Cookie) {}
+}
+
+impl Events for Classic {
+    type Old = Replaced;
+
+    fn invalidate(object: &Attachment<Self>, cookie: &Cookie) -> Option<Replaced> {
+        object
+            .replace(cookie)
+            .inspect_err(|_| object.files().current().backing.retire())
+            .ok()
+    }
+
+    fn resize(object: &Attachment<Self>, cookie: &Cookie, resize: Resize<'_>) {
+        let file = object.files().current();
+        if let Err(e) = file.resize(object.cache(), cookie, resize.size()) {
+            kdebug!("cookie {:x}: not resized: {:?}\n", cookie.debug_id(), e);
+            // What the file holds is not known.
+            file.backing.retire();
+            cookie.withdraw();
+        }
+        resize.resized();
+    }
+
+    /// If it cannot be marked, the first write fails.
+    fn prepare_to_write(object: &Attachment<Self>, cookie: &Cookie) {
+        let _ = object.files().current().mark_dirty(object.cache(), cookie);
+    }
+}
+
 #[vtable]
-impl<M: Mode> Backend for CacheFilesBackend<M> {
+impl<M: Events> Backend for CacheFilesBackend<M> {
     type OwnerModule = crate::LocalModule;
     type Cache = Arc<Cache<M>>;
     type Volume = Arc<Volume<M>>;
     type Object = KBox<Attachment<M>>;
-    /// The data of an object is not replaced.
-    type Old = Infallible;
+    type Old = M::Old;
 
     const NAME: &'static CStr = c"cachefiles";
 
@@ -88,17 +157,17 @@ impl<M: Mode> Backend for CacheFilesBackend<M> {
         KBox::into_inner(object).withdraw(cookie);
     }
 
-    fn invalidate_cookie(object: &Attachment<M>, _cookie: &Cookie) -> Option<Infallible> {
-        // The daemon is asked anew when the cookie is looked up next.
-        object.retire();
-        None
+    fn invalidate_cookie(object: &Attachment<M>, cookie: &Cookie) -> Option<M::Old> {
+        M::invalidate(object, cookie)
     }
 
-    /// An on-demand cache takes sizes from the daemon only.
-    fn resize_cookie(_object: &Attachment<M>, _cookie: &Cookie, _resize: Resize<'_>) {}
+    fn resize_cookie(object: &Attachment<M>, cookie: &Cookie, resize: Resize<'_>) {
+        M::resize(object, cookie, resize);
+    }
 
-    /// Nobody but the daemon writes to an on-demand cache.
-    fn prepare_to_write(_object: &Attachment<M>, _cookie: &Cookie) {}
+    fn prepare_to_write(object: &Attachment<M>, cookie: &Cookie) {
+        M::prepare_to_write(object, cookie);
+    }
 }
 
 impl CacheIo for CacheFilesBackend<Ondemand> {
@@ -113,10 +182,70 @@ impl CacheIo for CacheFilesBackend<Ondemand> {
     }
 
     fn reader(object: &Attachment<Ondemand>) -> Reader {
-        Reader::new(object.object().clone(), object.backing().clone())
+        Reader::new(object.object().clone(), object.files().clone())
     }
 
     fn read(reader: Reader, pos: i64, read: CacheRead) {
         reader.read(pos, read);
+    }
+}
+
+impl CacheIo for CacheFilesBackend<Classic> {
+    type Reader = classic::Reader;
+
+    const WRITES: WriteOps<Self> = WriteOps::WRITER;
+
+    fn prepare_read(object: &Attachment<Classic>, subreq: ReadSubrequest<'_>) -> ReadSource {
+        classic::prepare_read(&object.files().current().backing, subreq)
+    }
+
+    fn reader(object: &Attachment<Classic>) -> classic::Reader {
+        classic::Reader::new(object.files().current().backing.clone())
+    }
+
+    fn read(reader: classic::Reader, pos: i64, read: CacheRead) {
+        reader.read(pos, read);
+    }
+
+    fn query_occupancy(
+        object: &Attachment<Classic>,
+        range: Range<i64>,
+        _granularity: usize,
+    ) -> Result<Option<Range<i64>>> {
+        Ok(object.files().current().backing.first_present(range))
+    }
+}
+
+impl CacheWriter for CacheFilesBackend<Classic> {
+    type Writer = classic::Writer;
+
+    fn writer(object: &Attachment<Classic>) -> classic::Writer {
+        classic::Writer {
+            cache: object.cache().clone(),
+            file: object.files().current(),
+        }
+    }
+
+    /// The library's limits will do.
+    fn prepare_write(_object: &Attachment<Classic>, _write: &mut PreparedWrite<'_>) -> Result {
+        Ok(())
+    }
+
+    fn issue_write(writer: classic::Writer, subreq: WriteSubrequest) {
+        writer.store_subrequest(subreq);
+    }
+
+    fn prepare_range(
+        object: &Attachment<Classic>,
+        range: Range<i64>,
+        max: usize,
+        file_size: i64,
+        _nothing_there: bool,
+    ) -> Result<Range<i64>> {
+        Self::writer(object).prepare_range(range, max, file_size)
+    }
+
+    fn write(writer: classic::Writer, write: CacheWrite) {
+        writer.store(write);
     }
 }

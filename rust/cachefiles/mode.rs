@@ -3,30 +3,48 @@
 //! Modes: who fills a cache.
 //!
 //! Caches, volumes and attachments are generic over the mode. A mode decides who is asked for the
-//! size of an object, and what an object has besides its file. How data is read is up to the
-//! implementation of [`CacheIo`](crate::kernel_next::netfs::CacheIo) for that mode.
-//!
-//! A second mode needs:
-//!
-//! - an implementation of [`Mode`];
-//! - an implementation of `CacheIo` for its backend, in `interface.rs`. That trait has no write
-//!   operation yet;
-//! - in `daemon.rs`, an enum over the `Service` and the `Cache` of each mode;
-//! - an arm in `Daemon::bind`.
+//! size of an object, and what an object has besides its file. How data is read and written is up
+//! to the implementation of [`CacheIo`](crate::kernel_next::netfs::CacheIo) for that mode, in
+//! `interface.rs`.
 
 use crate::{
     backing::Backing,
-    kernel_next::fscache::Lookup, //
+    kernel_next::fscache::{
+        CacheHandle,
+        Cookie,
+        Lookup, //
+    }, //
 };
 use kernel::{
     prelude::*,
     sync::Arc, //
 };
 
+/// What is to become of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// It is kept. Its attribute says what it is for.
+    Keep,
+    /// It is kept, and its attribute written anew.
+    Describe,
+    /// It is removed.
+    Discard,
+}
+
 /// A mode that a cache can be bound in. A cache has a value of this type.
 pub(crate) trait Mode: Sized + Send + Sync + 'static {
     /// What an object has besides its file.
     type Object: Send + Sync;
+
+    /// The file of an object, or the files that it has one after the other.
+    type Files: Send + Sync;
+
+    /// Whether a file that is found may be longer or shorter than it should be, and is made as long
+    /// as that. Otherwise it is not used.
+    const ADJUSTS_FILES: bool;
+
+    /// Whether the cache is one for network file systems that name none.
+    const IS_FOR_ALL: bool;
 
     /// Gets an object, of at most `max` bytes, before its file is looked for. `None` if the lookup
     /// was put off. To be ended with [`Self::detach`].
@@ -37,18 +55,42 @@ pub(crate) trait Mode: Sized + Send + Sync + 'static {
     fn open(&self, cookie: &Lookup<'_>, max: u64) -> Result<Option<Self::Object>>;
 
     /// The size of an object in bytes.
-    fn size(object: &Self::Object) -> u64;
+    fn size(object: &Self::Object, cookie: &Cookie) -> u64;
 
     /// Which version of the object it is, beside what the network file system says of that; may be
     /// empty.
     fn version(object: &Self::Object) -> &[u8];
 
-    /// The lookup is over: `backing` exists; its file may still have to be made.
-    fn attach(object: &Self::Object, backing: &Arc<Backing>);
+    /// The lookup is over: `backing` exists. Its file was found, or may still have to be made.
+    /// `None` if the object is not wanted any more.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    fn attach(
+        object: &Self::Object,
+        cookie: &Lookup<'_>,
+        backing: Arc<Backing>,
+    ) -> Result<Option<Self::Files>>;
+
+    /// What an object has of its file, or of the last one that it has had.
+    fn backing(files: &Self::Files) -> Arc<Backing>;
+
+    /// What is to become of the file: asked once, as the object is withdrawn.
+    fn leave(&self, files: &Self::Files, cookie: &Cookie) -> Leave;
+
+    /// Whether the data was invalidated, so that the file must not be kept.
+    fn is_outdated(files: &Self::Files, cookie: &Cookie) -> bool;
 
     /// The lookup has failed, or the cookie is withdrawn: no reads are under way, and no writes but
     /// those of a daemon. May sleep, but waits for no daemon.
     fn detach(object: &Self::Object);
+
+    /// A file that has a name is not in use any more. It takes up so many units of 512 bytes.
+    fn released(&self, sectors: u64);
+
+    /// Before the cache comes into service: `handle` tells fscache that the cache is dead.
+    fn set_handle(&self, handle: CacheHandle);
 
     /// Something could not be found, made or written in the cache: does what [`Self::kill`] does,
     /// if the cache `is_broken`.

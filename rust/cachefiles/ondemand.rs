@@ -40,8 +40,15 @@ pub(crate) use self::{
 use self::requests::Source;
 use crate::{
     backing::Backing,
-    kernel_next::fscache::Lookup,
-    mode::Mode,
+    kernel_next::fscache::{
+        CacheHandle,
+        Cookie,
+        Lookup, //
+    },
+    mode::{
+        Leave,
+        Mode, //
+    },
     protocol::command::Options, //
 };
 use kernel::{
@@ -67,6 +74,13 @@ impl Ondemand {
 
 impl Mode for Ondemand {
     type Object = Arc<Source>;
+    type Files = Arc<Backing>;
+
+    /// The daemon has said how large the object is, and every file is made so.
+    const ADJUSTS_FILES: bool = false;
+
+    /// To those who do not ask for sizes the cache is of no use.
+    const IS_FOR_ALL: bool = false;
 
     /// A cookie that wants its size from the cache gets it, or an error instead. Others are
     /// refused.
@@ -81,7 +95,7 @@ impl Mode for Ondemand {
         Source::open(&self.0, cookie, max)
     }
 
-    fn size(source: &Arc<Source>) -> u64 {
+    fn size(source: &Arc<Source>, _cookie: &Cookie) -> u64 {
         source.size()
     }
 
@@ -89,13 +103,43 @@ impl Mode for Ondemand {
         source.version()
     }
 
-    fn attach(source: &Arc<Source>, backing: &Arc<Backing>) {
+    fn attach(
+        source: &Arc<Source>,
+        cookie: &Lookup<'_>,
+        backing: Arc<Backing>,
+    ) -> Result<Option<Arc<Backing>>> {
+        // fscache withdraws a cookie when its last user is gone; if that was during this lookup, it
+        // would not withdraw this object.
+        if !cookie.is_in_use() {
+            return Ok(None);
+        }
         source.object().attach(backing.clone());
+        Ok(Some(backing))
+    }
+
+    fn backing(backing: &Arc<Backing>) -> Arc<Backing> {
+        backing.clone()
+    }
+
+    /// The version of an object is found out before its file, so the file has that.
+    fn leave(&self, _backing: &Arc<Backing>, _cookie: &Cookie) -> Leave {
+        Leave::Keep
+    }
+
+    /// Who invalidates an object has it withdrawn.
+    fn is_outdated(_backing: &Arc<Backing>, _cookie: &Cookie) -> bool {
+        false
     }
 
     fn detach(source: &Arc<Source>) {
         source.close();
     }
+
+    /// The daemon does not ask.
+    fn released(&self, _sectors: u64) {}
+
+    /// What waits for the daemon fails, so fscache need not know.
+    fn set_handle(&self, _handle: CacheHandle) {}
 
     fn io_error(&self, is_broken: impl FnOnce() -> bool) {
         self.0.io_error(is_broken);

@@ -7,7 +7,10 @@ use crate::{
         config::Config,
         Cache, //
     },
-    interface::CacheFilesBackend,
+    interface::{
+        CacheFilesBackend,
+        Events, //
+    },
     kernel_next::{
         compat::EOPNOTSUPP,
         cred::{
@@ -26,7 +29,6 @@ use crate::{
         fscache,
         netfs::CacheIo, //
     },
-    mode::Mode,
     namei::{
         check_names,
         get_directory, //
@@ -48,7 +50,7 @@ use kernel::{
 };
 
 /// A cache in service.
-pub(crate) struct Service<M: Mode>
+pub(crate) struct Service<M: Events>
 where
     CacheFilesBackend<M>: CacheIo,
 {
@@ -56,7 +58,7 @@ where
     registration: fscache::Cache<CacheFilesBackend<M>>,
 }
 
-impl<M: Mode> Service<M>
+impl<M: Events> Service<M>
 where
     CacheFilesBackend<M>: CacheIo<Cache = Arc<Cache<M>>>,
 {
@@ -67,7 +69,10 @@ where
             Some(tag) => tag.as_c_str()?,
             None => c"CacheFiles",
         };
-        let prepared = fscache::PreparedCache::new(tag)?;
+        let prepared = match M::IS_FOR_ALL {
+            true => fscache::PreparedCache::new(tag)?,
+            false => fscache::PreparedCache::new_apart(tag)?,
+        };
 
         let mut new = NewCredential::kernel()?;
         if let Some(secid) = config.secid {
@@ -88,6 +93,7 @@ where
         let cred = new.into_credential();
 
         let cache = with_cred(&cred, || open(config, &root, cred.clone(), mode, poll))?;
+        cache.mode().set_handle(prepared.handle());
         let registration = prepared.register(cache.clone())?;
         pr_info!("File cache on {} registered\n", tag);
         // Notes if there is little space left, so that the daemon starts to cull.

@@ -66,6 +66,8 @@ pub(crate) struct Space {
     looked: Atomic<i64>,
     /// Bytes that may be written before it is called again.
     slack: Atomic<i64>,
+    /// Bytes that are being written, which `statfs()` need not have counted yet.
+    writing: Atomic<u64>,
     /// Bytes in a block of the file system.
     block_size: u64,
     blocks: Thresholds,
@@ -98,6 +100,7 @@ impl Space {
             start: Instant::now(),
             looked: Atomic::new(0),
             slack: Atomic::new(0),
+            writing: Atomic::new(0),
             block_size,
             blocks: limits.blocks.of(stats.blocks),
             files: limits.files.of(stats.files),
@@ -131,6 +134,25 @@ impl Space {
         self.check(0, bytes, SpaceFor::Write)
     }
 
+    /// As [`Self::check_write`]. The bytes count as used until the result is dropped.
+    ///
+    /// # Errors
+    ///
+    /// `ENOBUFS` if there is no space.
+    pub(crate) fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation> {
+        self.check_write(bytes)?;
+        self.writing.add(bytes, Relaxed);
+        Ok(Reservation {
+            space: self.clone(),
+            bytes,
+        })
+    }
+
+    /// The limits, in files and in blocks of the file system.
+    pub(crate) fn thresholds(&self) -> (&Thresholds, &Thresholds) {
+        (&self.files, &self.blocks)
+    }
+
     /// How many bytes may be written before `statfs()` is called again, when `free` blocks are free
     /// and that is [`SpaceLevel::Plenty`]: the nearer to the limit, the less.
     fn slack(&self, free: u64) -> u64 {
@@ -145,6 +167,7 @@ impl Space {
     /// `ENOBUFS` if there is not.
     pub(crate) fn check(&self, files: u64, bytes: u64, what: SpaceFor) -> Result {
         let stats = self.mount().statfs()?;
+        let bytes = bytes.saturating_add(self.writing.load(Relaxed));
         let blocks = bytes.div_ceil(self.block_size);
         let free = stats.blocks_available.saturating_sub(blocks);
         let level = judge(
@@ -197,5 +220,17 @@ impl Space {
         if self.culling.load(Relaxed) != culling && self.culling.xchg(culling, Relaxed) != culling {
             self.poll.notify_all();
         }
+    }
+}
+
+/// Space for bytes that are being written.
+pub(crate) struct Reservation {
+    space: Arc<Space>,
+    bytes: u64,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.space.writing.fetch_sub(self.bytes, Relaxed);
     }
 }

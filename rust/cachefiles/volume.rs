@@ -161,8 +161,14 @@ impl<M> Volume<M> {
         slot.as_ref().map(|dir| &**dir).ok_or(EIO)
     }
 
-    /// Writes down which state of the volume is cached, as it is given up.
+    /// Writes down which state of the volume is cached, as it is given up, or removes it if that is
+    /// not valid any more. The caller has the cache's credentials.
     pub(crate) fn finish(&self, volume: &fscache::Volume) {
+        if volume.take_invalidate() {
+            // If it cannot be moved, it has the coherency data of before.
+            let _ = bury(&self.cache, self.cache.store(), &self.dir);
+            return;
+        }
         // If it cannot be written, the next one to look finds the old one, and starts afresh.
         let _ = set_coherency(&self.cache, &self.dir, volume);
     }

@@ -6,6 +6,7 @@ use super::Attachment;
 use crate::{
     backing::{
         list,
+        Backing,
         Blocks, //
     },
     disk::{
@@ -22,13 +23,19 @@ use crate::{
         crypto::sha256,
         fs::{
             kernel_file::KernelFile,
-            namei::Creating,
+            namei::{
+                Creating,
+                Removing, //
+            },
             path::WriteAccess,
             xattr, //
         },
         fscache::Cookie, //
     },
-    mode::Mode,
+    mode::{
+        Leave,
+        Mode, //
+    },
     namei::{
         graveyard::bury,
         RETRIES, //
@@ -36,38 +43,20 @@ use crate::{
 };
 use kernel::prelude::*;
 
-impl<M: Mode> Attachment<M> {
-    /// Keeps the file, or removes it if the data is `retired`, or was lost.
-    pub(super) fn keep_or_delete(
-        &self,
-        cookie: &Cookie,
-        file: &KernelFile,
-        map: &Blocks,
-        retired: bool,
-    ) -> Result {
-        let usable = match retired {
-            false => self.write_out(file),
-            true => Err(ESTALE),
-        };
-        match usable {
-            // If this fails, a named file keeps its old list, which is still true.
-            Ok(()) => self.keep(cookie, file, map),
-            Err(_) => self.delete(cookie, file).and(usable),
-        }
-    }
+/// The file of an object that is withdrawn, and what is known of it.
+pub(super) struct Leaving<'a> {
+    pub(super) cookie: &'a Cookie,
+    pub(super) backing: &'a Backing,
+    pub(super) file: &'a KernelFile,
+    pub(super) map: &'a Blocks,
+    pub(super) leave: Leave,
+}
 
-    /// Removes the file, if it has a name.
-    fn delete(&self, cookie: &Cookie, file: &KernelFile) -> Result {
-        if !self.backing.is_named() {
-            return Ok(());
-        }
-        let fan = self.volume.fanout(cookie.key_hash())?;
-        bury(self.cache(), fan, file.path())
-    }
-
+impl Leaving<'_> {
     /// Whether the file, and what is known of it, is as it was found.
     fn is_unchanged(&self) -> bool {
-        self.backing.is_named() && !self.backing.is_modified()
+        let is_described = self.leave == Leave::Keep;
+        self.backing.is_named() && !self.backing.is_modified() && is_described
     }
 
     /// Writes the data to the disk: after a crash nothing must be found there that has not been
@@ -76,42 +65,92 @@ impl<M: Mode> Attachment<M> {
     /// # Errors
     ///
     /// `EIO` or `ENOSPC` if data was lost.
-    fn write_out(&self, file: &KernelFile) -> Result {
+    fn write_out(&self) -> Result {
         if !self.is_unchanged() {
-            file.write_and_wait()?;
+            self.file.write_and_wait()?;
         }
         // A write-back error that was not reported yet may be of blocks that the file's list names.
-        self.backing.check_write_errors(file)
+        self.backing.check_write_errors(self.file)
+    }
+}
+
+impl<M: Mode> Attachment<M> {
+    /// Keeps the file, or removes it if the data is retired, or was lost. Returns whether a file
+    /// was kept.
+    pub(super) fn keep_or_delete(&self, leaving: &Leaving<'_>) -> Result<bool> {
+        let usable = match leaving.leave {
+            Leave::Keep | Leave::Describe => leaving.write_out(),
+            Leave::Discard => Err(ESTALE),
+        };
+        if let Err(e) = usable {
+            if leaving.backing.is_named() {
+                self.delete(leaving)?;
+            }
+            return Err(e);
+        }
+        // If this fails, a named file keeps its old list, which is still true.
+        let kept = self.keep(leaving);
+        // An invalidation that comes while the object is withdrawn is not told otherwise.
+        if M::is_outdated(&self.files, leaving.cookie) {
+            self.delete(leaving)?;
+            return Err(ESTALE);
+        }
+        kept.map(|()| true)
+    }
+
+    /// Removes the file, if it has a name.
+    fn delete(&self, leaving: &Leaving<'_>) -> Result {
+        let fan = self.volume.fanout(leaving.cookie.key_hash())?;
+        if leaving.backing.is_named() {
+            return bury(self.cache(), fan, leaving.file.path());
+        }
+        // It may have just been given one.
+        let name = cook_key(leaving.cookie.key(), sha256)?;
+        let write = self.cache().mount().want_write()?;
+        let removing = Removing::start(fan, name.as_bytes(), &write);
+        match removing {
+            Ok(removing) => removing.unlink(),
+            Err(e) if e == ENOENT => Ok(()),
+            Err(e) => Err(e),
+        }
     }
 
     /// Writes down what the file holds, and gives it its name if it is new
     /// (`cachefiles_commit_object()`).
-    fn keep(&self, cookie: &Cookie, file: &KernelFile, map: &Blocks) -> Result {
-        if self.is_unchanged() {
+    fn keep(&self, leaving: &Leaving<'_>) -> Result {
+        if leaving.is_unchanged() {
             return Ok(());
         }
         let write = self.cache().mount().want_write()?;
-        if !self.backing.is_named() {
-            self.set_state(cookie, file, &write)?;
+        let is_named = leaving.backing.is_named();
+        let list = |buf: &mut [u8]| leaving.map.present().encode(None, buf);
+        if !is_named {
+            self.describe(leaving, &write)?;
         }
-        list::write(file.path(), &write, |buf| map.present().encode(None, buf))?;
-        match self.backing.is_named() {
-            true => Ok(()),
-            false => self.commit(cookie, file, write),
+        list::write(leaving.file.path(), &write, list)?;
+        if !is_named {
+            return self.commit(leaving, write);
+        }
+        // After the list: only then may the file be used again that was changed.
+        match leaving.leave {
+            Leave::Describe => self.describe(leaving, &write),
+            _ => Ok(()),
         }
     }
 
-    /// Gives a new file the attribute that says what it is.
-    fn set_state(&self, cookie: &Cookie, file: &KernelFile, write: &WriteAccess<'_>) -> Result {
+    /// Gives a file the attribute that says what it is.
+    fn describe(&self, leaving: &Leaving<'_>, write: &WriteAccess<'_>) -> Result {
         let mut aux = [0; AUX_MAX];
-        let aux = cookie.aux(&mut aux);
-        let (size, version) = (M::size(&self.object), M::version(&self.object));
-        let value = Value::object(size, Content::Listed, aux, version);
-        xattr::set(file.path(), XATTR_NAME, value.as_bytes(), write)
+        // The auxiliary data is that of before an invalidation that is noticed afterwards.
+        let (aux, _, _) = leaving.cookie.description(&mut aux);
+        let size = M::size(&self.object, leaving.cookie);
+        let value = Value::object(size, Content::Listed, aux, M::version(&self.object));
+        xattr::set(leaving.file.path(), XATTR_NAME, value.as_bytes(), write)
     }
 
     /// Gives a new file its name (`cachefiles_commit_tmpfile()`).
-    fn commit(&self, cookie: &Cookie, file: &KernelFile, write: WriteAccess<'_>) -> Result {
+    fn commit(&self, leaving: &Leaving<'_>, write: WriteAccess<'_>) -> Result {
+        let (cookie, file) = (leaving.cookie, leaving.file);
         // Making the directory gets write access itself.
         drop(write);
         let fan = self.volume.fanout(cookie.key_hash())?;

@@ -6,7 +6,8 @@ use super::Attachment;
 use crate::{
     backing::{
         Backing,
-        FoundFile, //
+        FoundFile,
+        MAX_SIZE, //
     },
     cache::Cache,
     disk::{
@@ -52,14 +53,8 @@ use crate::{
 };
 use kernel::{
     prelude::*,
-    sync::{
-        atomic::Atomic,
-        Arc, //
-    }, //
+    sync::Arc, //
 };
-
-/// The largest object, in bytes: as large as a file of ext4. Keeps maps of present blocks small.
-const MAX_SIZE: u64 = 1 << 44;
 
 impl<M: Mode> Attachment<M> {
     /// Gets an object from the mode, then looks for its file. `None` if the lookup was put off, or
@@ -79,17 +74,17 @@ impl<M: Mode> Attachment<M> {
             Self::find_file(&volume, cookie, &object)
                 .inspect_err(|e| cache.mode().io_error(|| cache.probe_after_error(*e)))
         })
-        .and_then(|backing| Ok((backing, KBox::new_uninit(GFP_KERNEL)?)));
-        // fscache withdraws a cookie when its last user is gone; if that was during this lookup, it
-        // would not withdraw this object.
-        let prepared = prepared.map(|prepared| cookie.is_in_use().then_some(prepared));
+        .and_then(|backing| {
+            let slot = KBox::new_uninit(GFP_KERNEL)?;
+            // Nothing can fail after this.
+            let files = M::attach(&object, cookie, backing)?;
+            Ok(files.map(|files| (files, slot)))
+        });
         match prepared {
-            Ok(Some((backing, slot))) => {
-                M::attach(&object, &backing);
+            Ok(Some((files, slot))) => {
                 let attachment = Attachment {
                     object,
-                    backing,
-                    retired: Atomic::new(0),
+                    files,
                     volume,
                 };
                 Ok(Some(slot.write(attachment)))
@@ -114,7 +109,7 @@ impl<M: Mode> Attachment<M> {
     /// system's error.
     fn find_file(volume: &Volume<M>, cookie: &Cookie, object: &M::Object) -> Result<Arc<Backing>> {
         let cache = volume.cache();
-        let size = M::size(object);
+        let size = M::size(object, cookie);
         let backing = |found| {
             let (dir, debug_id) = (volume.dir(), cookie.debug_id());
             Backing::new(dir, cache.space(), cache.cred(), size, debug_id, found)
@@ -169,8 +164,10 @@ impl<M: Mode> Attachment<M> {
         let path = found.file.path();
         // It may have been culled before it was marked; a file of another size was truncated, or
         // is of another object.
-        let bytes = presence::blocks(M::size(object)) * BLOCK_SIZE;
-        if path.dentry().is_unhashed() || found.file.inode().size().unsigned_abs() != bytes {
+        let size = M::size(object, cookie);
+        let bytes = presence::blocks(size) * BLOCK_SIZE;
+        let fits = found.file.inode().size().unsigned_abs() == bytes;
+        if path.dentry().is_unhashed() || !(fits || M::ADJUSTS_FILES) {
             return Ok(None);
         }
         let (mut aux, mut buf) = ([0; AUX_MAX], [0; VALUE_MAX]);
@@ -180,12 +177,27 @@ impl<M: Mode> Attachment<M> {
             Err(e) if e == ERANGE || e == ENODATA => return Ok(None),
             Err(e) => return Err(e),
         };
-        if check_object(value, M::size(object), aux, M::version(object)).is_err() {
+        if check_object(value, size, aux, M::version(object)).is_err() {
             return Ok(None);
+        }
+        if !fits {
+            adjust_size(&found.file, bytes)?;
         }
         found.file.touch_atime();
         Ok(Some((found, needs_list(value))))
     }
+}
+
+/// Makes a file `bytes` long (`cachefiles_adjust_size()`). It has grown with its object, or was
+/// left by a file system that writes no whole blocks.
+fn adjust_size(file: &KernelFile, bytes: u64) -> Result {
+    let size = file.inode().size().unsigned_abs();
+    // CAST: Sizes are those of files.
+    if bytes > size && size % BLOCK_SIZE != 0 {
+        // The rest of the last block is to be a hole, not zeros.
+        file.truncate((size - size % BLOCK_SIZE) as i64)?;
+    }
+    file.truncate(bytes as i64)
 }
 
 /// Marks a file of an object as being in use. That is the file of that name, which need not be

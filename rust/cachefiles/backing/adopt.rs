@@ -71,7 +71,7 @@ impl Backing {
 
     /// Marks as present what the file holds. Returns whether its list has to be written anew.
     fn find(&self, file: &KernelFile, needs_list: bool) -> Result<bool> {
-        let blocks = presence::blocks(self.size);
+        let blocks = presence::blocks(self.size());
         let mut buf = list::buffer()?;
         match list::read(file.path(), &mut buf) {
             List::Read(len) => {

@@ -221,8 +221,9 @@ where
         None
     }
 
-    /// Makes this a map of `blocks` blocks. Those that are new are not present. `new` has to have
-    /// [`parts`] of them, all absent; it is left with what is to be freed. Needs a leaf in `spare`
+    /// Makes this a map of `blocks` blocks. Those that are new are not present. If it has another
+    /// number of [`parts`] then, `new` has to have so many, all absent; it is left with what is to be
+    /// freed. Needs a leaf in `spare`
     /// if a part becomes mixed; without one it stops, to be called again, and returns false.
     #[must_use]
     pub(crate) fn resize(&mut self, blocks: u64, new: &mut P, spare: &mut Option<L>) -> bool {
@@ -257,10 +258,12 @@ where
                 _ => {}
             }
         }
-        for (old, new) in self.parts.iter_mut().zip(new.iter_mut()) {
-            core::mem::swap(old, new);
+        if parts(blocks) != parts(self.blocks) {
+            for (old, new) in self.parts.iter_mut().zip(new.iter_mut()) {
+                core::mem::swap(old, new);
+            }
+            core::mem::swap(&mut self.parts, new);
         }
-        core::mem::swap(&mut self.parts, new);
         self.blocks = blocks;
         true
     }

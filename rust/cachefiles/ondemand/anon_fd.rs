@@ -146,7 +146,7 @@ impl FdData {
     /// whole blocks; `EIO` if what was written may have been lost already; the file system's error.
     fn write(&self, pos: i64, from: &mut IovIterSource<'_>) -> Result<usize> {
         let backing = self.backing()?;
-        let size = backing.size;
+        let size = backing.size();
         let off = u64::try_from(pos).map_err(|_| EINVAL)?;
         // CAST: A length in memory.
         let len = from.len() as u64;
@@ -201,7 +201,7 @@ impl FdData {
     /// Seeks. Data and holes are what the map of present blocks says.
     fn seek(&self, pos: i64, offset: i64, whence: u32) -> Result<i64> {
         let backing = self.backing()?;
-        let size = backing.size;
+        let size = backing.size();
         let end = presence::blocks(size) * BLOCK_SIZE;
         // Sizes are those of files, and fit.
         let end_pos = end as i64;

@@ -219,7 +219,7 @@ impl Reader {
     /// The blocks that are needed for the rest of a read.
     fn needed(&self, pos: u64, read: &CacheRead) -> Range<u64> {
         // CAST: A length in memory.
-        presence::needed(pos, read.len() as u64, self.backing.size)
+        presence::needed(pos, read.len() as u64, self.backing.size())
     }
 
     /// Reads from the page cache. Waits neither for a disk nor for a lock that is held for long.
@@ -335,7 +335,7 @@ impl Reader {
 
     /// Extends `gap` to the end of its granule, or to the next present block before that.
     fn widen(&self, gap: Range<u64>) -> Range<u64> {
-        let blocks = presence::blocks(self.backing.size);
+        let blocks = presence::blocks(self.backing.size());
         let end = self.source.requests.options().widen(gap.end, blocks);
         match end > gap.end {
             true => gap.start..self.backing.find_block(gap.end, end, true),

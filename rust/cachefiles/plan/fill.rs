@@ -48,10 +48,11 @@ where
         end if end < present.blocks() => end,
         _ => last,
     };
-    // The rest of the last block is not data: readers zero it, or do not look.
-    let until = match end >= blocks(size) {
-        true => start.saturating_add(len),
-        false => (end * BLOCK_SIZE).min(start.saturating_add(len)),
+    let until = match (is_present, end >= blocks(size)) {
+        // The server says where the file ends.
+        (false, true) => start.saturating_add(len),
+        // The rest of the last block goes with it, and no more is in the file.
+        _ => (end * BLOCK_SIZE).min(start.saturating_add(len)),
     };
     let source = match is_present {
         true => Source::Cache,
@@ -71,18 +72,32 @@ pub(crate) struct Aligned {
     pub(crate) extend: u64,
 }
 
-/// The whole blocks of a write of `len` bytes at `start`. If it ends at the end of an object of
-/// `size` bytes, it may go on for `spare` bytes, which are zeros. `None` if there is no whole block.
-pub(crate) fn align(start: u64, len: u64, size: u64, spare: u64) -> Option<Aligned> {
+/// The whole blocks of a write of `len` bytes at `start`, behind which there are `spare` bytes that
+/// may be written, too. `None` if there is no whole block.
+pub(crate) fn align(start: u64, len: u64, spare: u64) -> Option<Aligned> {
     let skip = start.next_multiple_of(BLOCK_SIZE) - start;
-    let left = len.checked_sub(skip)?;
+    // What is behind the end is not written without something before it.
+    let left = len.checked_sub(skip).filter(|left| *left > 0)?;
     let missing = left.next_multiple_of(BLOCK_SIZE) - left;
-    let extend = match start + len == size && missing <= spare {
-        true => missing,
-        false => 0,
-    };
+    let extend = if missing <= spare { missing } else { 0 };
     let len = (left + extend) / BLOCK_SIZE * BLOCK_SIZE;
     (len > 0).then_some(Aligned { skip, len, extend })
+}
+
+/// What a write of `range`, in bytes, has to be made so that it is of whole blocks: what is behind
+/// its end in the last block is written, too. `None` if it begins within a block, or has more than
+/// `max` bytes.
+pub(crate) fn range_to_store(range: Range<i64>, max: usize) -> Option<Range<i64>> {
+    let (start, end) = (
+        u64::try_from(range.start).ok()?,
+        u64::try_from(range.end).ok()?,
+    );
+    let len = end.checked_sub(start)?;
+    if start % BLOCK_SIZE != 0 || len > max as u64 {
+        return None;
+    }
+    let end = end.checked_next_multiple_of(BLOCK_SIZE)?;
+    Some(range.start..i64::try_from(end).ok()?)
 }
 
 /// The blocks that a write of `len` bytes at `start` changes, in whole or in part.

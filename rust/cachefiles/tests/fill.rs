@@ -58,21 +58,22 @@ mod tests {
         let size = 10 * 4096 - 100;
         // A page may be larger than a block.
         let read = source(&map, 9 * 4096, 3 * 4096, size);
-        assert_eq!(read, (Source::Cache, 3 * 4096));
+        assert_eq!(read, (Source::Cache, 4096));
     }
 
     #[test]
     fn whole_blocks_are_written() {
         let whole = |skip, len, extend| Some(Aligned { skip, len, extend });
-        assert_eq!(align(0, 8192, 1 << 20, 0), whole(0, 8192, 0));
-        assert_eq!(align(4095, 4098, 1 << 20, 0), whole(1, 4096, 0));
-        assert_eq!(align(1, 8190, 1 << 20, 4096), None);
-        assert_eq!(align(0, 4095, 1 << 20, 4096), None);
-        // At the end of the object, zeros follow.
-        assert_eq!(align(4096, 10, 4106, 4086), whole(0, 4096, 4086));
-        assert_eq!(align(4096, 10, 4106, 4085), None);
-        assert_eq!(align(0, 4106, 4106, 0), whole(0, 4096, 0));
-        assert_eq!(align(4097, 1, 4098, 1 << 20), None);
+        assert_eq!(align(0, 8192, 0), whole(0, 8192, 0));
+        assert_eq!(align(4095, 4098, 0), whole(1, 4096, 0));
+        assert_eq!(align(1, 8190, 0), None);
+        assert_eq!(align(0, 4095, 0), None);
+        assert_eq!(align(4096, 10, 4086), whole(0, 4096, 4086));
+        assert_eq!(align(4096, 10, 4085), None);
+        assert_eq!(align(0, 4106, 0), whole(0, 4096, 0));
+        assert_eq!(align(1, 1, 1 << 20), None);
+        assert_eq!(align(1, 4095, 1 << 20), None);
+        assert_eq!(align(1, 4096, 4095), whole(4095, 4096, 4095));
     }
 
     #[test]
