@@ -98,7 +98,7 @@ struct odfs_owner {
 
 struct odfs_sb_info {
 	char			*domain;
-	char			*cache;		/* NULL: any cache */
+	char			*cache;		/* its tag */
 	struct odfs_owner	owner;		/* changed under lock */
 	struct fscache_volume	*volume;
 

@@ -36,6 +36,9 @@ enum odfs_param {
 /* Images may hold what is not for all eyes, and what is read is fetched and stored. */
 #define ODFS_DEFAULT_MODE	0400
 
+/* The tag of a cache whose daemon gives none. */
+#define ODFS_DEFAULT_CACHE	"CacheFiles"
+
 /* A volume being acquired. The last one to put it relinquishes what nobody took. */
 struct odfs_volume_request {
 	struct work_struct	work;
@@ -126,12 +129,10 @@ static struct fscache_volume *odfs_acquire_volume(struct odfs_sb_info *sbi)
 
 	if (!req)
 		return ERR_PTR(-ENOMEM);
-	if (sbi->cache) {
-		req->cache = kstrdup(sbi->cache, GFP_KERNEL);
-		if (!req->cache) {
-			kfree(req);
-			return ERR_PTR(-ENOMEM);
-		}
+	req->cache = kstrdup(sbi->cache, GFP_KERNEL);
+	if (!req->cache) {
+		kfree(req);
+		return ERR_PTR(-ENOMEM);
 	}
 	snprintf(req->key, sizeof(req->key), ODFS_VOLUME_PREFIX "%s", sbi->domain);
 	INIT_WORK(&req->work, odfs_acquire_volume_work);
@@ -175,8 +176,7 @@ int odfs_show_options(struct seq_file *m, struct dentry *root)
 	struct odfs_sb_info *sbi = ODFS_SB(root->d_sb);
 
 	seq_show_option(m, "domain", sbi->domain);
-	if (sbi->cache)
-		seq_show_option(m, "cache", sbi->cache);
+	seq_show_option(m, "cache", sbi->cache);
 	if (sbi->owner.mode != ODFS_DEFAULT_MODE)
 		seq_printf(m, ",mode=%03o", sbi->owner.mode);
 	if (!uid_eq(sbi->owner.uid, GLOBAL_ROOT_UID))
@@ -232,16 +232,11 @@ static int odfs_fill_super(struct super_block *sb, struct fs_context *fc)
 	return 0;
 }
 
-static bool odfs_same_string(const char *a, const char *b)
-{
-	return a == b || (a && b && !strcmp(a, b));
-}
-
 static int odfs_test_super(struct super_block *sb, struct fs_context *fc)
 {
 	struct odfs_sb_info *a = ODFS_SB(sb), *b = fc->s_fs_info;
 
-	return odfs_same_string(a->domain, b->domain) && odfs_same_string(a->cache, b->cache);
+	return !strcmp(a->domain, b->domain) && !strcmp(a->cache, b->cache);
 }
 
 static bool odfs_same_owner(const struct odfs_owner *a, const struct odfs_owner *b)
@@ -258,6 +253,12 @@ static int odfs_get_tree(struct fs_context *fc)
 
 	if (!opts->domain)
 		return invalfc(fc, "option domain=<id> is required");
+	/* Those who name no cache are not given one that is filled on demand. */
+	if (!opts->cache) {
+		opts->cache = kstrdup(ODFS_DEFAULT_CACHE, GFP_KERNEL);
+		if (!opts->cache)
+			return -ENOMEM;
+	}
 
 	sbi = kzalloc_obj(*sbi);
 	if (!sbi)
@@ -302,7 +303,7 @@ static int odfs_reconfigure(struct fs_context *fc)
 	struct odfs_sb_info *sbi = ODFS_SB(fc->root->d_sb);
 
 	if ((opts->domain && strcmp(opts->domain, sbi->domain)) ||
-	    (opts->cache && !odfs_same_string(opts->cache, sbi->cache)))
+	    (opts->cache && strcmp(opts->cache, sbi->cache)))
 		return invalfc(fc, "domain= and cache= cannot be changed by a remount");
 	fc->sb_flags |= SB_RDONLY | SB_NOATIME;
 	if (!(opts->given & BIT(ODFS_PARAM_MODE)))
