@@ -77,11 +77,17 @@ TEST_F_TIMEOUT(open, without_cap_sys_admin_is_EPERM, 30)
 	EXPECT_EQ(EPERM, cf_reap(pid, CF_SOON));
 }
 
-TEST_F_TIMEOUT(open, second_open_is_EBUSY, 30)
+TEST_F_TIMEOUT(open, second_open, 30)
 {
+	long expected = cf_intended("second-daemon");
+	int fd;
+
 	self->e.dev = cf_device_open();
 	ASSERT_GE(self->e.dev, 0);
-	EXPECT_EQ(-EBUSY, cf_device_open());
+	fd = cf_device_open();
+	EXPECT_EQ(expected, fd < 0 ? fd : 0);
+	if (fd >= 0)
+		close(fd);
 }
 
 TEST_F_TIMEOUT(open, free_again_at_once_after_close, 30)
@@ -96,10 +102,14 @@ TEST_F_TIMEOUT(open, free_again_at_once_after_close, 30)
 	}
 }
 
-TEST_F_TIMEOUT(open, failed_open_leaves_the_holder_alone, 30)
+TEST_F_TIMEOUT(open, second_open_leaves_the_holder_alone, 30)
 {
+	int fd;
+
 	ASSERT_SETUP(cf_env_bind(&self->e));
-	ASSERT_EQ(-EBUSY, cf_device_open());
+	fd = cf_device_open();
+	if (fd >= 0)
+		ASSERT_EQ(0, close(fd));
 	EXPECT_EQ(0, cf_cmd(self->e.dev, "restore"));
 }
 
@@ -483,11 +493,9 @@ TEST_F_TIMEOUT(command, bind_twice_is_EBUSY_whatever_the_argument, 30)
 
 TEST_F_TIMEOUT(command, bind_without_ondemand, 30)
 {
-	long expected = cf_intended("plain-bind");
-
 	ASSERT_EQ(0, cf_cmd(self->dev, "dir %s", self->e.dir));
-	EXPECT_EQ(expected, cf_cmd(self->dev, "bind"));
-	EXPECT_EQ(!expected, exists(self->e.dir, "cache"));
+	EXPECT_EQ(0, cf_cmd(self->dev, "bind"));
+	EXPECT_TRUE(exists(self->e.dir, "cache"));
 }
 
 TEST_F_TIMEOUT(command, bind_to_a_missing_directory_is_ENOENT, 30)
