@@ -24,6 +24,12 @@ check() {
 	return "$rc"
 }
 
+# skip TEXT REASON: a result for what cannot be tested here.
+skip() {
+	results=$((results + 1))
+	echo "ok $results $1 # SKIP $2"
+}
+
 # wait_for COMMAND...: until COMMAND succeeds. If it does not, scripts/vm ends this program and shows
 # the end of the kernel log.
 wait_for() {
