@@ -146,6 +146,9 @@ END {
 		}
 	}
 	for (i = 1; complete && i <= nlisted; i++) {
+		# The tests of classic mode are not among those that run by default yet.
+		if (listed[i] ~ /^classic-/ && !("classic_test" in tests_of))
+			continue
 		# Not every kernel has all that it takes to show it.
 		if (!((listed[i], "c") in shows))
 			problem("intended difference " listed[i] ": no test shows it on C")
