@@ -398,9 +398,9 @@ impl Backing {
     }
 
     /// Records that `blocks` were written past the page cache, for an object that had the size
-    /// `extent` when that began. If it has been given another since, a block at the old end, in which
-    /// there may be anything behind that, or at the new one, is not recorded. `losses` is from before
-    /// the write.
+    /// `extent` when that began. If it has been given another since, a block at the old end, in
+    /// which there may be anything behind that, or at the new one, is not recorded. `losses` is
+    /// from before the write.
     ///
     /// # Errors
     ///

@@ -4,9 +4,8 @@
 //!
 //! Opening the device starts the configuration of a cache; commands configure it, `bind` brings it
 //! into service, and closing the device takes it out again. Several daemons may have it open, each
-//! for a cache with a directory and a tag of its own. `bind`
-//! and the commands that configure the cache take a mutex; `copen`, `restore`, `cull` and `inuse`
-//! do not.
+//! for a cache with a directory and a tag of its own. `bind`, the commands that configure the cache
+//! and, in classic mode, `read()` take a mutex; `copen`, `restore`, `cull` and `inuse` do not.
 
 use crate::{
     cache::{

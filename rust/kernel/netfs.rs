@@ -371,8 +371,8 @@ impl ReadSubrequest<'_> {
         }
     }
 
-    /// Whether it is all that is read of an object in one piece, as of a directory: then it must not
-    /// be [shortened](Self::shorten).
+    /// Whether it is all that is read of an object in one piece, as of a directory: then it must
+    /// not be [shortened](Self::shorten).
     #[inline]
     pub(crate) fn is_single(&self) -> bool {
         // SAFETY: By the invariant.

@@ -169,7 +169,8 @@ impl Writer {
     }
 
     /// Before `range`, in bytes, of which what is before `size` is of the object, changes.
-    /// `is_current`: whether the file is that of the data. Returns the size that the object has then.
+    /// `is_current`: whether the file is that of the data. Returns the size that the object has
+    /// then.
     fn prepare(
         &self,
         range: Range<u64>,

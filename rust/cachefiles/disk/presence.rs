@@ -222,9 +222,9 @@ where
     }
 
     /// Makes this a map of `blocks` blocks. Those that are new are not present. If it has another
-    /// number of [`parts`] then, `new` has to have so many, all absent; it is left with what is to be
-    /// freed. Needs a leaf in `spare`
-    /// if a part becomes mixed; without one it stops, to be called again, and returns false.
+    /// number of [`parts`] then, `new` has to have so many, all absent; it is left with what is to
+    /// be freed. Needs a leaf in `spare` if a part becomes mixed; without one it stops, to be
+    /// called again, and returns false.
     #[must_use]
     pub(crate) fn resize(&mut self, blocks: u64, new: &mut P, spare: &mut Option<L>) -> bool {
         if blocks == self.blocks {

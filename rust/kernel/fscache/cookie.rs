@@ -184,9 +184,9 @@ impl Cookie {
         unsafe { copy_shared(bindings::fscache_get_aux(this).cast(), (*this).aux_len, buf) }
     }
 
-    /// What describes the data, as it is at one moment: copies the auxiliary data to `buf`, and returns
-    /// it with the size of the object in bytes and the [count of invalidations](Self::inval_counter).
-    /// Takes the cookie's lock; does not sleep.
+    /// What describes the data, as it is at one moment: copies the auxiliary data to `buf`, and
+    /// returns it with the size of the object in bytes and the [count of
+    /// invalidations](Self::inval_counter). Takes the cookie's lock; does not sleep.
     pub(crate) fn description<'a>(&self, buf: &'a mut [u8; DATA_MAX]) -> (&'a [u8], i64, c_uint) {
         let lock = self.as_ptr();
         // SAFETY: The cookie is valid. It is not locked: nobody is called with its lock held.
