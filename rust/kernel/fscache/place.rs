@@ -45,8 +45,12 @@ static KEPT: Atomic<usize> = Atomic::new(0);
 /// How many caches are in service that are given to nobody who does not name them.
 static SERVED: Atomic<i32> = Atomic::new(0);
 
-/// Whether mounts were left when one of these went, so that there is a record of it.
-static LEFT: Atomic<i32> = Atomic::new(0);
+/// The places of such caches that have gone while there were mounts of them, so that there still is
+/// a record of each: the addresses of their volumes, or 0.
+static LEFT: [Atomic<usize>; 16] = [const { Atomic::new(0) }; 16];
+
+/// Whether there were more of these.
+static LEFT_MORE: Atomic<i32> = Atomic::new(0);
 
 /// A volume that nobody uses, which keeps the record of a cache.
 ///
@@ -117,34 +121,77 @@ impl Drop for Place {
     }
 }
 
-/// What was kept, taken out.
-fn take() -> Option<Place> {
-    // Acquire: what `put` has made is used.
-    let volume = NonNull::new(KEPT.xchg(0, Acquire) as *mut bindings::fscache_volume)?;
+/// Takes a place out of where [`put`] has put it.
+fn take(slot: &Atomic<usize>) -> Option<Place> {
+    // Acquire: what was made before it was put there is used.
+    let volume = NonNull::new(slot.xchg(0, Acquire) as *mut bindings::fscache_volume)?;
     // INVARIANT: `put` has put it there, and left it to this.
     Some(Place(volume))
 }
 
-/// Keeps a place. There is none: the key is in fscache once.
-fn put(place: Place) {
+/// Puts a place where there is none. Gives it back if there is one.
+fn put(slot: &Atomic<usize>, place: Place) -> Option<Place> {
     let place = ManuallyDrop::new(place);
-    KEPT.store(place.0.as_ptr().addr(), Release);
+    match slot.cmpxchg(0, place.0.as_ptr().addr(), Release) {
+        Ok(_) => None,
+        Err(_) => Some(ManuallyDrop::into_inner(place)),
+    }
+}
+
+/// Notes that a cache has gone of which there are mounts.
+fn leave(place: Place) {
+    let left = LEFT
+        .iter()
+        .try_fold(place, |place, slot| match put(slot, place) {
+            Some(place) => Ok(place),
+            None => Err(()),
+        });
+    if left.is_ok() {
+        LEFT_MORE.store(1, Relaxed);
+    }
+}
+
+/// Lets go of those of which there are no mounts any more. Returns whether others are left.
+fn sweep() -> bool {
+    let mut is_left = LEFT_MORE.load(Relaxed) != 0;
+    for slot in &LEFT {
+        if let Some(place) = take(slot).filter(|place| !place.is_alone()) {
+            is_left = true;
+            let _none = put(slot, place);
+        }
+    }
+    is_left
+}
+
+/// What was noted of the cache of this name, taken out.
+fn take_left(name: &CStr) -> Option<Place> {
+    LEFT.iter().find_map(|slot| {
+        let place = take(slot)?;
+        match place.is_named(name) {
+            true => Some(place),
+            false => {
+                let _none = put(slot, place);
+                None
+            }
+        }
+    })
 }
 
 /// Does not keep the record of a cache that has gone, unless there are caches that others would be
 /// given then.
 fn tidy() {
-    if SERVED.load(Relaxed) == 0 && LEFT.load(Relaxed) == 0 {
-        if let Some(kept) = take().filter(|kept| !kept.is_left()) {
-            put(kept);
+    if SERVED.load(Relaxed) == 0 && !sweep() {
+        if let Some(kept) = take(&KEPT).filter(|kept| !kept.is_left()) {
+            let _none = put(&KEPT, kept);
         }
     }
 }
 
 /// A cache that is given to nobody who does not name it.
 pub(super) struct Apart {
-    /// With a record of its name, the cache does not take over that of another.
-    own: Place,
+    /// With a record of its name, the cache does not take over that of another. Taken when this is
+    /// dropped.
+    own: Option<Place>,
 }
 
 impl Apart {
@@ -155,7 +202,10 @@ impl Apart {
     ///
     /// `ENOMEM`, or `EBUSY` if there is such a cache of that name.
     pub(super) fn new(name: &CStr) -> Result<Self> {
-        let own = Place::of(name)?;
+        let own = match take_left(name) {
+            Some(own) => own,
+            None => Place::of(name)?,
+        };
         let own = match own.is_alone() {
             // It is older than this, and may be the first: what is kept must not go.
             false => own,
@@ -166,15 +216,15 @@ impl Apart {
             }
         };
         SERVED.add(1, Relaxed);
-        Ok(Apart { own })
+        Ok(Apart { own: Some(own) })
     }
 }
 
 impl Drop for Apart {
     fn drop(&mut self) {
-        // Mounts have it: it stays in the list.
-        if !self.own.is_alone() {
-            LEFT.store(1, Relaxed);
+        // If mounts have it, it stays in the list.
+        if let Some(own) = self.own.take().filter(|own| !own.is_alone()) {
+            leave(own);
         }
         SERVED.fetch_sub(1, Relaxed);
         tidy();
@@ -184,13 +234,13 @@ impl Drop for Apart {
 /// Keeps the record that those get who name no cache: one without a name, or the oldest.
 fn keep() -> Result {
     loop {
-        if let Some(kept) = take().filter(|kept| !kept.is_left()) {
-            put(kept);
+        if let Some(kept) = take(&KEPT).filter(|kept| !kept.is_left()) {
+            let _none = put(&KEPT, kept);
             return Ok(());
         }
         match Place::new(DEFAULT, None) {
             Ok(place) => {
-                put(place);
+                let _none = put(&KEPT, place);
                 return Ok(());
             }
             // Another task has taken it out, and puts it back, or drops it, in a moment.
@@ -205,8 +255,9 @@ fn keep() -> Result {
 /// Before a cache of this name is acquired for all: does not keep the record of another one that
 /// has gone, so that this one gets those who name none.
 pub(super) fn begin_for_all(name: &CStr) {
-    if let Some(kept) = take().filter(|kept| !kept.is_left() || kept.is_named(name)) {
-        put(kept);
+    let kept = take(&KEPT).filter(|kept| !kept.is_left() || kept.is_named(name));
+    if let Some(kept) = kept {
+        let _none = put(&KEPT, kept);
     }
 }
 
@@ -222,5 +273,8 @@ pub(super) fn end_for_all() {
 /// Lets go of what [`PreparedCache::new_apart`](super::PreparedCache::new_apart) has kept. To be
 /// called when the module exits.
 pub(crate) fn release_default() {
-    drop(take());
+    drop(take(&KEPT));
+    for slot in &LEFT {
+        drop(take(slot));
+    }
 }
