@@ -49,6 +49,7 @@ pub(super) struct Leaving<'a> {
     pub(super) backing: &'a Backing,
     pub(super) file: &'a KernelFile,
     pub(super) map: &'a Blocks,
+    /// What is to become of it.
     pub(super) leave: Leave,
 }
 
@@ -141,8 +142,8 @@ impl<M: Mode> Attachment<M> {
     /// Gives a file the attribute that says what it is.
     fn describe(&self, leaving: &Leaving<'_>, write: &WriteAccess<'_>) -> Result {
         let mut aux = [0; AUX_MAX];
-        // The auxiliary data is that of before an invalidation that is noticed afterwards.
-        let (aux, _, _) = leaving.cookie.description(&mut aux);
+        // If this is that of an invalidation, that one is noticed when the file was kept.
+        let aux = leaving.cookie.aux_locked(&mut aux);
         let size = M::size(&self.object, leaving.cookie);
         let value = Value::object(size, Content::Listed, aux, M::version(&self.object));
         xattr::set(leaving.file.path(), XATTR_NAME, value.as_bytes(), write)

@@ -116,8 +116,9 @@ where
         })
     }
 
-    /// Records that `blocks` were found on the disk when the object was looked up. The return value
-    /// and `spare` are those of [`Presence::set`].
+    /// Records that `blocks` are on the disk: they were found there when the object was looked up,
+    /// or were written past the page cache. The return value and `spare` are those of
+    /// [`Presence::set`].
     #[must_use]
     pub(crate) fn found(
         &mut self,
@@ -194,17 +195,6 @@ where
         self.present.take_away(&mut self.unverified);
         self.epoch = self.epoch.wrapping_add(1);
         replace(&mut self.unverified, all)
-    }
-
-    /// Records that `blocks` were written past the page cache, so that they are on the disk. The
-    /// return value and `spare` are those of [`Presence::set`].
-    #[must_use]
-    pub(crate) fn stored(
-        &mut self,
-        blocks: Range<u64>,
-        spare: &mut Option<L>,
-    ) -> Option<Range<u64>> {
-        self.present.set(blocks, true, spare)
     }
 
     /// Records that `blocks` are not present any more: they are about to be written to, or are of

@@ -184,17 +184,16 @@ impl Cookie {
         unsafe { copy_shared(bindings::fscache_get_aux(this).cast(), (*this).aux_len, buf) }
     }
 
-    /// What describes the data, as it is at one moment: copies the auxiliary data to `buf`, and
-    /// returns it with the size of the object in bytes and the [count of
-    /// invalidations](Self::inval_counter). Takes the cookie's lock; does not sleep.
-    pub(crate) fn description<'a>(&self, buf: &'a mut [u8; DATA_MAX]) -> (&'a [u8], i64, c_uint) {
-        let lock = self.as_ptr();
+    /// As [`Self::aux`], with the cookie's lock, so that it is not a mixture: if it is that of an
+    /// invalidation, [that one is counted](Self::inval_counter). Does not sleep.
+    pub(crate) fn aux_locked<'a>(&self, buf: &'a mut [u8; DATA_MAX]) -> &'a [u8] {
+        let this = self.as_ptr();
         // SAFETY: The cookie is valid. It is not locked: nobody is called with its lock held.
-        unsafe { bindings::spin_lock(&raw mut (*lock).lock) };
-        let (aux, size, counter) = (self.aux(buf), self.object_size(), self.inval_counter());
+        unsafe { bindings::spin_lock(&raw mut (*this).lock) };
+        let aux = self.aux(buf);
         // SAFETY: Locked above.
-        unsafe { bindings::spin_unlock(&raw mut (*lock).lock) };
-        (aux, size, counter)
+        unsafe { bindings::spin_unlock(&raw mut (*this).lock) };
+        aux
     }
 
     /// Whether the size of the object is asked of the cache, rather than told to it.
