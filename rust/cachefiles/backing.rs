@@ -91,7 +91,7 @@ pub(crate) struct FoundFile {
 pub(crate) struct Extent {
     /// In bytes.
     size: u64,
-    /// How often it had changed until then.
+    /// [`Backing::resizes`], from before the size was taken.
     resizes: u32,
 }
 
@@ -117,7 +117,7 @@ pub(crate) struct Backing {
     pub(crate) cred: ARef<Credential>,
     /// The size of the object in bytes. Changes under `making` only.
     size: Atomic<u64>,
-    /// How often it has changed.
+    /// Goes up before and after it changes.
     resizes: Atomic<u32>,
     /// Names the object in the log: the cookie's number.
     debug_id: u32,
@@ -419,7 +419,7 @@ impl Backing {
             };
             let blocks = blocks.start..end.max(blocks.start);
             Ok(match is_on_disk {
-                true => map.stored(blocks, spare),
+                true => map.found(blocks, spare),
                 false => map.written(blocks, spare),
             })
         })
@@ -480,9 +480,8 @@ impl Backing {
                 spare = Some(new_leaf()?);
             }
         }
-        // Before the size: see `extent`.
-        self.resizes.add(1, Relaxed);
-        self.size.store(size, Release);
+        self.size.store(size, Relaxed);
+        self.note_resize();
         Ok(())
     }
 
@@ -503,6 +502,7 @@ impl Backing {
         if size <= end {
             return Ok(self.extent());
         }
+        self.note_resize();
         let last = end / BLOCK_SIZE;
         if end % BLOCK_SIZE != 0 && is_kept(last) {
             // Behind the end there may be anything that somebody has put there who has mapped the
@@ -513,8 +513,15 @@ impl Backing {
         Ok(self.extent())
     }
 
+    /// The size changes now, or has just changed. Whoever stores a block at the same time either
+    /// records it before that block is looked at here, or finds that this has gone up.
+    fn note_resize(&self) {
+        // Under `making`. Release: who sees this sees the size of before.
+        let resizes = self.resizes.load(Relaxed).wrapping_add(1);
+        self.resizes.store(resizes, Release);
+    }
+
     fn extent(&self) -> Extent {
-        // Before the size: if that is of later, this is not what it is then.
         let resizes = self.resizes.load(Acquire);
         Extent {
             size: self.size(),
@@ -534,6 +541,7 @@ impl Backing {
         if size >= self.size() {
             return Ok(());
         }
+        self.note_resize();
         self.resize(size)?;
         match self.file() {
             Some(file) => self.set_size(file)?,

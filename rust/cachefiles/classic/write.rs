@@ -129,29 +129,29 @@ impl Writer {
     /// # Errors
     ///
     /// `ENOBUFS` if it begins within a block, or has more than `max` bytes, or if there is no
-    /// space. Then the network file system writes it to its server only.
+    /// space; `ENOMEM`, `EFBIG`; the file system's error. Then the network file system writes it to
+    /// its server only.
     pub(crate) fn prepare_range(
         &self,
         range: Range<i64>,
         max: usize,
         file_size: i64,
     ) -> Result<Range<i64>> {
-        let Some(whole) = range_to_store(range.clone(), max) else {
+        self.whole_blocks(&range, max, file_size)
+            .inspect_err(|_| self.is_not_stored(range.clone()))
+    }
+
+    fn whole_blocks(&self, range: &Range<i64>, max: usize, file_size: i64) -> Result<Range<i64>> {
+        let whole = range_to_store(range.clone(), max).ok_or_else(|| {
             stats::count_dio_misfit();
-            self.is_not_stored(range);
-            return Err(ENOBUFS);
-        };
+            ENOBUFS
+        })?;
         // CAST: A range is not negative.
         let len = (whole.end - whole.start) as u64;
-        self.cache
-            .space()
-            .check(0, len, SpaceFor::Write)
-            .inspect_err(|_| self.is_not_stored(range.clone()))?;
+        self.cache.space().check(0, len, SpaceFor::Write)?;
         // CAST: They are not negative.
-        let (size, blocks) = (
-            range.end.min(file_size).max(0) as u64,
-            touched(range.start as u64, len),
-        );
+        let size = range.end.min(file_size).max(0) as u64;
+        let blocks = touched(range.start as u64, len);
         with_cred(self.cache.cred(), || {
             self.file.backing.grow(size, |last| !blocks.contains(&last))
         })?;
