@@ -210,12 +210,6 @@ impl KernelSource {
         unsafe { count(&self.raw) }
     }
 
-    /// Whether no byte is left.
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Goes on by `len` bytes, or to the end if there are fewer.
     #[inline]
     pub(crate) fn advance(&mut self, len: usize) {
@@ -426,7 +420,7 @@ mod tests {
         dest(&mut copy(&raw)?).copy_to_iter(b"0123456789");
         raw = memory.iter(bindings::ITER_SOURCE);
         let mut from = copy_source(&raw)?;
-        assert_eq!((from.len(), from.is_empty()), (10, false));
+        assert_eq!(from.len(), 10);
         from.advance(2);
         from.truncate(4);
         // No longer than it was.
@@ -438,10 +432,10 @@ mod tests {
         assert_eq!(taken(&mut from, &mut buf[..3]), 3);
         assert_eq!(taken(&mut from, &mut buf[3..]), 2);
         assert_eq!(&buf, b"23456...");
-        assert!(from.is_empty());
+        assert_eq!(from.len(), 0);
         // There is nothing to go on to.
         from.advance(1);
-        assert!(from.is_empty());
+        assert_eq!(from.len(), 0);
         // The original did not move.
         assert_eq!(copy_source(&raw)?.len(), 10);
         Ok(())

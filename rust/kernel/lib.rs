@@ -5,27 +5,20 @@
 //! This is a staging area: each module is named, shaped and documented as it would be in the
 //! kernel's own `rust/kernel/`, where it is to go. All `unsafe` of the driver is here.
 
-// Where dead code is allowed, that is what writing to a cache needs, until the driver does it.
-
 pub(crate) mod anon_inode;
 pub(crate) mod compat;
 pub(crate) mod cred;
 pub(crate) mod crypto;
 pub(crate) mod errseq;
-#[allow(dead_code)]
 pub(crate) mod fs;
-#[allow(dead_code)]
 pub(crate) mod fscache;
-#[allow(dead_code)]
 pub(crate) mod iov;
 #[cfg(CONFIG_KUNIT = "y")]
 pub(crate) mod kunit;
 pub(crate) mod miscdevice;
-#[allow(dead_code)]
 pub(crate) mod netfs;
 pub(crate) mod sched;
 pub(crate) mod security;
 pub(crate) mod sync;
 pub(crate) mod tracepoint;
-#[allow(dead_code)]
 pub(crate) mod workqueue;

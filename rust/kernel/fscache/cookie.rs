@@ -508,12 +508,6 @@ impl<'a> Resize<'a> {
         Resize { cookie, size }
     }
 
-    /// The size that the object has had until now, in bytes.
-    #[inline]
-    pub(crate) fn old_size(&self) -> i64 {
-        self.cookie.object_size()
-    }
-
     /// The size that it is to have.
     #[inline]
     pub(crate) fn size(&self) -> i64 {

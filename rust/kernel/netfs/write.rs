@@ -74,7 +74,10 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
-    ops::Range,
+    ops::{
+        Deref,
+        Range, //
+    },
     ptr::NonNull, //
 };
 use kernel::{
@@ -156,12 +159,6 @@ impl CacheWrite {
         self.from.len()
     }
 
-    /// Whether there is nothing to be written.
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.from.is_empty()
-    }
-
     /// As [`WriteEnd::cookie`].
     #[inline]
     pub(crate) fn cookie(&self) -> Option<&Cookie> {
@@ -209,16 +206,14 @@ impl CacheWrite {
 /// # Invariants
 ///
 /// - `subreq` is valid, and nobody else uses its iterator, its length, and what it says was
-///   transferred, until `end` is told.
-/// - The iterator of `subreq`, and `from`, have `extendable` bytes behind their ends.
+///   transferred, until the end of `write` is told.
+/// - The iterator of `subreq`, and that of `write`, have `extendable` bytes behind their ends.
 #[must_use = "dropping it ends the write with an error"]
 pub(crate) struct WriteSubrequest {
-    from: KernelSource,
-    pos: i64,
+    write: CacheWrite,
     file_size: u64,
     extendable: usize,
     subreq: NonNull<bindings::netfs_io_subrequest>,
-    end: WriteEnd,
 }
 
 // SAFETY: A subrequest may be used by any task, and by the invariant one does.
@@ -266,14 +261,16 @@ impl WriteSubrequest {
             }
         };
         Ok(WriteSubrequest {
-            end: WriteEnd {
-                len: from.len(),
-                // SAFETY: As above. The member is set when an operation begins.
-                inval_counter: unsafe { (*rreq).cache_resources.inval_counter },
-                done,
+            write: CacheWrite {
+                end: WriteEnd {
+                    len: from.len(),
+                    // SAFETY: As above. The member is set when an operation begins.
+                    inval_counter: unsafe { (*rreq).cache_resources.inval_counter },
+                    done,
+                },
+                from,
+                pos,
             },
-            from,
-            pos,
             // SAFETY: As above.
             file_size: unsafe { (*rreq).i_size },
             // INVARIANT: A folio belongs to the iterator as a whole; as the caller guarantees.
@@ -281,36 +278,6 @@ impl WriteSubrequest {
             extendable: extendable as usize,
             subreq,
         })
-    }
-
-    /// Where the data goes, in bytes. A retry of a write that was short may start anywhere.
-    #[inline]
-    pub(crate) fn start(&self) -> i64 {
-        self.pos
-    }
-
-    /// The bytes that are to be written.
-    #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.from.len()
-    }
-
-    /// Whether there is nothing to be written.
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.from.is_empty()
-    }
-
-    /// As [`WriteEnd::cookie`].
-    #[inline]
-    pub(crate) fn cookie(&self) -> Option<&Cookie> {
-        self.end.cookie()
-    }
-
-    /// As [`WriteEnd::is_current`].
-    #[inline]
-    pub(crate) fn is_current(&self) -> bool {
-        self.end.is_current()
     }
 
     /// Leaves out the first `len` bytes, or all if there are fewer: to the library they count as
@@ -325,10 +292,11 @@ impl WriteSubrequest {
             (*raw).transferred += len;
             bindings::iov_iter_advance(&mut (*raw).io_iter, len);
         }
-        self.from.advance(len);
+        let write = &mut self.write;
+        write.from.advance(len);
         // CAST: A length in memory. Who errs so much is told when it is written.
-        self.pos = self.pos.saturating_add(len as i64);
-        self.end.len -= len;
+        write.pos = write.pos.saturating_add(len as i64);
+        write.end.len -= len;
     }
 
     /// The size of the network file system's file when the write-back began, in bytes.
@@ -365,9 +333,9 @@ impl WriteSubrequest {
                 .as_ref()
                 .count;
             bindings::iov_iter_reexpand(&mut (*raw).io_iter, count + len);
-            self.from.extend(len);
+            self.write.from.extend(len);
         }
-        self.end.len += len;
+        self.write.end.len += len;
         Ok(())
     }
 
@@ -377,18 +345,15 @@ impl WriteSubrequest {
     /// Unlike in C, its own iterator keeps them: from that it finds the place to go on at, by what
     /// is left.
     pub(crate) fn cut_tail(&mut self, len: usize) {
-        self.from.truncate(self.len().saturating_sub(len));
+        let left = self.len().saturating_sub(len);
+        self.write.from.truncate(left);
         self.extendable = 0;
-        self.end.len = self.len();
+        self.write.end.len = left;
     }
 
     /// What is to be written, as it is now.
     pub(crate) fn into_write(self) -> CacheWrite {
-        CacheWrite {
-            from: self.from,
-            pos: self.pos,
-            end: self.end,
-        }
+        self.write
     }
 
     /// As [`WriteEnd::done`]: counts so many bytes as written.
@@ -400,6 +365,16 @@ impl WriteSubrequest {
     /// As [`WriteEnd::fail`]; nothing was written.
     pub(crate) fn fail(self, error: Error) {
         self.into_write().fail(error);
+    }
+}
+
+impl Deref for WriteSubrequest {
+    type Target = CacheWrite;
+
+    /// What is to be written, as it is now. A retry of a write that was short may start anywhere.
+    #[inline]
+    fn deref(&self) -> &CacheWrite {
+        &self.write
     }
 }
 
@@ -428,6 +403,8 @@ pub(crate) struct PreparedWrite<'a> {
     _borrowed: PhantomData<&'a mut bindings::netfs_io_subrequest>,
 }
 
+// A backend need not have a use for all of it.
+#[allow(dead_code)]
 impl PreparedWrite<'_> {
     /// The most bytes that are written at once anywhere in the kernel (`MAX_RW_COUNT`).
     const MAX_LEN: usize = i32::MAX as usize & !(PAGE_SIZE - 1);
