@@ -256,6 +256,22 @@ int cf_expect(int dev, uint32_t opcode, struct cf_msg *m)
 	return err;
 }
 
+long cf_stats(const char *group, const char *name)
+{
+	FILE *f = fopen(CF_STATS, "re");
+	char line[256], *p;
+	long n = -1;
+
+	while (f && n < 0 && fgets(line, sizeof(line), f)) {
+		p = strstr(line, name);
+		if (p && !strncmp(line, group, strlen(group)))
+			n = atol(p + strlen(name));
+	}
+	if (f)
+		fclose(f);
+	return n;
+}
+
 const char *cf_msg_name(const struct cf_msg *m, char buf[256])
 {
 	uint32_t n = m->w.open.cookie_key_size;

@@ -283,6 +283,11 @@ int cf_mount_at(const char *dir, const char *domain, const char *tag);
 bool cf_find_cache_file(const struct cf_env *e, const char *key, const char *cooked,
 			char path[PATH_MAX]);
 
+/* Also known as /proc/fs/fscache/stats; CONFIG_FSCACHE_STATS. */
+#define CF_STATS	"/proc/fs/netfs/stats"
+/* A number of CF_STATS, after @name in the line of @group; -1 if there is none. */
+long cf_stats(const char *group, const char *name);
+
 /* An open file of ondemandfs whose messages the test answers itself. */
 struct cf_blob {
 	char name[256];

@@ -135,10 +135,10 @@ TEST_F_TIMEOUT(style, fill_then_warm, LIMIT)
 	ASSERT_EQ(0, tf_remount(t));
 
 	reads = tf_count(t, "read");
-	hits = tf_stats("CaRdOps", "RD=");
+	hits = cf_stats("CaRdOps", "RD=");
 	ASSERT_EQ(0, tf_same(t, "a"));
 	EXPECT_EQ(reads, tf_count(t, "read"));
-	EXPECT_GT(tf_stats("CaRdOps", "RD="), hits);
+	EXPECT_GT(cf_stats("CaRdOps", "RD="), hits);
 }
 
 /* ---- files that are cached in part ---- */
@@ -294,7 +294,7 @@ FIXTURE_TEARDOWN(resize)
 TEST_F_TIMEOUT(resize, shrink, LIMIT)
 {
 	struct tf *t = &self->t;
-	long resizes = tf_stats("Updates", " rsz=");
+	long resizes = cf_stats("Updates", " rsz=");
 	long long size = 7 * BLOCK + 123;
 	char path[PATH_MAX];
 	int fd;
@@ -302,7 +302,7 @@ TEST_F_TIMEOUT(resize, shrink, LIMIT)
 	fd = tf_open(t, "a", O_RDWR);
 	ASSERT_GE(fd, 0);
 	ASSERT_EQ(0, ftruncate(fd, size));
-	EXPECT_EQ(resizes + 1, tf_stats("Updates", " rsz="));
+	EXPECT_EQ(resizes + 1, cf_stats("Updates", " rsz="));
 	EXPECT_EQ(0, tf_same_range(t, "a", fd, 0, 0));
 	tf_forget(fd);
 	EXPECT_EQ(0, tf_same_range(t, "a", fd, 0, 0));
@@ -957,15 +957,15 @@ TEST_F_TIMEOUT(cache, full, LIMIT)
 	ASSERT_EQ(0, tf_sync(t));
 
 	ASSERT_EQ(0, cf_take_space(&t->e, "ballast", 95));
-	no_create = tf_stats("NoSpace", "ncr=");
-	no_write = tf_stats("NoSpace", "nwr=");
+	no_create = cf_stats("NoSpace", "ncr=");
+	no_write = cf_stats("NoSpace", "nwr=");
 	ASSERT_EQ(0, tf_file(t, "a", SIZE, 1));
 	EXPECT_EQ(0, tf_same(t, "a"));
-	EXPECT_GT(tf_stats("NoSpace", "ncr="), no_create);
+	EXPECT_GT(cf_stats("NoSpace", "ncr="), no_create);
 	EXPECT_EQ(0, tf_read(fd, "old", 1, 2 * BLOCK, 5 * BLOCK));
 	ASSERT_EQ(0, tf_write(fd, "old", 2, 10 * BLOCK + 7, 5 * BLOCK));
 	EXPECT_EQ(0, fsync(fd));
-	EXPECT_GT(tf_stats("NoSpace", "nwr="), no_write);
+	EXPECT_GT(cf_stats("NoSpace", "nwr="), no_write);
 	EXPECT_EQ(0, tf_same(t, "old"));
 	close(fd);
 	ASSERT_EQ(0, tf_remount(t));
@@ -1400,15 +1400,15 @@ TEST_F_TIMEOUT(cache, u51_rest_of_a_short_write, LIMIT)
 		ASSERT_EQ(0, tf_write(fd, name, 1, 0, size));
 		disk = fill_disk(t, 300 + i);
 		ASSERT_GE(disk, 0);
-		started = tf_stats("CaWrOps", "WR=");
-		done = tf_stats("CaWrOps", "ws=");
+		started = cf_stats("CaWrOps", "WR=");
+		done = cf_stats("CaWrOps", "ws=");
 		/* Nothing is tried again before the server has answered. */
 		ASSERT_EQ(0, tf_cmd(t, "hold write"));
 		op = cf_start(do_fsync, NULL, fd, 0, 0);
 		ASSERT_TRUE(tf_waits_for(t, 1));
-		EXPECT_TRUE(CF_WAIT_FOR(tf_stats("CaWrOps", "WR=") > started &&
-					tf_stats("CaWrOps", "WR=") - started ==
-					tf_stats("CaWrOps", "ws=") - done, CF_SOON));
+		EXPECT_TRUE(CF_WAIT_FOR(cf_stats("CaWrOps", "WR=") > started &&
+					cf_stats("CaWrOps", "WR=") - started ==
+					cf_stats("CaWrOps", "ws=") - done, CF_SOON));
 		ASSERT_EQ(0, ftruncate(disk, 0));
 		ASSERT_EQ(0, fsync(disk));
 		close(disk);

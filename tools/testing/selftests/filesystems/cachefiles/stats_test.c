@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * /proc/fs/fscache/stats, which counts what all caches do.
+ * /proc/fs/netfs/stats, which counts what all caches do.
  */
 #include <sys/stat.h>
 
 #include "kselftest_harness.h"
 #include "cachefiles_test.h"
 
-#define STATS	"/proc/fs/fscache/stats"
 #define SIZE	(1024 * 1024ULL)
 
 FIXTURE(stats) {
@@ -18,7 +17,7 @@ FIXTURE(stats) {
 FIXTURE_SETUP(stats)
 {
 	ASSERT_SETUP(cf_env_all(&self->e));
-	if (access(STATS, R_OK))
+	if (access(CF_STATS, R_OK))
 		SKIP(return, "a kernel without CONFIG_FSCACHE_STATS");
 	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "x", SIZE));
 	cf_no_readahead(self->b.fd);
@@ -29,32 +28,15 @@ FIXTURE_TEARDOWN(stats)
 	cf_env_end(&self->e);
 }
 
-/* The number after @name in the line of @group, or -1. */
-static long get(const char *group, const char *name)
-{
-	FILE *f = fopen(STATS, "re");
-	char line[256], *p;
-	long n = -1;
-
-	while (f && n < 0 && fgets(line, sizeof(line), f)) {
-		p = strstr(line, name);
-		if (p && !strncmp(line, group, strlen(group)))
-			n = atol(p + strlen(name));
-	}
-	if (f)
-		fclose(f);
-	return n;
-}
-
 TEST_F_TIMEOUT(stats, count_what_is_fetched, 60)
 {
-	long rd = get("IO", " rd="), wr = get("IO", " wr=");
+	long rd = cf_stats("IO", " rd="), wr = cf_stats("IO", " wr=");
 
 	ASSERT_GE(rd, 0);
 	ASSERT_GE(wr, 0);
 	ASSERT_EQ(0, cf_blob_fetch(&self->e, &self->b, 0));
-	EXPECT_GT(get("IO", " rd="), rd);
-	EXPECT_GT(get("IO", " wr="), wr);
+	EXPECT_GT(cf_stats("IO", " rd="), rd);
+	EXPECT_GT(cf_stats("IO", " wr="), wr);
 }
 
 TEST_F_TIMEOUT(stats, count_what_is_there, 60)
@@ -63,22 +45,22 @@ TEST_F_TIMEOUT(stats, count_what_is_there, 60)
 
 	ASSERT_EQ(0, cf_blob_fetch(&self->e, &self->b, 0));
 	posix_fadvise(self->b.fd, 0, 0, POSIX_FADV_DONTNEED);
-	rd = get("IO", " rd=");
-	wr = get("IO", " wr=");
+	rd = cf_stats("IO", " rd=");
+	wr = cf_stats("IO", " wr=");
 	ASSERT_EQ(0, cf_read_and_check("x", self->b.fd, 0, 4096, 4096));
-	EXPECT_EQ(rd + 1, get("IO", " rd="));
-	EXPECT_EQ(wr, get("IO", " wr="));
+	EXPECT_EQ(rd + 1, cf_stats("IO", " rd="));
+	EXPECT_EQ(wr, cf_stats("IO", " wr="));
 }
 
 TEST_F_TIMEOUT(stats, count_volumes_and_cookies, 60)
 {
-	long cookies = get("Cookies", " n="), volumes = get("Cookies", " v=");
+	long cookies = cf_stats("Cookies", " n="), volumes = cf_stats("Cookies", " v=");
 	struct cf_blob other;
 
 	ASSERT_EQ(0, cf_blob_open(&self->e, &other, "y", SIZE));
-	EXPECT_EQ(cookies + 1, get("Cookies", " n="));
-	EXPECT_EQ(volumes, get("Cookies", " v="));
-	EXPECT_GT(get("Acquire", " ok="), 0);
+	EXPECT_EQ(cookies + 1, cf_stats("Cookies", " n="));
+	EXPECT_EQ(volumes, cf_stats("Cookies", " v="));
+	EXPECT_GT(cf_stats("Acquire", " ok="), 0);
 }
 
 TEST_HARNESS_MAIN

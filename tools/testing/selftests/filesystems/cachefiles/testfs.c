@@ -375,22 +375,6 @@ int tf_cache_file_soon(struct tf *t, const char *key, char path[PATH_MAX])
 	return CF_WAIT_FOR(!tf_cache_file(t, key, path), CF_SOON) ? 0 : -ENOENT;
 }
 
-long tf_stats(const char *group, const char *name)
-{
-	FILE *f = fopen("/proc/fs/netfs/stats", "re");
-	char line[256], *p;
-	long n = -1;
-
-	while (f && n < 0 && fgets(line, sizeof(line), f)) {
-		p = strstr(line, name);
-		if (p && !strncmp(line, group, strlen(group)))
-			n = atol(p + strlen(name));
-	}
-	if (f)
-		fclose(f);
-	return n;
-}
-
 char tf_cookie_state(const char *key)
 {
 	FILE *f = fopen("/proc/fs/fscache/cookies", "re");

@@ -75,8 +75,6 @@ void tf_no_readahead(int fd);
 int tf_cache_file(struct tf *t, const char *key, char path[PATH_MAX]);
 /* Wait for it. */
 int tf_cache_file_soon(struct tf *t, const char *key, char path[PATH_MAX]);
-/* A number of /proc/fs/netfs/stats, after @name in the line of @group; -1 if there is none. */
-long tf_stats(const char *group, const char *name);
 /* The state of a cookie, as a letter of /proc/fs/fscache/cookies; 0 if there is none. */
 char tf_cookie_state(const char *key);
 
