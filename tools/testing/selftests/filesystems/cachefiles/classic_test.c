@@ -426,6 +426,26 @@ TEST_F_TIMEOUT(style, another_size_is_another_file, LIMIT)
 	EXPECT_EQ(0, tf_same(t, "a"));
 }
 
+/* The file that the cache had is gone at once, not when another takes its place. */
+TEST_F_TIMEOUT(style, invalid_file_is_gone, LIMIT)
+{
+	struct tf *t = &self->t;
+	char path[PATH_MAX];
+	int fd;
+
+	ASSERT_EQ(0, tf_file(t, "a", SIZE, 1));
+	ASSERT_EQ(0, tf_fill(t, "a"));
+	ASSERT_EQ(0, tf_remount(t));
+	ASSERT_EQ(0, tf_cache_file_soon(t, "a", path));
+	fd = tf_open(t, "a", O_RDONLY);
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, tf_read(fd, "a", 1, 0, BLOCK));
+	ASSERT_EQ(0, tf_file(t, "a", SIZE, 2));
+	EXPECT_EQ(SIZE, tf_stat(t, "a"));
+	EXPECT_TRUE(CF_WAIT_FOR(tf_cache_file(t, "a", path) == -ENOENT, CF_SOON));
+	close(fd);
+}
+
 /* While it is open. */
 TEST_F_TIMEOUT(style, changed_while_open, LIMIT)
 {
@@ -985,6 +1005,40 @@ TEST_F_TIMEOUT(cache, full, LIMIT)
 	EXPECT_EQ(no_write, tf_count(t, "read-bytes"));
 }
 
+/* Have "a" cached, the client mounted again, and the path of its file in the cache. */
+static int fill_and_remount(struct tf *t, const char *options, long long size, char path[PATH_MAX])
+{
+	long err = tf_mount(t, options);
+
+	err = err ?: tf_file(t, "a", size, 1);
+	err = err ?: tf_fill(t, "a");
+	err = err ?: tf_remount(t);
+	return err ?: tf_cache_file_soon(t, "a", path);
+}
+
+/* What the cache has is not what was written when there was no space to store that. */
+TEST_F_TIMEOUT(cache, overwrite_on_a_full_disk, LIMIT)
+{
+	struct tf *t = &self->t;
+	char path[PATH_MAX];
+	int fd;
+
+	ASSERT_SETUP_T(tf_bind(t, LIMITS));
+	ASSERT_SETUP_T(fill_and_remount(t, ",style=ceph", SIZE, path));
+	fd = tf_open(t, "a", O_RDWR);
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, tf_read(fd, "a", 1, 0, BLOCK));
+	ASSERT_EQ(0, cf_take_space(&t->e, "ballast", 95));
+	ASSERT_EQ(0, tf_write(fd, "a", 2, 3 * BLOCK, BLOCK));
+	ASSERT_EQ(0, fsync(fd));
+	tf_forget(fd);
+	EXPECT_EQ(0, tf_read(fd, "a", 2, 3 * BLOCK, BLOCK));
+	close(fd);
+	ASSERT_EQ(0, cf_give_space(&t->e, "ballast"));
+	ASSERT_EQ(0, tf_remount(t));
+	EXPECT_EQ(0, tf_same(t, "a"));
+}
+
 /* Keys of all lengths and kinds, and auxiliary data of all lengths. */
 TEST_F_TIMEOUT(cache, keys_and_aux, LIMIT)
 {
@@ -1195,17 +1249,6 @@ static int content_of(const char *path)
 }
 
 #define DIRTY	4	/* of enum cachefiles_content */
-
-/* Have "a" cached, the client mounted again, and the path of its file in the cache. */
-static int fill_and_remount(struct tf *t, const char *options, long long size, char path[PATH_MAX])
-{
-	long err = tf_mount(t, options);
-
-	err = err ?: tf_file(t, "a", size, 1);
-	err = err ?: tf_fill(t, "a");
-	err = err ?: tf_remount(t);
-	return err ?: tf_cache_file_soon(t, "a", path);
-}
 
 /*
  * File systems may fill small gaps between what was written: what they have there was
@@ -1489,6 +1532,35 @@ TEST_F_TIMEOUT(cache, u62_writer_during_a_lookup, LIMIT)
 	close(reader);
 	close(dir);
 	EXPECT_EQ(0, tf_same(t, "a"));
+}
+
+/*
+ * Whoever writes while there is no cache by-passes it: what it had before is not served when it is
+ * back, although nothing tells yet that the file is another.
+ */
+TEST_F_TIMEOUT(cache, writer_without_a_cache, LIMIT)
+{
+	struct tf *t = &self->t;
+	char path[PATH_MAX];
+	int writer, reader;
+
+	ASSERT_SETUP_T(tf_bind(t, NULL));
+	ASSERT_SETUP_T(fill_and_remount(t, ",style=smb", SIZE, path));
+	writer = tf_open(t, "a", O_RDWR);
+	ASSERT_GE(writer, 0);
+	ASSERT_EQ(0, tf_read(writer, "a", 1, 0, BLOCK));
+	cf_env_close(&t->e);
+	ASSERT_EQ(0, tf_write(writer, "a", 2, 3 * BLOCK, BLOCK));
+	ASSERT_EQ(0, fsync(writer));
+
+	ASSERT_SETUP_T(tf_bind(t, NULL));
+	reader = tf_open(t, "a", O_RDONLY);
+	ASSERT_GE(reader, 0);
+	tf_forget(writer);
+	EXPECT_EQ(cf_intended("classic-writer-without-cache"),
+		  tf_read(reader, "a", 2, 3 * BLOCK, BLOCK));
+	close(reader);
+	close(writer);
 }
 
 /* U63: coherency data that a volume was given when it was given up. */
