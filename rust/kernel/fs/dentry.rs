@@ -22,8 +22,17 @@
 //! ```
 
 use super::inode::Inode;
-use crate::bindings;
-use core::ptr::NonNull;
+use crate::{
+    bindings,
+    kernel_next::tracepoint::{
+        Traced,
+        NEGATIVE, //
+    }, //
+};
+use core::{
+    ops::Deref,
+    ptr::NonNull, //
+};
 use kernel::{
     sync::atomic::{
         ordering::Acquire,
@@ -48,7 +57,55 @@ pub(crate) struct Dentry(Opaque<bindings::dentry>);
 // change or is read atomically.
 unsafe impl Sync for Dentry {}
 
+// SAFETY: By the invariant it is valid. That it may be negative is said.
+unsafe impl Traced for Dentry {
+    type Raw = bindings::dentry;
+
+    const MAY_BE: u32 = NEGATIVE;
+
+    #[inline(always)]
+    fn as_raw(&self) -> *mut bindings::dentry {
+        self.as_ptr()
+    }
+}
+
+/// A [`Dentry`] that is positive, and stays so.
+///
+/// # Invariants
+///
+/// The dentry is positive.
+#[repr(transparent)]
+pub(crate) struct PositiveDentry(Dentry);
+
+// SAFETY: By the invariants it is valid and positive.
+unsafe impl Traced for PositiveDentry {
+    type Raw = bindings::dentry;
+
+    #[inline(always)]
+    fn as_raw(&self) -> *mut bindings::dentry {
+        self.as_ptr()
+    }
+}
+
+impl Deref for PositiveDentry {
+    type Target = Dentry;
+
+    #[inline]
+    fn deref(&self) -> &Dentry {
+        &self.0
+    }
+}
+
 impl Dentry {
+    /// The dentry, if it is positive.
+    pub(crate) fn positive(&self) -> Option<&PositiveDentry> {
+        self.inode()?;
+        // INVARIANT: It has an inode, and keeps it while a reference to it is held, as it is by the
+        // invariant of `self`.
+        // SAFETY: `PositiveDentry` is a transparent wrapper.
+        Some(unsafe { &*(&raw const *self).cast() })
+    }
+
     /// Borrows a dentry.
     ///
     /// # Safety
@@ -194,10 +251,12 @@ mod tests {
         assert!(dir.dentry().is_dir() && dir.dentry().can_lookup());
         assert!(!dir.dentry().is_regular() && !dir.dentry().is_negative());
         assert!(dir.dentry().inode().is_some());
+        let positive = dir.dentry().positive().ok_or(ENOENT)?;
+        assert!(core::ptr::eq(positive.as_ptr(), dir.dentry().as_ptr()));
         let write = dir.mount().want_write()?;
         let entry = Creating::start(&dir, b"none", &write)?;
         let child = entry.child();
-        assert!(child.is_negative() && child.inode().is_none());
+        assert!(child.is_negative() && child.inode().is_none() && child.positive().is_none());
         assert!(!child.is_dir() && !child.is_regular() && !child.can_lookup());
         Ok(())
     }

@@ -28,7 +28,10 @@
 //! }
 //! ```
 
-use crate::bindings;
+use crate::{
+    bindings,
+    kernel_next::tracepoint::Traced, //
+};
 use kernel::types::Opaque;
 
 /// A `struct inode`, borrowed from what keeps it.
@@ -42,6 +45,17 @@ pub(crate) struct Inode(Opaque<bindings::inode>);
 // SAFETY: The methods below only call functions that look after the locking, lock the inode, or
 // read what does not change or is read as a whole.
 unsafe impl Sync for Inode {}
+
+// SAFETY: By the invariant it is valid. Its number, which is what tracepoints record, does not
+// change.
+unsafe impl Traced for Inode {
+    type Raw = bindings::inode;
+
+    #[inline(always)]
+    fn as_raw(&self) -> *mut bindings::inode {
+        self.as_ptr()
+    }
+}
 
 /// What a file system may be able to do with an inode; see [`Inode::supports`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
