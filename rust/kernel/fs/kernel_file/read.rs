@@ -183,12 +183,33 @@ impl FileRead {
     where
         F: FnOnce(Result<usize>) + Send + 'static,
     {
+        self.read_direct_or(pos, to, |_: &KernelFile, _| {}, done)
+    }
+
+    /// As [`Self::read_direct`]. If the read fails, `failed` is called before `done`, once, with
+    /// the file, which may be gone when `done` is called, and the error. What holds for `done`
+    /// holds for it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::read_direct`]; `failed` has not been called then, either.
+    pub(crate) fn read_direct_or<F, W>(
+        self,
+        pos: i64,
+        to: KernelIter,
+        failed: W,
+        done: F,
+    ) -> core::result::Result<(), (Error, F)>
+    where
+        F: FnOnce(Result<usize>) + Send + 'static,
+        W: Fn(&KernelFile, Error) + Send + 'static,
+    {
         let mut flags = 0;
         if self.file.mode_has(bindings::FMODE_CAN_ODIRECT) {
             // CAST: Flags fit.
             flags |= bindings::IOCB_DIRECT as c_int;
         }
-        let Ok(this) = KBox::<DirectRead<F>>::new_uninit(GFP_KERNEL) else {
+        let Ok(this) = KBox::<DirectRead<F, W>>::new_uninit(GFP_KERNEL) else {
             return Err((ENOMEM, done));
         };
         let raw = self.file.as_ptr();
@@ -200,7 +221,7 @@ impl FileRead {
                 iocb: bindings::kiocb {
                     ki_filp: raw,
                     ki_pos: pos,
-                    ki_complete: Some(DirectRead::<F>::complete),
+                    ki_complete: Some(DirectRead::<F, W>::complete),
                     ki_flags: flags,
                     // SAFETY: No preconditions.
                     ki_ioprio: unsafe { bindings::get_current_ioprio() },
@@ -209,6 +230,7 @@ impl FileRead {
                 refs: Refcount::new(2),
                 read: self,
                 to,
+                failed,
                 done: Some(done),
             },
         ));
@@ -227,7 +249,7 @@ impl FileRead {
             // SAFETY: It came from `KBox::into_raw`. It was not queued, so it is not used any more.
             let mut this = unsafe { KBox::from_raw(this) };
             let done = this.done.take();
-            let result = this.read.result(ret);
+            let result = this.result(ret);
             // Whoever is told may let go of the last thing that keeps the module: nothing is left
             // to be done by then but to return.
             drop(this);
@@ -248,7 +270,7 @@ impl FileRead {
 ///   has no completion, and is freed by whoever submitted it.
 /// - `done` is only touched by the completion, `to` by nobody but the kernel.
 #[repr(C)]
-struct DirectRead<F> {
+struct DirectRead<F, W> {
     iocb: bindings::kiocb,
     /// One for whoever submits, one for the completion: what is submitted may be complete, and
     /// freed, before the function that submitted it returns.
@@ -256,10 +278,23 @@ struct DirectRead<F> {
     /// Keeps the file that `iocb` is for.
     read: FileRead,
     to: KernelIter,
+    /// Only called by whoever completes this.
+    failed: W,
     done: Option<F>,
 }
 
-impl<F: FnOnce(Result<usize>) + Send> DirectRead<F> {
+impl<F, W> DirectRead<F, W>
+where
+    F: FnOnce(Result<usize>) + Send,
+    W: Fn(&KernelFile, Error) + Send,
+{
+    /// What is to be told of the read, which has ended with `ret`.
+    fn result(&self, ret: isize) -> Result<usize> {
+        self.read
+            .result(ret)
+            .inspect_err(|e| (self.failed)(&self.read.file, *e))
+    }
+
     /// # Safety
     ///
     /// `this` must come from [`FileRead::read_direct`], and the caller must own one of its two
@@ -280,8 +315,12 @@ impl<F: FnOnce(Result<usize>) + Send> DirectRead<F> {
     unsafe extern "C" fn complete(iocb: *mut bindings::kiocb, ret: c_long) {
         let this: *mut Self = iocb.cast();
         // SAFETY: By the invariant of the type this is a pointer to the whole, and the completion,
-        // which happens once, owns a reference, which keeps it valid. The member does not change.
-        let result = unsafe { (*this).read.result(ret) };
+        // which happens once, owns a reference, which keeps it valid. These members do not change;
+        // no reference is made to the others, which the kernel and this have.
+        let result = unsafe {
+            let (read, failed) = (&(*this).read, &(*this).failed);
+            read.result(ret).inspect_err(|e| failed(&read.file, *e))
+        };
         // SAFETY: As above; nobody but the completion touches this member.
         let done = unsafe { (*this).done.take() };
         // SAFETY: As above; the whole comes from `FileRead::read_direct`. This gives the reference
