@@ -17,6 +17,10 @@
 #include <linux/tracepoint.h>
 #include <trace/events/cachefiles_ondemand.h>
 #include <trace/events/fscache.h>
+#include <trace/events/netfs.h>
+
+/* After what its tracepoints need. */
+#include <linux/cachefiles_trace.h>
 
 /* bindgen gets confused by casts in macros. */
 const fmode_t RUST_CONST_HELPER_FMODE_PWRITE = FMODE_PWRITE;

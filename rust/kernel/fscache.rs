@@ -109,6 +109,7 @@ mod place;
 pub(crate) mod stats;
 #[cfg(CONFIG_KUNIT = "y")]
 mod tests;
+pub(crate) mod trace;
 mod volume;
 
 pub(crate) use self::{

@@ -10,6 +10,10 @@
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM cachefiles
 
+/* There is more of that system in a header of this name without a suffix. */
+#undef TRACE_SYSTEM_VAR
+#define TRACE_SYSTEM_VAR cachefiles_ondemand
+
 #undef TRACE_INCLUDE_FILE
 #define TRACE_INCLUDE_FILE cachefiles_ondemand
 
