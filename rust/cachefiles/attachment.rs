@@ -22,6 +22,10 @@ use crate::{
         Leave,
         Mode, //
     },
+    trace::files::{
+        self,
+        Ref, //
+    },
     volume::Volume, //
 };
 use kernel::sync::Arc;
@@ -49,6 +53,8 @@ impl<M: Mode> Attachment<M> {
     /// Names the file, or removes it, then drops it (`cachefiles_withdraw_cookie()`).
     pub(crate) fn withdraw(self, cookie: &Cookie) {
         let cache = self.volume.cache().clone();
+        files::object(cookie, Ref::SeeWithdrawCookie);
+        files::object(cookie, Ref::SeeWithdrawal);
         M::detach(&self.object);
         // A daemon's write may still create a file after this. It is an unnamed tmpfile and is
         // freed when the write drops the backing.
@@ -56,6 +62,7 @@ impl<M: Mode> Attachment<M> {
         let file = backing.file().cloned();
         let map = backing.take_map();
         let Some(file) = file else {
+            files::object(cookie, Ref::PutDetach);
             return;
         };
         let leave = match cookie.is_retired() || backing.is_retired() {
@@ -79,5 +86,6 @@ impl<M: Mode> Attachment<M> {
             backing.unmark();
             drop((file, backing, self));
         });
+        files::object(cookie, Ref::PutDetach);
     }
 }

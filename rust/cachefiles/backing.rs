@@ -20,12 +20,11 @@ use crate::{
                 FileRead,
                 KernelFile, //
             },
-            path::{
-                InUse,
-                Path, //
-            }, //
-        }, //
+            path::Path, //
+        },
+        fscache::trace::TraceObject, //
     },
+    mark::Mark,
     plan::{
         blocks::{
             self,
@@ -41,6 +40,11 @@ use crate::{
     space::{
         Space,
         SpaceFor, //
+    },
+    trace::files::{
+        self,
+        Trunc,
+        Where, //
     }, //
 };
 use core::{
@@ -82,7 +86,7 @@ type Rest = Option<Range<u64>>;
 /// An existing file and the mark that it is in use (`S_KERNEL_FILE`).
 pub(crate) struct FoundFile {
     // Field order: the mark is removed before the file is dropped.
-    pub(crate) mark: InUse,
+    pub(crate) mark: Mark,
     pub(crate) file: KernelFile,
 }
 
@@ -104,7 +108,7 @@ pub(crate) struct Backing {
     /// The mark that the file is in use. `None` if the file has no name yet.
     // Field order: the mark is removed before the file is dropped.
     #[pin]
-    mark: SpinLock<Option<InUse>>,
+    mark: SpinLock<Option<Mark>>,
     /// The file. An object that was not found gets one when it is first written to: making one
     /// is most of what a lookup costs, and many objects are never read.
     file: SetOnce<KernelFile>,
@@ -119,8 +123,8 @@ pub(crate) struct Backing {
     size: Atomic<u64>,
     /// Goes up before and after it changes.
     resizes: Atomic<u32>,
-    /// Names the object in the log: the cookie's number.
-    debug_id: u32,
+    /// Names the object in the log and in traces.
+    trace: TraceObject,
     /// Whether blocks became present, or were lost, since the object was looked up.
     is_modified: Atomic<i32>,
     /// Errors in writing the file back count from this moment: it was opened, or what had been
@@ -198,7 +202,7 @@ impl Backing {
                 cred: cred.into(),
                 size: Atomic::new(size),
                 resizes: Atomic::new(0),
-                debug_id,
+                trace: TraceObject::new(debug_id),
                 is_modified: Atomic::new(0),
                 errors_since: Atomic::new(errors_since),
                 losses: Atomic::new(0),
@@ -217,6 +221,17 @@ impl Backing {
     #[inline]
     pub(crate) fn size(&self) -> u64 {
         self.size.load(Relaxed)
+    }
+
+    /// The object, for traces.
+    #[inline]
+    pub(crate) fn trace(&self) -> &TraceObject {
+        &self.trace
+    }
+
+    /// The number of the object's cookie.
+    fn debug_id(&self) -> u32 {
+        self.trace.debug_id()
     }
 
     // The file.
@@ -273,11 +288,19 @@ impl Backing {
     fn make_file(&self) -> Result<KernelFile> {
         self.space.check(1, 0, SpaceFor::Create)?;
         let write = self.space.mount().want_write()?;
-        let file = KernelFile::tmpfile(&write, &self.dir, &self.cred)?;
+        let dir = self.dir.dentry();
+        let file = KernelFile::tmpfile(&write, &self.dir, &self.cred)
+            .inspect_err(|e| files::vfs_error(Some(&self.trace), dir, *e, Where::Tmpfile))?;
+        files::tmpfile(&self.trace, file.inode());
         // Setting the size gets write access itself.
         drop(write);
         if self.size() > 0 {
-            self.set_size(&file)?;
+            // CAST: Sizes are those of files.
+            let size = self.file_size() as i64;
+            files::trunc(&self.trace, file.inode(), 0, size, Trunc::ExpandTmpfile);
+            let at = file.path().dentry();
+            self.set_size(&file)
+                .inspect_err(|e| files::vfs_error(Some(&self.trace), at, *e, Where::Trunc))?;
         }
         Ok(file)
     }
@@ -544,7 +567,13 @@ impl Backing {
         self.note_resize();
         self.resize(size)?;
         match self.file() {
-            Some(file) => self.set_size(file)?,
+            Some(file) => {
+                // CAST: Sizes are those of files.
+                let (from, to) = (file.inode().size(), self.file_size() as i64);
+                files::trunc(&self.trace, file.inode(), from, to, Trunc::Shrink);
+                self.set_size(file)
+                    .inspect_err(|e| self.trace_io_error(file, *e, Where::Trunc))?;
+            }
             None => return Ok(()),
         }
         self.zero_tail(size)
@@ -558,11 +587,29 @@ impl Backing {
         }
         // CAST: Positions are those of files.
         let tail = end as i64..((last + 1) * BLOCK_SIZE) as i64;
-        match self.file().map(|file| file.zero_range(tail)) {
-            Some(Ok(())) => Ok(()),
+        let zeroed = self.file().is_some_and(|file| {
+            files::trunc(
+                &self.trace,
+                file.inode(),
+                tail.end,
+                tail.start,
+                Trunc::DioAdjust,
+            );
+            file.zero_range(tail)
+                .inspect_err(|e| self.trace_io_error(file, *e, Where::Fallocate))
+                .is_ok()
+        });
+        match zeroed {
+            true => Ok(()),
             // Not every file system can.
-            _ => self.discard(last..last + 1),
+            false => self.discard(last..last + 1),
         }
+    }
+
+    /// Traces that reading, writing or changing `file` has failed.
+    #[cold]
+    pub(crate) fn trace_io_error(&self, file: &KernelFile, error: Error, place: Where) {
+        files::io_error(Some(&self.trace), file.inode(), error, place);
     }
 
     /// What has to be done before `blocks` can be read: see [`Blocks::look`].
@@ -629,7 +676,7 @@ impl Backing {
         })?;
         kdebug!(
             "cookie {:x}: blocks {:x} to {:x} were lost, and are asked for again\n",
-            self.debug_id,
+            self.debug_id(),
             lost.start,
             lost.end
         );
@@ -670,7 +717,7 @@ impl Backing {
         drop(old);
         kdebug!(
             "cookie {:x}: data could not be written, and is asked for again\n",
-            self.debug_id
+            self.debug_id()
         );
         Ok(true)
     }

@@ -21,6 +21,7 @@
 //! | [`plan`] | read decisions and space limits, without I/O | `io.c`, `cache.c` |
 //! | [`debug`] | debug messages in the log | `internal.h` |
 //! | [`trace`] | tracepoints | `trace/events/cachefiles.h` |
+//! | [`mark`] | the mark of what is in use | `namei.c` |
 //! | [`space`] | free space of the file system, and when to cull | `cache.c` |
 //! | [`backing`] | the file of an object; marking and checking its blocks | `io.c`, `namei.c` |
 //! | [`object`] | an object as requests and file descriptors see it | `ondemand.c` |
@@ -71,6 +72,7 @@ mod classic;
 mod daemon;
 mod disk;
 mod interface;
+mod mark;
 mod mode;
 mod namei;
 mod object;

@@ -15,16 +15,15 @@ use crate::{
                 Operation, //
             },
             namei::Creating,
-            path::{
-                InUse,
-                Path, //
-            }, //
+            path::Path, //
         }, //
     },
+    mark::Mark,
     space::{
         Space,
         SpaceFor, //
-    }, //
+    },
+    trace::files, //
 };
 use kernel::prelude::*;
 
@@ -47,14 +46,19 @@ pub(crate) const RETRIES: usize = 8;
 ///
 /// `EBUSY` if it is in use; `EAGAIN` if others removed it each time it was made; `ENOBUFS` if
 /// `limits` is set and there is no space for a new one; the file system's error.
-fn look_up_or_make(space: &Space, dir: &Path, name: &[u8], limits: bool) -> Result<(InUse, bool)> {
+fn look_up_or_make(space: &Space, dir: &Path, name: &[u8], limits: bool) -> Result<(Mark, bool)> {
     let mut is_new = false;
     for _ in 0..RETRIES {
         let write = space.mount().want_write()?;
-        let creating = Creating::start(dir, name, &write)?;
+        let creating = Creating::start(dir, name, &write);
+        let found = creating.as_ref().map(Creating::child).map_err(|e| *e);
+        files::lookup(None, dir.dentry(), found);
+        let creating = creating.inspect_err(|e| {
+            files::vfs_error(None, dir.dentry(), *e, files::Where::Lookup);
+        })?;
         if !creating.child().is_negative() {
             // Marked while `dir` is locked, so that it cannot be culled before.
-            let mark = creating.child_path().mark_in_use().inspect_err(|_| {
+            let mark = Mark::set(creating.child_path(), None).inspect_err(|_| {
                 kdebug!("A directory of the cache is in use already\n");
             })?;
             return Ok((mark, is_new));
@@ -63,7 +67,10 @@ fn look_up_or_make(space: &Space, dir: &Path, name: &[u8], limits: bool) -> Resu
             space.check(1, 0, SpaceFor::Create)?;
         }
         // This unlocks `dir`. So the directory is looked up again, to be marked under the lock.
-        creating.mkdir(0o700)?;
+        let made = creating.mkdir(0o700).inspect_err(|e| {
+            files::vfs_error(None, dir.dentry(), *e, files::Where::Mkdir);
+        })?;
+        files::mkdir(dir.dentry(), made.dentry());
         is_new = true;
     }
     Err(EAGAIN)

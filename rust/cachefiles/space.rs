@@ -22,6 +22,10 @@ use crate::{
         Limits,
         SpaceLevel,
         Thresholds, //
+    },
+    trace::files::{
+        self,
+        Where, //
     }, //
 };
 use kernel::{
@@ -166,7 +170,9 @@ impl Space {
     ///
     /// `ENOBUFS` if there is not.
     pub(crate) fn check(&self, files: u64, bytes: u64, what: SpaceFor) -> Result {
-        let stats = self.mount().statfs()?;
+        let stats = self.mount().statfs().inspect_err(|e| {
+            files::vfs_error(None, self.root.dentry(), *e, Where::Statfs);
+        })?;
         let bytes = bytes.saturating_add(self.writing.load(Relaxed));
         let blocks = bytes.div_ceil(self.block_size);
         let free = stats.blocks_available.saturating_sub(blocks);

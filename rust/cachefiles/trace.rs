@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tracepoints, as of `include/trace/events/cachefiles_ondemand.h`.
+//! Tracepoints of on-demand mode, as of `include/trace/events/cachefiles_ondemand.h`.
 //!
 //! `obj` is the debug id of the object's cookie. None of these is called with a lock held.
+//!
+//! Those of both modes are in [`files`].
+
+pub(crate) mod files;
 
 use crate::{
     kernel_next::tracepoint::declare_safe_trace,

@@ -14,6 +14,7 @@ use crate::{
         },
         xattr::{
             check_volume,
+            Stale,
             Value,
             AUX_MAX,
             XATTR_NAME, //
@@ -37,6 +38,12 @@ use crate::{
         get_directory_anyway,
         graveyard::bury,
         RETRIES, //
+    },
+    trace::files::{
+        self,
+        Coherency,
+        Killed,
+        Where, //
     }, //
 };
 use kernel::{
@@ -95,21 +102,11 @@ impl<M> Volume<M> {
                 set_coherency(cache, &dir, volume)?;
                 return Ok((dir, true));
             }
-            let mut buf = [0; 256 + 4];
-            match xattr::get(&dir, XATTR_NAME, &mut buf) {
-                Ok(len) => {
-                    let found = buf.get(..len).unwrap_or_default();
-                    let mut coherency = [0; AUX_MAX];
-                    if check_volume(found, volume.coherency(&mut coherency)).is_ok() {
-                        return Ok((dir, false));
-                    }
-                }
-                // A value that is too long, or none at all, is as wrong as another.
-                Err(e) if e == ERANGE || e == ENODATA => {}
-                Err(e) => return Err(e),
+            if is_current(&dir, volume)? {
+                return Ok((dir, false));
             }
             // What is there is of another time. The graveyard takes it, in use or not.
-            bury(cache, cache.store(), &dir)?;
+            bury(cache, None, cache.store(), &dir, Killed::WeirdVolume)?;
         }
         Err(ESTALE)
     }
@@ -166,7 +163,8 @@ impl<M> Volume<M> {
     pub(crate) fn finish(&self, volume: &fscache::Volume) {
         if volume.take_invalidate() {
             // If it cannot be moved, it has the coherency data of before.
-            let _ = bury(&self.cache, self.cache.store(), &self.dir);
+            let (cache, why) = (&*self.cache, Killed::WeirdVolume);
+            let _ = bury(cache, None, cache.store(), &self.dir, why);
             return;
         }
         // If it cannot be written, the next one to look finds the old one, and starts afresh.
@@ -174,9 +172,50 @@ impl<M> Volume<M> {
     }
 }
 
+/// Whether what is in `dir` is of the state of the volume that there is now.
+///
+/// # Errors
+///
+/// The file system's.
+fn is_current(dir: &Path, volume: &fscache::Volume) -> Result<bool> {
+    let mut buf = [0; 256 + 4];
+    let got = xattr::get(dir, XATTR_NAME, &mut buf);
+    let found = match got {
+        Ok(len) => buf.get(..len).unwrap_or_default(),
+        Err(e) => {
+            files::vfs_error(None, dir.dentry(), e, Where::Getxattr);
+            files::vol_coherency(volume, dir.dentry(), Coherency::VolCheckXattr);
+            // A value that is too long, or none at all, is as wrong as another.
+            return match e {
+                e if e == ERANGE || e == ENODATA => Ok(false),
+                e => Err(e),
+            };
+        }
+    };
+    let mut coherency = [0; AUX_MAX];
+    let checked = check_volume(found, volume.coherency(&mut coherency));
+    let why = match checked {
+        Ok(()) => Coherency::VolCheckOk,
+        Err(Stale::Length) => Coherency::VolCheckXattr,
+        Err(Stale::Type) => Coherency::VolCheckResv,
+        Err(_) => Coherency::VolCheckCmp,
+    };
+    files::vol_coherency(volume, dir.dentry(), why);
+    Ok(checked.is_ok())
+}
+
 fn set_coherency<M>(cache: &Cache<M>, dir: &Path, volume: &fscache::Volume) -> Result {
     let write = cache.mount().want_write()?;
     let mut coherency = [0; AUX_MAX];
     let value = Value::volume(volume.coherency(&mut coherency));
-    xattr::set(dir, XATTR_NAME, value.as_bytes(), &write)
+    let set = xattr::set(dir, XATTR_NAME, value.as_bytes(), &write);
+    let why = match set {
+        Ok(()) => Coherency::VolSetOk,
+        Err(e) => {
+            files::vfs_error(None, dir.dentry(), e, Where::Setxattr);
+            Coherency::VolSetFail
+        }
+    };
+    files::vol_coherency(volume, dir.dentry(), why);
+    set
 }

@@ -24,7 +24,7 @@
 //!         Err(e) => read.fail(e),
 //!         Ok(_) if read.is_empty() => read.finish(),
 //!         // CAST: A length in a file.
-//!         Ok(cached) => read.read_direct(file, pos + cached as i64),
+//!         Ok(cached) => read.read_direct(file, pos + cached as i64, |_, _| {}),
 //!     }
 //! }
 //! ```
@@ -48,7 +48,10 @@ use crate::{
             ENODATA,
             ESTALE, //
         },
-        fs::kernel_file::FileRead,
+        fs::kernel_file::{
+            FileRead,
+            KernelFile, //
+        },
         fscache::{
             stats,
             Backend,
@@ -56,7 +59,8 @@ use crate::{
             ObjectRef, //
         },
         iov::KernelIter,
-        sched::nofs, //
+        sched::nofs,
+        tracepoint::TraceArg, //
     }, //
 };
 use core::{
@@ -237,11 +241,17 @@ impl CacheRead {
     }
 
     /// Reads the rest from the file at `pos`, in bytes, past the page cache if it can, and ends the
-    /// request. May sleep, and may return before the request has ended.
-    pub(crate) fn read_direct(self, file: FileRead, pos: i64) {
+    /// request. `failed` is told of an error of the file before, as by
+    /// [`FileRead::read_direct_or`]. May sleep, and may return before the request has ended.
+    pub(crate) fn read_direct(
+        self,
+        file: FileRead,
+        pos: i64,
+        failed: impl Fn(&KernelFile, Error) + Send + 'static,
+    ) {
         let (to, end) = self.into_parts();
         let end = move |ret: Result<usize>| end.end(ret);
-        if let Err((e, end)) = file.read_direct(pos, to, end) {
+        if let Err((e, end)) = file.read_direct_or(pos, to, failed, end) {
             end(Err(e));
         }
     }
@@ -318,7 +328,10 @@ pub(crate) enum ReadSource {
     Zeroes,
 }
 
-impl ReadSource {
+// SAFETY: It is a number.
+unsafe impl TraceArg for ReadSource {
+    type Raw = bindings::netfs_io_source;
+
     fn into_raw(self) -> bindings::netfs_io_source {
         match self {
             Self::Cache => bindings::netfs_io_source_NETFS_READ_FROM_CACHE,
@@ -359,6 +372,18 @@ impl ReadSubrequest<'_> {
     #[inline]
     pub(crate) fn file_size(&self) -> u64 {
         self.file_size
+    }
+
+    /// Its flags (`NETFS_SREQ_*`), as numbers of bits.
+    pub(crate) fn flags(&self) -> usize {
+        // SAFETY: By the invariant.
+        unsafe { (*self.subreq.as_ptr()).flags }
+    }
+
+    /// The number of the inode of the network file system's file.
+    pub(crate) fn ino(&self) -> u64 {
+        // SAFETY: By the invariant; a request keeps its inode, whose number does not change.
+        unsafe { (*(*(*self.subreq.as_ptr()).rreq).inode).i_ino }
     }
 
     /// The cookie of what is read.

@@ -12,6 +12,7 @@ use crate::{
     disk::{
         key::cook_key,
         xattr::{
+            aux_and_content,
             Content,
             Value,
             AUX_MAX,
@@ -32,6 +33,7 @@ use crate::{
         },
         fscache::Cookie, //
     },
+    mark::Mark,
     mode::{
         Leave,
         Mode, //
@@ -39,6 +41,13 @@ use crate::{
     namei::{
         graveyard::bury,
         RETRIES, //
+    },
+    trace::files::{
+        self,
+        Coherency,
+        Killed,
+        Ref,
+        Where, //
     }, //
 };
 use kernel::prelude::*;
@@ -83,6 +92,12 @@ impl<M: Mode> Attachment<M> {
             Leave::Keep | Leave::Describe => leaving.write_out(),
             Leave::Discard => Err(ESTALE),
         };
+        let why = match (usable.is_ok(), leaving.backing.is_named()) {
+            (true, _) => Ref::SeeCleanCommit,
+            (false, true) => Ref::SeeCleanDelete,
+            (false, false) => Ref::SeeCleanDropTmp,
+        };
+        files::object(leaving.cookie, why);
         if let Err(e) = usable {
             if leaving.backing.is_named() {
                 self.delete(leaving)?;
@@ -102,18 +117,21 @@ impl<M: Mode> Attachment<M> {
     /// Removes the file, if it has a name.
     fn delete(&self, leaving: &Leaving<'_>) -> Result {
         let fan = self.volume.fanout(leaving.cookie.key_hash())?;
+        let obj = Some(leaving.backing.trace());
         if leaving.backing.is_named() {
-            return bury(self.cache(), fan, leaving.file.path());
+            return bury(self.cache(), obj, fan, leaving.file.path(), Killed::Retired);
         }
         // It may have just been given one.
         let name = cook_key(leaving.cookie.key(), sha256)?;
         let write = self.cache().mount().want_write()?;
-        let removing = Removing::start(fan, name.as_bytes(), &write);
-        match removing {
-            Ok(removing) => removing.unlink(),
-            Err(e) if e == ENOENT => Ok(()),
-            Err(e) => Err(e),
-        }
+        let removing = match Removing::start(fan, name.as_bytes(), &write) {
+            Err(e) if e == ENOENT => return Ok(()),
+            removing => removing?,
+        };
+        files::unlink(obj, removing.child(), Killed::Retired);
+        removing
+            .unlink()
+            .inspect_err(|e| files::vfs_error(obj, fan.dentry(), *e, Where::Unlink))
     }
 
     /// Writes down what the file holds, and gives it its name if it is new
@@ -146,7 +164,18 @@ impl<M: Mode> Attachment<M> {
         let aux = leaving.cookie.aux_locked(&mut aux);
         let size = M::size(&self.object, leaving.cookie);
         let value = Value::object(size, Content::Listed, aux, M::version(&self.object));
-        xattr::set(leaving.file.path(), XATTR_NAME, value.as_bytes(), write)
+        let (obj, path) = (leaving.backing.trace(), leaving.file.path());
+        let set = xattr::set(path, XATTR_NAME, value.as_bytes(), write);
+        let why = match set {
+            Ok(()) => Coherency::SetOk,
+            Err(e) => {
+                files::vfs_error(Some(obj), path.dentry(), e, Where::Setxattr);
+                Coherency::SetFail
+            }
+        };
+        let written = aux_and_content(value.as_bytes());
+        files::coherency(obj, leaving.file.inode(), aux, written, why);
+        set
     }
 
     /// Gives a new file its name (`cachefiles_commit_tmpfile()`).
@@ -157,15 +186,25 @@ impl<M: Mode> Attachment<M> {
         let fan = self.volume.fanout(cookie.key_hash())?;
         let write = self.cache().mount().want_write()?;
         // Keeps the file from being culled until it is linked and this returns.
-        let _mark = file.path().clone().mark_in_use()?;
+        let obj = leaving.backing.trace();
+        let _mark = Mark::set(file.path().clone(), Some(obj))?;
+        let failed = |e: &Error, place| files::vfs_error(Some(obj), fan.dentry(), *e, place);
         let name = cook_key(cookie.key(), sha256)?;
         for _ in 0..RETRIES {
-            let creating = Creating::start(fan, name.as_bytes(), &write)?;
+            let creating = Creating::start(fan, name.as_bytes(), &write)
+                .inspect_err(|e| failed(e, Where::Lookup))?;
             if creating.child().is_negative() {
-                return creating.link(file);
+                creating
+                    .link(file)
+                    .inspect_err(|e| failed(e, Where::Link))?;
+                files::link(obj, file.inode());
+                return Ok(());
             }
             // The file of that name was rejected when this object was looked up.
-            creating.unlink()?;
+            files::unlink(Some(obj), creating.child(), Killed::Stale);
+            creating
+                .unlink()
+                .inspect_err(|e| failed(e, Where::Unlink))?;
         }
         Err(EAGAIN)
     }

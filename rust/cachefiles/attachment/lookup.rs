@@ -17,8 +17,10 @@ use crate::{
         },
         presence,
         xattr::{
+            aux_and_content,
             check_object,
             needs_list,
+            Stale,
             AUX_MAX,
             VALUE_MAX,
             XATTR_NAME, //
@@ -34,21 +36,27 @@ use crate::{
                 lookup_positive,
                 Creating, //
             },
-            path::{
-                InUse,
-                Path, //
-            },
+            path::Path,
             xattr, //
         },
         fscache::{
+            trace::TraceObject,
             Cookie,
             Lookup, //
         }, //
     },
+    mark::Mark,
     mode::Mode,
     namei::graveyard::bury,
     protocol::BLOCK_SIZE,
     space::SpaceFor,
+    trace::files::{
+        self,
+        Coherency,
+        Killed,
+        Ref,
+        Where, //
+    },
     volume::Volume, //
 };
 use kernel::{
@@ -70,6 +78,8 @@ impl<M: Mode> Attachment<M> {
         let Some(object) = cache.mode().open(cookie, max)? else {
             return Ok(None);
         };
+        files::object(cookie, Ref::New);
+        files::object(cookie, Ref::SeeLookupCookie);
         let prepared = with_cred(cache.cred(), || {
             Self::find_file(&volume, cookie, &object)
                 .inspect_err(|e| cache.mode().io_error(|| cache.probe_after_error(*e)))
@@ -90,10 +100,13 @@ impl<M: Mode> Attachment<M> {
                 Ok(Some(slot.write(attachment)))
             }
             Ok(None) => {
+                files::object(cookie, Ref::PutDetach);
                 M::detach(&object);
                 Ok(None)
             }
             Err(e) => {
+                files::object(cookie, Ref::SeeLookupFailed);
+                files::object(cookie, Ref::PutDetach);
                 M::detach(&object);
                 Err(e)
             }
@@ -114,28 +127,39 @@ impl<M: Mode> Attachment<M> {
             let (dir, debug_id) = (volume.dir(), cookie.debug_id());
             Backing::new(dir, cache.space(), cache.cred(), size, debug_id, found)
         };
-        if let Some(fan) = volume.find_fanout(cookie.key_hash())? {
-            let name = cook_key(cookie.key(), sha256)?;
-            match lookup_positive(fan, name.as_bytes()) {
-                Ok(path) if path.dentry().is_regular() => {
-                    let found = Self::open_file(cache, cookie, fan, path.clone(), &name, object)?;
-                    if let Some((found, needs_list)) = found {
-                        let backing = backing(Some(found))?;
-                        if backing.adopt(needs_list)? {
-                            return Ok(backing);
-                        }
-                    }
-                    // A later lookup for the version that the file has must not find it again.
-                    match bury(cache, fan, &path) {
-                        // It was removed meanwhile.
-                        Err(e) if e == EINVAL => {}
-                        buried => buried?,
+        let obj = TraceObject::new(cookie.debug_id());
+        let obj = Some(&obj);
+        let Some(fan) = volume.find_fanout(cookie.key_hash())? else {
+            files::lookup(obj, volume.dir().dentry(), Err(ENOENT));
+            cache.space().check(1, 0, SpaceFor::Create)?;
+            return backing(None);
+        };
+        let name = cook_key(cookie.key(), sha256)?;
+        let found = lookup_positive(fan, name.as_bytes());
+        let entry = found.as_ref().map(Path::dentry).map_err(|e| *e);
+        files::lookup(obj, fan.dentry(), entry);
+        match found {
+            Ok(path) if path.dentry().is_regular() => {
+                let found = Self::open_file(cache, cookie, fan, path.clone(), &name, object)?;
+                if let Some((found, needs_list)) = found {
+                    let backing = backing(Some(found))?;
+                    if backing.adopt(needs_list)? {
+                        return Ok(backing);
                     }
                 }
-                // Something else has the name.
-                Ok(path) => bury(cache, fan, &path)?,
-                Err(e) if e == ENOENT => {}
-                Err(e) => return Err(e),
+                // A later lookup for the version that the file has must not find it again.
+                match bury(cache, obj, fan, &path, Killed::Stale) {
+                    // It was removed meanwhile.
+                    Err(e) if e == EINVAL => {}
+                    buried => buried?,
+                }
+            }
+            // Something else has the name.
+            Ok(path) => bury(cache, obj, fan, &path, Killed::Weird)?,
+            Err(e) if e == ENOENT => {}
+            Err(e) => {
+                files::vfs_error(obj, fan.dentry(), e, Where::Lookup);
+                return Err(e);
             }
         }
         cache.space().check(1, 0, SpaceFor::Create)?;
@@ -152,13 +176,17 @@ impl<M: Mode> Attachment<M> {
         name: &Name,
         object: &M::Object,
     ) -> Result<Option<(FoundFile, bool)>> {
-        let marked = mark_file(cache, fan, path, name)
+        let obj = TraceObject::new(cookie.debug_id());
+        let obj = &obj;
+        let marked = mark_file(cache, obj, fan, path, name)
             .inspect_err(|e| kdebug!("cookie {:x}: its file: {:?}\n", cookie.debug_id(), e))?;
         let Some(mark) = marked else {
             return Ok(None);
         };
         let found = FoundFile {
-            file: KernelFile::open(mark.path(), cache.cred())?,
+            file: KernelFile::open(mark.path(), cache.cred()).inspect_err(|e| {
+                files::vfs_error(Some(obj), mark.path().dentry(), *e, Where::Open);
+            })?,
             mark,
         };
         let path = found.file.path();
@@ -172,16 +200,35 @@ impl<M: Mode> Attachment<M> {
         }
         let (mut aux, mut buf) = ([0; AUX_MAX], [0; VALUE_MAX]);
         let aux = cookie.aux(&mut aux);
-        let value = match xattr::get(path, XATTR_NAME, &mut buf) {
+        let inode = found.file.inode();
+        let got = xattr::get(path, XATTR_NAME, &mut buf);
+        let value = match got {
             Ok(len) => buf.get(..len).unwrap_or_default(),
-            Err(e) if e == ERANGE || e == ENODATA => return Ok(None),
-            Err(e) => return Err(e),
+            Err(e) => {
+                files::vfs_error(Some(obj), path.dentry(), e, Where::Getxattr);
+                files::coherency(obj, inode, aux, None, Coherency::CheckXattr);
+                return match e {
+                    e if e == ERANGE || e == ENODATA => Ok(None),
+                    e => Err(e),
+                };
+            }
         };
-        if check_object(value, size, aux, M::version(object)).is_err() {
+        let checked = check_object(value, size, aux, M::version(object));
+        let why = match checked {
+            Ok(()) => Coherency::CheckOk,
+            Err(Stale::Length) => Coherency::CheckXattr,
+            Err(Stale::Type) => Coherency::CheckType,
+            Err(Stale::Aux) => Coherency::CheckAux,
+            Err(Stale::Size) => Coherency::CheckObjsize,
+            Err(Stale::Dirty) => Coherency::CheckDirty,
+        };
+        files::coherency(obj, inode, aux, aux_and_content(value), why);
+        if checked.is_err() {
             return Ok(None);
         }
         if !fits {
-            adjust_size(&found.file, bytes)?;
+            adjust_size(&found.file, bytes)
+                .inspect_err(|e| files::io_error(Some(obj), inode, *e, Where::NotifyChange))?;
         }
         found.file.touch_atime();
         Ok(Some((found, needs_list(value))))
@@ -206,8 +253,14 @@ fn adjust_size(file: &KernelFile, bytes: u64) -> Result {
 /// # Errors
 ///
 /// `EBUSY` if it is in use; what looking it up says.
-fn mark_file<M>(cache: &Cache<M>, fan: &Path, path: Path, name: &Name) -> Result<Option<InUse>> {
-    match path.mark_in_use() {
+fn mark_file<M>(
+    cache: &Cache<M>,
+    obj: &TraceObject,
+    fan: &Path,
+    path: Path,
+    name: &Name,
+) -> Result<Option<Mark>> {
+    match Mark::set(path, Some(obj)) {
         Err(e) if e == EBUSY => {}
         marked => return marked.map(Some),
     }
@@ -218,7 +271,7 @@ fn mark_file<M>(cache: &Cache<M>, fan: &Path, path: Path, name: &Name) -> Result
     if creating.child().is_negative() {
         return Ok(None);
     }
-    let mark = creating.child_path().mark_in_use()?;
+    let mark = Mark::set(creating.child_path(), Some(obj))?;
     drop(creating);
     Ok(mark.path().dentry().is_regular().then_some(mark))
 }

@@ -20,6 +20,11 @@ use crate::{
         fscache::Cookie, //
     },
     namei::graveyard::bury,
+    trace::files::{
+        self,
+        Killed,
+        Where, //
+    },
     volume::Volume, //
 };
 use kernel::{
@@ -61,15 +66,19 @@ impl Replaced {
     fn unlink(&self, file: &KernelFile) -> Result {
         let cache = self.volume.cache();
         let fan = self.volume.fanout(self.key_hash)?;
-        match bury(cache, fan, file.path()) {
+        let obj = Some(self.file.backing.trace());
+        match bury(cache, obj, fan, file.path(), Killed::Invalidated) {
             // It was removed by others.
             Err(e) if e == EINVAL => Ok(()),
             Err(_) => {
                 // A file without the attribute is not used.
                 let write = cache.mount().want_write()?;
-                match xattr::remove(file.path(), XATTR_NAME, &write) {
+                let removed = xattr::remove(file.path(), XATTR_NAME, &write);
+                match removed {
                     Err(e) if e == ENODATA => Ok(()),
-                    removed => removed,
+                    removed => removed.inspect_err(|e| {
+                        files::vfs_error(obj, file.path().dentry(), *e, Where::Remxattr);
+                    }),
                 }
             }
             Ok(()) => Ok(()),

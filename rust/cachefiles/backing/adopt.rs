@@ -26,7 +26,8 @@ use crate::{
         },
         xattr, //
     },
-    protocol::BLOCK_SIZE, //
+    protocol::BLOCK_SIZE,
+    trace::files::Where, //
 };
 use core::ops::Range;
 use kernel::{
@@ -59,7 +60,7 @@ impl Backing {
             if let Err(e) = self.correct(file, needs_list) {
                 kdebug!(
                     "cookie {:x}: cannot write its list: {:?}\n",
-                    self.debug_id,
+                    self.debug_id(),
                     e
                 );
                 break;
@@ -98,15 +99,16 @@ impl Backing {
             (run.start * BLOCK_SIZE) as i64,
             (run.end * BLOCK_SIZE) as i64,
         );
+        let failed = |e: &Error| self.trace_io_error(file, *e, Where::Seek);
         let mut left = run.end - run.start;
         while at < end {
             let data = match file.seek(at, Seek::Data) {
                 Ok(data) if data < end => data,
                 Ok(_) => break,
                 Err(e) if e == ENXIO => break,
-                Err(e) => return Err(e),
+                Err(e) => return Err(e).inspect_err(failed),
             };
-            let hole = file.seek(data, Seek::Hole)?.min(end);
+            let hole = file.seek(data, Seek::Hole).inspect_err(failed)?.min(end);
             if hole <= data {
                 return Err(EIO);
             }

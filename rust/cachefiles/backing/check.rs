@@ -22,7 +22,8 @@ use crate::{
         Look,
         Unverified, //
     },
-    protocol::BLOCK_SIZE, //
+    protocol::BLOCK_SIZE,
+    trace::files::Where, //
 };
 use core::ops::Range;
 use kernel::{
@@ -184,7 +185,7 @@ fn check(
     if hole >= end {
         return Ok(Some(end));
     }
-    let data = match file.seek(bytes(hole..end).start, Seek::Data) {
+    let data = match seek(backing, file, bytes(hole..end).start, Seek::Data) {
         // Offsets are not negative.
         Ok(data) => end.min((data as u64).div_ceil(BLOCK_SIZE)),
         Err(e) if e == ENXIO => end,
@@ -195,14 +196,23 @@ fn check(
     Ok(forgotten.then_some(hole))
 }
 
+/// [`KernelFile::seek`], whose errors are traced, but for that there is nothing.
+fn seek(backing: &Backing, file: &KernelFile, pos: i64, what: Seek) -> Result<i64> {
+    file.seek(pos, what).inspect_err(|e| {
+        if *e != ENXIO {
+            backing.trace_io_error(file, *e, Where::Seek);
+        }
+    })
+}
+
 /// The first block in `blocks` with a hole, or, if there is none, `blocks.end` or a block behind it
 /// up to which there is none.
 fn find_hole(backing: &Backing, file: &KernelFile, blocks: Range<u64>) -> Result<u64> {
     if backing.is_fragmented() {
-        return find_hole_nearby(file, blocks);
+        return find_hole_nearby(backing, file, blocks);
     }
     let begun = Instant::<Monotonic>::now();
-    let hole = match file.seek(bytes(blocks.clone()).start, Seek::Hole) {
+    let hole = match seek(backing, file, bytes(blocks.clone()).start, Seek::Hole) {
         // Offsets are not negative.
         Ok(hole) => hole as u64 / BLOCK_SIZE,
         // Others have truncated the file.
@@ -217,11 +227,11 @@ fn find_hole(backing: &Backing, file: &KernelFile, blocks: Range<u64>) -> Result
 
 /// As [`find_hole`], but looks no further than asked for: the file system goes through all extents
 /// up to a hole, which can be many.
-fn find_hole_nearby(file: &KernelFile, blocks: Range<u64>) -> Result<u64> {
+fn find_hole_nearby(backing: &Backing, file: &KernelFile, blocks: Range<u64>) -> Result<u64> {
     let step = file.inode().block_size().min(BLOCK_SIZE);
     for block in blocks.clone() {
         for at in (block * BLOCK_SIZE..(block + 1) * BLOCK_SIZE).step_by(step as usize) {
-            match file.seek(at as i64, Seek::Data) {
+            match seek(backing, file, at as i64, Seek::Data) {
                 Ok(data) if data as u64 == at => {}
                 Ok(_) => return Ok(block),
                 Err(e) if e == ENXIO => return Ok(block),

@@ -2,18 +2,18 @@
 
 //! Directories that are in use.
 
-use crate::kernel_next::fs::path::{
-    InUse,
-    Path, //
+use crate::{
+    kernel_next::fs::path::Path,
+    mark::Mark, //
 };
 use core::ops::Deref;
 
 /// A directory that nobody else may remove or use as a cache.
-pub(crate) struct Directory(InUse);
+pub(crate) struct Directory(Mark);
 
 impl Directory {
     /// The directory that has `mark`.
-    pub(crate) fn new(mark: InUse) -> Self {
+    pub(crate) fn new(mark: Mark) -> Self {
         Directory(mark)
     }
 }

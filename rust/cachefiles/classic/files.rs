@@ -7,6 +7,7 @@ use crate::{
     backing::Backing,
     cache::Cache,
     disk::xattr::{
+        aux_and_content,
         Content,
         Value,
         AUX_MAX,
@@ -16,6 +17,11 @@ use crate::{
         cred::with_cred,
         fs::xattr,
         fscache::Cookie, //
+    },
+    trace::files::{
+        self as trace,
+        Coherency,
+        Where, //
     }, //
 };
 use core::mem::replace;
@@ -153,8 +159,19 @@ impl File {
             let aux = cookie.aux(&mut aux);
             let size = cookie.object_size().max(0).unsigned_abs();
             let value = Value::object(size, Content::Dirty, aux, b"");
+            let (obj, path) = (self.backing.trace(), file.path());
             let write = cache.mount().want_write()?;
-            xattr::set(file.path(), XATTR_NAME, value.as_bytes(), &write)?;
+            let set = xattr::set(path, XATTR_NAME, value.as_bytes(), &write);
+            let why = match set {
+                Ok(()) => Coherency::SetOk,
+                Err(e) => {
+                    trace::vfs_error(Some(obj), path.dentry(), e, Where::Setxattr);
+                    Coherency::SetFail
+                }
+            };
+            let written = aux_and_content(value.as_bytes());
+            trace::coherency(obj, file.inode(), aux, written, why);
+            set?;
             drop(write);
             file.sync()
         })?;

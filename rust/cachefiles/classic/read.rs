@@ -15,13 +15,19 @@ use crate::{
     kernel_next::{
         compat::ENODATA,
         fs::kernel_file::FileRead,
+        fscache::trace::TraceObject,
         netfs::{
             CacheRead,
             ReadSource,
             ReadSubrequest, //
         }, //
     },
-    plan::fill::Source, //
+    plan::fill::Source,
+    trace::files::{
+        self,
+        PrepareRead,
+        Where, //
+    }, //
 };
 use kernel::{
     prelude::*,
@@ -31,21 +37,28 @@ use kernel::{
 /// Says where the network file system is to read from (`cachefiles_do_prepare_read()`), and cuts
 /// the read where that changes.
 pub(crate) fn prepare_read(backing: &Backing, mut subreq: ReadSubrequest<'_>) -> ReadSource {
+    let (source, why) = choose(backing, &mut subreq);
+    let inode = backing.file().map(|file| file.inode());
+    files::prep_read(backing.trace(), &subreq, inode, source, why);
+    source
+}
+
+fn choose(backing: &Backing, subreq: &mut ReadSubrequest<'_>) -> (ReadSource, PrepareRead) {
     if subreq.start() >= subreq.file_size() {
-        return ReadSource::Zeroes;
+        return (ReadSource::Zeroes, PrepareRead::AfterEof);
     }
     if backing.is_retired() {
-        return ReadSource::Server;
+        return (ReadSource::Server, PrepareRead::NoFile);
     }
     if subreq.cookie().has_no_data() {
         subreq.copy_to_cache();
-        return ReadSource::Server;
+        return (ReadSource::Server, PrepareRead::NoData);
     }
-    let (start, whole) = (subreq.start(), subreq.len() as u64);
-    let (source, len) = backing.source(start, whole, subreq.file_size());
+    let (start, wanted) = (subreq.start(), subreq.len() as u64);
+    let (source, len) = backing.source(start, wanted, subreq.file_size());
     let source = match subreq.is_single() {
         // Must not be cut: it is all or nothing.
-        true if len < whole && start + len < subreq.file_size() => Source::Server,
+        true if len < wanted && start + len < subreq.file_size() => Source::Server,
         true => source,
         false => {
             // CAST: No longer than it was.
@@ -54,10 +67,15 @@ pub(crate) fn prepare_read(backing: &Backing, mut subreq: ReadSubrequest<'_>) ->
         }
     };
     match source {
-        Source::Cache => ReadSource::Cache,
+        Source::Cache => (ReadSource::Cache, PrepareRead::HaveData),
         Source::Server => {
             subreq.copy_to_cache();
-            ReadSource::Server
+            let why = match backing.file() {
+                None => PrepareRead::NoFile,
+                Some(_) if len < wanted => PrepareRead::FoundPart,
+                Some(_) => PrepareRead::FoundHole,
+            };
+            (ReadSource::Server, why)
         }
     }
 }
@@ -74,10 +92,18 @@ impl Reader {
     /// network file system asks the server.
     pub(crate) fn read(self, pos: i64, read: CacheRead) {
         let file = self.check(pos, read.len() as u64);
+        let object = self.0.trace().debug_id();
         // Until the end is told, the object is there, and what it has: this drops nothing last.
         drop(self);
         match file {
-            Ok(file) => read.read_direct(file, pos),
+            Ok(file) => {
+                let obj = TraceObject::new(object);
+                files::read(&obj, file.file().inode(), pos, read.len());
+                read.read_direct(file, pos, move |file, error| {
+                    let obj = TraceObject::new(object);
+                    files::io_error(Some(&obj), file.inode(), error, Where::Read);
+                });
+            }
             Err(e) => read.fail(e),
         }
     }

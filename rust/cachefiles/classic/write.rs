@@ -41,6 +41,10 @@ use crate::{
     space::{
         Reservation,
         SpaceFor, //
+    },
+    trace::files::{
+        self,
+        Where, //
     }, //
 };
 use core::ops::Range;
@@ -217,15 +221,25 @@ impl Writer {
         // CAST: Was checked not to be negative.
         let first = write.start() as u64 / BLOCK_SIZE;
         let hold = self.cache.mode().queue().hold();
-        let losses = self.file.backing.losses();
+        let backing = &self.file.backing;
+        let losses = backing.losses();
+        files::write(backing.trace(), file.inode(), write.start(), write.len());
         let stored = move |end: WriteEnd, written: Result<usize>| {
             drop(reservation);
-            if let Ok(len) = written {
-                let blocks = first..first + len as u64 / BLOCK_SIZE;
-                // Blocks that are not recorded are fetched again.
-                let _ = self.file.backing.mark_stored(blocks, extent, losses);
-                if let Some(cookie) = end.cookie() {
-                    cookie.set_have_data();
+            match written {
+                Ok(len) => {
+                    let blocks = first..first + len as u64 / BLOCK_SIZE;
+                    // Blocks that are not recorded are fetched again.
+                    let _ = self.file.backing.mark_stored(blocks, extent, losses);
+                    if let Some(cookie) = end.cookie() {
+                        cookie.set_have_data();
+                    }
+                }
+                Err(e) => {
+                    // It was written to, so it is there.
+                    if let Some(file) = self.file.backing.file() {
+                        self.file.backing.trace_io_error(file, e, Where::Write);
+                    }
                 }
             }
             // Until the end is told, the object is there, and what it has: this drops nothing last.

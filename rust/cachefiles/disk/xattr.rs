@@ -9,13 +9,8 @@
 //! To the C implementation, which knows of no version, a version is a part of the auxiliary data:
 //! it does not match, so that the file is not used.
 
-use crate::protocol::{
-    command::VERSION_MAX,
-    errno::{
-        Errno,
-        Result, //
-    }, //
-};
+use crate::protocol::command::VERSION_MAX;
+use core::ops::Range;
 
 /// The name of the attribute.
 pub(crate) const XATTR_NAME: &core::ffi::CStr = c"user.CacheFiles.cache";
@@ -102,26 +97,56 @@ pub(crate) fn set_needs_list(value: &mut [u8]) {
     }
 }
 
+/// The auxiliary data that a file's value has, with the version behind it, and what it says that
+/// the file holds.
+pub(crate) fn aux_and_content(value: &[u8]) -> Option<(&[u8], u8)> {
+    let (header, aux) = value.split_at_checked(OBJECT_HEADER)?;
+    Some((aux, *header.last()?))
+}
+
+/// Why a file, or a directory of a volume, is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stale {
+    /// The attribute is longer or shorter than it should be.
+    Length,
+    /// It is of another type, or something in it is not 0 that has to be.
+    Type,
+    /// The auxiliary data, the version, or the coherency data is another.
+    Aux,
+    /// The object has another size.
+    Size,
+    /// The file was written to, and not synced.
+    Dirty,
+}
+
 /// Compares what was read from a file with what it should say.
 ///
 /// # Errors
 ///
-/// `ESTALE` if the file's content is not that of an object of `size` bytes with `aux` and
-/// `version`, or is not to be trusted.
-pub(crate) fn check_object(found: &[u8], size: u64, aux: &[u8], version: &[u8]) -> Result {
+/// If the file's content is not that of an object of `size` bytes with `aux` and `version`, or is
+/// not to be trusted. That is how it differs, or the first way.
+pub(crate) fn check_object(
+    found: &[u8],
+    size: u64,
+    aux: &[u8],
+    version: &[u8],
+) -> core::result::Result<(), Stale> {
     let expected = Value::object(size, Content::NoData, aux, version);
+    if found.len() != expected.len {
+        return Err(Stale::Length);
+    }
+    let differs = |range: Range<usize>| found.get(range.clone()) != expected.buf.get(range);
     // Byte 17 says what the file holds; anything but "dirty" is looked up in the file system.
-    let matches = found.len() == expected.len
-        && found
-            .iter()
-            .zip(expected.as_bytes())
-            .enumerate()
-            .all(|(at, (found, expected))| at == OBJECT_HEADER - 1 || found == expected)
-        && found.get(OBJECT_HEADER - 1) != Some(&(Content::Dirty as u8));
-    if matches {
-        Ok(())
+    if differs(8..OBJECT_HEADER - 1) {
+        Err(Stale::Type)
+    } else if differs(OBJECT_HEADER..expected.len) {
+        Err(Stale::Aux)
+    } else if differs(0..8) {
+        Err(Stale::Size)
+    } else if found.get(OBJECT_HEADER - 1) == Some(&(Content::Dirty as u8)) {
+        Err(Stale::Dirty)
     } else {
-        Err(Errno::ESTALE)
+        Ok(())
     }
 }
 
@@ -129,11 +154,16 @@ pub(crate) fn check_object(found: &[u8], size: u64, aux: &[u8], version: &[u8]) 
 ///
 /// # Errors
 ///
-/// `ESTALE` if they differ.
-pub(crate) fn check_volume(found: &[u8], coherency: &[u8]) -> Result {
-    if found == Value::volume(coherency).as_bytes() {
-        Ok(())
+/// If they differ: how they do.
+pub(crate) fn check_volume(found: &[u8], coherency: &[u8]) -> core::result::Result<(), Stale> {
+    let expected = Value::volume(coherency);
+    if found.len() != expected.len {
+        Err(Stale::Length)
+    } else if found.get(..VOLUME_HEADER) != expected.buf.get(..VOLUME_HEADER) {
+        Err(Stale::Type)
+    } else if found != expected.as_bytes() {
+        Err(Stale::Aux)
     } else {
-        Err(Errno::ESTALE)
+        Ok(())
     }
 }

@@ -14,7 +14,13 @@ use crate::{
         },
         fscache::stats, //
     },
-    space::SpaceFor, //
+    mark::Mark,
+    space::SpaceFor,
+    trace::files::{
+        self,
+        Killed,
+        Where, //
+    }, //
 };
 use kernel::prelude::*;
 
@@ -59,13 +65,16 @@ pub(crate) fn cull<M>(cache: &Cache<M>, name: &[u8]) -> Result {
         let write = cache.mount().want_write()?;
         let removing = Removing::start(&path, name, &write).map_err(lookup_error)?;
         // Stops the cache from picking it up again until it is gone.
-        let mark = removing.child_path().mark_in_use()?;
+        let mark = Mark::set(removing.child_path(), None)?;
         if mark.path().dentry().is_dir() {
             drop(removing);
             drop(write);
-            bury(cache, &path, mark.path())
+            bury(cache, None, &path, mark.path(), Killed::Culled)
         } else {
-            removing.unlink()
+            files::unlink(None, removing.child(), Killed::Culled);
+            removing
+                .unlink()
+                .inspect_err(|e| files::vfs_error(None, path.dentry(), *e, Where::Unlink))
         }
         .map_err(lookup_error)?;
         // Its blocks are free when the last one lets go of it.

@@ -6,12 +6,20 @@ use super::RETRIES;
 use crate::{
     cache::Cache,
     disk::key::grave_name,
-    kernel_next::fs::{
-        namei::{
-            Removing,
-            Renaming, //
+    kernel_next::{
+        fs::{
+            namei::{
+                Removing,
+                Renaming, //
+            },
+            path::Path, //
         },
-        path::Path, //
+        fscache::trace::TraceObject, //
+    },
+    trace::files::{
+        self,
+        Killed,
+        Where, //
     }, //
 };
 use kernel::{
@@ -24,15 +32,26 @@ use kernel::{
 };
 
 /// Removes `victim` from `dir`: a file for good, a directory to the graveyard, where the daemon
-/// deletes it. The caller has the cache's credentials.
+/// deletes it. `obj` and `why` are for the trace: which object it is of, if any. The caller has the
+/// cache's credentials.
 ///
 /// # Errors
 ///
 /// `EINVAL` if it is not in `dir` any more.
-pub(crate) fn bury<M>(cache: &Cache<M>, dir: &Path, victim: &Path) -> Result {
+pub(crate) fn bury<M>(
+    cache: &Cache<M>,
+    obj: Option<&TraceObject>,
+    dir: &Path,
+    victim: &Path,
+    why: Killed,
+) -> Result {
     let write = cache.mount().want_write()?;
     if !victim.dentry().is_dir() {
-        return Removing::start_dentry(dir, victim.dentry(), &write)?.unlink();
+        let removing = Removing::start_dentry(dir, victim.dentry(), &write)?;
+        files::unlink(obj, removing.child(), why);
+        return removing
+            .unlink()
+            .inspect_err(|e| files::vfs_error(obj, dir.dentry(), *e, Where::Unlink));
     }
     for _ in 0..RETRIES {
         // CAST: As in C, the seconds of a time that started in 1970, modulo 2^32.
@@ -43,7 +62,10 @@ pub(crate) fn bury<M>(cache: &Cache<M>, dir: &Path, victim: &Path) -> Result {
             return Err(EIO);
         }
         if renaming.target().is_negative() {
-            return renaming.rename();
+            files::rename(obj, victim.dentry(), why);
+            return renaming
+                .rename()
+                .inspect_err(|e| files::vfs_error(obj, dir.dentry(), *e, Where::Rename));
         }
     }
     Err(EAGAIN)

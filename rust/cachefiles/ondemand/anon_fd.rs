@@ -27,7 +27,10 @@ use crate::{
     },
     object::Object,
     protocol::BLOCK_SIZE,
-    trace, //
+    trace::{
+        self,
+        files::Where, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -165,8 +168,10 @@ impl FdData {
             let file = backing.file_to_write()?;
             before_write(&backing, file, off, end)?;
             trace::fd_write(self.object.debug_id(), file.inode().ino(), pos, from.len());
+            trace::files::write(backing.trace(), file.inode(), pos, from.len());
             stats::count_write();
             file.write(pos, from)
+                .inspect_err(|e| backing.trace_io_error(file, *e, Where::Write))
         };
         let written = with_cred(&backing.cred, || {
             write().inspect_err(|e| self.requests.io_error(|| backing.probe_after_error(*e)))

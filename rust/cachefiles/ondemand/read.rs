@@ -33,13 +33,20 @@ use crate::{
     disk::presence,
     kernel_next::{
         fs::kernel_file::FileRead,
+        fscache::trace::TraceObject,
         iov::user_source,
         netfs::CacheRead,
         sched::nofs, //
     },
     object::Object,
     protocol::BLOCK_SIZE,
-    trace, //
+    trace::{
+        self,
+        files::{
+            self,
+            Where, //
+        }, //
+    }, //
 };
 use core::ops::Range;
 use kernel::{
@@ -291,8 +298,16 @@ impl Reader {
 
     /// Reads past the page cache, from the disk.
     fn read_past(self, file: FileRead, pos: u64, read: CacheRead) {
+        let obj = self.backing.trace();
+        // CAST: Positions are those of files.
+        let pos = pos as i64;
+        files::read(obj, file.file().inode(), pos, read.len());
+        let object = obj.debug_id();
         drop(self);
-        read.read_direct(file, pos as i64);
+        read.read_direct(file, pos, move |file, error| {
+            let obj = TraceObject::new(object);
+            files::io_error(Some(&obj), file.inode(), error, Where::Read);
+        });
     }
 
     /// There was a write-back error: forgets the unverified blocks, so that the daemon is asked for

@@ -15,7 +15,6 @@ impl Errno {
     pub(crate) const ENAMETOOLONG: Errno = Errno(36);
     pub(crate) const EBADFD: Errno = Errno(77);
     pub(crate) const EOPNOTSUPP: Errno = Errno(95);
-    pub(crate) const ESTALE: Errno = Errno(116);
 
     /// The largest number that fits a kernel error value (`MAX_ERRNO`).
     pub(crate) const MAX: i32 = 4095;

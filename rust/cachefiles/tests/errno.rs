@@ -18,7 +18,6 @@ mod tests {
             (Errno::ENAMETOOLONG, ENAMETOOLONG),
             (Errno::EBADFD, code::EBADFD),
             (Errno::EOPNOTSUPP, EOPNOTSUPP),
-            (Errno::ESTALE, ESTALE),
         ] {
             assert_eq!(Error::from(errno), error);
         }

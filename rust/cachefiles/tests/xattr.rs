@@ -4,14 +4,12 @@
 
 #[cfg_attr(CONFIG_KUNIT = "y", kernel::prelude::kunit_tests(cachefiles_xattr))]
 mod tests {
-    use crate::{
-        disk::xattr::{
-            check_object,
-            check_volume,
-            Content,
-            Value, //
-        },
-        protocol::errno::Errno, //
+    use crate::disk::xattr::{
+        check_object,
+        check_volume,
+        Content,
+        Stale,
+        Value, //
     };
 
     #[test]
@@ -28,11 +26,14 @@ mod tests {
 
     #[test]
     fn another_version_is_stale() {
-        let stale = Err(Errno::ESTALE);
         for version in [&b"v1"[..], b"v2", b"v", b"v11", b""] {
             let found = Value::object(4096, Content::NoData, b"aux", version);
             for wanted in [&b"v1"[..], b"v2", b""] {
-                let expected = if wanted == version { Ok(()) } else { stale };
+                let expected = match wanted {
+                    _ if wanted == version => Ok(()),
+                    _ if wanted.len() == version.len() => Err(Stale::Aux),
+                    _ => Err(Stale::Length),
+                };
                 let checked = check_object(found.as_bytes(), 4096, b"aux", wanted);
                 assert_eq!(checked, expected);
             }
@@ -43,18 +44,19 @@ mod tests {
     fn what_differs_is_stale() {
         let good = Value::object(4096, Content::NoData, b"aux", b"");
         assert_eq!(check_object(good.as_bytes(), 4096, b"aux", b""), Ok(()));
-        let stale = Err(Errno::ESTALE);
-        assert_eq!(check_object(good.as_bytes(), 4097, b"aux", b""), stale);
-        assert_eq!(check_object(good.as_bytes(), 4096, b"auy", b""), stale);
-        assert_eq!(check_object(good.as_bytes(), 4096, b"au", b""), stale);
-        assert_eq!(
-            check_object(&good.as_bytes()[..20], 4096, b"aux", b""),
-            stale
-        );
-        assert_eq!(check_object(b"", 4096, b"aux", b""), stale);
+        let (good, length) = (good.as_bytes(), Err(Stale::Length));
+        assert_eq!(check_object(good, 4097, b"aux", b""), Err(Stale::Size));
+        assert_eq!(check_object(good, 4096, b"auy", b""), Err(Stale::Aux));
+        assert_eq!(check_object(good, 4096, b"au", b""), length);
+        assert_eq!(check_object(&good[..20], 4096, b"aux", b""), length);
+        assert_eq!(check_object(b"", 4096, b"aux", b""), length);
         let dirty = Value::object(4096, Content::Dirty, b"aux", b"");
-        assert_eq!(check_object(dirty.as_bytes(), 4096, b"aux", b""), stale);
-        assert_eq!(check_volume(Value::volume(b"x").as_bytes(), b"x"), Ok(()));
-        assert_eq!(check_volume(Value::volume(b"x").as_bytes(), b"y"), stale);
+        let dirty = dirty.as_bytes();
+        assert_eq!(check_object(dirty, 4096, b"aux", b""), Err(Stale::Dirty));
+        let volume = Value::volume(b"x");
+        assert_eq!(check_volume(volume.as_bytes(), b"x"), Ok(()));
+        assert_eq!(check_volume(volume.as_bytes(), b"y"), Err(Stale::Aux));
+        assert_eq!(check_volume(&[1, 0, 0, 0, 9], b"x"), Err(Stale::Type));
+        assert_eq!(check_volume(volume.as_bytes(), b"xy"), length);
     }
 }

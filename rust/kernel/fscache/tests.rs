@@ -313,7 +313,7 @@ mod backend {
                 KEEP => drop(kept.lock().push(read, GFP_KERNEL)),
                 _ => {
                     let since = file.sample_write_errors();
-                    read.read_direct(file.begin_read(since), pos)
+                    read.read_direct(file.begin_read(since), pos, |_, _| {})
                 }
             }
         }
@@ -895,7 +895,7 @@ mod backend {
         let since = file.sample_write_errors();
         counts
             .last_kept()?
-            .read_direct(file.begin_read(since), READ);
+            .read_direct(file.begin_read(since), READ, |_, _| {});
         assert_eq!(direct.wait(), Ok(stale));
         // An error says more.
         counts.last_kept()?.fail(ENOSPC);

@@ -3,8 +3,9 @@
 //! The coherency attribute, byte by byte.
 
 use crate::{
-    disk::xattr::{check_object, check_volume, Content, Value, AUX_MAX, XATTR_NAME},
-    protocol::errno::Errno,
+    disk::xattr::{
+        aux_and_content, check_object, check_volume, Content, Stale, Value, AUX_MAX, XATTR_NAME,
+    },
     support::check,
 };
 use proptest::{collection::vec, prelude::any};
@@ -67,12 +68,17 @@ fn every_byte_that_differs_makes_an_object_stale() {
     let good = good.as_bytes();
     assert_eq!(check_object(good, 0x1234_5678, &aux, b""), Ok(()));
     for at in (0..good.len()).filter(|at| *at != 17) {
+        let stale = match at {
+            0..8 => Stale::Size,
+            8..17 => Stale::Type,
+            _ => Stale::Aux,
+        };
         for bit in 0..8 {
             let mut found = good.to_vec();
             found[at] ^= 1 << bit;
             assert_eq!(
                 check_object(&found, 0x1234_5678, &aux, b""),
-                Err(Errno::ESTALE),
+                Err(stale),
                 "byte {at} bit {bit}"
             );
         }
@@ -87,7 +93,7 @@ fn any_content_but_dirty_is_accepted() {
             .to_vec();
         found[17] = content;
         let expected = if content == 4 {
-            Err(Errno::ESTALE)
+            Err(Stale::Dirty)
         } else {
             Ok(())
         };
@@ -107,17 +113,17 @@ fn an_object_of_another_length_is_stale() {
         let found = &good.as_bytes()[..len];
         assert_eq!(
             check_object(found, 99, &aux, b""),
-            Err(Errno::ESTALE),
+            Err(Stale::Length),
             "{len}"
         );
     }
     let mut long = good.as_bytes().to_vec();
     long.push(0);
-    assert_eq!(check_object(&long, 99, &aux, b""), Err(Errno::ESTALE));
+    assert_eq!(check_object(&long, 99, &aux, b""), Err(Stale::Length));
     // Trailing auxiliary data of zeros is still auxiliary data.
     assert_eq!(
         check_object(good.as_bytes(), 99, &[1, 2, 3], b""),
-        Err(Errno::ESTALE)
+        Err(Stale::Length)
     );
 }
 
@@ -127,7 +133,7 @@ fn an_object_of_another_size_is_stale() {
     for size in [0, 1, 4095, 4097, 4096 << 8, u64::MAX] {
         assert_eq!(
             check_object(good.as_bytes(), size, b"", b""),
-            Err(Errno::ESTALE),
+            Err(Stale::Size),
             "{size}"
         );
     }
@@ -143,24 +149,38 @@ fn every_byte_that_differs_makes_a_volume_stale() {
     for at in 0..good.len() {
         let mut found = good.to_vec();
         found[at] ^= 0x40;
-        assert_eq!(check_volume(&found, &coherency), Err(Errno::ESTALE), "{at}");
+        let stale = if at < 4 { Stale::Type } else { Stale::Aux };
+        assert_eq!(check_volume(&found, &coherency), Err(stale), "{at}");
         assert_eq!(
             check_volume(&good[..at], &coherency),
-            Err(Errno::ESTALE),
+            Err(Stale::Length),
             "{at}"
         );
     }
     let mut long = good.to_vec();
     long.push(0);
-    assert_eq!(check_volume(&long, &coherency), Err(Errno::ESTALE));
+    assert_eq!(check_volume(&long, &coherency), Err(Stale::Length));
+}
+
+#[test]
+fn the_parts_of_a_value_are_found() {
+    let value = Value::object(1, Content::Listed, b"aux", b"-v1");
+    assert_eq!(aux_and_content(value.as_bytes()), Some((&b"aux-v1"[..], 3)));
+    assert_eq!(
+        aux_and_content(&value.as_bytes()[..18]),
+        Some((&b""[..], 3))
+    );
+    for len in 0..18 {
+        assert_eq!(aux_and_content(&value.as_bytes()[..len]), None);
+    }
 }
 
 #[test]
 fn an_empty_volume_is_four_zero_bytes() {
     assert_eq!(check_volume(&[0; 4], b""), Ok(()));
-    assert_eq!(check_volume(&[], b""), Err(Errno::ESTALE));
-    assert_eq!(check_volume(&[0; 3], b""), Err(Errno::ESTALE));
-    assert_eq!(check_volume(&[0; 5], b""), Err(Errno::ESTALE));
+    assert_eq!(check_volume(&[], b""), Err(Stale::Length));
+    assert_eq!(check_volume(&[0; 3], b""), Err(Stale::Length));
+    assert_eq!(check_volume(&[0; 5], b""), Err(Stale::Length));
 }
 
 #[test]
