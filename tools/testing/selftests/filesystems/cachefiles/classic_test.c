@@ -61,6 +61,7 @@ static int put(const char *dir, const char *file)
 	return err;
 }
 
+/* Fails if there is no such event; r->dir is "" if there is nothing to trace with. */
 static int recorder_start(struct recorder *r, const char *event)
 {
 	char file[128];
@@ -69,8 +70,10 @@ static int recorder_start(struct recorder *r, const char *event)
 		mount("tracefs", TRACEFS, "tracefs", 0, NULL);
 	snprintf(r->dir, sizeof(r->dir), TRACEFS "/instances/classic.%d", getpid());
 	snprintf(file, sizeof(file), "events/%s/enable", event);
-	if (mkdir(r->dir, 0700))
-		return -errno;
+	if (mkdir(r->dir, 0700)) {
+		r->dir[0] = 0;
+		return 0;
+	}
 	return put(r->dir, file);
 }
 
@@ -1380,7 +1383,8 @@ TEST_F_TIMEOUT(cache, u49_trace_shows_aux, LIMIT)
 
 	ASSERT_SETUP_T(tf_bind(t, NULL));
 	ASSERT_SETUP_T(fill_and_remount(t, ",aux=40", SIZE, path));
-	if (recorder_start(&r, "cachefiles/cachefiles_coherency"))
+	ASSERT_EQ(0, recorder_start(&r, "cachefiles/cachefiles_coherency"));
+	if (!r.dir[0])
 		SKIP(return, "there is nothing to trace with");
 	ASSERT_EQ(0, tf_same(t, "a"));
 	line = recorded(&r, "cachefiles_coherency:", "aux=");

@@ -313,6 +313,78 @@ TEST_F(format, is_what_scripts_know)
 	EXPECT_STREQ(variant->print, print);
 }
 
+/* The fields and the print format of an event, as "FIELDS | FORMAT"; "" if there is none. */
+static void format_of(const char *event, char *text, size_t len)
+{
+	char path[PATH_MAX], *format, *line, *save, *print = "";
+	size_t n = 0;
+
+	snprintf(path, sizeof(path), TRACEFS "/events/cachefiles/%s/format", event);
+	format = slurp(path);
+	*text = 0;
+	if (!format)
+		return;
+	for (line = strtok_r(format, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		char field[64];
+
+		if (!strncmp(line, "print fmt: ", 11))
+			print = line + 11;
+		else if (sscanf(line, " field:%63[^;]", field) == 1 && !strstr(field, " common_"))
+			n += snprintf(text + n, len - n, "%s;", field);
+	}
+	snprintf(text + n, len - n, " | %s", print);
+	free(format);
+}
+
+/* trace-formats.txt has each event of both modes, and there are no others. */
+TEST_F(trace, events_of_both_modes_are_those_of_C)
+{
+	char found[2048], names[2048] = "", *list, *line, *save, *text, *last = NULL;
+	bool same = true;
+	struct dirent *de;
+	size_t n = 0;
+	DIR *events;
+
+	if (!self->r.dir[0])
+		SKIP(return, "%s", self->r.why);
+	list = slurp("trace-formats.txt");
+	ASSERT_NE(NULL, list);
+	for (line = strtok_r(list, "\n", &save);; line = strtok_r(NULL, "\n", &save)) {
+		text = line ? strstr(line, " | ") : NULL;
+		if (line && !text)
+			continue;
+		if (text)
+			*text = 0;
+		/* Of those that are there twice, one will do. */
+		if (last && (!line || strcmp(last, line))) {
+			EXPECT_TRUE(same) TH_LOG("%s is %s", last, found);
+			same = false;
+		}
+		if (!line)
+			break;
+		if (!last || strcmp(last, line)) {
+			format_of(line, found, sizeof(found));
+			same = false;
+			n += snprintf(names + n, sizeof(names) - n, " %s ", line);
+		}
+		same |= !strcmp(text + 3, found);
+		last = line;
+	}
+	events = opendir(TRACEFS "/events/cachefiles");
+	ASSERT_NE(NULL, events);
+	while ((de = readdir(events))) {
+		char name[300];
+
+		snprintf(name, sizeof(name), " %s ", de->d_name);
+		if (strncmp(de->d_name, "cachefiles_", 11) ||
+		    !strncmp(de->d_name, PREFIX, strlen(PREFIX)))
+			continue;
+		EXPECT_NE(NULL, strstr(names, name)) TH_LOG("C has no event %s", de->d_name);
+	}
+	closedir(events);
+	free(list);
+}
+
 /* ------------------------------------------------------------ the values */
 
 TEST_F_TIMEOUT(trace, follows_an_object_from_OPEN_to_CLOSE, 60)
