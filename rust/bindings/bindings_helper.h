@@ -6,6 +6,7 @@
 
 #include <crypto/sha2.h>
 #include <linux/anon_inodes.h>
+#include <linux/cachefiles_rust.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/fscache-cache.h>

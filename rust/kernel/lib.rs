@@ -6,6 +6,7 @@
 //! kernel's own `rust/kernel/`, where it is to go. All `unsafe` of the driver is here.
 
 pub(crate) mod anon_inode;
+pub(crate) mod c_param;
 pub(crate) mod compat;
 pub(crate) mod cred;
 pub(crate) mod crypto;

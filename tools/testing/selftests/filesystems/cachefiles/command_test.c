@@ -393,6 +393,40 @@ TEST_F_TIMEOUT(command, debug_without_a_mask_means_none, 30)
 	EXPECT_EQ(0, cf_cmd(self->dev, "debug"));
 }
 
+#define DEBUG_PARAMETER	"/sys/module/cachefiles/parameters/debug"
+
+static long debug_parameter(void)
+{
+	char text[32] = "";
+	int fd = open(DEBUG_PARAMETER, O_RDONLY | O_CLOEXEC);
+	long value = fd < 0 ? -errno : read(fd, text, sizeof(text) - 1);
+
+	if (fd >= 0)
+		close(fd);
+	return value < 0 ? value : strtol(text, NULL, 10);
+}
+
+TEST_F_TIMEOUT(command, debug_is_a_module_parameter, 30)
+{
+	struct stat st;
+	int fd;
+
+	ASSERT_EQ(0, stat(DEBUG_PARAMETER, &st));
+	EXPECT_EQ(S_IFREG | 0644, st.st_mode);
+	EXPECT_EQ(0, debug_parameter());
+	EXPECT_EQ(0, cf_cmd(self->dev, "debug 0x3"));
+	EXPECT_EQ(3, debug_parameter());
+	fd = open(DEBUG_PARAMETER, O_WRONLY | O_CLOEXEC);
+	ASSERT_GE(fd, 0);
+	EXPECT_EQ(-1, write(fd, "-1", 2));
+	EXPECT_EQ(3, debug_parameter());
+	EXPECT_EQ(1, write(fd, "2", 1));
+	EXPECT_EQ(2, debug_parameter());
+	close(fd);
+	EXPECT_EQ(0, cf_cmd(self->dev, "debug"));
+	EXPECT_EQ(0, debug_parameter());
+}
+
 TEST_F_TIMEOUT(command, cull_and_inuse_with_a_slash_are_EINVAL, 30)
 {
 	EXPECT_EQ(-EINVAL, cf_cmd(self->dev, "cull a/b"));
