@@ -19,7 +19,7 @@
 //! | [`disk`] | on-disk formats: names, attributes, block list; the bit map | `key.c`, `xattr.c` |
 //! | [`table`] | the request table | `ondemand.c` |
 //! | [`plan`] | read decisions and space limits, without I/O | `io.c`, `cache.c` |
-//! | [`debug`] | debug messages in the log | `internal.h` |
+//! | [`debug`] | messages in the log | `internal.h` |
 //! | [`trace`] | tracepoints | `trace/events/cachefiles.h` |
 //! | [`mark`] | the mark of what is in use | `namei.c` |
 //! | [`space`] | free space of the file system, and when to cull | `cache.c` |
@@ -119,7 +119,7 @@ impl kernel::InPlaceModule for CacheFiles {
             _device <- MiscDeviceRegistration::register(MiscDeviceOptions {
                 name: c"cachefiles",
             }),
-            _: { pr_info!("Loaded\n") },
+            _: { cf_info!("Loaded\n") },
         })
     }
 }
@@ -127,7 +127,7 @@ impl kernel::InPlaceModule for CacheFiles {
 #[pinned_drop]
 impl PinnedDrop for CacheFiles {
     fn drop(self: Pin<&mut Self>) {
-        pr_info!("Unloading\n");
+        cf_info!("Unloading\n");
         fscache::release_default();
     }
 }

@@ -171,8 +171,8 @@ impl Daemon {
             Command::Tag(args) => self.set_tag(args),
             Command::Secctx(args) => self.set_secctx(args),
             Command::Debug(args) => Self::set_debug(args),
-            Command::Cull(name) => self.cache_for(name)?.cull(name),
-            Command::Inuse(name) => self.cache_for(name)?.check_in_use(name),
+            Command::Cull(name) => self.cache_for("cull", name)?.cull(name),
+            Command::Inuse(name) => self.cache_for("inuse", name)?.check_in_use(name),
             Command::Copen(args) => self.requests()?.copen(args),
             Command::Restore => self.restore(),
         }
@@ -183,7 +183,7 @@ impl Daemon {
         let percent = command::parse_percent(args)?;
         let set = self.state.lock().config.limits.set(limit, percent);
         set.inspect_err(|_| {
-            kdebug!("Free space limits must be in range 0%<=stop<cull<run<100%\n")
+            cf_err!("Free space limits must be in range 0%<=stop<cull<run<100%\n")
         })?;
         Ok(())
     }
@@ -191,13 +191,13 @@ impl Daemon {
     /// `dir`: the directory to keep the cache in.
     fn set_dir(&self, args: &[u8]) -> Result {
         if args.is_empty() {
-            kdebug!("Empty directory specified\n");
+            cf_err!("Empty directory specified\n");
             return Err(EINVAL);
         }
         let dir = Argument::new(args)?;
         let mut state = self.state.lock();
         if state.config.dir.is_some() {
-            kdebug!("Second cache directory specified\n");
+            cf_err!("Second cache directory specified\n");
             return Err(EEXIST);
         }
         state.config.dir = Some(dir);
@@ -207,7 +207,7 @@ impl Daemon {
     /// `tag`: the name of the cache.
     fn set_tag(&self, args: &[u8]) -> Result {
         if args.is_empty() {
-            kdebug!("Empty tag specified\n");
+            cf_err!("Empty tag specified\n");
             return Err(EINVAL);
         }
         let tag = Argument::new(args)?;
@@ -223,8 +223,12 @@ impl Daemon {
     /// `secctx`: the security context to work in.
     fn set_secctx(&self, args: &[u8]) -> Result {
         let mut state = self.state.lock();
-        if args.is_empty() || state.config.secid.is_some() {
-            kdebug!("Empty or second security context specified\n");
+        if args.is_empty() {
+            cf_err!("Empty security context specified\n");
+            return Err(EINVAL);
+        }
+        if state.config.secid.is_some() {
+            cf_err!("Second security context specified\n");
             return Err(EINVAL);
         }
         let context = Argument::new(args)?;
@@ -235,20 +239,26 @@ impl Daemon {
 
     /// `debug`: what to log, for all caches.
     fn set_debug(args: &[u8]) -> Result {
-        debug::set_mask(command::parse_mask(args)?);
+        let mask =
+            command::parse_mask(args).inspect_err(|_| cf_err!("debug command requires mask\n"))?;
+        debug::set_mask(mask);
         Ok(())
     }
 
-    /// The cache, for `cull` and `inuse` of `name` in the working directory.
+    /// The cache, for `command`, which is about `name` in the working directory.
     ///
     /// # Errors
     ///
     /// `EINVAL` if the name is a path, `EIO` if the cache is not bound.
-    fn cache_for(&self, name: &[u8]) -> Result<&AnyCache> {
+    fn cache_for(&self, command: &str, name: &[u8]) -> Result<&AnyCache> {
         if name.contains(&b'/') {
+            cf_err!("{} command requires dirfd and filename\n", command);
             return Err(EINVAL);
         }
-        self.cache.as_ref().ok_or(EIO)
+        self.cache.as_ref().ok_or_else(|| {
+            cf_err!("{} applied to unready cache\n", command);
+            EIO
+        })
     }
 
     /// `restore`: a new daemon has taken over.
@@ -262,17 +272,18 @@ impl Daemon {
         let mut state = self.state.lock();
         state.config.limits.check()?;
         if state.config.dir.is_none() {
-            pr_err!("bind: no cache directory specified\n");
+            cf_err!("No cache directory specified\n");
             return Err(EINVAL);
         }
         if state.service.is_some() {
-            pr_err!("bind: the cache is bound already\n");
+            cf_err!("Cache already bound\n");
             return Err(EBUSY);
         }
-        let mode = BindMode::parse(args).inspect_err(|_| pr_err!("bind: invalid argument\n"))?;
+        let mode = BindMode::parse(args)
+            .inspect_err(|_| cf_err!("Invalid argument to the 'bind' command\n"))?;
         let service = self
             .start(&state.config, mode)
-            .inspect_err(|e| pr_err!("bind: failed: {:?}\n", e))?;
+            .inspect_err(|e| cf_err!("Failed to register: {}\n", e.to_errno()))?;
         // Not populated before: the lock is held, and there was no service.
         self.cache.populate(service.cache());
         state.service = Some(service);

@@ -25,7 +25,10 @@ use crate::{
     },
     trace::files, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    str::BStr, //
+};
 
 /// What a file system has to be able to do with a directory of a cache.
 const NEEDED: [Operation; 6] = [
@@ -39,6 +42,14 @@ const NEEDED: [Operation; 6] = [
 
 /// How often to try again when others keep changing what is looked up.
 pub(crate) const RETRIES: usize = 8;
+
+/// Logs what could not be done with a directory.
+fn complain(what: &str, name: &[u8], error: Error) {
+    if error != ENOMEM {
+        let (name, error) = (BStr::from_bytes(name), error.to_errno());
+        cf_limited!(cf_err!("{} {} failed with error {}\n", what, name, error));
+    }
+}
 
 /// Finds or makes a directory and marks it. Returns whether it is new.
 ///
@@ -55,20 +66,26 @@ fn look_up_or_make(space: &Space, dir: &Path, name: &[u8], limits: bool) -> Resu
         files::lookup(None, dir.dentry(), found);
         let creating = creating.inspect_err(|e| {
             files::vfs_error(None, dir.dentry(), *e, files::Where::Lookup);
+            complain("Lookup", name, *e);
         })?;
         if !creating.child().is_negative() {
             // Marked while `dir` is locked, so that it cannot be culled before.
             let mark = Mark::set(creating.child_path(), None).inspect_err(|_| {
-                kdebug!("A directory of the cache is in use already\n");
+                let ino = creating.child().inode().map_or(0, Inode::ino);
+                let name = BStr::from_bytes(name);
+                cf_limited!(cf_notice!("Inode already in use: {} (B={:x})\n", name, ino));
             })?;
             return Ok((mark, is_new));
         }
         if limits {
-            space.check(1, 0, SpaceFor::Create)?;
+            space
+                .check(1, 0, SpaceFor::Create)
+                .inspect_err(|e| complain("mkdir", name, *e))?;
         }
         // This unlocks `dir`. So the directory is looked up again, to be marked under the lock.
         let made = creating.mkdir(0o700).inspect_err(|e| {
             files::vfs_error(None, dir.dentry(), *e, files::Where::Mkdir);
+            complain("mkdir", name, *e);
         })?;
         files::mkdir(dir.dentry(), made.dentry());
         is_new = true;
@@ -84,7 +101,7 @@ fn look_up_or_make(space: &Space, dir: &Path, name: &[u8], limits: bool) -> Resu
 /// `EOPNOTSUPP` if it is casefolded.
 pub(crate) fn check_names(dir: &Inode) -> Result {
     if dir.is_casefolded() {
-        pr_err!("A directory of the cache looks names up without regard to case (chattr +F)\n");
+        cf_err!("A directory of the cache looks names up without regard to case (chattr +F)\n");
         return Err(EOPNOTSUPP);
     }
     Ok(())
@@ -117,6 +134,7 @@ fn directory(space: &Space, dir: &Path, name: &[u8], limits: bool) -> Result<(Di
     let dir = Directory::new(mark);
     let inode = dir.dentry().inode().ok_or(EIO)?;
     if !dir.dentry().can_lookup() {
+        cf_limited!(cf_err!("{} is not a directory\n", BStr::from_bytes(name)));
         return Err(EIO);
     }
     if !inode.supports(&NEEDED) {

@@ -87,7 +87,7 @@ impl Mode for Ondemand {
     fn open(&self, cookie: &Lookup<'_>, max: u64) -> Result<Option<Arc<Source>>> {
         if !cookie.wants_cache_size() {
             kernel::do_once_lite! {
-                pr_warn!("A file system that does not ask the cache for sizes cannot use an \
+                cf_warn!("A file system that does not ask the cache for sizes cannot use an \
                           on-demand cache; its files are not cached\n")
             }
             return Err(EINVAL);

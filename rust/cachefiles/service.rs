@@ -77,9 +77,9 @@ where
         let mut new = NewCredential::kernel()?;
         if let Some(secid) = config.secid {
             new.security_override(secid).inspect_err(|e| {
-                pr_err!(
-                    "Security denies permission to nominate security context: {:?}\n",
-                    e
+                cf_err!(
+                    "Security denies permission to nominate security context: error {}\n",
+                    e.to_errno()
                 )
             })?;
         }
@@ -95,7 +95,7 @@ where
         let cache = with_cred(&cred, || open(config, &root, cred.clone(), mode, poll))?;
         cache.mode().set_handle(prepared.handle());
         let registration = prepared.register(cache.clone())?;
-        pr_info!("File cache on {} registered\n", tag);
+        cf_info!("File cache on {} registered\n", tag);
         // Notes if there is little space left, so that the daemon starts to cull.
         let _ = with_cred(cache.cred(), || cache.space().check(0, 0, SpaceFor::Check));
         Ok(Service {
@@ -111,15 +111,15 @@ where
     /// Takes the cache out of service (`cachefiles_withdraw_cache()`). Waits for disk I/O, but for
     /// no daemon.
     pub(crate) fn withdraw(mut self) {
+        cf_info!("File cache on {} unregistering\n", self.registration.name());
         // From here on no lookup or read waits for the daemon, so the withdrawal does not either.
         self.cache.mode().kill();
         self.registration.withdraw();
         self.cache.mode().flush();
         let synced = with_cred(self.cache.cred(), || self.cache.mount().sync());
         if let Err(e) = synced {
-            pr_err!("Cannot write the cache's file system out: {:?}\n", e);
+            cf_err!("Cannot write the cache's file system out: {:?}\n", e);
         }
-        pr_info!("File cache unregistered\n");
     }
 }
 
@@ -132,8 +132,12 @@ fn open<M>(
     mode: M,
     poll: Arc<PollCondVar>,
 ) -> Result<Arc<Cache<M>>> {
-    may_create_in(root.dentry())
-        .inspect_err(|e| pr_err!("Security denies permission to make files: {:?}\n", e))?;
+    may_create_in(root.dentry()).inspect_err(|e| {
+        cf_err!(
+            "Security denies permission to make dirs or create files: error {}\n",
+            e.to_errno()
+        )
+    })?;
     check_holes(root, &cred)?;
     let space = Arc::new(Space::new(root.clone(), &config.limits, poll)?, GFP_KERNEL)?;
     let (store, _) = get_directory(&space, root, b"cache")?;
@@ -155,7 +159,7 @@ const NEEDED: [Operation; 4] = [
 fn check_root(root: &Path) -> Result {
     let mount = root.mount();
     if mount.is_idmapped() {
-        pr_warn!("File cache on idmapped mounts not supported\n");
+        cf_warn!("File cache on idmapped mounts not supported\n");
         return Err(EINVAL);
     }
     let usable = root
@@ -164,7 +168,7 @@ fn check_root(root: &Path) -> Result {
         .is_some_and(|inode| inode.supports(&NEEDED))
         && mount.can_statfs_and_sync();
     if !usable {
-        pr_err!(
+        cf_err!(
             "The file system cannot hold a cache: it lacks lookup, mkdir, tmpfiles, xattrs, statfs \
              or sync\n"
         );
@@ -173,7 +177,7 @@ fn check_root(root: &Path) -> Result {
     // Write-back errors are recorded with the file that was written to, which on a stacked file
     // system is another one below.
     if mount.is_stacked() {
-        pr_err!("The file system cannot hold a cache: it is on top of another, as overlayfs\n");
+        cf_err!("The file system cannot hold a cache: it is on top of another, as overlayfs\n");
         return Err(EOPNOTSUPP);
     }
     if mount.is_readonly() {
@@ -193,7 +197,7 @@ fn check_holes(root: &Path, cred: &Credential) -> Result {
     match file.seek(0, Seek::Data) {
         Err(e) if e == ENXIO => Ok(()),
         Ok(_) => {
-            pr_err!("The file system cannot hold a cache: it takes holes for data (SEEK_DATA)\n");
+            cf_err!("The file system cannot hold a cache: it takes holes for data (SEEK_DATA)\n");
             Err(EOPNOTSUPP)
         }
         Err(e) => Err(e),

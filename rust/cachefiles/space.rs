@@ -97,7 +97,7 @@ impl Space {
         let largest = block_size.max(root.mount().super_block_size() as u64);
         // CAST: A page size.
         if largest > PAGE_SIZE as u64 {
-            pr_err!("The file system cannot hold a cache: its blocks are larger than a page\n");
+            cf_err!("The file system cannot hold a cache: its blocks are larger than a page\n");
             return Err(EOPNOTSUPP);
         }
         Ok(Space {
@@ -217,7 +217,10 @@ impl Space {
             .and_then(|write| KernelFile::tmpfile(&write, dir, cred));
         let is_broken = file.is_err_and(is_fatal);
         if is_broken {
-            pr_err!("The cache's file system takes no more files: {:?}\n", error);
+            cf_err!(
+                "I/O Error: The file system takes no more files: error {}\n",
+                error.to_errno()
+            );
         }
         is_broken
     }

@@ -16,6 +16,7 @@ pub(crate) mod fscache;
 pub(crate) mod iov;
 #[cfg(CONFIG_KUNIT = "y")]
 pub(crate) mod kunit;
+pub(crate) mod log;
 pub(crate) mod miscdevice;
 pub(crate) mod netfs;
 pub(crate) mod sched;

@@ -61,6 +61,7 @@ use crate::{
 };
 use kernel::{
     prelude::*,
+    str::BStr,
     sync::Arc, //
 };
 
@@ -155,7 +156,11 @@ impl<M: Mode> Attachment<M> {
                 }
             }
             // Something else has the name.
-            Ok(path) => bury(cache, obj, fan, &path, Killed::Weird)?,
+            Ok(path) => {
+                let name = BStr::from_bytes(name.as_bytes());
+                cf_limited!(cf_err!("{} is not a file\n", name));
+                bury(cache, obj, fan, &path, Killed::Weird)?;
+            }
             Err(e) if e == ENOENT => {}
             Err(e) => {
                 files::vfs_error(obj, fan.dentry(), e, Where::Lookup);
@@ -220,7 +225,10 @@ impl<M: Mode> Attachment<M> {
             Err(Stale::Type) => Coherency::CheckType,
             Err(Stale::Aux) => Coherency::CheckAux,
             Err(Stale::Size) => Coherency::CheckObjsize,
-            Err(Stale::Dirty) => Coherency::CheckDirty,
+            Err(Stale::Dirty) => {
+                cf_limited!(cf_warn!("Dirty object in cache\n"));
+                Coherency::CheckDirty
+            }
         };
         files::coherency(obj, inode, aux, aux_and_content(value), why);
         if checked.is_err() {

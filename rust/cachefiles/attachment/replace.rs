@@ -94,9 +94,10 @@ impl Drop for Replaced {
         };
         with_cred(self.volume.cache().cred(), || {
             if let Err(e) = self.unlink(file) {
-                kernel::do_once_lite! {
-                    pr_err!("Cannot remove a file whose data is not valid any more: {:?}\n", e)
-                }
+                cf_limited!(cf_err!(
+                    "Cannot remove a file whose data is not valid any more: error {}\n",
+                    e.to_errno()
+                ));
             }
             // A read may keep the file for longer.
             backing.unmark();

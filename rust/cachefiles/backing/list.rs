@@ -61,7 +61,7 @@ pub(crate) fn write(
             done => {
                 if done.is_ok() && room < LIST_MAX {
                     kernel::do_once_lite! {
-                        pr_warn!("The list of what a file holds does not fit the file system's \
+                        cf_warn!("The list of what a file holds does not fit the file system's \
                                   extended attributes; what it leaves out is fetched again when \
                                   the file is next looked up\n")
                     }

@@ -31,13 +31,14 @@ use kernel::prelude::*;
 ///
 /// `ENOTDIR` if it is not a directory, `EINVAL` if it is not below `cache/`: what is elsewhere is
 /// none of the cache's business, whatever the cache's credentials allow.
-fn current_dir<M>(cache: &Cache<M>) -> Result<Path> {
+fn current_dir<M>(cache: &Cache<M>, command: &str) -> Result<Path> {
     let path = Path::current_dir()?;
     if !path.dentry().can_lookup() {
+        cf_err!("{} command requires dirfd to be a directory\n", command);
         return Err(ENOTDIR);
     }
     path.via_mount_of(cache.store()).ok_or_else(|| {
-        kdebug!("The working directory is not in the cache\n");
+        cf_err!("{} command requires dirfd to be in the cache\n", command);
         EINVAL
     })
 }
@@ -49,6 +50,7 @@ fn lookup_error(e: Error) -> Error {
     } else if e == ENOMEM {
         ENOMEM
     } else {
+        cf_err!("Internal error: {}\n", e.to_errno());
         EIO
     }
 }
@@ -60,7 +62,7 @@ fn lookup_error(e: Error) -> Error {
 /// `EBUSY` if it is in use, `ESTALE` if there is no such name, `EIO` if it cannot be removed; see
 /// [`current_dir`].
 pub(crate) fn cull<M>(cache: &Cache<M>, name: &[u8]) -> Result {
-    let path = current_dir(cache)?;
+    let path = current_dir(cache, "cull")?;
     with_cred(cache.cred(), || {
         let write = cache.mount().want_write()?;
         let removing = Removing::start(&path, name, &write).map_err(lookup_error)?;
@@ -92,7 +94,7 @@ pub(crate) fn cull<M>(cache: &Cache<M>, name: &[u8]) -> Result {
 ///
 /// `EBUSY` if it is; otherwise as for [`cull`].
 pub(crate) fn check_in_use<M>(cache: &Cache<M>, name: &[u8]) -> Result {
-    let path = current_dir(cache)?;
+    let path = current_dir(cache, "inuse")?;
     with_cred(cache.cred(), || {
         let write = cache.mount().want_write()?;
         let removing = Removing::start(&path, name, &write).map_err(lookup_error)?;

@@ -181,7 +181,7 @@ impl Requests {
     /// Logs, once, that requests have timed out.
     pub(super) fn warn_of_timeouts(&self, count: usize) {
         if count > 0 && self.has_warned.xchg(1, Relaxed) == 0 {
-            pr_warn!("{} requests timed out; is the daemon stuck?\n", count);
+            cf_warn!("{} requests timed out; is the daemon stuck?\n", count);
         }
     }
 

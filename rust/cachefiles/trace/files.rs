@@ -3,6 +3,8 @@
 //! Tracepoints of both modes: what is done to the files of a cache. They are those of the kernel's
 //! own `include/trace/events/cachefiles.h`.
 //!
+//! I/O errors are logged as well, as C does, except that an error is one of the cache there.
+//!
 //! Where C shows the number that it has given an object, this shows that of its cookie.
 
 use crate::kernel_next::{
@@ -285,9 +287,38 @@ pub(crate) fn vfs_error(obj: Option<&TraceObject>, at: &Dentry, error: Error, pl
     if let Some(inode) = at.inode() {
         cachefiles_vfs_error(obj, inode, error.to_errno(), place);
     }
+    log(obj, error, place);
 }
 
 /// Reading or writing the data of a file has failed, or changing its size.
 pub(crate) fn io_error(obj: Option<&TraceObject>, inode: &Inode, error: Error, place: Where) {
     cachefiles_io_error(obj, inode, error.to_errno(), place);
+    log(obj, error, place);
+}
+
+/// Logs an I/O error, where C does. Does not sleep.
+fn log(obj: Option<&TraceObject>, error: Error, place: Where) {
+    if error != EIO {
+        return;
+    }
+    let what = match place {
+        Where::Fallocate => "Trunc-to-dio-size failed",
+        Where::Getxattr => "Failed to read xattr",
+        Where::Lookup => "Lookup failed",
+        Where::NotifyChange => "Size set failed",
+        Where::Remxattr => "Can't remove xattr",
+        Where::Rename => "Rename failed",
+        Where::Setxattr => "Failed to set xattr",
+        Where::Statfs => "statfs failed",
+        Where::Tmpfile => "Failed to create tmpfile",
+        Where::Trunc => "Trunc-to-size failed",
+        Where::Unlink => "Unlink failed",
+        Where::Link | Where::Mkdir | Where::Open | Where::Read | Where::Seek | Where::Write => {
+            return
+        }
+    };
+    cf_limited!(match obj {
+        Some(obj) => cf_err!("I/O Error: {} [o={:08x}]\n", what, obj.debug_id()),
+        None => cf_err!("I/O Error: {}\n", what),
+    });
 }

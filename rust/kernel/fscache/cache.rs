@@ -545,6 +545,13 @@ pub(crate) struct Cache<B: CacheIo> {
 }
 
 impl<B: CacheIo> Cache<B> {
+    /// The name that the cache has in fscache.
+    pub(crate) fn name(&self) -> &CStr {
+        // SAFETY: The cache is valid for as long as `self`. It was given a name when it was
+        // acquired, which ends with a NUL, does not change and goes with the cache.
+        unsafe { CStr::from_char_ptr((*self.ptr.0.as_ptr()).name) }
+    }
+
     /// Takes the cache out of service: takes all objects and volumes away from fscache and gives
     /// them back to the backend. Nothing is done the second time.
     ///

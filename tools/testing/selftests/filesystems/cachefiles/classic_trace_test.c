@@ -10,6 +10,7 @@
 #include <sys/xattr.h>
 
 #include "kselftest_harness.h"
+#include "faults.h"
 #include "testfs.h"
 
 #define TRACEFS	"/sys/kernel/tracing"
@@ -503,6 +504,69 @@ TEST_F_TIMEOUT(events, of_errors, 60)
 	self->swap[0] = 0;
 	close(fd);
 	EXPECT_TOLD("io_error: o=%08x B=%llx trunc e=-26", self->obj, self->ino);
+}
+
+/* The state of a cache, as a letter of /proc/fs/fscache/caches; 0 if there is none. */
+static char cache_state(const char *tag)
+{
+	char line[256], name[128], state, found = 0;
+	FILE *f = fopen("/proc/fs/fscache/caches", "re");
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "%*s %*s %*s %*s %*s %c %127s", &state, name) == 2 &&
+		    !strcmp(name, tag))
+			found = state;
+	if (f)
+		fclose(f);
+	return found;
+}
+
+/* Has the kernel logged this since @log was opened? */
+static bool logged(int log, const char *text)
+{
+	static char line[8192];
+	bool found = false;
+	ssize_t len;
+
+	while ((len = read(log, line, sizeof(line) - 1)) > 0 || (len < 0 && errno == EPIPE)) {
+		line[len < 0 ? 0 : len] = 0;
+		found |= !!strstr(line, text);
+	}
+	return found;
+}
+
+TEST_F_TIMEOUT(events, of_a_file_system_that_fails, 120)
+{
+	struct tf *t = &self->t;
+	char text[128];
+	int err, log;
+
+	log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	ASSERT_GE(log, 0);
+	ASSERT_GE(lseek(log, 0, SEEK_END), 0);
+	err = cf_mount_image(&t->e, "ext4", "fs_ext4_1k.img.gz");
+	if (err == -ENOENT)
+		SKIP(return, "there is no such image, or file system");
+	ASSERT_EQ(0, err);
+	FILL();
+	EXPECT_EQ('A', cache_state(t->e.tag));
+	AGAIN();
+	ASSERT_EQ(0, tf_file(t, "b", FILE_SIZE, 1));
+	forget(self);
+	ASSERT_EQ(0, shut_down_ext4(t->e.dir));
+	ASSERT_EQ(0, tf_same(t, "b"));
+	tf_sync(t);
+	EXPECT_TRUE(CF_WAIT_FOR(cache_state(t->e.tag) == 'E', CF_SOON));
+	EXPECT_NE(NULL, strstr(told(self), " tmpfile e=-5\n")) TH_LOG("%s", self->text);
+	ASSERT_EQ(0, learn_object(self));
+	snprintf(text, sizeof(text), "CacheFiles: I/O Error: Failed to create tmpfile [o=%08x]",
+		 self->obj);
+	EXPECT_TRUE(logged(log, text)) TH_LOG("not logged: %s", text);
+	close(log);
+	EXPECT_EQ(-EIO, cf_cmd(t->e.dev, "inuse Da"));
+	/* Clients go on without it. */
+	EXPECT_EQ(0, tf_same(t, "a"));
+	EXPECT_EQ(0, tf_umount(t));
 }
 
 TEST_HARNESS_MAIN

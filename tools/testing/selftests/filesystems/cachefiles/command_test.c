@@ -427,6 +427,55 @@ TEST_F_TIMEOUT(command, debug_is_a_module_parameter, 30)
 	EXPECT_EQ(0, debug_parameter());
 }
 
+/* Has the kernel logged this, as an error, since @log was opened? */
+static bool logged(int log, const char *text)
+{
+	static char line[8192];
+	bool found = false;
+	ssize_t len;
+
+	while ((len = read(log, line, sizeof(line) - 1)) > 0 || (len < 0 && errno == EPIPE)) {
+		line[len < 0 ? 0 : len] = 0;
+		/* The number is the level, where the facility is the kernel. */
+		found |= !strncmp(line, "3,", 2) && strstr(line, text);
+	}
+	return found;
+}
+
+TEST_F_TIMEOUT(command, mistakes_are_logged, 60)
+{
+	static const struct {
+		const char *command, *text;
+	} mistakes[] = {
+		{ "brun 1%", "Free space limits must be in range 0%<=stop<cull<run<100%" },
+		{ "dir", "Empty directory specified" },
+		{ "tag", "Empty tag specified" },
+		{ "secctx", "Empty security context specified" },
+		{ "debug x", "debug command requires mask" },
+		{ "cull a/b", "cull command requires dirfd and filename" },
+		{ "cull a", "cull applied to unready cache" },
+		{ "inuse a/b", "inuse command requires dirfd and filename" },
+		{ "inuse a", "inuse applied to unready cache" },
+		{ "bind", "No cache directory specified" },
+		{ "dir /", NULL },
+		{ "dir /", "Second cache directory specified" },
+	};
+	char text[128];
+	int log, i;
+
+	log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	ASSERT_GE(log, 0);
+	for (i = 0; i < sizeof(mistakes) / sizeof(*mistakes); i++) {
+		ASSERT_GE(lseek(log, 0, SEEK_END), 0);
+		EXPECT_EQ(!mistakes[i].text, !cf_cmd(self->dev, "%s", mistakes[i].command));
+		if (!mistakes[i].text)
+			continue;
+		snprintf(text, sizeof(text), ";CacheFiles: %s\n", mistakes[i].text);
+		EXPECT_TRUE(logged(log, text)) TH_LOG("not logged: %s", text);
+	}
+	close(log);
+}
+
 TEST_F_TIMEOUT(command, cull_and_inuse_with_a_slash_are_EINVAL, 30)
 {
 	EXPECT_EQ(-EINVAL, cf_cmd(self->dev, "cull a/b"));
