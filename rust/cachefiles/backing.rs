@@ -12,6 +12,7 @@ use crate::{
         Part,
         Presence, //
     },
+    inject,
     kernel_next::{
         cred::with_cred,
         errseq::ErrSeq,
@@ -289,7 +290,8 @@ impl Backing {
         self.space.check(1, 0, SpaceFor::Create)?;
         let write = self.space.mount().want_write()?;
         let dir = self.dir.dentry();
-        let file = KernelFile::tmpfile(&write, &self.dir, &self.cred)
+        let file = inject::write()
+            .and_then(|()| KernelFile::tmpfile(&write, &self.dir, &self.cred))
             .inspect_err(|e| files::vfs_error(Some(&self.trace), dir, *e, Where::Tmpfile))?;
         files::tmpfile(&self.trace, file.inode());
         // Setting the size gets write access itself.
@@ -299,7 +301,8 @@ impl Backing {
             let size = self.file_size() as i64;
             files::trunc(&self.trace, file.inode(), 0, size, Trunc::ExpandTmpfile);
             let at = file.path().dentry();
-            self.set_size(&file)
+            inject::write()
+                .and_then(|()| self.set_size(&file))
                 .inspect_err(|e| files::vfs_error(Some(&self.trace), at, *e, Where::Trunc))?;
         }
         Ok(file)
@@ -571,7 +574,8 @@ impl Backing {
                 // CAST: Sizes are those of files.
                 let (from, to) = (file.inode().size(), self.file_size() as i64);
                 files::trunc(&self.trace, file.inode(), from, to, Trunc::Shrink);
-                self.set_size(file)
+                inject::remove()
+                    .and_then(|()| self.set_size(file))
                     .inspect_err(|e| self.trace_io_error(file, *e, Where::Trunc))?;
             }
             None => return Ok(()),
@@ -595,7 +599,8 @@ impl Backing {
                 tail.start,
                 Trunc::DioAdjust,
             );
-            file.zero_range(tail)
+            inject::write()
+                .and_then(|()| file.zero_range(tail))
                 .inspect_err(|e| self.trace_io_error(file, *e, Where::Fallocate))
                 .is_ok()
         });

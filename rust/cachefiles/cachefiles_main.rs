@@ -20,6 +20,7 @@
 //! | [`table`] | the request table | `ondemand.c` |
 //! | [`plan`] | read decisions and space limits, without I/O | `io.c`, `cache.c` |
 //! | [`debug`] | messages in the log | `internal.h` |
+//! | [`inject`] | errors, in builds for tests | `error_inject.c` |
 //! | [`trace`] | tracepoints | `trace/events/cachefiles.h` |
 //! | [`mark`] | the mark of what is in use | `namei.c` |
 //! | [`space`] | free space of the file system, and when to cull | `cache.c` |
@@ -71,6 +72,7 @@ mod cache;
 mod classic;
 mod daemon;
 mod disk;
+mod inject;
 mod interface;
 mod mark;
 mod mode;
@@ -89,6 +91,7 @@ mod volume;
 
 use crate::{
     daemon::Daemon,
+    inject::Control,
     kernel_next::{
         fscache,
         miscdevice::{
@@ -111,11 +114,13 @@ module! {
 struct CacheFiles {
     #[pin]
     _device: MiscDeviceRegistration<Daemon>,
+    _inject: Control,
 }
 
 impl kernel::InPlaceModule for CacheFiles {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
+            _inject: Control::new()?,
             _device <- MiscDeviceRegistration::register(MiscDeviceOptions {
                 name: c"cachefiles",
             }),

@@ -7,6 +7,7 @@ pub(crate) mod graveyard;
 
 use crate::{
     cache::directory::Directory,
+    inject,
     kernel_next::{
         compat::EOPNOTSUPP,
         fs::{
@@ -61,7 +62,7 @@ fn look_up_or_make(space: &Space, dir: &Path, name: &[u8], limits: bool) -> Resu
     let mut is_new = false;
     for _ in 0..RETRIES {
         let write = space.mount().want_write()?;
-        let creating = Creating::start(dir, name, &write);
+        let creating = inject::read().and_then(|()| Creating::start(dir, name, &write));
         let found = creating.as_ref().map(Creating::child).map_err(|e| *e);
         files::lookup(None, dir.dentry(), found);
         let creating = creating.inspect_err(|e| {
@@ -83,10 +84,12 @@ fn look_up_or_make(space: &Space, dir: &Path, name: &[u8], limits: bool) -> Resu
                 .inspect_err(|e| complain("mkdir", name, *e))?;
         }
         // This unlocks `dir`. So the directory is looked up again, to be marked under the lock.
-        let made = creating.mkdir(0o700).inspect_err(|e| {
-            files::vfs_error(None, dir.dentry(), *e, files::Where::Mkdir);
-            complain("mkdir", name, *e);
-        })?;
+        let made = inject::write()
+            .and_then(|()| creating.mkdir(0o700))
+            .inspect_err(|e| {
+                files::vfs_error(None, dir.dentry(), *e, files::Where::Mkdir);
+                complain("mkdir", name, *e);
+            })?;
         files::mkdir(dir.dentry(), made.dentry());
         is_new = true;
     }

@@ -3,6 +3,7 @@
 //! How much space is left, and whether to cull (`cachefiles_has_space()`).
 
 use crate::{
+    inject,
     kernel_next::{
         compat::{
             ENOBUFS,
@@ -211,10 +212,10 @@ impl Space {
         if !is_fatal(error) {
             return false;
         }
-        let file = self
-            .mount()
-            .want_write()
-            .and_then(|write| KernelFile::tmpfile(&write, dir, cred));
+        let file = self.mount().want_write().and_then(|write| {
+            inject::write()?;
+            KernelFile::tmpfile(&write, dir, cred)
+        });
         let is_broken = file.is_err_and(is_fatal);
         if is_broken {
             cf_err!(

@@ -20,6 +20,7 @@ use crate::{
             XATTR_NAME, //
         }, //
     },
+    inject,
     kernel_next::{
         compat::{
             ENODATA,
@@ -179,7 +180,7 @@ impl<M> Volume<M> {
 /// The file system's.
 fn is_current(dir: &Path, volume: &fscache::Volume) -> Result<bool> {
     let mut buf = [0; 256 + 4];
-    let got = xattr::get(dir, XATTR_NAME, &mut buf);
+    let got = inject::read().and_then(|()| xattr::get(dir, XATTR_NAME, &mut buf));
     let found = match got {
         Ok(len) => buf.get(..len).unwrap_or_default(),
         Err(e) => {
@@ -208,7 +209,7 @@ fn set_coherency<M>(cache: &Cache<M>, dir: &Path, volume: &fscache::Volume) -> R
     let write = cache.mount().want_write()?;
     let mut coherency = [0; AUX_MAX];
     let value = Value::volume(volume.coherency(&mut coherency));
-    let set = xattr::set(dir, XATTR_NAME, value.as_bytes(), &write);
+    let set = inject::write().and_then(|()| xattr::set(dir, XATTR_NAME, value.as_bytes(), &write));
     let why = match set {
         Ok(()) => Coherency::VolSetOk,
         Err(e) => {

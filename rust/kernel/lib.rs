@@ -10,6 +10,8 @@ pub(crate) mod c_param;
 pub(crate) mod compat;
 pub(crate) mod cred;
 pub(crate) mod crypto;
+#[cfg(CONFIG_CACHEFILES_ERROR_INJECTION)]
+pub(crate) mod error_injection;
 pub(crate) mod errseq;
 pub(crate) mod fs;
 pub(crate) mod fscache;

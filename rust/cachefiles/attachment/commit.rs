@@ -19,6 +19,7 @@ use crate::{
             XATTR_NAME, //
         }, //
     },
+    inject,
     kernel_next::{
         compat::ESTALE,
         crypto::sha256,
@@ -165,7 +166,8 @@ impl<M: Mode> Attachment<M> {
         let size = M::size(&self.object, leaving.cookie);
         let value = Value::object(size, Content::Listed, aux, M::version(&self.object));
         let (obj, path) = (leaving.backing.trace(), leaving.file.path());
-        let set = xattr::set(path, XATTR_NAME, value.as_bytes(), write);
+        let set =
+            inject::write().and_then(|()| xattr::set(path, XATTR_NAME, value.as_bytes(), write));
         let why = match set {
             Ok(()) => Coherency::SetOk,
             Err(e) => {
@@ -191,19 +193,20 @@ impl<M: Mode> Attachment<M> {
         let failed = |e: &Error, place| files::vfs_error(Some(obj), fan.dentry(), *e, place);
         let name = cook_key(cookie.key(), sha256)?;
         for _ in 0..RETRIES {
-            let creating = Creating::start(fan, name.as_bytes(), &write)
+            let creating = inject::read()
+                .and_then(|()| Creating::start(fan, name.as_bytes(), &write))
                 .inspect_err(|e| failed(e, Where::Lookup))?;
             if creating.child().is_negative() {
-                creating
-                    .link(file)
+                inject::read()
+                    .and_then(|()| creating.link(file))
                     .inspect_err(|e| failed(e, Where::Link))?;
                 files::link(obj, file.inode());
                 return Ok(());
             }
             // The file of that name was rejected when this object was looked up.
             files::unlink(Some(obj), creating.child(), Killed::Stale);
-            creating
-                .unlink()
+            inject::remove()
+                .and_then(|()| creating.unlink())
                 .inspect_err(|e| failed(e, Where::Unlink))?;
         }
         Err(EAGAIN)

@@ -26,6 +26,7 @@ use crate::{
             XATTR_NAME, //
         }, //
     },
+    inject,
     kernel_next::{
         compat::ENODATA,
         cred::with_cred,
@@ -136,7 +137,7 @@ impl<M: Mode> Attachment<M> {
             return backing(None);
         };
         let name = cook_key(cookie.key(), sha256)?;
-        let found = lookup_positive(fan, name.as_bytes());
+        let found = inject::read().and_then(|()| lookup_positive(fan, name.as_bytes()));
         let entry = found.as_ref().map(Path::dentry).map_err(|e| *e);
         files::lookup(obj, fan.dentry(), entry);
         match found {
@@ -206,7 +207,7 @@ impl<M: Mode> Attachment<M> {
         let (mut aux, mut buf) = ([0; AUX_MAX], [0; VALUE_MAX]);
         let aux = cookie.aux(&mut aux);
         let inode = found.file.inode();
-        let got = xattr::get(path, XATTR_NAME, &mut buf);
+        let got = inject::read().and_then(|()| xattr::get(path, XATTR_NAME, &mut buf));
         let value = match got {
             Ok(len) => buf.get(..len).unwrap_or_default(),
             Err(e) => {
@@ -246,6 +247,7 @@ impl<M: Mode> Attachment<M> {
 /// Makes a file `bytes` long (`cachefiles_adjust_size()`). It has grown with its object, or was
 /// left by a file system that writes no whole blocks.
 fn adjust_size(file: &KernelFile, bytes: u64) -> Result {
+    inject::write()?;
     let size = file.inode().size().unsigned_abs();
     // CAST: Sizes are those of files.
     if bytes > size && size % BLOCK_SIZE != 0 {

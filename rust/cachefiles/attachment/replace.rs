@@ -10,6 +10,7 @@ use crate::{
         File, //
     },
     disk::xattr::XATTR_NAME,
+    inject,
     kernel_next::{
         compat::ENODATA,
         cred::with_cred,
@@ -73,7 +74,8 @@ impl Replaced {
             Err(_) => {
                 // A file without the attribute is not used.
                 let write = cache.mount().want_write()?;
-                let removed = xattr::remove(file.path(), XATTR_NAME, &write);
+                let removed =
+                    inject::remove().and_then(|()| xattr::remove(file.path(), XATTR_NAME, &write));
                 match removed {
                     Err(e) if e == ENODATA => Ok(()),
                     removed => removed.inspect_err(|e| {

@@ -19,6 +19,7 @@ use crate::{
             XATTR_NAME, //
         }, //
     },
+    inject,
     kernel_next::fs::{
         kernel_file::{
             KernelFile,
@@ -102,7 +103,7 @@ impl Backing {
         let failed = |e: &Error| self.trace_io_error(file, *e, Where::Seek);
         let mut left = run.end - run.start;
         while at < end {
-            let data = match file.seek(at, Seek::Data) {
+            let data = match inject::read().and_then(|()| file.seek(at, Seek::Data)) {
                 Ok(data) if data < end => data,
                 Ok(_) => break,
                 Err(e) if e == ENXIO => break,

@@ -11,6 +11,7 @@
 
 use super::Backing;
 use crate::{
+    inject,
     kernel_next::{
         compat::ENOBUFS,
         fs::kernel_file::{
@@ -198,11 +199,13 @@ fn check(
 
 /// [`KernelFile::seek`], whose errors are traced, but for that there is nothing.
 fn seek(backing: &Backing, file: &KernelFile, pos: i64, what: Seek) -> Result<i64> {
-    file.seek(pos, what).inspect_err(|e| {
-        if *e != ENXIO {
-            backing.trace_io_error(file, *e, Where::Seek);
-        }
-    })
+    inject::read()
+        .and_then(|()| file.seek(pos, what))
+        .inspect_err(|e| {
+            if *e != ENXIO {
+                backing.trace_io_error(file, *e, Where::Seek);
+            }
+        })
 }
 
 /// The first block in `blocks` with a hole, or, if there is none, `blocks.end` or a block behind it

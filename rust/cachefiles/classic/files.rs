@@ -13,6 +13,7 @@ use crate::{
         AUX_MAX,
         XATTR_NAME, //
     },
+    inject,
     kernel_next::{
         cred::with_cred,
         fs::xattr,
@@ -161,7 +162,8 @@ impl File {
             let value = Value::object(size, Content::Dirty, aux, b"");
             let (obj, path) = (self.backing.trace(), file.path());
             let write = cache.mount().want_write()?;
-            let set = xattr::set(path, XATTR_NAME, value.as_bytes(), &write);
+            let set = inject::write()
+                .and_then(|()| xattr::set(path, XATTR_NAME, value.as_bytes(), &write));
             let why = match set {
                 Ok(()) => Coherency::SetOk,
                 Err(e) => {

@@ -12,6 +12,7 @@ use crate::{
         Backing, //
     },
     disk::presence::needed,
+    inject,
     kernel_next::{
         compat::ENODATA,
         fs::kernel_file::FileRead,
@@ -118,7 +119,11 @@ impl Reader {
         let file = backing.begin_read().ok_or(ENODATA)?;
         let blocks = needed(off, len, backing.size());
         match first_gap(backing, file.file(), blocks.clone(), May::Sleep)? {
-            Checked::Ready => Ok(file),
+            Checked::Ready => {
+                inject::read()
+                    .inspect_err(|e| backing.trace_io_error(file.file(), *e, Where::Read))?;
+                Ok(file)
+            }
             Checked::Gap(_) => Err(ENODATA),
             Checked::Elsewhere => {
                 // Others have punched holes there, or truncated the file. They are to be stored

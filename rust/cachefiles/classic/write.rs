@@ -13,6 +13,7 @@ use crate::{
     backing::Extent,
     cache::Cache,
     disk::presence::blocks,
+    inject,
     kernel_next::{
         compat::{
             ENOBUFS,
@@ -260,6 +261,8 @@ impl Writer {
                 .mode()
                 .io_error(|| self.cache.probe_after_error(*e))
         })?;
+        inject::write()
+            .inspect_err(|e| self.file.backing.trace_io_error(file, *e, Where::Write))?;
         Ok((file.clone(), reservation))
     }
 }

@@ -5,6 +5,7 @@
 use super::graveyard::bury;
 use crate::{
     cache::Cache,
+    inject,
     kernel_next::{
         compat::ESTALE,
         cred::with_cred,
@@ -74,8 +75,8 @@ pub(crate) fn cull<M>(cache: &Cache<M>, name: &[u8]) -> Result {
             bury(cache, None, &path, mark.path(), Killed::Culled)
         } else {
             files::unlink(None, removing.child(), Killed::Culled);
-            removing
-                .unlink()
+            inject::remove()
+                .and_then(|()| removing.unlink())
                 .inspect_err(|e| files::vfs_error(None, path.dentry(), *e, Where::Unlink))
         }
         .map_err(lookup_error)?;

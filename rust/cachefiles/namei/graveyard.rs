@@ -6,6 +6,7 @@ use super::RETRIES;
 use crate::{
     cache::Cache,
     disk::key::grave_name,
+    inject,
     kernel_next::{
         fs::{
             namei::{
@@ -49,8 +50,8 @@ pub(crate) fn bury<M>(
     if !victim.dentry().is_dir() {
         let removing = Removing::start_dentry(dir, victim.dentry(), &write)?;
         files::unlink(obj, removing.child(), why);
-        return removing
-            .unlink()
+        return inject::remove()
+            .and_then(|()| removing.unlink())
             .inspect_err(|e| files::vfs_error(obj, dir.dentry(), *e, Where::Unlink));
     }
     for _ in 0..RETRIES {
@@ -63,8 +64,8 @@ pub(crate) fn bury<M>(
         }
         if renaming.target().is_negative() {
             files::rename(obj, victim.dentry(), why);
-            return renaming
-                .rename()
+            return inject::read()
+                .and_then(|()| renaming.rename())
                 .inspect_err(|e| files::vfs_error(obj, dir.dentry(), *e, Where::Rename));
         }
     }

@@ -15,6 +15,7 @@ use crate::{
         Backing, //
     },
     disk::presence,
+    inject,
     kernel_next::{
         anon_inode::{
             self,
@@ -170,7 +171,8 @@ impl FdData {
             trace::fd_write(self.object.debug_id(), file.inode().ino(), pos, from.len());
             trace::files::write(backing.trace(), file.inode(), pos, from.len());
             stats::count_write();
-            file.write(pos, from)
+            inject::write()
+                .and_then(|()| file.write(pos, from))
                 .inspect_err(|e| backing.trace_io_error(file, *e, Where::Write))
         };
         let written = with_cred(&backing.cred, || {

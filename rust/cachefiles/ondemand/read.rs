@@ -31,6 +31,7 @@ use crate::{
         Backing, //
     },
     disk::presence,
+    inject,
     kernel_next::{
         fs::kernel_file::FileRead,
         fscache::trace::TraceObject,
@@ -298,6 +299,10 @@ impl Reader {
 
     /// Reads past the page cache, from the disk.
     fn read_past(self, file: FileRead, pos: u64, read: CacheRead) {
+        if let Err(e) = inject::read() {
+            self.backing.trace_io_error(file.file(), e, Where::Read);
+            return read.fail(e);
+        }
         let obj = self.backing.trace();
         // CAST: Positions are those of files.
         let pos = pos as i64;

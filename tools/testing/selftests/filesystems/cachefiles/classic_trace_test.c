@@ -18,6 +18,7 @@
 #define FILE_SIZE	(3 * BLOCK + 100)
 #define WHOLE	(4 * BLOCK)
 #define XATTR	"user.CacheFiles.cache"
+#define LIMIT	600	/* in seconds, as in classic_test */
 
 static bool put(const char *dir, const char *file, const char *value)
 {
@@ -62,6 +63,7 @@ FIXTURE_TEARDOWN(events)
 {
 	if (self->swap[0])
 		swapoff(self->swap);
+	put("/proc/sys/cachefiles", "error_injection", "0");
 	tf_end(&self->t);
 	if (self->dir[0])
 		rmdir(self->dir);
@@ -204,7 +206,7 @@ static unsigned long long aux_of(const char *path)
 	ASSERT_EQ(0, learn_object(self)) TH_LOG("%s", self->text);	\
 } while (0)
 
-TEST_F_TIMEOUT(events, of_a_cache_and_a_volume, 60)
+TEST_F_TIMEOUT(events, of_a_cache_and_a_volume, LIMIT)
 {
 	unsigned long long root, store, graveyard;
 	struct tf *t = &self->t;
@@ -258,7 +260,7 @@ static unsigned int volume_number(const char *key)
 	return number;
 }
 
-TEST_F_TIMEOUT(events, of_a_volume_without_its_attribute, 60)
+TEST_F_TIMEOUT(events, of_a_volume_without_its_attribute, LIMIT)
 {
 	struct tf *t = &self->t;
 	char path[PATH_MAX];
@@ -288,7 +290,7 @@ TEST_F_TIMEOUT(events, of_a_volume_without_its_attribute, 60)
 		    ino_of(path));
 }
 
-TEST_F_TIMEOUT(events, of_an_object_that_is_new, 60)
+TEST_F_TIMEOUT(events, of_an_object_that_is_new, LIMIT)
 {
 	unsigned long long aux;
 
@@ -313,10 +315,9 @@ TEST_F_TIMEOUT(events, of_an_object_that_is_new, 60)
 	EXPECT_TOLD("mark_inactive: o=%08x B=%llx", self->obj, self->ino);
 }
 
-TEST_F_TIMEOUT(events, of_an_object_that_is_found, 60)
+TEST_F_TIMEOUT(events, of_an_object_that_is_found, LIMIT)
 {
 	unsigned long long aux;
-	struct tf *t = &self->t;
 	char prep[128];
 
 	FILL();
@@ -339,7 +340,7 @@ TEST_F_TIMEOUT(events, of_an_object_that_is_found, 60)
 	EXPECT_TOLD("mark_inactive: o=%08x B=%llx", self->obj, self->ino);
 }
 
-TEST_F_TIMEOUT(events, of_an_object_that_is_out_of_date, 60)
+TEST_F_TIMEOUT(events, of_an_object_that_is_out_of_date, LIMIT)
 {
 	struct tf *t = &self->t;
 	unsigned long long old, aux;
@@ -357,7 +358,7 @@ TEST_F_TIMEOUT(events, of_an_object_that_is_out_of_date, 60)
 	EXPECT_TOLD("link: o=%08x B=%llx", self->obj, ino_of(self->path));
 }
 
-TEST_F_TIMEOUT(events, of_an_attribute_that_is_wrong, 60)
+TEST_F_TIMEOUT(events, of_an_attribute_that_is_wrong, LIMIT)
 {
 	char attr[512];
 	ssize_t len;
@@ -396,7 +397,7 @@ TEST_F_TIMEOUT(events, of_an_attribute_that_is_wrong, 60)
 	}
 }
 
-TEST_F_TIMEOUT(events, of_culling, 60)
+TEST_F_TIMEOUT(events, of_culling, LIMIT)
 {
 	struct tf *t = &self->t;
 	char path[PATH_MAX];
@@ -415,7 +416,7 @@ TEST_F_TIMEOUT(events, of_culling, 60)
 	ASSERT_EQ(0, chdir("/"));
 }
 
-TEST_F_TIMEOUT(events, of_something_else_in_its_place, 60)
+TEST_F_TIMEOUT(events, of_something_else_in_its_place, LIMIT)
 {
 	unsigned long long ino;
 	struct stat st;
@@ -429,7 +430,7 @@ TEST_F_TIMEOUT(events, of_something_else_in_its_place, 60)
 	EXPECT_TOLD("unlink: o=%08x B=%llx w=weird", self->obj, ino);
 }
 
-TEST_F_TIMEOUT(events, of_an_invalidation, 60)
+TEST_F_TIMEOUT(events, of_an_invalidation, LIMIT)
 {
 	struct tf *t = &self->t;
 	int fd;
@@ -449,7 +450,7 @@ TEST_F_TIMEOUT(events, of_an_invalidation, 60)
 	EXPECT_TOLD("link: o=%08x B=%llx", self->obj, ino_of(self->path));
 }
 
-TEST_F_TIMEOUT(events, of_truncation, 60)
+TEST_F_TIMEOUT(events, of_truncation, LIMIT)
 {
 	struct tf *t = &self->t;
 	int fd;
@@ -471,7 +472,7 @@ TEST_F_TIMEOUT(events, of_truncation, 60)
 }
 
 /* A swap file cannot be truncated, whoever tries. */
-TEST_F_TIMEOUT(events, of_errors, 60)
+TEST_F_TIMEOUT(events, of_errors, LIMIT)
 {
 	const uint32_t header[] = { 1, 15, 0 };	/* of a swap file of 16 pages */
 	struct tf *t = &self->t;
@@ -567,6 +568,46 @@ TEST_F_TIMEOUT(events, of_a_file_system_that_fails, 120)
 	/* Clients go on without it. */
 	EXPECT_EQ(0, tf_same(t, "a"));
 	EXPECT_EQ(0, tf_umount(t));
+}
+
+#define INJECTION	"/proc/sys/cachefiles/error_injection"
+
+/* In builds for tests: bit 0 is for writes, bit 1 for everything. */
+TEST_F_TIMEOUT(events, of_injected_errors, 120)
+{
+	struct tf *t = &self->t;
+	int fd;
+
+	if (access(INJECTION, F_OK))
+		SKIP(return, "this build cannot inject errors");
+	FILL();
+	AGAIN();
+	fd = tf_open(t, "a", O_RDONLY);
+	ASSERT_GE(fd, 0);
+	tf_forget(fd);
+	forget(self);
+	ASSERT_TRUE(put("/proc/sys/cachefiles", "error_injection", "2"));
+	EXPECT_EQ(0, tf_same_range(t, "a", fd, 0, 0));
+	ASSERT_TRUE(put("/proc/sys/cachefiles", "error_injection", "0"));
+	EXPECT_TOLD("io_error: o=%08x B=%llx read e=-5", self->obj, self->ino);
+	close(fd);
+
+	ASSERT_EQ(0, tf_file(t, "b", FILE_SIZE, 1));
+	forget(self);
+	ASSERT_TRUE(put("/proc/sys/cachefiles", "error_injection", "1"));
+	EXPECT_EQ(0, tf_same(t, "b"));
+	tf_sync(t);
+	EXPECT_NE(NULL, strstr(told(self), " tmpfile e=-28\n")) TH_LOG("%s", self->text);
+	ASSERT_TRUE(put("/proc/sys/cachefiles", "error_injection", "0"));
+	EXPECT_EQ('A', cache_state(t->e.tag));
+
+	ASSERT_EQ(0, tf_file(t, "c", FILE_SIZE, 1));
+	forget(self);
+	ASSERT_TRUE(put("/proc/sys/cachefiles", "error_injection", "2"));
+	EXPECT_EQ(0, tf_same(t, "c"));
+	tf_sync(t);
+	EXPECT_TRUE(CF_WAIT_FOR(cache_state(t->e.tag) == 'E', CF_SOON));
+	ASSERT_TRUE(put("/proc/sys/cachefiles", "error_injection", "0"));
 }
 
 TEST_HARNESS_MAIN
