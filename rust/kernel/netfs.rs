@@ -242,7 +242,7 @@ impl CacheRead {
 
     /// Reads the rest from the file at `pos`, in bytes, past the page cache if it can, and ends the
     /// request. `failed` is told of an error of the file before, as by
-    /// [`FileRead::read_direct_or`]. May sleep, and may return before the request has ended.
+    /// [`FileRead::read_direct`]. May sleep, and may return before the request has ended.
     pub(crate) fn read_direct(
         self,
         file: FileRead,
@@ -251,7 +251,7 @@ impl CacheRead {
     ) {
         let (to, end) = self.into_parts();
         let end = move |ret: Result<usize>| end.end(ret);
-        if let Err((e, end)) = file.read_direct_or(pos, to, failed, end) {
+        if let Err((e, end)) = file.read_direct(pos, to, failed, end) {
             end(Err(e));
         }
     }

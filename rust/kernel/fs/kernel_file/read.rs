@@ -84,7 +84,7 @@ unsafe fn call_read_iter(iocb: *mut bindings::kiocb, to: *mut bindings::iov_iter
 ///     // CAST: A length in a file.
 ///     let pos = cached as i64;
 ///     let end = move |rest: Result<usize>| done(rest.map(|rest| cached + rest));
-///     if let Err((error, end)) = read.read_direct(pos, to, end) {
+///     if let Err((error, end)) = read.read_direct(pos, to, |_, _| {}, end) {
 ///         end(Err(error));
 ///     }
 /// }
@@ -170,30 +170,14 @@ impl FileRead {
     /// `done` nor the drop of what it owns may sleep. It is called when the kernel is done with the
     /// memory of `to`.
     ///
-    /// # Errors
-    ///
-    /// `ENOMEM`, without `done` having been called; it is given back. All others go to `done`, also
-    /// `EIO` if what is on the disk is not all that was written to the page cache.
-    pub(crate) fn read_direct<F>(
-        self,
-        pos: i64,
-        to: KernelIter,
-        done: F,
-    ) -> core::result::Result<(), (Error, F)>
-    where
-        F: FnOnce(Result<usize>) + Send + 'static,
-    {
-        self.read_direct_or(pos, to, |_: &KernelFile, _| {}, done)
-    }
-
-    /// As [`Self::read_direct`]. If the read fails, `failed` is called before `done`, once, with
-    /// the file, which may be gone when `done` is called, and the error. What holds for `done`
-    /// holds for it.
+    /// If the read fails, `failed` is called before `done`, once, with the file, which may be gone
+    /// when `done` is called, and the error. What holds for `done` holds for it.
     ///
     /// # Errors
     ///
-    /// As for [`Self::read_direct`]; `failed` has not been called then, either.
-    pub(crate) fn read_direct_or<F, W>(
+    /// `ENOMEM`, without `failed` or `done` having been called; `done` is given back. All others go
+    /// to both, also `EIO` if what is on the disk is not all that was written to the page cache.
+    pub(crate) fn read_direct<F, W>(
         self,
         pos: i64,
         to: KernelIter,
@@ -419,7 +403,8 @@ mod tests {
             outcome.told.add();
             outcome.over.complete_all();
         };
-        read.read_direct(pos, to, done).map_err(|(e, _)| e)?;
+        read.read_direct(pos, to, |_: &KernelFile, _| {}, done)
+            .map_err(|(e, _)| e)?;
         // The memory is in use until then.
         // A busy machine may take its time; KUnit ends what hangs, before this.
         let timeout = kernel::time::msecs_to_jiffies(36_000_000);
@@ -516,7 +501,8 @@ mod tests {
         // The only reference goes with the read.
         let read = begin(&file);
         drop(file);
-        read.read_direct(0, to, done).map_err(|(e, _)| e)?;
+        read.read_direct(0, to, |_: &KernelFile, _| {}, done)
+            .map_err(|(e, _)| e)?;
         for _ in 0..20_000 {
             if told.get() != 0 {
                 break;
