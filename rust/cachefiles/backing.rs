@@ -4,8 +4,13 @@
 
 mod adopt;
 pub(crate) mod check;
+pub(crate) mod leaf;
 pub(crate) mod list;
 
+use self::leaf::{
+    Leaf,
+    Use, //
+};
 use crate::{
     disk::presence::{
         self,
@@ -77,10 +82,10 @@ use kernel::{
 /// The largest object, in bytes: as large as a file of ext4. Keeps maps of present blocks small.
 pub(crate) const MAX_SIZE: u64 = 1 << 44;
 
-type Parts = KVVec<Part<KVec<u64>>>;
-type Map = Presence<Parts, KVec<u64>>;
+type Parts = KVVec<Part<Leaf>>;
+type Map = Presence<Parts, Leaf>;
 /// What is known of the blocks of a file.
-pub(crate) type Blocks = blocks::Blocks<Parts, KVec<u64>>;
+pub(crate) type Blocks = blocks::Blocks<Parts, Leaf>;
 /// The blocks that are still to be done; for them, another leaf is needed first.
 type Rest = Option<Range<u64>>;
 
@@ -170,10 +175,6 @@ fn new_map(blocks: u64) -> Result<Map> {
 fn no_blocks() -> Blocks {
     let none = || Map::new(Parts::new(), 0);
     Blocks::new(none(), none(), 0)
-}
-
-fn new_leaf() -> Result<KVec<u64>> {
-    Ok(KVec::from_elem(0, presence::LEAF_WORDS, GFP_KERNEL)?)
 }
 
 impl Backing {
@@ -398,13 +399,22 @@ impl Backing {
     fn update(
         &self,
         blocks: Range<u64>,
-        mut f: impl FnMut(&mut Blocks, Range<u64>, &mut Option<KVec<u64>>) -> Result<Rest>,
+        f: impl FnMut(&mut Blocks, Range<u64>, &mut Option<Leaf>) -> Result<Rest>,
+    ) -> Result {
+        self.update_for(Use::Other, blocks, f)
+    }
+
+    fn update_for(
+        &self,
+        what: Use,
+        blocks: Range<u64>,
+        mut f: impl FnMut(&mut Blocks, Range<u64>, &mut Option<Leaf>) -> Result<Rest>,
     ) -> Result {
         let (mut left, mut spare) = (Some(blocks), None);
         while let Some(blocks) = left {
             left = f(&mut self.blocks.lock(), blocks, &mut spare)?;
             if left.is_some() && spare.is_none() {
-                spare = Some(new_leaf()?);
+                spare = Some(Leaf::new(what)?);
             }
         }
         Ok(())
@@ -430,12 +440,13 @@ impl Backing {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`: some are not recorded; `EIO` if data was lost since: it may have been this.
+    /// `ENOMEM`: some are not recorded, also if maps take too much memory; `EIO` if data was lost
+    /// since: it may have been this.
     pub(crate) fn mark_stored(&self, blocks: Range<u64>, extent: Extent, losses: u32) -> Result {
         self.is_modified.store(1, Relaxed);
         // The file system may have written through the page cache after all.
         let is_on_disk = self.file().is_some_and(|file| !file.has_pages());
-        self.update(blocks, |map, blocks, spare| {
+        self.update_for(Use::Storing, blocks, |map, blocks, spare| {
             if self.losses() != losses {
                 return Err(EIO);
             }
@@ -503,7 +514,7 @@ impl Backing {
             let mut spare = None;
             self.is_modified.store(1, Relaxed);
             while !self.blocks.lock().resize(blocks, &mut new, &mut spare) {
-                spare = Some(new_leaf()?);
+                spare = Some(Leaf::new(Use::Other)?);
             }
         }
         self.size.store(size, Relaxed);

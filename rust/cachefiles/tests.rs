@@ -11,6 +11,8 @@ mod command;
 mod errno;
 mod fill;
 pub(crate) mod key;
+#[cfg(not(test))]
+mod leaf;
 mod limits;
 mod msg;
 mod object_state;
