@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! /dev/cachefiles: opening it, the commands written to it, the messages read from it.
 

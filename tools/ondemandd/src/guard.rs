@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! What a fetch may cost in time, and how it is ended before it comes to its end by itself.
 //!

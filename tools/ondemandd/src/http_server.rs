@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! `ondemandd serve-http`: a directory as a web server with ranges, for tests, demonstrations and
 //! small networks. A thread per connection; no TLS, no listings.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The service manager's side of a restart: sd_notify(3) with FDSTORE, and LISTEN_FDS.
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The threads that fetch. They are started when there is something to do and end when there has been
 //! nothing for a while.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! URLs and header fields that may have passwords or tokens in them: where they come from, so that
 //! neither `ps` nor a message shows them.

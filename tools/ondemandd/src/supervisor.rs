@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! `--supervise`: a parent that does nothing but keep the device open and the daemon running.
 //!

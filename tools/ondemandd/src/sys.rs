@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The few system calls that std and rustix do not wrap safely. All `unsafe` of this program is here.
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The program itself: its messages and exit statuses, its web server, and a whole life of the daemon
 //! as the successor that a supervisor starts, with a socket pair for the device.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The daemon against a stand-in for the kernel: a socket pair that keeps message boundaries for the
 //! device, a sparse file for the cache file, a closure for the completion ioctl.

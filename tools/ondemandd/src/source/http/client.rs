@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! HTTP/1.1 as far as fetching ranges needs it: requests without a body, redirects, connections that
 //! are kept, proxies. Small, so that each wait and each byte of an answer is under control here, and

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 
 //! Which requests go through a proxy: http_proxy, https_proxy, all_proxy and no_proxy, as curl and
 //! others read them.

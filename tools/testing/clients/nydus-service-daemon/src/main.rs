@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 //! The fscache daemon of the `nydus-service` crate as a program.
 //!
 //! usage: `nydus-service-daemon CACHE_DIR SUPERVISOR_SOCKET API_SOCKET BLOB.json... [--upgrade]`

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-or-later
 //! Keeps the device's file descriptor and the state of a nydus daemon while there is no daemon.
 //!
 //! usage: `nydus-supervisor SOCKET COMMAND [ARG]...`
