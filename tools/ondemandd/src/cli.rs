@@ -78,26 +78,19 @@ are shown nowhere. On the command line they would be visible to everybody for a 
 The log (--log) has a JSON object per line: \"ms\" (CLOCK_MONOTONIC), and for a message \"opcode\", \
 \"msg_id\", \"object_id\", \"key\", \"off\" and \"len\" (READ), \"result\" (OPEN: size; READ: bytes written; \
 or a negative errno), \"us\" (time taken), \"error\"; or an \"event\" (start, restore, totals, stop). \
-Totals, there and in --stats-file, are those of the process, so they begin again after a restart.
+Totals, there and in --stats-file and --metrics-file, are those of the process, so they begin again after \
+a restart. Metrics are written every second: requests by kind and outcome and how long they took, those \
+that wait and for how long the oldest one has, bytes and time of fetches and failures by server, and what \
+was not the bytes that it should have been.
 
 Not done here: culling. When the cache's file system fills up to the limits, nothing more is written, \
 and readers get EIO for what is missing; stop the daemon and delete the cache directory, or make room.
 
 Examples:
   ondemandd --cache-dir /var/cache/fscache --dir-source /srv/images
-  ondemandd --supervise --cache-dir /var/cache/fscache --http https://images.example.org/v1
-  ondemandd serve-http --dir /srv/images --listen 0.0.0.0:8000";
+  ondemandd --supervise --cache-dir /var/cache/fscache --http https://images.example.org/v1";
 
 /// What the user wants.
-pub enum Action {
-    Daemon(Box<DaemonArgs>),
-    ServeHttp {
-        dir: PathBuf,
-        listen: String,
-        access_log: bool,
-    },
-}
-
 pub struct DaemonArgs {
     pub device: PathBuf,
     pub cache_dir: PathBuf,
@@ -110,6 +103,7 @@ pub struct DaemonArgs {
     pub options: worker::Options,
     pub log: Option<PathBuf>,
     pub stats_file: Option<PathBuf>,
+    pub metrics_file: Option<PathBuf>,
     pub quiet: bool,
     pub restart: Restart,
     /// For how many seconds a supervised daemon may hang, if that is looked at.
@@ -177,27 +171,11 @@ fn word() -> ValueParser {
 }
 
 pub fn command() -> Command {
-    let serve_http = Command::new("serve-http")
-        .about("Serve a directory over HTTP with range requests")
-        .long_about(
-            "Serve a directory over HTTP/1.1: GET and HEAD of files, single ranges, keep-alive, a thread \
-             per connection. For tests, demonstrations and trusted networks: no TLS, no listings, \
-             symbolic links are followed.",
-        )
-        .arg(path("dir", "DIR", "The directory to serve").required(true))
-        .arg(
-            option("listen", "ADDR", "Address and port; port 0 takes a free one")
-                .default_value("127.0.0.1:8000"),
-        )
-        .arg(flag("access-log", "Print a line for every request"));
     Command::new("ondemandd")
         .version(env!("CARGO_PKG_VERSION"))
         .about(ABOUT)
         .long_about(LONG_ABOUT)
         .after_long_help(AFTER_HELP)
-        .args_conflicts_with_subcommands(true)
-        .subcommand_negates_reqs(true)
-        .subcommand(serve_http)
         .arg(
             path(
                 "cache-dir",
@@ -349,6 +327,11 @@ pub fn command() -> Command {
             "FILE",
             "Keep the current totals in this file, as one JSON object",
         ))
+        .arg(path(
+            "metrics-file",
+            "FILE",
+            "Keep the metrics in this file, as OpenMetrics text, for a collector of files (node_exporter)",
+        ))
         .arg(flag("quiet", "Print no progress").short('q'))
         .arg(flag(
             "supervise",
@@ -388,19 +371,12 @@ pub fn command() -> Command {
 }
 
 /// Parses the command line; exits with a message if it is wrong.
-pub fn parse() -> Action {
-    action(&command().get_matches())
+pub fn parse() -> DaemonArgs {
+    daemon_args(&command().get_matches())
 }
 
-fn action(matches: &ArgMatches) -> Action {
+fn daemon_args(matches: &ArgMatches) -> DaemonArgs {
     let required = "clap sees to it";
-    if let Some(matches) = matches.subcommand_matches("serve-http") {
-        return Action::ServeHttp {
-            dir: matches.get_one("dir").cloned().expect(required),
-            listen: matches.get_one("listen").cloned().expect(required),
-            access_log: matches.get_flag("access-log"),
-        };
-    }
     let seconds = |name: &str| {
         let seconds: u16 = *matches.get_one(name).expect(required);
         Duration::from_secs(u64::from(seconds))
@@ -418,7 +394,7 @@ fn action(matches: &ArgMatches) -> Action {
             timeout: seconds("timeout"),
         })),
     };
-    Action::Daemon(Box::new(DaemonArgs {
+    DaemonArgs {
         device: matches.get_one("device").cloned().expect(required),
         cache_dir: matches.get_one("cache-dir").cloned().expect(required),
         tag: matches.get_one("tag").cloned(),
@@ -456,6 +432,7 @@ fn action(matches: &ArgMatches) -> Action {
         },
         log: matches.get_one("log").cloned(),
         stats_file: matches.get_one("stats-file").cloned(),
+        metrics_file: matches.get_one("metrics-file").cloned(),
         quiet: matches.get_flag("quiet"),
         restart: if matches.get_flag("supervise") {
             Restart::Supervisor
@@ -465,7 +442,7 @@ fn action(matches: &ArgMatches) -> Action {
             Restart::Nobody
         },
         watchdog: Some(*matches.get_one::<u32>("watchdog").expect(required)).filter(|n| *n > 0),
-    }))
+    }
 }
 
 /// "4096", "256K", "1M", "2G"
@@ -500,15 +477,32 @@ mod tests {
 
     fn daemon(args: &[&str]) -> Result<DaemonArgs, clap::Error> {
         let all = [&["ondemandd"], args].concat();
-        match action(&command().try_get_matches_from(all)?) {
-            Action::Daemon(args) => Ok(*args),
-            Action::ServeHttp { .. } => panic!("not the daemon"),
-        }
+        Ok(daemon_args(&command().try_get_matches_from(all)?))
     }
 
     #[test]
     fn the_definition_is_consistent() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn the_manual_page_and_the_completions_have_all_options() {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command()).render(&mut page).unwrap();
+        let page = String::from_utf8(page).unwrap();
+        let mut words = Vec::new();
+        clap_complete::generate(
+            clap_complete::Shell::Bash,
+            &mut command(),
+            "ondemandd",
+            &mut words,
+        );
+        let words = String::from_utf8(words).unwrap();
+        for option in command().get_opts().filter_map(|arg| arg.get_long()) {
+            let escaped = option.replace('-', "\\-");
+            assert!(page.contains(&format!("\\-\\-{escaped}")), "{option}");
+            assert!(words.contains(&format!("--{option}")), "{option}");
+        }
     }
 
     #[test]
@@ -619,23 +613,5 @@ mod tests {
         for wrong in ["", "K", "-1", "1.5M", "99999999999G"] {
             assert!(parse_size(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn serve_http() {
-        let matches = command()
-            .try_get_matches_from([
-                "ondemandd",
-                "serve-http",
-                "--dir",
-                "/d",
-                "--listen",
-                "[::1]:0",
-            ])
-            .unwrap();
-        assert!(matches!(
-            action(&matches),
-            Action::ServeHttp { listen, access_log: false, .. } if listen == "[::1]:0"
-        ));
     }
 }

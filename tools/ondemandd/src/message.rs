@@ -12,6 +12,9 @@
 //! CLOSE  no data
 //! READ   data = struct { u64 off; u64 len; }
 //! ```
+//!
+//! By hand: it is two structures of integers, whose lengths have to be compared with each other in any
+//! case, and a library would not do that.
 
 use std::fmt;
 

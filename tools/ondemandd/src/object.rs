@@ -319,7 +319,10 @@ impl Object {
                 end,
                 written: 0,
             };
+            let begun = Instant::now();
             let result = fetch.guard.run(|| self.blob.read_into(&mut piece));
+            let metrics = &piece.report.metrics;
+            metrics.fetch(&self.server, piece.came - off, begun.elapsed());
             let complete = piece.pos == end;
             written += piece.written;
             result?;

@@ -3,6 +3,7 @@
 //! What the daemon tells: totals, the line on the terminal, the log and the statistics file.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -15,6 +16,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::time::{clock_gettime, ClockId};
+use serde::Serialize;
+use serde_json::ser::{Formatter, Serializer};
+
+use crate::metrics::{Metrics, Outcome};
 
 /// Totals since this process started.
 #[derive(Default)]
@@ -29,19 +34,94 @@ pub struct Stats {
     pub errors: AtomicU64,
 }
 
+/// The totals as they are written.
+#[derive(Serialize)]
+struct Totals {
+    open: u64,
+    read: u64,
+    close: u64,
+    fetched: u64,
+    written: u64,
+    errors: u64,
+}
+
 impl Stats {
-    fn json(&self) -> String {
+    fn totals(&self) -> Totals {
         let get = |counter: &AtomicU64| counter.load(Relaxed);
-        format!(
-            "\"open\":{},\"read\":{},\"close\":{},\"fetched\":{},\"written\":{},\"errors\":{}",
-            get(&self.open),
-            get(&self.read),
-            get(&self.close),
-            get(&self.fetched),
-            get(&self.written),
-            get(&self.errors)
-        )
+        Totals {
+            open: get(&self.open),
+            read: get(&self.read),
+            close: get(&self.close),
+            fetched: get(&self.fetched),
+            written: get(&self.written),
+            errors: get(&self.errors),
+        }
     }
+}
+
+/// A line of the log.
+#[derive(Serialize)]
+struct Line<T> {
+    ms: f64,
+    #[serde(flatten)]
+    what: T,
+}
+
+/// Something that happened to the daemon itself.
+#[derive(Serialize)]
+struct Happening<'a, T> {
+    event: &'a str,
+    #[serde(flatten)]
+    more: T,
+}
+
+#[derive(Serialize)]
+struct Process {
+    pid: u32,
+}
+
+/// A message and what became of it.
+#[derive(Serialize)]
+struct Served<'a> {
+    opcode: &'a str,
+    msg_id: u32,
+    object_id: u32,
+    key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    off: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    len: Option<u64>,
+    result: i64,
+    us: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+/// JSON in which no text does anything to a terminal: names come from whoever mounts.
+struct Harmless;
+
+impl Formatter for Harmless {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        out: &mut W,
+        mut text: &str,
+    ) -> io::Result<()> {
+        while let Some((at, tricky)) = text.char_indices().find(|(_, c)| is_tricky(*c)) {
+            let (plain, rest) = text.split_at(at);
+            write!(out, "{plain}\\u{:04x}", u32::from(tricky))?;
+            text = &rest[tricky.len_utf8()..];
+        }
+        out.write_all(text.as_bytes())
+    }
+}
+
+/// A value as one line of JSON.
+fn json(value: &impl Serialize) -> String {
+    let mut out = Vec::new();
+    // Neither memory nor the types above can fail.
+    let _ = value.serialize(&mut Serializer::with_formatter(&mut out, Harmless));
+    out.push(b'\n');
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// One message and what became of it, for the log.
@@ -72,8 +152,21 @@ struct Terminal {
     dropped: u64,
 }
 
+/// Where this is told besides the terminal.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Files<'a> {
+    pub log: Option<&'a Path>,
+    pub stats: Option<&'a Path>,
+    pub metrics: Option<&'a Path>,
+}
+
 pub struct Report {
     pub stats: Stats,
+    pub metrics: Metrics,
+    /// The messages that were read and are not answered, the oldest one first.
+    pending: Mutex<BTreeSet<(Instant, u32)>>,
+    metrics_file: Option<PathBuf>,
+    metrics_trouble: Mutex<Trouble>,
     log: Option<Mutex<Log>>,
     stats_file: Option<PathBuf>,
     stats_trouble: Mutex<Trouble>,
@@ -172,13 +265,17 @@ impl Report {
     /// # Errors
     ///
     /// There is no descriptor left.
-    pub fn new(log: Option<&Path>, stats_file: Option<&Path>, quiet: bool) -> Result<Self, String> {
+    pub fn new(files: Files<'_>, quiet: bool) -> Result<Self, String> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|err| format!("cannot make an eventfd: {err}"))?;
         let report = Self {
             stats: Stats::default(),
-            log: log.map(|path| Mutex::new(Log::new(path))),
-            stats_file: stats_file.map(Path::to_path_buf),
+            metrics: Metrics::default(),
+            pending: Mutex::default(),
+            metrics_file: files.metrics.map(Path::to_path_buf),
+            metrics_trouble: Mutex::default(),
+            log: files.log.map(|path| Mutex::new(Log::new(path))),
+            stats_file: files.stats.map(Path::to_path_buf),
             stats_trouble: Mutex::default(),
             cache_trouble: Mutex::default(),
             progress: !quiet && io::stderr().is_terminal(),
@@ -246,9 +343,33 @@ impl Report {
     }
 
     fn try_stats(&self) {
-        let Some(path) = &self.stats_file else { return };
-        let result = self.write_stats(path);
-        let mut trouble = lock(&self.stats_trouble);
+        if let Some(path) = &self.stats_file {
+            let text = json(&self.stats.totals());
+            self.replace(path, &text, &self.stats_trouble);
+        }
+    }
+
+    /// Writes the metrics. To be called every second.
+    pub fn try_metrics(&self) {
+        let Some(path) = &self.metrics_file else {
+            return;
+        };
+        let (count, oldest) = {
+            let pending = lock(&self.pending);
+            let oldest = pending.first().map(|(since, _)| since.elapsed());
+            (pending.len(), oldest.unwrap_or_default())
+        };
+        let text = self.metrics.encode(&self.stats, count, oldest);
+        self.replace(path, &text, &self.metrics_trouble);
+    }
+
+    /// Readers of a file see either the old or the new text, never half a line.
+    fn replace(&self, path: &Path, text: &str, trouble: &Mutex<Trouble>) {
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".tmp");
+        let result =
+            std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path));
+        let mut trouble = lock(trouble);
         let path = path.display();
         match result {
             Ok(()) if trouble.ends() => self.line(&format!("{path} is written again")),
@@ -258,14 +379,6 @@ impl Report {
             }
             _ => {}
         }
-    }
-
-    /// Readers see either the old or the new totals, never half a line.
-    fn write_stats(&self, path: &Path) -> io::Result<()> {
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".tmp");
-        std::fs::write(&temporary, format!("{{{}}}\n", self.stats.json()))?;
-        std::fs::rename(&temporary, path)
     }
 
     /// The totals for people.
@@ -340,54 +453,63 @@ impl Report {
         let _ = io::stderr().write_all(out.as_bytes());
     }
 
+    /// A message was read that is to be answered; [`Self::event`] says that it was.
+    pub fn begins(&self, since: Instant, msg_id: u32) {
+        lock(&self.pending).insert((since, msg_id));
+    }
+
+    /// It is not going to be answered.
+    pub fn ends(&self, since: Instant, msg_id: u32) {
+        lock(&self.pending).remove(&(since, msg_id));
+    }
+
     /// Logs one message.
     pub fn event(&self, event: &Event<'_>) {
-        if self.log.is_none() {
-            return;
-        }
-        let mut line = format!(
-            "\"opcode\":\"{}\",\"msg_id\":{},\"object_id\":{},\"key\":{}",
-            event.opcode,
-            event.msg_id,
-            event.object_id,
-            quote(event.key)
-        );
-        if event.opcode == "READ" {
-            let _ = write!(line, ",\"off\":{},\"len\":{}", event.off, event.len);
-        }
-        let _ = write!(
-            line,
-            ",\"result\":{},\"us\":{}",
-            event.result,
-            event.since.elapsed().as_micros()
-        );
-        if let Some(error) = event.error {
-            let _ = write!(line, ",\"error\":{}", quote(error));
-        }
-        self.log_line(&line);
+        self.ends(event.since, event.msg_id);
+        let took = event.since.elapsed();
+        let outcome = match (event.result, event.error) {
+            (_, None) => Outcome::Ok,
+            (result, _) if result == -i64::from(libc::ECANCELED) => Outcome::Unwanted,
+            _ => Outcome::Error,
+        };
+        self.metrics.request(event.opcode, outcome, took);
+        let range = event.opcode == "READ";
+        self.log_line(&Served {
+            opcode: event.opcode,
+            msg_id: event.msg_id,
+            object_id: event.object_id,
+            key: event.key,
+            off: range.then_some(event.off),
+            len: range.then_some(event.len),
+            result: event.result,
+            us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            error: event.error,
+        });
     }
 
     /// Logs something that happened to the daemon itself.
     pub fn log_event(&self, name: &str) {
-        self.log_line(&format!(
-            "\"event\":\"{name}\",\"pid\":{}",
-            std::process::id()
-        ));
+        self.log_line(&Happening {
+            event: name,
+            more: Process {
+                pid: std::process::id(),
+            },
+        });
     }
 
     /// Logs the totals.
     pub fn log_totals(&self) {
-        self.log_line(&format!("\"event\":\"totals\",{}", self.stats.json()));
+        self.log_line(&Happening {
+            event: "totals",
+            more: self.stats.totals(),
+        });
     }
 
-    fn log_line(&self, fields: &str) {
+    fn log_line(&self, what: &impl Serialize) {
         let Some(log) = &self.log else { return };
         let now = clock_gettime(ClockId::Monotonic);
-        let line = format!(
-            "{{\"ms\":{}.{:03},{fields}}}\n",
-            now.tv_sec * 1000 + now.tv_nsec / 1_000_000,
-            now.tv_nsec / 1000 % 1000
-        );
+        let ms = now.tv_sec as f64 * 1000.0 + (now.tv_nsec / 1000) as f64 / 1000.0;
+        let line = json(&Line { ms, what });
         let mut log = lock(log);
         let result = log.write(&line);
         self.log_result(&mut log, result);
@@ -397,6 +519,7 @@ impl Report {
     pub fn finish(&self) {
         self.log_totals();
         self.try_stats();
+        self.try_metrics();
         // Whatever was printed in this second, the totals are not dropped.
         lock(&self.terminal).second = None;
         self.line(&self.totals());
@@ -452,24 +575,6 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A JSON string.
-fn quote(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            c if is_tricky(c) => {
-                let _ = write!(out, "\\u{:04x}", c as u32);
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
 /// A number of bytes for people.
 pub fn human(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
@@ -489,7 +594,7 @@ pub fn human(bytes: u64) -> String {
 impl Report {
     /// A report that nobody sees.
     pub fn silent() -> std::sync::Arc<Self> {
-        std::sync::Arc::new(Self::new(None, None, true).unwrap())
+        std::sync::Arc::new(Self::new(Files::default(), true).unwrap())
     }
 }
 
@@ -497,10 +602,21 @@ impl Report {
 mod tests {
     use super::*;
 
+    fn files<'a>(log: Option<&'a Path>, stats: Option<&'a Path>) -> Files<'a> {
+        Files {
+            log,
+            stats,
+            metrics: None,
+        }
+    }
+
     #[test]
     fn strings_are_quoted() {
-        assert_eq!(quote("a\"b\\c\n\u{e9}"), "\"a\\\"b\\\\c\\u000a\u{e9}\"");
-        assert_eq!(quote("\x7f\u{9b}\u{202e}"), "\"\\u007f\\u009b\\u202e\"");
+        assert_eq!(json(&"a\"b\\c\n\u{e9}"), "\"a\\\"b\\\\c\\n\u{e9}\"\n");
+        assert_eq!(
+            json(&"x\x7f\u{9b}y\u{202e}"),
+            "\"x\\u007f\\u009by\\u202e\"\n"
+        );
         assert_eq!(escape("a \u{e9}\"\\"), "a \u{e9}\"\\");
         assert_eq!(escape("\x1b[2J\n\u{202e}"), "\\u{1b}[2J\\u{a}\\u{202e}");
     }
@@ -518,7 +634,7 @@ mod tests {
     fn log_and_stats_file() {
         let dir = tempfile::tempdir().unwrap();
         let (log, stats) = (dir.path().join("log"), dir.path().join("stats"));
-        let report = Report::new(Some(&log), Some(&stats), true).unwrap();
+        let report = Report::new(files(Some(&log), Some(&stats)), true).unwrap();
         let zero = "{\"open\":0,\"read\":0,\"close\":0,\"fetched\":0,\"written\":0,\"errors\":0}\n";
         assert_eq!(std::fs::read_to_string(&stats).unwrap(), zero);
         report.add(&report.stats.read, 1);
@@ -560,7 +676,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let gone = dir.path().join("gone");
         let (log, stats) = (gone.join("log"), gone.join("stats"));
-        let report = Report::new(Some(&log), Some(&stats), true).unwrap();
+        let report = Report::new(files(Some(&log), Some(&stats)), true).unwrap();
         report.log_event("lost");
         report.add(&report.stats.open, 1);
         report.refresh();
@@ -588,12 +704,12 @@ mod tests {
     #[test]
     fn a_full_disk_and_a_fifo_stop_nobody() {
         let dir = tempfile::tempdir().unwrap();
-        let report = Report::new(Some(Path::new("/dev/full")), None, true).unwrap();
+        let report = Report::new(files(Some(Path::new("/dev/full")), None), true).unwrap();
         report.log_event("lost");
         let fifo = dir.path().join("fifo");
         let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, mode, 0).unwrap();
-        let report = Report::new(Some(&fifo), None, true).unwrap();
+        let report = Report::new(files(Some(&fifo), None), true).unwrap();
         report.log_event("lost");
         report.finish();
     }
@@ -612,7 +728,7 @@ mod tests {
     fn the_event_descriptor_follows_changes() {
         use rustix::event::{poll, PollFd, PollFlags, Timespec};
         let dir = tempfile::tempdir().unwrap();
-        let report = Report::new(None, Some(&dir.path().join("s")), true).unwrap();
+        let report = Report::new(files(None, Some(&dir.path().join("s"))), true).unwrap();
         let ready = || {
             let zero = Timespec {
                 tv_sec: 0,

@@ -75,6 +75,8 @@ pub struct SourceError {
     pub reason: String,
     /// Whether the user knows this already.
     pub said: bool,
+    /// The status of the answer that says so, if a web server has given one.
+    pub status: Option<u16>,
 }
 
 impl SourceError {
@@ -83,6 +85,7 @@ impl SourceError {
             errno,
             reason: reason.into(),
             said: false,
+            status: None,
         }
     }
 

@@ -339,6 +339,7 @@ impl Daemon {
         fd: i32,
         since: Instant,
     ) {
+        self.report.begins(since, msg_id);
         let key = cookie.escape_ascii().to_string();
         let taken = sys::adopt_fd(fd)
             .map_err(|err| SourceError::new(libc::EBADF, format!("descriptor {fd}: {err}")))
@@ -379,6 +380,7 @@ impl Daemon {
         let Message {
             msg_id, object_id, ..
         } = *message;
+        self.report.begins(since, msg_id);
         let Some(object) = self.object(object_id) else {
             // Without its descriptor a request cannot be completed, not even as failed.
             let outcome = self.unknown("READ", message);
@@ -410,7 +412,11 @@ impl Daemon {
                 let unwanted = |job: &Job| job.object_id() == message.object_id;
                 let mut left = Vec::new();
                 self.change(|opens, _| left = opens.remove(&key, unwanted));
-                drop(left);
+                for job in left {
+                    if let Job::Open(open) = job {
+                        self.report.ends(open.since, open.msg_id);
+                    }
+                }
                 Outcome::ok(&key, 0)
             }
             None => self.unknown("CLOSE", message),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! The program itself: its messages and exit statuses, its web server, and a whole life of the daemon
+//! The program itself: its messages and exit statuses, and a whole life of the daemon
 //! as the successor that a supervisor starts, with a socket pair for the device.
 
 use std::fs::File;
@@ -130,11 +130,6 @@ fn errors_are_one_clear_line() {
         text.contains("--dir-source") && text.contains("--http"),
         "{text}"
     );
-    let (code, text) = run(&["serve-http", "--dir", "/no/such/dir"]);
-    assert_eq!(
-        (code, text.as_str()),
-        (Some(1), "ondemandd: /no/such/dir is not a directory\n")
-    );
 }
 
 #[test]
@@ -148,7 +143,6 @@ fn help_tells_what_there_is() {
         "--cache-dir",
         "--supervise",
         "--fd-store",
-        "serve-http",
         "Not done here: culling",
         "--accept-unversioned",
         "--retry-time",
@@ -158,40 +152,6 @@ fn help_tells_what_there_is() {
     ] {
         assert!(text.contains(word), "{word}");
     }
-}
-
-#[test]
-fn the_web_server_serves_and_stops() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("f"), b"0123456789").unwrap();
-    let dir = dir.path().to_str().unwrap();
-    let mut child = ondemandd(&[
-        "serve-http",
-        "--dir",
-        dir,
-        "--listen",
-        "127.0.0.1:0",
-        "--access-log",
-    ])
-    .stdout(Stdio::piped())
-    .spawn()
-    .unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    stdout.read_line(&mut line).unwrap();
-    let address = line.trim_end().rsplit("http://").next().unwrap();
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream
-        .write_all(b"GET /f HTTP/1.1\r\nConnection: close\r\nRange: bytes=3-5\r\n\r\n")
-        .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.ends_with("\r\n\r\n345"), "{answer}");
-    line.clear();
-    stdout.read_line(&mut line).unwrap();
-    assert_eq!(line, "GET /f bytes=3-5 206 3\n");
-    signal(&child, Signal::TERM);
-    assert_eq!(finish(child).status.code(), Some(0));
 }
 
 /// The kernel's end of a stand-in device, and what the daemon has inherited.
@@ -576,10 +536,10 @@ fn the_service_manager_keeps_the_device() {
         .env("NOTIFY_SOCKET", path("notify"))
         .spawn()
         .unwrap();
-    assert_eq!(receive(), "FDSTORE=1\nFDNAME=cachefiles\nFDPOLL=0");
-    assert_eq!(receive(), "READY=1");
+    assert_eq!(receive(), "FDSTORE=1\nFDNAME=cachefiles\nFDPOLL=0\n");
+    assert_eq!(receive(), "READY=1\n");
     signal(&first, Signal::TERM);
-    assert_eq!(receive(), "STOPPING=1");
+    assert_eq!(receive(), "STOPPING=1\n");
     assert_eq!(finish(first).status.code(), Some(0));
     assert_eq!(pids(&path("log"), "start").len(), 1);
 
@@ -593,8 +553,16 @@ fn the_service_manager_keeps_the_device() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    assert_eq!(receive(), "READY=1");
+    assert_eq!(receive(), "READY=1\n");
     assert_eq!(pids(&path("log"), "restore"), [second.id() as i32]);
+    // A reload is told, so that whoever has asked for it can wait for its end (Type=notify-reload).
+    signal(&second, Signal::HUP);
+    let reloading = receive();
+    assert!(
+        reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="),
+        "{reloading}"
+    );
+    assert_eq!(receive(), "READY=1\n");
     signal(&second, Signal::TERM);
     assert_eq!(finish(second).status.code(), Some(0));
 }

@@ -94,12 +94,22 @@ struct Found {
 
 /// What one try gave.
 enum Failure {
-    /// It may work the next time, perhaps only after so long.
-    Transient(String, Option<Duration>),
+    /// It may work the next time.
+    Transient(Passing),
     /// It will not.
     Final(SourceError),
     /// The server has done nothing wrong.
     Sink(SourceError),
+}
+
+/// A failure that may pass.
+#[derive(Debug, Default)]
+struct Passing {
+    reason: String,
+    /// How long the server wants to be left alone.
+    after: Option<Duration>,
+    /// What it has answered, if it has.
+    status: Option<u16>,
 }
 
 impl Failure {
@@ -108,7 +118,10 @@ impl Failure {
     }
 
     fn passing(reason: impl Into<String>) -> Self {
-        Self::Transient(reason.into(), None)
+        Self::Transient(Passing {
+            reason: reason.into(),
+            ..Passing::default()
+        })
     }
 
     fn changed(what: impl std::fmt::Display) -> Self {
@@ -548,6 +561,15 @@ impl Server {
         })
     }
 
+    /// Counts a request that has failed.
+    fn count(&self, url: &Url, status: Option<u16>) {
+        let metrics = &self.report.metrics;
+        match status {
+            Some(status) => metrics.source_error(&url.address(), &status),
+            None => metrics.source_error(&url.address(), &"none"),
+        }
+    }
+
     fn with_retries<T>(
         &self,
         url: &Url,
@@ -559,11 +581,15 @@ impl Server {
             let (reason, after) = match attempt() {
                 Ok(value) => return Ok(value),
                 Err(Failure::Final(err)) => {
+                    self.count(url, err.status);
                     let reason = format!("{url}: {}", err.reason);
-                    return Err(SourceError::new(err.errno, reason));
+                    return Err(SourceError { reason, ..err });
                 }
                 Err(Failure::Sink(err)) => return Err(err),
-                Err(Failure::Transient(reason, after)) => (reason, after),
+                Err(Failure::Transient(passing)) => {
+                    self.count(url, passing.status);
+                    (passing.reason, passing.after)
+                }
             };
             let end = |why: String| SourceError::new(libc::EIO, format!("{url}: {reason} ({why})"));
             if self.stop.is_set() {
@@ -607,10 +633,11 @@ fn check_age(response: &Response<'_>, found: &Validators) -> Result<(), Failure>
     let date = |text: Option<&str>| text.and_then(parse_date);
     let now = date(response.field("date"));
     if found.strong().is_none() && now.is_some() && now == date(found.modified.as_deref()) {
-        return Err(Failure::Transient(
-            "it was modified in this very second".into(),
-            Some(Duration::from_secs(1)),
-        ));
+        return Err(Failure::Transient(Passing {
+            reason: "it was modified in this very second".into(),
+            after: Some(Duration::from_secs(1)),
+            status: None,
+        }));
     }
     Ok(())
 }
@@ -619,13 +646,23 @@ fn check_age(response: &Response<'_>, found: &Validators) -> Result<(), Failure>
 fn bad_status(response: &Response<'_>) -> Failure {
     let status = response.status;
     let text = format!("status {status}{}", meaning(status));
-    match status {
-        404 | 410 => Failure::fatal(libc::ENOENT, text),
-        401 | 403 | 407 => Failure::fatal(libc::EACCES, text),
-        501 | 505 => Failure::fatal(libc::EIO, text),
-        408 | 421 | 425 | 429 | 500..=599 => Failure::Transient(text, response.retry_after()),
-        _ => Failure::fatal(libc::EIO, text),
-    }
+    let errno = match status {
+        404 | 410 => libc::ENOENT,
+        401 | 403 | 407 => libc::EACCES,
+        501 | 505 => libc::EIO,
+        408 | 421 | 425 | 429 | 500..=599 => {
+            return Failure::Transient(Passing {
+                reason: text,
+                after: response.retry_after(),
+                status: Some(status),
+            })
+        }
+        _ => libc::EIO,
+    };
+    Failure::Final(SourceError {
+        status: Some(status),
+        ..SourceError::new(errno, text)
+    })
 }
 
 fn meaning(status: u16) -> &'static str {

@@ -2,6 +2,8 @@
 
 //! What tells the versions of a blob apart, and the short text that the kernel keeps of it.
 
+use sha2::{Digest as _, Sha256};
+
 use super::MAX_VERSION;
 
 /// What the kernel is given for a version that may be long or have any characters.
@@ -10,11 +12,7 @@ pub fn shorten(text: &str) -> String {
     if plain && (1..=MAX_VERSION).contains(&text.len()) {
         return text.to_string();
     }
-    let mut short = String::from("sha256 ");
-    for byte in sha256(text.as_bytes()) {
-        short.push_str(&format!("{byte:02x}"));
-    }
-    short
+    format!("sha256 {:x}", Sha256::digest(text))
 }
 
 /// How far a name that says which bytes it stands for is to be believed.
@@ -126,96 +124,9 @@ impl Validators {
     }
 }
 
-/// FIPS 180-4. Small rather than fast: it is used for a few hundred bytes per OPEN at most.
-fn sha256(data: &[u8]) -> [u8; 32] {
-    // The first 32 bits of the fractional parts of the roots of primes.
-    let primes: Vec<u64> = (2..)
-        .filter(|n| (2..*n).all(|d| n % d != 0))
-        .take(64)
-        .collect();
-    let fraction = |prime: u64, cube: bool| {
-        // The largest r with (r / 2^32)^e <= prime.
-        let fits = |r: u128| {
-            let (e, mut power) = (if cube { 3 } else { 2 }, 1u128);
-            (0..e).for_each(|_| power *= r);
-            power <= u128::from(prime) << (32 * e)
-        };
-        let mut root = 0u128;
-        for bit in (0..37).rev() {
-            if fits(root | (1 << bit)) {
-                root |= 1 << bit;
-            }
-        }
-        root as u32
-    };
-    let mut state: Vec<u32> = primes[..8].iter().map(|p| fraction(*p, false)).collect();
-    let keys: Vec<u32> = primes.iter().map(|p| fraction(*p, true)).collect();
-
-    let mut message = data.to_vec();
-    message.push(0x80);
-    while message.len() % 64 != 56 {
-        message.push(0);
-    }
-    message.extend((data.len() as u64 * 8).to_be_bytes());
-    for block in message.chunks_exact(64) {
-        let mut words: Vec<u32> = block
-            .chunks_exact(4)
-            .map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
-            .collect();
-        for i in 16..64 {
-            let (a, b) = (words[i - 15], words[i - 2]);
-            let s0 = a.rotate_right(7) ^ a.rotate_right(18) ^ (a >> 3);
-            let s1 = b.rotate_right(17) ^ b.rotate_right(19) ^ (b >> 10);
-            let sum = words[i - 16].wrapping_add(s0).wrapping_add(words[i - 7]);
-            words.push(sum.wrapping_add(s1));
-        }
-        let mut v = state.clone();
-        for (word, key) in words.iter().zip(&keys) {
-            let s1 = v[4].rotate_right(6) ^ v[4].rotate_right(11) ^ v[4].rotate_right(25);
-            let choice = (v[4] & v[5]) ^ (!v[4] & v[6]);
-            let t1 = [s1, choice, *key, *word]
-                .iter()
-                .fold(v[7], |sum, term| sum.wrapping_add(*term));
-            let s0 = v[0].rotate_right(2) ^ v[0].rotate_right(13) ^ v[0].rotate_right(22);
-            let majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
-            v.rotate_right(1);
-            v[4] = v[4].wrapping_add(t1);
-            v[0] = t1.wrapping_add(s0).wrapping_add(majority);
-        }
-        for (sum, term) in state.iter_mut().zip(&v) {
-            *sum = sum.wrapping_add(*term);
-        }
-    }
-    let mut digest = [0; 32];
-    for (bytes, word) in digest.chunks_exact_mut(4).zip(&state) {
-        bytes.copy_from_slice(&word.to_be_bytes());
-    }
-    digest
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn digests_are_those_of_the_standard() {
-        let hex = |data: &[u8]| {
-            let digits = sha256(data).map(|byte| format!("{byte:02x}"));
-            digits.concat()
-        };
-        assert_eq!(
-            hex(b"abc"),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
-        assert_eq!(
-            hex(b""),
-            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-        );
-        assert_eq!(
-            hex(b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
-            "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"
-        );
-    }
 
     #[test]
     fn long_and_strange_versions_are_hashed() {

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! HTTP/1.1 as far as fetching ranges needs it: requests without a body, redirects, connections that
-//! are kept, proxies. Small, so that each wait and each byte of an answer is under control here, and
-//! quick to build.
+//! HTTP/1.1 as far as fetching ranges needs it: GET, redirects, connections that are kept, proxies.
+//!
+//! By hand, although there are libraries: a fetch must end at once when nobody wants it any more, keep its
+//! lowest speed and its time over all tries ([`guard`]), resume behind the last byte that came, and take
+//! nothing for the answer that is not exactly it. The libraries have one time limit per request and hide
+//! the connection, and none of them compares what a 206 says with what was asked for.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -20,7 +23,7 @@ use rustix::net::{socket_with, AddressFamily, SocketFlags, SocketType};
 
 use super::proxy::Proxies;
 use super::url::Url;
-use super::Failure;
+use super::{Failure, Passing};
 use crate::guard;
 use crate::report::escape;
 use crate::stop::Stop;
@@ -194,9 +197,7 @@ impl Client {
         connection: Connection,
         head: Head,
     ) -> Result<Response<'_>, Failure> {
-        let (framing, keep) = head
-            .framing(method == "HEAD")
-            .map_err(|reason| Failure::Transient(reason, None))?;
+        let (framing, keep) = head.framing(method == "HEAD").map_err(Failure::passing)?;
         Ok(Response {
             status: head.status,
             redirected: false,
@@ -257,7 +258,7 @@ impl Client {
     fn connect_to(&self, host: &str, port: u16) -> Result<TcpStream, Failure> {
         let passing = |what: &str, err: &io::Error| {
             let err = crate::device::strip_code(err);
-            Failure::Transient(format!("{what} {host}: {err}"), None)
+            Failure::passing(format!("{what} {host}: {err}"))
         };
         let addresses = (host, port)
             .to_socket_addrs()
@@ -295,11 +296,11 @@ impl Client {
                 Ok(true) => break,
                 Ok(false) => {}
                 Err(err) if is_tick(&err) => go_on(start, self.timeout, &self.stop)
-                    .map_err(|err| Failure::Transient(format!("TLS: {err}"), None))?,
+                    .map_err(|err| Failure::passing(format!("TLS: {err}")))?,
                 Err(err) if tls::is_final(&err) => {
                     return Err(Failure::fatal(libc::EIO, format!("TLS: {err}")))
                 }
-                Err(err) => return Err(Failure::Transient(format!("TLS: {err}"), None)),
+                Err(err) => return Err(Failure::passing(format!("TLS: {err}"))),
             }
         }
         Ok(self.connection(url, Transport::Tls(Box::new(stream))))
@@ -458,7 +459,7 @@ impl From<Broken> for Failure {
             ErrorKind::UnexpectedEof => "the server closes the connection without an answer".into(),
             _ => crate::device::strip_code(&broken.err),
         };
-        Self::Transient(text, None)
+        Self::passing(text)
     }
 }
 
@@ -490,10 +491,11 @@ impl Connection {
         match answer.status {
             200..=299 if self.stream.buffer().is_empty() => Ok(()),
             200..=299 => Err(Failure::fatal(libc::EIO, "the proxy says more than it may")),
-            status @ (408 | 429 | 500..) => Err(Failure::Transient(
-                format!("the proxy answers with status {status}"),
-                retry_after(&answer.fields),
-            )),
+            status @ (408 | 429 | 500..) => Err(Failure::Transient(Passing {
+                reason: format!("the proxy answers with status {status}"),
+                after: retry_after(&answer.fields),
+                status: Some(status),
+            })),
             status => Err(Failure::fatal(
                 libc::EACCES,
                 format!("the proxy refuses the connection with status {status}"),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! The client against the server of this program, and against servers that misbehave.
+//! The client against a good server, and against servers that misbehave.
 
 use std::io::{BufRead, BufReader, Read as _, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use super::*;
 use crate::guard::{tests::LIMITS, Guard, Limits};
-use crate::http_server;
 
 fn source(address: SocketAddr, retries: u32) -> HttpSource {
     client(
@@ -191,7 +190,7 @@ fn reads_what_the_server_has() {
     let content = data(300_000);
     std::fs::write(dir.path().join("a b\u{f6}%"), &content).unwrap();
     std::fs::write(dir.path().join("empty"), b"").unwrap();
-    let source = source(http_server::tests::start(dir.path()), 0);
+    let source = source(web_server::start(dir.path()).unwrap(), 0);
     let blob = source.open(&name("a b\u{f6}%")).unwrap();
     assert_eq!(blob.size(), 300_000);
     for (off, len) in [(0, 1), (0, 300_000), (299_999, 1), (4096, 65536)] {
@@ -212,7 +211,7 @@ fn domains_are_directories() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("dom")).unwrap();
     std::fs::write(dir.path().join("dom/b"), b"12345").unwrap();
-    let source = source(http_server::tests::start(dir.path()), 0);
+    let source = source(web_server::start(dir.path()).unwrap(), 0);
     let name = BlobName::from_keys(b"erofs,dom", b"b", true).unwrap();
     assert_eq!(source.open(&name).unwrap().size(), 5);
 }
@@ -222,7 +221,7 @@ fn a_changed_blob_is_not_mixed_with_the_old_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("b");
     std::fs::write(&path, data(8192)).unwrap();
-    let source = source(http_server::tests::start(dir.path()), 0);
+    let source = source(web_server::start(dir.path()).unwrap(), 0);
     let blob = source.open(&name("b")).unwrap();
     let mut buf = vec![0; 4096];
     blob.read_exact_at(&mut buf, 0).unwrap();
@@ -593,7 +592,7 @@ fn a_restarted_server_is_found_again() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     // The first server answers twice, then it is gone.
-    let etag = http_server::tests::etag(&dir.path().join("b"));
+    let etag = web_server::etag_of(&dir.path().join("b")).unwrap();
     let etag = format!("ETag: {etag}");
     let first = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
@@ -618,18 +617,16 @@ fn a_restarted_server_is_found_again() {
         // SO_REUSEADDR is what std sets on listeners.
         TcpListener::bind(address).unwrap()
     });
-    let server = Arc::new(http_server::Server {
+    let server = Arc::new(web_server::Server {
         dir: dir.path().into(),
-        access_log: None,
     });
-    let serving = std::thread::spawn(move || {
+    std::thread::spawn(move || {
         let listener = second.join().unwrap();
         server.run(&listener);
     });
     let mut buf = vec![0; 8192];
     blob.read_exact_at(&mut buf, 0).unwrap();
     assert!(buf == data(8192));
-    assert!(!serving.is_finished());
 }
 
 #[test]

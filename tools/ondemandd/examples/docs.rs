@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Writes the manual pages and the completions for shells into a directory: `docs DIR`. They come from the
+//! definition of the command line, so they have all options.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap_complete::Shell;
+
+fn write(dir: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    for mut command in [ondemandd::command()] {
+        let name = command.get_name().to_string();
+        for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
+            clap_complete::generate_to(shell, &mut command, &name, dir)?;
+        }
+        let page = clap_mangen::Man::new(command).section("8");
+        page.generate_to(dir)?;
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let Some(dir) = std::env::args_os().nth(1) else {
+        eprintln!("usage: docs DIR");
+        return ExitCode::from(2);
+    };
+    match write(Path::new(&dir)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("docs: {}: {err}", dir.to_string_lossy());
+            ExitCode::FAILURE
+        }
+    }
+}
