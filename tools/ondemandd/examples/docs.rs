@@ -10,7 +10,7 @@ use clap_complete::Shell;
 
 fn write(dir: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(dir)?;
-    for mut command in [ondemandd::command()] {
+    for mut command in ondemandd::commands() {
         let name = command.get_name().to_string();
         for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
             clap_complete::generate_to(shell, &mut command, &name, dir)?;

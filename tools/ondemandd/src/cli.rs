@@ -20,8 +20,8 @@ Serve blobs to CacheFiles on demand.
 
 Binds a directory as an fscache cache in on-demand mode and answers what the kernel asks for through \
 /dev/cachefiles: which blob a cookie means and how large it is (OPEN), its missing ranges (READ), and \
-that it is no longer used (CLOSE). Blobs are the files of a directory or of a web server that serves \
-ranges; only what is read is fetched, once.
+that it is no longer used (CLOSE). Blobs are the files of a directory, of a web server that serves \
+ranges, or of registries; only what is read is fetched, once.
 
 A cookie key is the name of a blob. A key that is not a plain UTF-8 file name is answered with \
 \"no such file\". With --by-domain, the volume key \"erofs,DOMAIN\" also names a subdirectory.";
@@ -50,7 +50,7 @@ for a restart included: open(2) with ETIMEDOUT, reads with EIO. What is fetched 
 
 Versions: a blob may change under its name, but bytes of two versions are never mixed. What tells \
 versions apart is taken at OPEN, given to the kernel, which keeps it with the cached file, and compared \
-with every fetch: for --http the ETag, or Last-Modified and the size, or a digest as the name \
+with every fetch: for blobs with a chunk index its digest; for --http the ETag, or Last-Modified and the size, or a digest as the name \
 (sha256:HEX, or 64 hexadecimal digits); for --dir-source the inode, the size and the times of \
 modification and change. If it differs, readers of an open blob get EIO, and the next OPEN starts with an \
 empty file. A source or a kernel (older cachefiles, and those in C) that offers nothing of the kind is \
@@ -58,13 +58,41 @@ refused, unless --accept-unversioned is given. Then a blob that is replaced by a
 size is read as a mixture of both, without an error, until its cached file is deleted: use it only where \
 a name never gets other bytes.
 
+Sources (--sources): a TOML file with a table for each name. It is read again on SIGHUP; if it is wrong \
+then, the old one stays. Blobs that are open go on as they are.
+  [blob.\"NAME\"]               what is at NAME, from one of
+  registry = \"HOST/REPOSITORY@sha256:DIGEST\"
+  http = \"URL\"
+  file = \"PATH\"
+  index = \"sha256:DIGEST\"     of its chunk index: in the same repository, or beside it
+  unverified = true           believe whoever sends it, instead
+  [image.\"NAME\"]              the EROFS layers of an image, as sha256:DIGEST, and a single one as NAME
+  reference = \"HOST/REPOSITORY@sha256:DIGEST\" or \"HOST/REPOSITORY:TAG\"
+  [registry.\"HOST\"]
+  plain-http = true
+With --by-domain, names are \"DOMAIN/NAME\". Registries want nothing, a password or a token, which is kept \
+until it expires; credentials and their helpers are those of docker: config.json in $DOCKER_CONFIG, else in \
+~/.docker. Mirrors are asked in the order of hosts.toml, the registry last; each has credentials of its own. \
+No password or token is sent to any other host than the one that it is for. The URL in object storage that \
+a registry leads to is used until it expires.
+
+Verification: with a chunk index (the format of the EROFS image specification), nothing is written to the \
+cache that does not have its SHA-256. Wrong bytes are counted and said with their URL, and another mirror \
+is asked; if there is none, readers get EIO. The digest of the index comes from the manifest or the table, \
+so no registry, mirror or proxy has to be trusted; an index beside a file, without a digest in a table, \
+finds out about what happens to the bytes on their way. \"ondemandctl index FILE\" makes one.
+
+A server that is down: after 5 failures in a row only one request at a time tries whether it is back, at \
+most every 5 s, and the others wait for that or use a mirror; all retries together are at most 64 at once \
+and 8 in a second, for each server.
+
 A request that fails in a way that may pass (no connection, silence, status 408, 425, 429 or 5xx) is sent \
 again, --retries times at most and, but for the second try, only until --retry-time is over: by default a \
 server may be away for 25 s before readers get EIO. Retry-After is obeyed if it is not longer than that. \
 What will not pass, a wrong certificate for one, is final at once.
 
 Signals: SIGTERM and SIGINT end the daemon with status 0; SIGUSR1 prints the totals and writes them to \
-the log; SIGHUP opens the log again, for whoever renames it, and does nothing else. Each may be sent to \
+the log; SIGHUP opens the log again, for whoever renames it, and reads the table of --sources again. Each may be sent to \
 the supervisor or to the daemon. Status 2 means that an option is wrong, 1 that the daemon cannot start or \
 that its cache is dead. Log and statistics are not worth a service: if they cannot be written, that is \
 said, and they are tried again.
@@ -88,7 +116,8 @@ and readers get EIO for what is missing; stop the daemon and delete the cache di
 
 Examples:
   ondemandd --cache-dir /var/cache/fscache --dir-source /srv/images
-  ondemandd --supervise --cache-dir /var/cache/fscache --http https://images.example.org/v1";
+  ondemandd --supervise --cache-dir /var/cache/fscache --http https://images.example.org/v1
+  ondemandd --fd-store --cache-dir /var/cache/fscache --sources /etc/ondemand/sources.toml";
 
 /// What the user wants.
 pub struct DaemonArgs {
@@ -98,6 +127,9 @@ pub struct DaemonArgs {
     pub limits: device::Limits,
     pub request_timeout: Option<u32>,
     pub source: SourceArgs,
+    pub web: WebArgs,
+    /// Check each blob with the chunk index beside it.
+    pub verify: bool,
     /// Serve blobs although the source or the kernel cannot tell their versions apart.
     pub accept_unversioned: bool,
     pub options: worker::Options,
@@ -112,13 +144,18 @@ pub struct DaemonArgs {
 
 pub enum SourceArgs {
     Dir(PathBuf),
-    Http(Box<HttpArgs>),
+    Http(HttpArgs),
+    Table { path: PathBuf, hosts_dir: PathBuf },
 }
 
 pub struct HttpArgs {
     /// A URL, or where it is.
     pub url: String,
     pub header_file: Option<PathBuf>,
+}
+
+/// How web servers and registries are used.
+pub struct WebArgs {
     pub ca_file: Option<PathBuf>,
     pub retries: u32,
     pub retry_time: Duration,
@@ -198,10 +235,31 @@ pub fn command() -> Command {
             )
             .value_parser(NonEmptyStringValueParser::new()),
         )
+        .arg(path(
+            "sources",
+            "FILE",
+            "Serve the names in this table, from registries, web servers and files: see \"Sources\" below",
+        ))
         .group(
             ArgGroup::new("source")
-                .args(["dir-source", "http"])
+                .args(["dir-source", "http", "sources"])
                 .required(true),
+        )
+        .arg(
+            flag(
+                "verify",
+                "Check each chunk of a blob with the index beside it, BLOB.chunk-index: see \
+                 \"Verification\" below",
+            )
+            .conflicts_with("sources"),
+        )
+        .arg(
+            path(
+                "hosts-dir",
+                "DIR",
+                "Where REGISTRY/hosts.toml is, with mirrors and authorities, as containerd has it",
+            )
+            .default_value("/etc/containerd/certs.d"),
         )
         .arg(flag(
             "by-domain",
@@ -385,14 +443,22 @@ fn daemon_args(matches: &ArgMatches) -> DaemonArgs {
     let request_timeout = matches.get_one::<u32>("request-timeout").copied();
     let source = match matches.get_one::<PathBuf>("dir-source") {
         Some(dir) => SourceArgs::Dir(dir.clone()),
-        None => SourceArgs::Http(Box::new(HttpArgs {
-            url: matches.get_one("http").cloned().expect(required),
-            header_file: matches.get_one("header-file").cloned(),
-            ca_file: matches.get_one("ca-file").cloned(),
-            retries: *matches.get_one("retries").expect(required),
-            retry_time: seconds("retry-time"),
-            timeout: seconds("timeout"),
-        })),
+        None => match matches.get_one::<PathBuf>("sources") {
+            Some(path) => SourceArgs::Table {
+                path: path.clone(),
+                hosts_dir: matches.get_one("hosts-dir").cloned().expect(required),
+            },
+            None => SourceArgs::Http(HttpArgs {
+                url: matches.get_one("http").cloned().expect(required),
+                header_file: matches.get_one("header-file").cloned(),
+            }),
+        },
+    };
+    let web = WebArgs {
+        ca_file: matches.get_one("ca-file").cloned(),
+        retries: *matches.get_one("retries").expect(required),
+        retry_time: seconds("retry-time"),
+        timeout: seconds("timeout"),
     };
     DaemonArgs {
         device: matches.get_one("device").cloned().expect(required),
@@ -412,6 +478,8 @@ fn daemon_args(matches: &ArgMatches) -> DaemonArgs {
         },
         request_timeout,
         source,
+        web,
+        verify: matches.get_flag("verify"),
         accept_unversioned: matches.get_flag("accept-unversioned"),
         options: worker::Options {
             room: Room {
@@ -446,7 +514,7 @@ fn daemon_args(matches: &ArgMatches) -> DaemonArgs {
 }
 
 /// "4096", "256K", "1M", "2G"
-fn parse_size(text: &str) -> Result<u64, String> {
+pub fn parse_size(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.as_bytes().last() {
         Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
         Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
@@ -575,7 +643,7 @@ mod tests {
             (args.limits.blocks.run, args.limits.files.stop),
             (Some(20), Some(0))
         );
-        assert!(matches!(args.source, SourceArgs::Http(http) if http.retries == 0));
+        assert!(matches!(args.source, SourceArgs::Http(_)) && args.web.retries == 0);
         assert_eq!(args.watchdog, None);
     }
 

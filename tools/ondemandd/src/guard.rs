@@ -98,6 +98,11 @@ pub fn received(waited: Duration, bytes: u64) -> io::Result<()> {
     }
 }
 
+/// Whether nobody wants any more what this thread does.
+pub fn is_cancelled() -> bool {
+    current().is_some_and(|guard| guard.is_cancelled())
+}
+
 /// Whether a try that has failed may be followed by another one, a `delay` later. If not, says why.
 pub fn check(delay: Duration) -> Result<(), String> {
     current().map_or(Ok(()), |guard| guard.check(&guard.state(), delay))

@@ -7,7 +7,8 @@
 //! * `pool`, `schedule`: the threads that fetch, and what they do next;
 //! * `object`, `chunkmap`: an opened cache file, and how its holes are filled;
 //! * `guard`: what a fetch may cost, and how it is ended early;
-//! * `source`: blobs from a directory or a web server;
+//! * `source`: blobs from a directory, web servers or registries, and their chunk indexes;
+//! * `control`: `ondemandctl`;
 //! * `supervisor`, `notify`: keeping the device open over restarts;
 //! * `report`, `metrics`: totals, progress, log; `secret`: what `ps` must not show;
 //! * `sys`, `stop`, `cli`: system calls, stopping, the command line.
@@ -19,6 +20,7 @@
 
 mod chunkmap;
 mod cli;
+mod control;
 mod device;
 mod guard;
 mod message;
@@ -51,7 +53,10 @@ use cli::{DaemonArgs, Restart, SourceArgs};
 use device::{Binding, Device};
 use notify::NotifyState;
 use report::{say, Files, Report};
+use source::http::site::Retries;
 use source::http::{HttpOptions, HttpSource, Proxies};
+use source::registry::{auth, Connecting};
+use source::table::TableSource;
 use source::{DirSource, Source};
 use stop::Stop;
 use supervisor::Pulse;
@@ -100,9 +105,14 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Its command line, for manual pages and completions.
-pub fn command() -> clap::Command {
-    cli::command()
+/// `ondemandctl`.
+pub fn control() -> ExitCode {
+    control::main()
+}
+
+/// The command lines, for manual pages and completions.
+pub fn commands() -> [clap::Command; 2] {
+    [cli::command(), control::command()]
 }
 
 fn daemon(args: &DaemonArgs) -> Result<ExitCode, Ending> {
@@ -223,7 +233,7 @@ fn serve(
     }
     notify::state(&[NotifyState::Ready]);
 
-    run_until_stopped(&daemon.device, &report, &stop, signals, &pulse);
+    run_until_stopped(&daemon, &report, &stop, signals, &pulse);
 
     notify::state(&[NotifyState::Stopping]);
     if !daemon.join(GRACE) {
@@ -266,7 +276,7 @@ impl Progress {
 /// What the main thread does while the others serve: signals, progress, statistics, and saying that the
 /// daemon lives.
 fn run_until_stopped(
-    device: &Device,
+    daemon: &Daemon,
     report: &Report,
     stop: &Stop,
     signals: &Signals,
@@ -279,7 +289,7 @@ fn run_until_stopped(
         let now = Instant::now();
         if now >= next_beat {
             next_beat = now + supervisor::BEAT;
-            if progress.check(device) {
+            if progress.check(&daemon.device) {
                 pulse.beat();
                 notify::beat();
             }
@@ -314,6 +324,7 @@ fn run_until_stopped(
                 }
                 libc::SIGHUP => {
                     notify::reloading();
+                    daemon.reload();
                     report.reopen_log();
                     notify::state(&[NotifyState::Ready]);
                 }
@@ -365,7 +376,7 @@ fn make_source(
     stop: &Arc<Stop>,
 ) -> Result<Box<dyn Source>, String> {
     Ok(match &args.source {
-        SourceArgs::Dir(dir) => Box::new(DirSource::new(dir.clone())?),
+        SourceArgs::Dir(dir) => Box::new(DirSource::new(dir.clone(), args.verify)?),
         SourceArgs::Http(http) => {
             let options = HttpOptions {
                 url: secret::url(&http.url)?,
@@ -373,12 +384,13 @@ fn make_source(
                     Some(path) => secret::headers(path)?,
                     None => Vec::new(),
                 },
-                retries: http.retries,
-                retry_time: http.retry_time,
-                timeout: http.timeout,
+                retries: args.web.retries,
+                retry_time: args.web.retry_time,
+                timeout: args.web.timeout,
                 connections: args.options.room.per_server,
-                ca_file: http.ca_file.clone(),
+                ca_file: args.web.ca_file.clone(),
                 accept_unversioned: args.accept_unversioned,
+                verify: args.verify,
                 proxies: Proxies::from_env()?,
             };
             Box::new(HttpSource::new(
@@ -386,6 +398,24 @@ fn make_source(
                 Arc::clone(report),
                 Arc::clone(stop),
             )?)
+        }
+        SourceArgs::Table { path, hosts_dir } => {
+            let connecting = Connecting {
+                proxies: Proxies::from_env()?,
+                timeout: args.web.timeout,
+                connections: args.options.room.per_server,
+                ca_file: args.web.ca_file.clone(),
+                hosts_dir: hosts_dir.clone(),
+                lookup: Arc::new(Box::new(auth::from_docker)),
+                stop: Arc::clone(stop),
+            };
+            let retries = Retries {
+                most: args.web.retries,
+                time: args.web.retry_time,
+                report: Arc::clone(report),
+                stop: Arc::clone(stop),
+            };
+            Box::new(TableSource::new(path.clone(), connecting, retries)?)
         }
     })
 }

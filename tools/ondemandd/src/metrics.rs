@@ -157,6 +157,7 @@ impl Default for Metrics {
 impl Metrics {
     /// The name under which a server counts.
     fn server(&self, server: &str) -> String {
+        let server = if server.is_empty() { "local" } else { server };
         let mut servers = self.servers.lock().unwrap_or_else(|err| err.into_inner());
         if servers.len() < MAX_SERVERS {
             servers.insert(server.to_string());
@@ -196,7 +197,6 @@ impl Metrics {
         self.source_errors.get_or_create(&labels).inc();
     }
 
-    #[cfg_attr(not(test), expect(dead_code))]
     pub fn verify_failure(&self, server: &str) {
         let server = Server {
             server: self.server(server),

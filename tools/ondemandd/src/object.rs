@@ -323,6 +323,12 @@ impl Object {
             let result = fetch.guard.run(|| self.blob.read_into(&mut piece));
             let metrics = &piece.report.metrics;
             metrics.fetch(&self.server, piece.came - off, begun.elapsed());
+            if result
+                .as_ref()
+                .is_err_and(|err| err.wrong_bytes && !err.said)
+            {
+                metrics.verify_failure(&self.server);
+            }
             let complete = piece.pos == end;
             written += piece.written;
             result?;

@@ -88,8 +88,8 @@ pub fn headers(path: &Path) -> Result<Vec<(String, String)>, String> {
     })
 }
 
-/// Fails with the number of the wrong line; what is in it may be secret.
-fn parse_headers(text: &str) -> Result<Vec<(String, String)>, usize> {
+/// The lines of a text. Fails with the number of the wrong line; what is in it may be secret.
+pub fn parse_headers(text: &str) -> Result<Vec<(String, String)>, usize> {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"-_.!#$%&'*+^`|~".contains(&b);
     let lines = text.lines().enumerate();
     lines

@@ -7,11 +7,14 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
 
+pub mod chunks;
 pub mod http;
+pub mod registry;
+pub mod table;
 mod version;
 
 /// The longest version that the kernel takes, in bytes.
@@ -21,6 +24,12 @@ pub const MAX_VERSION: usize = 128;
 pub trait Source: Send + Sync {
     /// Finds a blob, its size and its version.
     fn open(&self, name: &BlobName) -> Result<Arc<dyn Blob>, SourceError>;
+
+    /// What there is may have changed: reads its own description again, if it has one. If that is wrong,
+    /// the old one stays.
+    fn reload(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// One blob of a source, as it was when it was opened.
@@ -35,6 +44,12 @@ pub trait Blob: Send + Sync {
     /// Fills `buf` with the bytes at `off`, all of them and none but those of this version of the
     /// blob, or fails. ESTALE: the blob has another version now; it stays so until the next OPEN.
     fn read_exact_at(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError>;
+
+    /// The unit in which this blob is best fetched, in bytes, for one that is `granule` otherwise: that or a
+    /// larger power of two.
+    fn granule(&self, granule: u64) -> u64 {
+        granule
+    }
 
     /// Fills a sink, in the same way. What it was given before a failure is right.
     fn read_into(&self, sink: &mut dyn Sink) -> Result<(), SourceError> {
@@ -56,7 +71,7 @@ pub trait Blob: Send + Sync {
 
 /// Takes a range of a blob, part by part.
 pub trait Sink {
-    /// The bytes that are yet to come.
+    /// The bytes that are yet to come. They begin before those that came last if these were not right.
     fn rest(&self) -> Range<u64>;
 
     /// Where the first of them go; empty if there are none.
@@ -64,6 +79,34 @@ pub trait Sink {
 
     /// The first `len` bytes of the space have come.
     fn filled(&mut self, len: usize) -> Result<(), SourceError>;
+}
+
+/// A sink that is a piece of memory.
+struct Slice<'a> {
+    buf: &'a mut [u8],
+    off: u64,
+}
+
+impl<'a> Slice<'a> {
+    fn new(buf: &'a mut [u8], off: u64) -> Self {
+        Self { buf, off }
+    }
+}
+
+impl Sink for Slice<'_> {
+    fn rest(&self) -> Range<u64> {
+        self.off..self.off.saturating_add(self.buf.len() as u64)
+    }
+
+    fn space(&mut self) -> &mut [u8] {
+        self.buf
+    }
+
+    fn filled(&mut self, len: usize) -> Result<(), SourceError> {
+        self.buf = &mut std::mem::take(&mut self.buf)[len..];
+        self.off += len as u64;
+        Ok(())
+    }
 }
 
 /// Why a blob cannot be opened or read.
@@ -77,6 +120,8 @@ pub struct SourceError {
     pub said: bool,
     /// The status of the answer that says so, if a web server has given one.
     pub status: Option<u16>,
+    /// What the source has given is not what it should have been. From a [`Sink`].
+    pub wrong_bytes: bool,
 }
 
 impl SourceError {
@@ -86,6 +131,7 @@ impl SourceError {
             reason: reason.into(),
             said: false,
             status: None,
+            wrong_bytes: false,
         }
     }
 
@@ -187,12 +233,14 @@ fn plain(what: &str, key: &[u8]) -> Result<String, SourceError> {
 /// Blobs as files of a local directory.
 pub struct DirSource {
     dir: PathBuf,
+    verify: bool,
 }
 
 impl DirSource {
-    pub fn new(dir: PathBuf) -> Result<Self, String> {
+    /// With `verify`, each file is checked with the chunk index beside it.
+    pub fn new(dir: PathBuf, verify: bool) -> Result<Self, String> {
         match dir.metadata() {
-            Ok(meta) if meta.is_dir() => Ok(Self { dir }),
+            Ok(meta) if meta.is_dir() => Ok(Self { dir, verify }),
             Ok(_) => Err(format!("{} is not a directory", dir.display())),
             Err(err) => Err(format!("cannot use {}: {err}", dir.display())),
         }
@@ -240,29 +288,37 @@ impl Source for DirSource {
     fn open(&self, name: &BlobName) -> Result<Arc<dyn Blob>, SourceError> {
         let mut path = self.dir.clone();
         path.extend(name.parts());
-        let what = path.display().to_string();
-        // O_NONBLOCK: opening a FIFO that lies there must not wait for its writer.
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(&path)
-            .map_err(|err| SourceError::io(&what, &err))?;
-        let meta = file
-            .metadata()
-            .map_err(|err| SourceError::io(&what, &err))?;
-        if !meta.is_file() {
-            return Err(SourceError::new(
-                libc::ENOENT,
-                format!("{what} is not a regular file"),
-            ));
+        if self.verify {
+            return table::open_indexed(&path, None);
         }
-        Ok(Arc::new(FileBlob {
-            file,
-            size: meta.len(),
-            version: file_version(&meta),
-            changed: Changed::default(),
-        }))
+        open_file(&path)
     }
+}
+
+/// A file as a blob.
+fn open_file(path: &Path) -> Result<Arc<dyn Blob>, SourceError> {
+    let what = path.display().to_string();
+    // O_NONBLOCK: opening a FIFO that lies there must not wait for its writer.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|err| SourceError::io(&what, &err))?;
+    let meta = file
+        .metadata()
+        .map_err(|err| SourceError::io(&what, &err))?;
+    if !meta.is_file() {
+        return Err(SourceError::new(
+            libc::ENOENT,
+            format!("{what} is not a regular file"),
+        ));
+    }
+    Ok(Arc::new(FileBlob {
+        file,
+        size: meta.len(),
+        version: file_version(&meta),
+        changed: Changed::default(),
+    }))
 }
 
 impl Blob for FileBlob {
@@ -328,7 +384,7 @@ mod tests {
         std::fs::create_dir(dir.path().join("dom")).unwrap();
         std::fs::write(dir.path().join("a"), b"hello").unwrap();
         std::fs::write(dir.path().join("dom/b"), b"").unwrap();
-        let source = DirSource::new(dir.path().into()).unwrap();
+        let source = DirSource::new(dir.path().into(), false).unwrap();
         let blob = source.open(&name(b"a").unwrap()).unwrap();
         assert_eq!(blob.size(), 5);
         let mut buf = [0; 3];
@@ -359,6 +415,6 @@ mod tests {
         );
         let by_domain = BlobName::from_keys(b"erofs,dom", b"b", true).unwrap();
         assert_eq!(open(&by_domain).unwrap(), 0);
-        assert!(DirSource::new(dir.path().join("a")).is_err());
+        assert!(DirSource::new(dir.path().join("a"), false).is_err());
     }
 }

@@ -133,6 +133,13 @@ impl Daemon {
         })
     }
 
+    /// What the source has may have changed.
+    pub fn reload(&self) {
+        if let Err(reason) = self.source.reload() {
+            self.report.error(&format!("nothing has changed: {reason}"));
+        }
+    }
+
     /// Starts the threads. They end when the stop is set, which they do themselves if the device fails.
     pub fn start(self: &Arc<Self>) -> io::Result<()> {
         for _ in 0..self.pool.first_threads() {
@@ -479,7 +486,8 @@ impl Daemon {
         let unwanted = guard.is_cancelled() || self.stop.is_set();
         let outcome = match found.and_then(|blob| self.check_size(blob)) {
             Ok(blob) => {
-                let object = Object::new(name.to_string(), blob, fd, self.options.granule);
+                let granule = blob.granule(self.options.granule);
+                let object = Object::new(name.to_string(), blob, fd, granule);
                 self.answer(msg_id, object_id, Arc::new(object))
             }
             // There was a CLOSE for it, or a successor gets it again.
@@ -497,7 +505,7 @@ impl Daemon {
     }
 
     fn check_size(&self, blob: Arc<dyn Blob>) -> Result<Arc<dyn Blob>, SourceError> {
-        if blob.size() > i64::MAX as u64 - self.options.granule {
+        if blob.size() > i64::MAX as u64 - blob.granule(self.options.granule) {
             return Err(SourceError::new(libc::EFBIG, "the size is beyond 2^63"));
         }
         Ok(blob)

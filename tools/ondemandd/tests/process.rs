@@ -79,6 +79,10 @@ fn errors_are_one_clear_line() {
     for (source, want) in [
         (["--dir-source", "/no/such/dir"], "cannot use /no/such/dir"),
         (
+            ["--sources", "/no/such/table"],
+            "cannot read the table /no/such/table",
+        ),
+        (
             ["--http", "http://u:PW@h/?x"],
             "\"http://***@h/?...\" is not the URL",
         ),
@@ -159,6 +163,7 @@ struct Kernel {
     socket: OwnedFd,
     cache: File,
     more: File,
+    spare: [File; 2],
     dir: tempfile::TempDir,
 }
 
@@ -193,7 +198,7 @@ impl Kernel {
             fcntl_setfd(&cache, FdFlags::empty()).unwrap();
             cache
         };
-        let (cache, more) = (cache(), cache());
+        let (cache, more, spare) = (cache(), cache(), [cache(), cache()]);
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
         fcntl_setfd(&device, FdFlags::empty()).unwrap();
         let child = ondemandd(&["--cache-dir", &path("cache")])
@@ -206,6 +211,7 @@ impl Kernel {
             socket,
             cache,
             more,
+            spare,
             dir,
         };
         (kernel, child)
@@ -304,6 +310,117 @@ fn a_successor_takes_over_serves_and_ends() {
     assert!(log
         .lines()
         .all(|line| line.starts_with("{\"ms\":") && line.ends_with('}')));
+}
+
+/// Makes the chunk index of a file; returns its digest.
+fn make_index(path: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_ondemandctl"))
+        .args(["index", "--chunk", "4K", path])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success() && text.starts_with("sha256:"),
+        "{text}"
+    );
+    text.trim_end().to_string()
+}
+
+#[test]
+fn the_names_of_a_table_are_served_if_they_are_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let (good, bad, table) = (path("good"), path("bad"), path("table"));
+    std::fs::write(&good, blob()).unwrap();
+    std::fs::write(&bad, blob()).unwrap();
+    let digest = make_index(&good);
+    assert_eq!(make_index(&bad), digest);
+    let mut bytes = blob();
+    bytes[70_000] ^= 1;
+    std::fs::write(&bad, bytes).unwrap();
+    let text =
+        format!("[blob.good]\nfile = '{good}'\n[blob.bad]\nfile = '{bad}'\nindex = '{digest}'\n");
+    std::fs::write(&table, &text).unwrap();
+    let metrics = path("metrics");
+    let args = [
+        "--sources",
+        &table,
+        "--granule",
+        "4K",
+        "--metrics-file",
+        &metrics,
+    ];
+    let (kernel, child) = Kernel::start_in(dir, &args);
+    let path = |name: &str| kernel.dir.path().join(name).to_str().unwrap().to_string();
+    assert_eq!(kernel.command(), "restore");
+    let open = |msg_id, id, name: &[u8]| {
+        let fd = match id {
+            1 => &kernel.cache,
+            2 => &kernel.more,
+            _ => &kernel.spare[id as usize - 3],
+        };
+        let len = name.len() as u32;
+        let keys = [b"erofs,d\0", name].concat();
+        kernel.send(&[msg_id, 0, 0, id, 8, len, fd.as_raw_fd() as u32, 0], &keys);
+        kernel.command()
+    };
+    let version = format!(",chunks {}", &digest[7..]);
+    assert_eq!(open(1, 1, b"good"), format!("copen 1,{SIZE}{version}"));
+    assert_eq!(open(2, 2, b"bad"), format!("copen 2,{SIZE}{version}"));
+    let read = |msg_id, id, off: u64| {
+        let range: Vec<u8> = [off, 4096].iter().flat_map(|w| w.to_ne_bytes()).collect();
+        kernel.send(&[msg_id, 2, 0, id], &range);
+        let want = format!("\"opcode\":\"READ\",\"msg_id\":{msg_id},");
+        until("a READ", || kernel.text("log").contains(&want));
+        let log = kernel.text("log");
+        let line = log.lines().find(|line| line.contains(&want)).unwrap();
+        let result = line.split("\"result\":").nth(1).unwrap();
+        result.split(',').next().unwrap().parse::<i64>().unwrap()
+    };
+    // 70 000 is in the block at 69 632. That it is wrong is no reason to fail the others.
+    for (msg_id, id, off, want) in [
+        (10, 1, 69_632, 4096),
+        (11, 2, 65_536, 4096),
+        (12, 2, 69_632, -i64::from(libc::EIO)),
+        (13, 2, 73_728, 4096),
+    ] {
+        assert_eq!(read(msg_id, id, off), want, "{msg_id}");
+    }
+    let cached = |file: &File, off: u64| {
+        let mut buf = [0xee; 4096];
+        file.read_exact_at(&mut buf, off).unwrap();
+        buf
+    };
+    assert!(cached(&kernel.cache, 69_632) == blob()[69_632..73_728]);
+    assert!(cached(&kernel.more, 73_728) == blob()[73_728..77_824]);
+    assert!(cached(&kernel.more, 69_632) == [0; 4096]);
+    until("the metrics", || {
+        kernel
+            .text("metrics")
+            .contains("ondemand_verify_failures_total{server=\"local\"} 1\n")
+    });
+    // A wrong table changes nothing; another one is in force once the log is written anew.
+    let reload = |text: &str| {
+        std::fs::write(&table, text).unwrap();
+        std::fs::rename(path("log"), path("old")).unwrap();
+        signal(&child, Signal::HUP);
+        until("a new log", || Path::new(&path("log")).exists());
+    };
+    reload("[blub]");
+    assert_eq!(open(3, 3, b"good"), format!("copen 3,{SIZE}{version}"));
+    reload("");
+    assert_eq!(open(4, 4, b"good"), format!("copen 4,-{}", libc::ENOENT));
+    signal(&child, Signal::TERM);
+    let output = finish(child);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    for want in [
+        "wrong bytes: 69632 to 73727 do not have their digest",
+        "nothing has changed: ",
+        "unknown field `blub`",
+    ] {
+        assert!(text.contains(want), "{want}: {text}");
+    }
 }
 
 /// A FIFO can stand in for the device where only opening, passing on and closing it matter. The daemon

@@ -9,25 +9,28 @@
 
 use std::fmt::Write as _;
 use std::io::Read;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::registry::{open_beside, Indexes};
 use super::version::{shorten, Comparison, Digest, Validators};
-use super::{Blob, BlobName, Changed, Sink, Source, SourceError};
+use super::{Blob, BlobName, Changed, Sink, Slice, Source, SourceError};
 use crate::guard;
 use crate::report::{escape, Report};
 use crate::stop::Stop;
 
-mod client;
+mod breaker;
+pub mod client;
 mod proxy;
+pub mod site;
 #[cfg(feature = "tls")]
 mod tls;
-mod url;
+pub mod url;
 
-use client::{parse_date, Client, Field, Response};
+use client::{parse_date, Client, Response, Trust};
 pub use proxy::Proxies;
+use site::{Place, Retries, Site};
 use url::{push_part, Url};
 
 /// How a web server is used.
@@ -48,11 +51,10 @@ pub struct HttpOptions {
     pub ca_file: Option<PathBuf>,
     /// Whether a blob without anything that tells its versions apart is served.
     pub accept_unversioned: bool,
+    /// Whether each blob is checked with the chunk index beside it.
+    pub verify: bool,
     pub proxies: Proxies,
 }
-
-const FIRST_DELAY: Duration = Duration::from_millis(100);
-const MAX_DELAY: Duration = Duration::from_secs(5);
 
 /// How far into a blob a range is cut out of an answer that has all of it, in bytes.
 const MAX_CUT: u64 = 16 << 20;
@@ -60,22 +62,24 @@ const MAX_CUT: u64 = 16 << 20;
 /// A try that has brought so many bytes is not one that has failed.
 const PROGRESS: u64 = 4096;
 
-pub struct HttpSource(Arc<Server>);
-
-struct Server {
-    client: Client,
+pub struct HttpSource {
+    site: Arc<Site>,
     base: String,
-    headers: Vec<(String, String)>,
-    retries: u32,
-    retry_time: Duration,
-    accept_unversioned: bool,
-    report: Arc<Report>,
-    stop: Arc<Stop>,
+    /// Of blobs that are checked with the index beside them.
+    indexes: Option<Indexes>,
+    fetching: Arc<Fetching>,
 }
 
-struct HttpBlob {
-    server: Arc<Server>,
-    url: Url,
+/// What all blobs are fetched with.
+pub struct Fetching {
+    pub retries: Retries,
+    pub accept_unversioned: bool,
+}
+
+/// A blob that is to be had by ranges from a web server, or from one of several.
+pub struct HttpBlob {
+    fetching: Arc<Fetching>,
+    places: Vec<Place>,
     size: u64,
     validators: Validators,
     digest: Option<Digest>,
@@ -93,7 +97,7 @@ struct Found {
 }
 
 /// What one try gave.
-enum Failure {
+pub enum Failure {
     /// It may work the next time.
     Transient(Passing),
     /// It will not.
@@ -104,22 +108,33 @@ enum Failure {
 
 /// A failure that may pass.
 #[derive(Debug, Default)]
-struct Passing {
-    reason: String,
+pub struct Passing {
+    pub reason: String,
     /// How long the server wants to be left alone.
-    after: Option<Duration>,
+    pub after: Option<Duration>,
     /// What it has answered, if it has.
-    status: Option<u16>,
+    pub status: Option<u16>,
+    /// It says something of the server, not of this request only.
+    pub down: bool,
 }
 
 impl Failure {
-    fn fatal(errno: i32, reason: impl Into<String>) -> Self {
+    pub fn fatal(errno: i32, reason: impl Into<String>) -> Self {
         Self::Final(SourceError::new(errno, reason))
     }
 
-    fn passing(reason: impl Into<String>) -> Self {
+    pub fn passing(reason: impl Into<String>) -> Self {
         Self::Transient(Passing {
             reason: reason.into(),
+            ..Passing::default()
+        })
+    }
+
+    /// The server cannot be reached.
+    pub fn down(reason: impl Into<String>) -> Self {
+        Self::Transient(Passing {
+            reason: reason.into(),
+            down: true,
             ..Passing::default()
         })
     }
@@ -148,26 +163,34 @@ impl HttpSource {
                 redact(&options.url)
             ));
         }
+        let trust = Trust {
+            only: options.ca_file.into_iter().collect(),
+            ..Trust::default()
+        };
         let client = Client::new(
             options.proxies,
             options.timeout,
             options.connections,
-            options.ca_file,
+            trust,
             Arc::clone(&stop),
         );
         if parsed.is_ok_and(|url| url.tls) {
             client.check_tls()?;
         }
-        Ok(Self(Arc::new(Server {
-            client,
+        Ok(Self {
+            site: Arc::new(Site::new(client, options.headers, None)),
             base,
-            headers: options.headers,
-            retries: options.retries,
-            retry_time: options.retry_time,
-            accept_unversioned: options.accept_unversioned,
-            report,
-            stop,
-        })))
+            indexes: options.verify.then(Indexes::default),
+            fetching: Arc::new(Fetching {
+                retries: Retries {
+                    most: options.retries,
+                    time: options.retry_time,
+                    report,
+                    stop,
+                },
+                accept_unversioned: options.accept_unversioned,
+            }),
+        })
     }
 }
 
@@ -192,45 +215,75 @@ pub fn redact(url: &str) -> String {
 
 impl Source for HttpSource {
     fn open(&self, name: &BlobName) -> Result<Arc<dyn Blob>, SourceError> {
-        let server = &self.0;
-        let mut url = server.base.clone();
+        let mut url = self.base.clone();
         for part in name.parts() {
             push_part(&mut url, part);
         }
+        if let Some(indexes) = &self.indexes {
+            return open_beside(&self.fetching, indexes, &self.site, &url, None);
+        }
         let url = Url::parse(&url).map_err(|reason| SourceError::new(libc::EINVAL, reason))?;
-        let digest = Digest::of(&name.name);
+        let place = Place::new(Arc::clone(&self.site), url, Arc::from(""));
+        let blob = HttpBlob::open(&self.fetching, vec![place], &name.name, None)?;
+        Ok(Arc::new(blob))
+    }
+}
+
+impl HttpBlob {
+    /// A blob that is at all of these places, in the order in which they are to be asked. What `name` says
+    /// of the bytes, as a digest, is as in [`Digest`]. If the size is known, nobody is asked for now.
+    pub fn open(
+        fetching: &Arc<Fetching>,
+        places: Vec<Place>,
+        name: &str,
+        size: Option<u64>,
+    ) -> Result<Self, SourceError> {
+        let digest = Digest::of(name);
+        let found = match size {
+            Some(size) => Found {
+                size,
+                validators: Validators::default(),
+                at: places
+                    .first()
+                    .map_or(String::new(), |p| p.url.address())
+                    .into(),
+            },
+            None => fetching.retries.run(&places, |place| look(place, digest))?,
+        };
         let Found {
             size,
             validators,
             at,
-        } = server.with_retries(&url, || server.look(&url, digest))?;
+        } = found;
         let version = match digest {
             Some(Digest::Named) => None,
             _ => validators.version(),
         };
         let version = version
-            .or_else(|| digest.map(|_| shorten(&format!("digest {}", name.name))))
+            .or_else(|| digest.map(|_| shorten(&format!("digest {name}"))))
             // There is one version of no bytes.
             .or_else(|| (size == 0).then(|| "empty".to_string()));
-        if version.is_none() && !server.accept_unversioned {
+        if let (None, false, Some(place)) = (&version, fetching.accept_unversioned, places.first())
+        {
             return Err(SourceError::new(
                 libc::ESTALE,
                 format!(
-                    "{url}: the server sends neither ETag nor Last-Modified, so that versions of the \
-                     blob could not be told apart (see --accept-unversioned)"
+                    "{}: the server sends neither ETag nor Last-Modified, so that versions of the \
+                     blob could not be told apart (see --accept-unversioned)",
+                    place.url
                 ),
             ));
         }
-        Ok(Arc::new(HttpBlob {
-            server: Arc::clone(server),
-            url,
+        Ok(Self {
+            fetching: Arc::clone(fetching),
+            places,
             size,
             validators,
             digest,
             version,
             changed: Changed::default(),
             at,
-        }))
+        })
     }
 }
 
@@ -248,7 +301,7 @@ impl Blob for HttpBlob {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError> {
-        self.read_into(&mut Slice { buf, off })
+        self.read_into(&mut Slice::new(buf, off))
     }
 
     fn read_into(&self, sink: &mut dyn Sink) -> Result<(), SourceError> {
@@ -257,45 +310,39 @@ impl Blob for HttpBlob {
     }
 }
 
-/// A sink that is a piece of memory.
-struct Slice<'a> {
-    buf: &'a mut [u8],
-    off: u64,
-}
-
-impl Sink for Slice<'_> {
-    fn rest(&self) -> Range<u64> {
-        self.off..self.off + self.buf.len() as u64
-    }
-
-    fn space(&mut self) -> &mut [u8] {
-        self.buf
-    }
-
-    fn filled(&mut self, len: usize) -> Result<(), SourceError> {
-        self.buf = &mut std::mem::take(&mut self.buf)[len..];
-        self.off += len as u64;
-        Ok(())
-    }
-}
-
 impl HttpBlob {
     fn fetch(&self, sink: &mut dyn Sink) -> Result<(), SourceError> {
         let mut fetch = Fetch {
             blob: self,
             wholes: 0,
+            from: sink.rest().start,
+            last: None,
+            lies: 0,
         };
         // What a try has brought is right even if it fails then: the next one asks for the rest.
         while !sink.rest().is_empty() {
-            self.server.with_retries(&self.url, || {
+            self.fetching.retries.run(&self.places, |place| {
                 let start = sink.rest().start;
-                match fetch.some(sink) {
-                    Err(Failure::Transient(..)) if sink.rest().start - start >= PROGRESS => Ok(()),
+                match fetch.some(place, sink) {
+                    Err(Failure::Transient(_))
+                        if sink.rest().start.saturating_sub(start) >= PROGRESS =>
+                    {
+                        Ok(())
+                    }
+                    Err(Failure::Sink(err)) if err.wrong_bytes => Err(fetch.lie(place, sink, err)),
                     result => result,
                 }
             })?;
         }
         Ok(())
+    }
+
+    /// The server says that the blob has another version; one that is named by its digest has not.
+    fn differs(&self, what: String) -> Failure {
+        match self.digest {
+            Some(Digest::Named) => Failure::fatal(libc::EIO, what),
+            _ => Failure::changed(what),
+        }
     }
 }
 
@@ -304,12 +351,48 @@ struct Fetch<'a> {
     blob: &'a HttpBlob,
     /// How often the server has answered with the whole blob.
     wholes: u32,
+    /// All bytes from here on came from one place ...
+    from: u64,
+    /// ... at this URL.
+    last: Option<String>,
+    /// How often bytes came that were wrong.
+    lies: u32,
 }
 
 impl<'a> Fetch<'a> {
+    /// What came is not what should have come: names the place, and has another one asked.
+    fn lie(&mut self, place: &Place, sink: &dyn Sink, err: SourceError) -> Failure {
+        let retries = &self.blob.fetching.retries;
+        self.lies += 1;
+        if sink.rest().start < self.from {
+            // Its beginning came from another place, so either may be the one.
+            self.last = None;
+            return match self.lies {
+                0..=3 => Failure::passing(format!("{}, of several answers together", err.reason)),
+                _ => Failure::Final(err),
+            };
+        }
+        retries.report.metrics.verify_failure(&place.url.address());
+        retries
+            .report
+            .error(&format!("{}: {}", place.url, err.reason));
+        place.has_lied();
+        let err = SourceError { said: true, ..err };
+        // Something on the way may have done it, and not do it again.
+        if self.lies == 1 && self.blob.places.len() == 1 {
+            return Failure::passing(err.reason);
+        }
+        Failure::Final(err)
+    }
+
     /// Fetches the bytes that a sink wants, or some of them, also if it fails.
-    fn some(&mut self, sink: &mut dyn Sink) -> Result<(), Failure> {
+    fn some(&mut self, place: &Place, sink: &mut dyn Sink) -> Result<(), Failure> {
         let rest = sink.rest();
+        let at = place.url.to_string();
+        if self.last.as_ref() != Some(&at) {
+            self.last = Some(at);
+            self.from = rest.start;
+        }
         if rest.is_empty() {
             return Ok(());
         }
@@ -318,7 +401,7 @@ impl<'a> Fetch<'a> {
             last: rest.end - 1,
             size: Some(self.blob.size),
         };
-        let mut response = self.ask(&want)?;
+        let mut response = self.ask(place, &want)?;
         let len = match response.status {
             206 => self.check_range(&response, &want)?,
             200 => {
@@ -350,7 +433,7 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    fn ask(&self, want: &ContentRange) -> Result<Response<'a>, Failure> {
+    fn ask<'b>(&self, place: &'b Place, want: &ContentRange) -> Result<Response<'b>, Failure> {
         let range = format!("bytes={}-{}", want.first, want.last);
         let mut fields = vec![("Range", range.as_str())];
         // Not If-Range: a server that has another version would send all of it, and one that has the
@@ -363,7 +446,7 @@ impl<'a> Fetch<'a> {
                 _ => {}
             }
         }
-        self.blob.server.get(&self.blob.url, &fields)
+        place.send("GET", &fields)
     }
 
     /// Checks the range of a 206; returns how many bytes it has. They may be fewer than asked for.
@@ -375,7 +458,7 @@ impl<'a> Fetch<'a> {
         };
         let answer = ContentRange::parse(text).ok_or_else(|| Failure::fatal(libc::EIO, wrong()))?;
         if answer.size.is_some_and(|size| size != self.blob.size) {
-            return Err(Failure::changed(wrong()));
+            return Err(self.blob.differs(wrong()));
         }
         let starts = answer.first == want.first;
         if !starts || answer.last < answer.first || answer.last > want.last {
@@ -401,10 +484,9 @@ impl<'a> Fetch<'a> {
         check_coding(response)?;
         self.wholes += 1;
         match response.length() {
-            Some(length) if length != self.blob.size => Err(Failure::changed(format!(
-                "its size is {length}, it was {}",
-                self.blob.size
-            ))),
+            Some(length) if length != self.blob.size => Err(self
+                .blob
+                .differs(format!("its size is {length}, it was {}", self.blob.size))),
             Some(_) if want.last < MAX_CUT => Ok(()),
             _ if self.wholes <= 1 => Err(Failure::passing(text)),
             _ => Err(Failure::fatal(libc::EIO, text)),
@@ -415,9 +497,9 @@ impl<'a> Fetch<'a> {
         let text = response.field("content-range").unwrap_or("");
         let size: Option<u64> = text.strip_prefix("bytes */").and_then(|n| n.parse().ok());
         match size {
-            Some(size) if size != self.blob.size => {
-                Failure::changed(format!("its size is {size}, it was {}", self.blob.size))
-            }
+            Some(size) if size != self.blob.size => self
+                .blob
+                .differs(format!("its size is {size}, it was {}", self.blob.size)),
             _ => bad_status(response),
         }
     }
@@ -434,7 +516,7 @@ impl<'a> Fetch<'a> {
                 escape(&is),
                 escape(&was)
             ))),
-            Comparison::Unknown if blob.server.accept_unversioned => Ok(()),
+            Comparison::Unknown if blob.fetching.accept_unversioned => Ok(()),
             Comparison::Unknown if blob.digest.is_some() && !blob.validators.any() => Ok(()),
             Comparison::Unknown => Err(Failure::fatal(
                 libc::EIO,
@@ -487,139 +569,58 @@ fn check_coding(response: &Response<'_>) -> Result<(), Failure> {
     }
 }
 
-impl Server {
-    fn send(&self, method: &str, url: &Url, fields: &[Field<'_>]) -> Result<Response<'_>, Failure> {
-        let private: Vec<Field<'_>> = self
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        self.client.send(method, url, fields, &private)
-    }
-
-    fn get(&self, url: &Url, fields: &[Field<'_>]) -> Result<Response<'_>, Failure> {
-        let response = self.send("GET", url, fields)?;
-        if response.redirected && matches!(response.status, 400 | 401 | 403) {
-            // The signature in the URL that led there may have expired on the way.
-            response.finish();
-            return self.send("GET", url, fields);
+/// Size and version of a blob. GET with a range is what is used later, and some servers answer
+/// HEAD differently or not at all.
+fn look(place: &Place, digest: Option<Digest>) -> Result<Found, Failure> {
+    let mut response = place.send("GET", &[("Range", "bytes=0-0")])?;
+    let at = response.server().unwrap_or_else(|| place.url.address());
+    let mut found = Found {
+        size: 0,
+        validators: validators(&response),
+        at: at.into(),
+    };
+    let content_range = response.field("content-range").unwrap_or("");
+    let size = match response.status {
+        206 => {
+            let range = ContentRange::parse(content_range)
+                .filter(|range| (range.first, range.last) == (0, 0));
+            range.and_then(|range| range.size)
         }
-        Ok(response)
+        // An empty blob has no byte 0.
+        416 if content_range == "bytes */0" => return Ok(found),
+        // Without a length it may be empty all the same.
+        200 => response
+            .length()
+            .or_else(|| is_empty(&mut response).then_some(0)),
+        _ => return Err(bad_status(&response)),
+    };
+    check_coding(&response)?;
+    if digest != Some(Digest::Named) {
+        check_age(&response, &found.validators)?;
     }
+    response.finish();
+    found.size = match size {
+        Some(size) => size,
+        None => size_of_head(place, &found.validators)?,
+    };
+    Ok(found)
+}
 
-    /// Size and version of a blob. GET with a range is what is used later, and some servers answer
-    /// HEAD differently or not at all.
-    fn look(&self, url: &Url, digest: Option<Digest>) -> Result<Found, Failure> {
-        let mut response = self.get(url, &[("Range", "bytes=0-0")])?;
-        let at = response.server().unwrap_or_else(|| url.address());
-        let mut found = Found {
-            size: 0,
-            validators: validators(&response),
-            at: at.into(),
-        };
-        let content_range = response.field("content-range").unwrap_or("");
-        let size = match response.status {
-            206 => {
-                let range = ContentRange::parse(content_range)
-                    .filter(|range| (range.first, range.last) == (0, 0));
-                range.and_then(|range| range.size)
-            }
-            // An empty blob has no byte 0.
-            416 if content_range == "bytes */0" => return Ok(found),
-            // Without a length it may be empty all the same.
-            200 => response
-                .length()
-                .or_else(|| is_empty(&mut response).then_some(0)),
-            _ => return Err(bad_status(&response)),
-        };
-        check_coding(&response)?;
-        if digest != Some(Digest::Named) {
-            check_age(&response, &found.validators)?;
-        }
-        response.finish();
-        found.size = match size {
-            Some(size) => size,
-            None => self.size_of_head(url, &found.validators)?,
-        };
-        Ok(found)
-    }
-
-    /// The size according to HEAD, for a blob that has a byte.
-    fn size_of_head(&self, url: &Url, found: &Validators) -> Result<u64, Failure> {
-        let response = self.send("HEAD", url, &[])?;
-        check_coding(&response)?;
-        let same = !matches!(
-            found.compare(&validators(&response)),
-            Comparison::Differs(..)
-        );
-        let size = response.length().filter(|size| *size > 0 && same);
-        size.filter(|_| response.status == 200).ok_or_else(|| {
-            Failure::fatal(
-                libc::EIO,
-                "the server does not say how large the blob is: it does not serve ranges",
-            )
-        })
-    }
-
-    /// Counts a request that has failed.
-    fn count(&self, url: &Url, status: Option<u16>) {
-        let metrics = &self.report.metrics;
-        match status {
-            Some(status) => metrics.source_error(&url.address(), &status),
-            None => metrics.source_error(&url.address(), &"none"),
-        }
-    }
-
-    fn with_retries<T>(
-        &self,
-        url: &Url,
-        mut attempt: impl FnMut() -> Result<T, Failure>,
-    ) -> Result<T, SourceError> {
-        let start = Instant::now();
-        let mut delay = FIRST_DELAY;
-        for tries in 0.. {
-            let (reason, after) = match attempt() {
-                Ok(value) => return Ok(value),
-                Err(Failure::Final(err)) => {
-                    self.count(url, err.status);
-                    let reason = format!("{url}: {}", err.reason);
-                    return Err(SourceError { reason, ..err });
-                }
-                Err(Failure::Sink(err)) => return Err(err),
-                Err(Failure::Transient(passing)) => {
-                    self.count(url, passing.status);
-                    (passing.reason, passing.after)
-                }
-            };
-            let end = |why: String| SourceError::new(libc::EIO, format!("{url}: {reason} ({why})"));
-            if self.stop.is_set() {
-                return Err(end("stopping".into()));
-            }
-            let wait = after.map_or(delay, |after| after.max(delay));
-            if after.is_some_and(|after| after > self.retry_time) {
-                let seconds = wait.as_secs();
-                return Err(end(format!(
-                    "the server wants to be left alone for {seconds} s, which is longer than --retry-time"
-                )));
-            }
-            let late = tries > 0 && start.elapsed() + wait > self.retry_time;
-            if tries >= self.retries || late {
-                let seconds = start.elapsed().as_secs_f32();
-                let tries = tries + 1;
-                return Err(end(format!(
-                    "gave up after {tries} tries in {seconds:.1} s"
-                )));
-            }
-            guard::check(wait).map_err(end)?;
-            self.report.note(&format!(
-                "{url}: {reason}; trying again in {} ms",
-                wait.as_millis()
-            ));
-            guard::pause(wait, &self.stop).map_err(end)?;
-            delay = (delay * 2).min(MAX_DELAY);
-        }
-        unreachable!("the loop ends by returning")
-    }
+/// The size according to HEAD, for a blob that has a byte.
+fn size_of_head(place: &Place, found: &Validators) -> Result<u64, Failure> {
+    let response = place.send("HEAD", &[])?;
+    check_coding(&response)?;
+    let same = !matches!(
+        found.compare(&validators(&response)),
+        Comparison::Differs(..)
+    );
+    let size = response.length().filter(|size| *size > 0 && same);
+    size.filter(|_| response.status == 200).ok_or_else(|| {
+        Failure::fatal(
+            libc::EIO,
+            "the server does not say how large the blob is: it does not serve ranges",
+        )
+    })
 }
 
 /// Whether a 200 that does not say its length has no body.
@@ -636,14 +637,14 @@ fn check_age(response: &Response<'_>, found: &Validators) -> Result<(), Failure>
         return Err(Failure::Transient(Passing {
             reason: "it was modified in this very second".into(),
             after: Some(Duration::from_secs(1)),
-            status: None,
+            ..Passing::default()
         }));
     }
     Ok(())
 }
 
 /// A status that means failure, for good or for now.
-fn bad_status(response: &Response<'_>) -> Failure {
+pub fn bad_status(response: &Response<'_>) -> Failure {
     let status = response.status;
     let text = format!("status {status}{}", meaning(status));
     let errno = match status {
@@ -655,6 +656,7 @@ fn bad_status(response: &Response<'_>) -> Failure {
                 reason: text,
                 after: response.retry_after(),
                 status: Some(status),
+                down: matches!(status, 429 | 502..=504),
             })
         }
         _ => libc::EIO,

@@ -56,10 +56,22 @@ pub struct Client {
     tls: Tls,
 }
 
+/// Whom to believe, and who this is.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(not(feature = "tls"), allow(dead_code))]
+pub struct Trust {
+    /// Files with certificates of the authorities to believe, instead of the system's.
+    pub only: Vec<PathBuf>,
+    /// The same, besides the system's.
+    pub also: Vec<PathBuf>,
+    /// The certificate and the key to show, if the server wants to see one.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
 /// What TLS needs, which takes a moment to read. Not everybody uses it.
 #[cfg(feature = "tls")]
 struct Tls {
-    ca_file: Option<PathBuf>,
+    trust: Trust,
     config: OnceLock<Arc<rustls::ClientConfig>>,
 }
 
@@ -69,7 +81,7 @@ impl Tls {
         if let Some(config) = self.config.get() {
             return Ok(config);
         }
-        let config = super::tls::config(self.ca_file.as_deref())?;
+        let config = super::tls::config(&self.trust)?;
         Ok(self.config.get_or_init(|| config))
     }
 }
@@ -82,7 +94,7 @@ impl Client {
         proxies: Proxies,
         timeout: Duration,
         max_idle: usize,
-        #[cfg_attr(not(feature = "tls"), allow(unused))] ca_file: Option<PathBuf>,
+        #[cfg_attr(not(feature = "tls"), allow(unused))] trust: Trust,
         stop: Arc<Stop>,
     ) -> Self {
         Self {
@@ -93,7 +105,7 @@ impl Client {
             max_idle,
             #[cfg(feature = "tls")]
             tls: Tls {
-                ca_file,
+                trust,
                 config: OnceLock::new(),
             },
         }
@@ -122,8 +134,8 @@ impl Client {
             if target.same_origin(url) {
                 all.extend(private);
             }
-            let mut response = self.send_once(method, &target, &all)?;
-            response.redirected = redirects > 0;
+            let mut response = self.send_once(method, &target, &all, "")?;
+            response.redirects = redirects;
             if !matches!(response.status, 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
@@ -144,11 +156,22 @@ impl Client {
         ))
     }
 
+    /// Sends a form to a URL; redirects are not followed.
+    pub fn post(&self, url: &Url, form: &str) -> Result<Response<'_>, Failure> {
+        let length = form.len().to_string();
+        let fields = [
+            ("Content-Type", "application/x-www-form-urlencoded"),
+            ("Content-Length", length.as_str()),
+        ];
+        self.send_once("POST", url, &fields, form)
+    }
+
     fn send_once(
         &self,
         method: &str,
         url: &Url,
         fields: &[Field<'_>],
+        body: &str,
     ) -> Result<Response<'_>, Failure> {
         let proxy = self.proxies.find(url);
         let target = match proxy {
@@ -156,8 +179,12 @@ impl Client {
             Some(_) if !url.tls => format!("http://{}{}", url.authority(), url.target),
             _ => url.target.clone(),
         };
+        let accepts = fields
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("accept"));
+        let accept = if accepts { "" } else { "Accept: */*\r\n" };
         let mut head = format!(
-            "{method} {target} HTTP/1.1\r\nHost: {}\r\nUser-Agent: ondemandd/{}\r\nAccept: */*\r\n\
+            "{method} {target} HTTP/1.1\r\nHost: {}\r\nUser-Agent: ondemandd/{}\r\n{accept}\
              Accept-Encoding: identity\r\n",
             url.authority(),
             env!("CARGO_PKG_VERSION")
@@ -177,30 +204,33 @@ impl Client {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         head.push_str("\r\n");
+        head.push_str(body);
 
         // A server may have closed a connection that was idle; that says nothing about the request.
         while let Some(mut connection) = self.take_idle(url) {
             match connection.exchange(&head) {
-                Ok(answer) => return self.response(method, connection, answer),
+                Ok(answer) => return self.response(method, url, connection, answer),
                 Err(Broken { err, silent: true }) if is_closed(&err) => {}
                 Err(broken) => return Err(broken.into()),
             }
         }
         let mut connection = self.connect(url)?;
         let answer = connection.exchange(&head)?;
-        self.response(method, connection, answer)
+        self.response(method, url, connection, answer)
     }
 
     fn response(
         &self,
         method: &str,
+        url: &Url,
         connection: Connection,
         head: Head,
     ) -> Result<Response<'_>, Failure> {
         let (framing, keep) = head.framing(method == "HEAD").map_err(Failure::passing)?;
         Ok(Response {
             status: head.status,
-            redirected: false,
+            url: url.clone(),
+            redirects: 0,
             fields: head.fields,
             client: self,
             connection: Some(connection),
@@ -258,7 +288,7 @@ impl Client {
     fn connect_to(&self, host: &str, port: u16) -> Result<TcpStream, Failure> {
         let passing = |what: &str, err: &io::Error| {
             let err = crate::device::strip_code(err);
-            Failure::passing(format!("{what} {host}: {err}"))
+            Failure::down(format!("{what} {host}: {err}"))
         };
         let addresses = (host, port)
             .to_socket_addrs()
@@ -300,7 +330,7 @@ impl Client {
                 Err(err) if tls::is_final(&err) => {
                     return Err(Failure::fatal(libc::EIO, format!("TLS: {err}")))
                 }
-                Err(err) => return Err(Failure::passing(format!("TLS: {err}"))),
+                Err(err) => return Err(Failure::down(format!("TLS: {err}"))),
             }
         }
         Ok(self.connection(url, Transport::Tls(Box::new(stream))))
@@ -459,6 +489,9 @@ impl From<Broken> for Failure {
             ErrorKind::UnexpectedEof => "the server closes the connection without an answer".into(),
             _ => crate::device::strip_code(&broken.err),
         };
+        if broken.silent && is_closed(&broken.err) {
+            return Self::down(text);
+        }
         Self::passing(text)
     }
 }
@@ -495,6 +528,7 @@ impl Connection {
                 reason: format!("the proxy answers with status {status}"),
                 after: retry_after(&answer.fields),
                 status: Some(status),
+                down: false,
             })),
             status => Err(Failure::fatal(
                 libc::EACCES,
@@ -654,8 +688,9 @@ enum Framing {
 /// An answer, and its body as far as it was not read yet.
 pub struct Response<'a> {
     pub status: u16,
-    /// Whether another URL led here.
-    pub redirected: bool,
+    /// Where it came from.
+    pub url: Url,
+    redirects: u32,
     fields: Fields,
     client: &'a Client,
     /// Gone after the end of the body, or after an error.
@@ -668,6 +703,33 @@ impl Response<'_> {
     /// Host and port of who has answered, before the end of the body.
     pub fn server(&self) -> Option<String> {
         self.connection.as_ref().map(|one| one.key.address())
+    }
+
+    /// Whether another URL led here.
+    pub fn redirected(&self) -> bool {
+        self.redirects > 0
+    }
+
+    /// The values of all fields of a name, which is in lower case.
+    pub fn fields<'b>(&'b self, name: &'b str) -> impl Iterator<Item = &'b str> {
+        let fields = self.fields.iter().filter(move |(other, _)| other == name);
+        fields.map(|(_, value)| value.as_str())
+    }
+
+    /// The body, if it has no more than `most` bytes.
+    pub fn body(mut self, most: u64) -> Result<Vec<u8>, Failure> {
+        let mut body = Vec::new();
+        match self.by_ref().take(most + 1).read_to_end(&mut body) {
+            Ok(len) if len as u64 > most => Err(Failure::fatal(
+                libc::EIO,
+                format!("the answer has more than {most} bytes"),
+            )),
+            Ok(_) => Ok(body),
+            Err(err) => {
+                let err = crate::device::strip_code(&err);
+                Err(Failure::passing(format!("the body ends early: {err}")))
+            }
+        }
     }
 
     /// The value of a field; `name` is in lower case.

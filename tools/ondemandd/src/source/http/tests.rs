@@ -4,10 +4,11 @@
 
 use std::io::{BufRead, BufReader, Read as _, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::guard::{tests::LIMITS, Guard, Limits};
@@ -39,6 +40,7 @@ fn options(url: &str) -> HttpOptions {
         connections: 4,
         ca_file: None,
         accept_unversioned: false,
+        verify: false,
         proxies: Proxies::default(),
     }
 }

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::{env, fs};
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, Error, RootCertStore, StreamOwned};
+
+use super::client::Trust;
 
 pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
@@ -23,44 +25,69 @@ const SYSTEM: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// The authorities: of `ca_file`, else of SSL_CERT_FILE, else of the system, else those that come with
-/// this program, so that a static binary works on a system without any.
-pub fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
-    let named = ca_file.map(PathBuf::from).or_else(|| {
-        env::var_os("SSL_CERT_FILE")
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from)
-    });
-    let roots = match named {
-        Some(path) => read_roots(&path)?,
-        None => SYSTEM
-            .iter()
-            .find_map(|path| read_roots(Path::new(path)).ok())
-            .unwrap_or_else(|| webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()),
-    };
-    let config =
+/// The authorities: those that are named, else of SSL_CERT_FILE, else of the system, else those that come
+/// with this program, so that a static binary works on a system without any.
+pub fn config(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore::empty();
+    for path in &trust.only {
+        add_roots(&mut roots, path)?;
+    }
+    let named = env::var_os("SSL_CERT_FILE")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from);
+    if !roots.is_empty() {
+        // Nobody else.
+    } else if let Some(path) = named {
+        add_roots(&mut roots, &path)?;
+    } else {
+        let mut system = SYSTEM.iter().map(Path::new);
+        if !system.any(|path| add_roots(&mut roots, path).is_ok()) {
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        }
+    }
+    for path in &trust.also {
+        add_roots(&mut roots, path)?;
+    }
+    let builder =
         ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|err| format!("cannot use TLS: {err}"))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+    let config = match &trust.client {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain = read_certificates(certificate)?;
+            let key = PrivateKeyDer::from_pem_slice(&read(key)?)
+                .map_err(|_| format!("{} has no key in PEM form", key.display()))?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|err| format!("cannot use {}: {err}", certificate.display()))?
+        }
+    };
     Ok(Arc::new(config))
 }
 
-fn read_roots(path: &Path) -> Result<RootCertStore, String> {
-    let shown = path.display();
-    let pem = fs::read(path).map_err(|err| {
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|err| {
         let err = crate::device::strip_code(&err);
-        format!("cannot read the certificates in {shown}: {err}")
-    })?;
-    let mut roots = RootCertStore::empty();
-    // A bundle may have some that are not understood; the others count.
-    let found = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok);
-    let (added, _) = roots.add_parsable_certificates(found);
+        format!("cannot read the certificates in {}: {err}", path.display())
+    })
+}
+
+/// A bundle may have some that are not understood; the others count.
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = read(path)?;
+    Ok(CertificateDer::pem_slice_iter(&pem)
+        .filter_map(Result::ok)
+        .collect())
+}
+
+fn add_roots(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
+    let (added, _) = roots.add_parsable_certificates(read_certificates(path)?);
     if added == 0 {
-        return Err(format!("{shown} has no certificate in PEM form"));
+        return Err(format!("{} has no certificate in PEM form", path.display()));
     }
-    Ok(roots)
+    Ok(())
 }
 
 /// A connection on which nothing was said yet. The handshake is [`handshake`]'s.

@@ -208,6 +208,11 @@ pub fn push_part(url: &mut String, part: &str) {
     url.extend(percent_encode(part.as_bytes(), PART));
 }
 
+/// A value in a query.
+pub fn query_value(value: &str) -> String {
+    utf8_percent_encode(value, PART).to_string()
+}
+
 /// Resolves "." and ".." (RFC 3986, 5.2.4).
 fn remove_dots(target: &str) -> String {
     let (path, query) = match target.find('?') {
