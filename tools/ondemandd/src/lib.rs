@@ -6,6 +6,7 @@
 //! * `worker`: messages and what becomes of them;
 //! * `pool`, `schedule`: the threads that fetch, and what they do next;
 //! * `object`, `chunkmap`: an opened cache file, and how its holes are filled;
+//! * `whole`: the digest of what is complete;
 //! * `guard`: what a fetch may cost, and how it is ended early;
 //! * `source`: blobs from a directory, web servers or registries, and their chunk indexes;
 //! * `control`: `ondemandctl`;
@@ -36,6 +37,7 @@ mod stop;
 mod supervisor;
 #[allow(unsafe_code)]
 mod sys;
+mod whole;
 mod worker;
 
 use std::env;
@@ -199,6 +201,7 @@ fn serve(
         device,
         source,
         args.options,
+        args.cache_dir.clone(),
         Arc::clone(&report),
         Arc::clone(&stop),
     )

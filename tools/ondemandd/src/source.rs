@@ -45,6 +45,11 @@ pub trait Blob: Send + Sync {
     /// blob, or fails. ESTALE: the blob has another version now; it stays so until the next OPEN.
     fn read_exact_at(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError>;
 
+    /// SHA-256 of all of its bytes, in hexadecimal digits, if that is known.
+    fn whole(&self) -> Option<&str> {
+        None
+    }
+
     /// The unit in which this blob is best fetched, in bytes, for one that is `granule` otherwise: that or a
     /// larger power of two.
     fn granule(&self, granule: u64) -> u64 {

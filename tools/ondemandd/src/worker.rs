@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ use crate::schedule::Room;
 use crate::source::{Blob, BlobName, Source, SourceError};
 use crate::stop::Stop;
 use crate::sys;
+use crate::whole::{self, Finding};
 
 /// How requests are served.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +58,10 @@ pub struct Daemon {
     epoll: rustix::fd::OwnedFd,
     source: Box<dyn Source>,
     options: Options,
+    /// Where the kernel keeps the cache files.
+    cache: PathBuf,
+    /// One blob at a time is read as a whole.
+    reading: Mutex<()>,
     report: Arc<Report>,
     stop: Arc<Stop>,
     objects: Mutex<HashMap<u32, Entry>>,
@@ -98,6 +104,8 @@ struct Open {
     name: BlobName,
     /// The cookie key, for messages to people.
     key: String,
+    /// The keys of the volume and the cookie.
+    keys: (Vec<u8>, Vec<u8>),
     fd: OwnedFd,
     guard: Arc<Guard>,
     since: Instant,
@@ -110,6 +118,7 @@ impl Daemon {
         device: Device,
         source: Box<dyn Source>,
         options: Options,
+        cache: PathBuf,
         report: Arc<Report>,
         stop: Arc<Stop>,
     ) -> io::Result<Self> {
@@ -124,6 +133,8 @@ impl Daemon {
             epoll,
             source,
             options,
+            cache,
+            reading: Mutex::default(),
             report,
             stop,
             objects: Mutex::default(),
@@ -375,6 +386,7 @@ impl Daemon {
             object_id,
             name,
             key,
+            keys: (volume.to_vec(), cookie.to_vec()),
             fd,
             guard,
             since,
@@ -472,17 +484,22 @@ impl Daemon {
         self.pool.run(work, || self.add_thread());
     }
 
-    fn open(&self, open: Open) {
+    fn open(self: &Arc<Self>, open: Open) {
         let Open {
             msg_id,
             object_id,
             name,
             key,
+            keys,
             fd,
             guard,
             since,
         } = open;
         let found = guard.run(|| self.source.open(&name));
+        let found = found.and_then(|blob| {
+            self.check_whole(&keys, &*blob)?;
+            Ok(blob)
+        });
         let unwanted = guard.is_cancelled() || self.stop.is_set();
         let outcome = match found.and_then(|blob| self.check_size(blob)) {
             Ok(blob) => {
@@ -502,6 +519,57 @@ impl Daemon {
             }
         };
         self.log("OPEN", msg_id, object_id, (0, 0), &outcome, since);
+    }
+
+    /// If all of a blob is in the cache, it has to have the blob's digest. That takes a while to find out,
+    /// and is known at the next OPEN.
+    fn check_whole(
+        self: &Arc<Self>,
+        (volume, cookie): &(Vec<u8>, Vec<u8>),
+        blob: &dyn Blob,
+    ) -> Result<(), SourceError> {
+        let Some(digest) = blob.whole() else {
+            return Ok(());
+        };
+        let Some(path) = whole::find(&self.cache, volume, cookie) else {
+            return Ok(());
+        };
+        match whole::known(&path, digest) {
+            Finding::Right => return Ok(()),
+            Finding::Wrong => {
+                let path = path.display();
+                let text = format!("{path} does not have the digest {digest}; delete it");
+                return Err(SourceError::new(libc::EIO, text));
+            }
+            Finding::Unknown => {}
+        }
+        let (daemon, digest, size) = (Arc::clone(self), digest.to_string(), blob.size());
+        // Without a thread, it is the next OPEN's business.
+        let _ = pool::spawn("digest", move || daemon.read_whole(&path, size, &digest));
+        Ok(())
+    }
+
+    fn read_whole(&self, path: &Path, size: u64, digest: &str) {
+        let _one = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        // Several OPENs of it may have come.
+        if whole::known(path, digest) != Finding::Unknown {
+            return;
+        }
+        let shown = path.display();
+        match whole::check(path, size, digest, &self.stop) {
+            Ok(Finding::Wrong) => {
+                self.report.metrics.verify_failure("cache");
+                self.report.error(&format!(
+                    "{shown} is complete and does not have the digest {digest}: either its chunk index is \
+                     not that of the blob, or the disk has changed it"
+                ));
+            }
+            Ok(_) => {}
+            // It may be gone.
+            Err(err) => self
+                .report
+                .note(&format!("cannot check {shown}: {}", strip_code(&err))),
+        }
     }
 
     fn check_size(&self, blob: Arc<dyn Blob>) -> Result<Arc<dyn Blob>, SourceError> {

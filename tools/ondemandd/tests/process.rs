@@ -423,6 +423,78 @@ fn the_names_of_a_table_are_served_if_they_are_right() {
     }
 }
 
+#[test]
+fn a_whole_blob_that_is_wrong_is_not_served_again() {
+    use rustix::fs::{fgetxattr, fremovexattr, fsetxattr, XattrFlags};
+    use sha2::Digest;
+    const NAME: &str = "user.ondemandd.sha256";
+    let dir = tempfile::tempdir().unwrap();
+    let digest = format!("{:x}", sha2::Sha256::digest(blob()));
+    let name = format!("sha256:{digest}");
+    let (www, cached) = (
+        dir.path().join("www"),
+        dir.path().join("cache/cache/Ierofs,d/@a0"),
+    );
+    std::fs::create_dir(&www).unwrap();
+    std::fs::write(www.join(&name), blob()).unwrap();
+    let url = format!("http://{}", web_server::start(&www).unwrap());
+    // What is in the cache is complete, and one byte of it is another one.
+    std::fs::create_dir_all(&cached).unwrap();
+    let cached = cached.join(format!("D{name}"));
+    let mut bytes = blob();
+    bytes.resize(SIZE.next_multiple_of(4096), 0);
+    bytes[50_000] ^= 1;
+    std::fs::write(&cached, &bytes).unwrap();
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(&cached)
+        .unwrap();
+    if fsetxattr(&file, "user.test", b"x", XattrFlags::empty()).is_err() {
+        eprintln!("left out: the file system for temporary files has no attributes");
+        return;
+    }
+    let noted = || {
+        let mut buf = [0; 64];
+        let len = fgetxattr(&file, NAME, &mut buf[..]).unwrap_or(0);
+        String::from_utf8(buf[..len].to_vec()).unwrap()
+    };
+    let metrics = dir.path().join("metrics");
+    let args = ["--http", &url, "--metrics-file", metrics.to_str().unwrap()];
+    let (kernel, child) = Kernel::start_in(dir, &args);
+    assert_eq!(kernel.command(), "restore");
+    let open = |msg_id, fd: &File| {
+        let len = name.len() as u32;
+        let keys = [b"erofs,d\0", name.as_bytes()].concat();
+        kernel.send(
+            &[msg_id, 0, 0, msg_id, 8, len, fd.as_raw_fd() as u32, 0],
+            &keys,
+        );
+        kernel.command()
+    };
+    assert!(open(1, &kernel.cache).starts_with("copen 1,100000,"));
+    until("the digest of what is cached", || noted().len() == 64);
+    assert_ne!(noted(), digest);
+    until("the metrics", || {
+        let want = "ondemand_verify_failures_total{server=\"cache\"} 1\n";
+        kernel.text("metrics").contains(want)
+    });
+    assert_eq!(open(2, &kernel.more), format!("copen 2,-{}", libc::EIO));
+    // Another file is another matter.
+    bytes[50_000] ^= 1;
+    file.write_all_at(&bytes, 0).unwrap();
+    fremovexattr(&file, NAME).unwrap();
+    assert!(open(3, &kernel.spare[0]).starts_with("copen 3,100000,"));
+    until("the digest of the other one", || noted() == digest);
+    signal(&child, Signal::TERM);
+    let text = String::from_utf8(finish(child).stderr).unwrap();
+    assert!(
+        text.contains("is complete and does not have the digest"),
+        "{text}"
+    );
+    assert!(text.contains("; delete it"), "{text}");
+}
+
 /// A FIFO can stand in for the device where only opening, passing on and closing it matter. The daemon
 /// reads its own commands there, and complains about them.
 fn fifo(dir: &Path) -> String {

@@ -258,6 +258,13 @@ impl Blob for Verified {
         self.blob.server()
     }
 
+    fn whole(&self) -> Option<&str> {
+        // Not if something else is behind the data.
+        self.blob
+            .whole()
+            .filter(|_| self.blob.size() == self.size())
+    }
+
     fn granule(&self, granule: u64) -> u64 {
         self.index.granule(granule)
     }

@@ -83,6 +83,8 @@ pub struct HttpBlob {
     size: u64,
     validators: Validators,
     digest: Option<Digest>,
+    /// See [`Blob::whole`].
+    sha256: Option<String>,
     version: Option<String>,
     changed: Changed,
     /// Who has it: perhaps another server than the one that was asked.
@@ -137,6 +139,17 @@ impl Failure {
             down: true,
             ..Passing::default()
         })
+    }
+
+    /// It was another server than the one that was asked.
+    pub fn elsewhere(self) -> Self {
+        match self {
+            Self::Transient(passing) => Self::Transient(Passing {
+                down: false,
+                ..passing
+            }),
+            other => other,
+        }
     }
 
     fn changed(what: impl std::fmt::Display) -> Self {
@@ -280,6 +293,7 @@ impl HttpBlob {
             size,
             validators,
             digest,
+            sha256: digest.and_then(|digest| digest.sha256(name)),
             version,
             changed: Changed::default(),
             at,
@@ -298,6 +312,10 @@ impl Blob for HttpBlob {
 
     fn server(&self) -> Arc<str> {
         Arc::clone(&self.at)
+    }
+
+    fn whole(&self) -> Option<&str> {
+        self.sha256.as_deref()
     }
 
     fn read_exact_at(&self, buf: &mut [u8], off: u64) -> Result<(), SourceError> {
@@ -656,7 +674,7 @@ pub fn bad_status(response: &Response<'_>) -> Failure {
                 reason: text,
                 after: response.retry_after(),
                 status: Some(status),
-                down: matches!(status, 429 | 502..=504),
+                down: matches!(status, 429 | 502..=504) && !response.redirected(),
             })
         }
         _ => libc::EIO,

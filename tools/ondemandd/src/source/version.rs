@@ -35,6 +35,12 @@ impl Digest {
             _ => None,
         }
     }
+
+    /// The SHA-256 that the bytes have for sure, in lower case, according to the name that this is of.
+    pub fn sha256(self, name: &str) -> Option<String> {
+        let digits = name.strip_prefix("sha256:")?;
+        (self == Self::Named).then(|| digits.to_ascii_lowercase())
+    }
 }
 
 /// What a server says about the version of what it sends: ETag and Last-Modified.

@@ -138,6 +138,7 @@ fn kernel(options: Options) -> Kernel {
         Device::from_fd(device),
         Box::new(source),
         options,
+        PathBuf::from("/no/such/cache"),
         report.clone(),
         stop.clone(),
     )
@@ -632,7 +633,15 @@ fn a_device_that_fails_stops_the_daemon() {
         gate: Arc::default(),
     });
     let device = Device::from_fd(device);
-    let daemon = Daemon::new(device, source, options(2), report, stop.clone()).unwrap();
+    let daemon = Daemon::new(
+        device,
+        source,
+        options(2),
+        PathBuf::new(),
+        report,
+        stop.clone(),
+    )
+    .unwrap();
     // The peer goes away with unread data: reading gives ECONNRESET.
     daemon.device.command("unread").unwrap();
     drop(socket);
