@@ -134,7 +134,11 @@ impl Client {
             if target.same_origin(url) {
                 all.extend(private);
             }
-            let mut response = self.send_once(method, &target, &all, "")?;
+            let response = self.send_once(method, &target, &all, "");
+            let mut response = match redirects {
+                0 => response?,
+                _ => response.map_err(Failure::elsewhere)?,
+            };
             response.redirects = redirects;
             if !matches!(response.status, 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
@@ -703,6 +707,12 @@ impl Response<'_> {
     /// Host and port of who has answered, before the end of the body.
     pub fn server(&self) -> Option<String> {
         self.connection.as_ref().map(|one| one.key.address())
+    }
+
+    /// Another URL has led here earlier.
+    pub fn was_redirected(mut self) -> Self {
+        self.redirects += 1;
+        self
     }
 
     /// Whether another URL led here.

@@ -114,12 +114,18 @@ impl Place {
         if let Some(target) = self.kept() {
             // It has its permission in itself, and is another server's as a rule: nothing private goes
             // there.
-            let response = client.send(method, &target, fields, &[])?;
-            if !matches!(response.status, 400 | 401 | 403 | 404 | 410) {
-                return Ok(response);
+            match client.send(method, &target, fields, &[]) {
+                Ok(response) if !matches!(response.status, 400 | 401 | 403 | 404 | 410) => {
+                    return Ok(response.was_redirected());
+                }
+                // It has expired.
+                Ok(response) => response.finish(),
+                Err(failure) => {
+                    // The next try asks for another way.
+                    self.keep(None);
+                    return Err(failure.elsewhere());
+                }
             }
-            // It has expired.
-            response.finish();
             self.keep(None);
         }
         let mut response = self.send_there(method, fields)?;
