@@ -377,7 +377,7 @@ struct Fetch<'a> {
     lies: u32,
 }
 
-impl<'a> Fetch<'a> {
+impl Fetch<'_> {
     /// What came is not what should have come: names the place, and has another one asked.
     fn lie(&mut self, place: &Place, sink: &dyn Sink, err: SourceError) -> Failure {
         let retries = &self.blob.fetching.retries;

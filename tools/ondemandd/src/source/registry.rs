@@ -154,7 +154,9 @@ impl Reference {
         let (registry, repository) = name
             .split_once('/')
             .ok_or_else(|| wrong("it has no registry"))?;
-        let host = super::http::url::split_address(registry).is_ok();
+        // It is also the name of a directory, see hosts.
+        let host = super::http::url::split_address(registry).is_ok()
+            && registry.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[');
         if !host || !(registry.contains(['.', ':']) || registry == "localhost") {
             return Err(wrong("the registry is no host"));
         }
@@ -397,6 +399,7 @@ mod tests;
 #[cfg(test)]
 mod reference_tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn references() {
@@ -427,6 +430,8 @@ mod reference_tests {
         for text in [
             "",
             "x:t",
+            "../x:t",
+            ".example/x:t",
             "r.example/x",
             "r.example/X:t",
             "r.example/../x:t",
@@ -441,6 +446,20 @@ mod reference_tests {
             "r.example/x@md5:12",
         ] {
             assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        /// Whatever is in a table: what becomes a URL or a path leads nowhere else.
+        #[test]
+        fn references_lead_nowhere_else(text in "[a-z./:@\\[\\]%?#-]{1,12}/[a-zA-Z0-9._/?#%@:-]{1,20}:[a-z]{1,3}") {
+            if let Ok(reference) = Reference::parse(&text) {
+                let parts = reference.repository.split('/').chain([reference.registry.as_str()]);
+                for part in parts {
+                    prop_assert!(!matches!(part, "" | "." | ".."));
+                    prop_assert!(!part.contains(['?', '#', '/', '@']), "{}", part);
+                }
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use super::http::client::{Client, Trust};
 use super::http::site::{Place, Retries, Site};
 use super::http::url::Url;
 use super::http::{Fetching, HttpBlob};
+use super::registry::hosts::wrong_toml;
 use super::registry::manifest::{Digest, Index, Layer};
 use super::registry::{open_beside, Connecting, Indexes, Reference, Registry, Tag, Trusting};
 use super::{open_file, Blob, BlobName, Source, SourceError};
@@ -146,7 +147,7 @@ impl Table {
     }
 
     fn parse(text: &str, connecting: &Connecting) -> Result<Self, String> {
-        let text: Text = toml::from_str(text).map_err(|err| err.to_string())?;
+        let text: Text = toml::from_str(text).map_err(|err| wrong_toml(text, &err))?;
         let mut making = Making {
             connecting,
             settings: &text.registry,
@@ -501,7 +502,8 @@ mod tests {
                 "[blob.a]\nfile = '/x'\nhttp = 'http://h/x'".into(),
                 "one of",
             ),
-            ("[blob.a]\nfile = 1".into(), "invalid type"),
+            ("[blob.a]\nfile = 1".into(), "line 2: invalid type"),
+            ("[blob.a]\nhttp = 'http://u:PW@h/' x".into(), "line 2: "),
             ("[blob.a]\nfiel = '/x'".into(), "unknown field `fiel`"),
             ("[blub.a]\nfile = '/x'".into(), "unknown field `blub`"),
             ("[blob.a]\nfile = '/x'\n[blob.a]\n".into(), "duplicate"),

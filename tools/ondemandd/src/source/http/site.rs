@@ -237,8 +237,10 @@ impl Retries {
                     break;
                 }
             }
-            // The last place is the one that the others are mirrors of.
-            if failed.iter().all(Option::is_some) {
+            // The last place is the one that the others are mirrors of: what it does not have is not there.
+            let last = failed.last().and_then(Option::as_ref);
+            let gone = last.is_some_and(|err| err.errno == libc::ENOENT);
+            if gone || failed.iter().all(Option::is_some) {
                 let last = failed.pop().flatten();
                 let none = || SourceError::new(libc::EIO, "there is no place that has it");
                 return Err(last.unwrap_or_else(none));

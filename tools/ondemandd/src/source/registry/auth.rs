@@ -8,6 +8,8 @@
 
 use std::collections::HashMap;
 use std::env;
+use std::fs::File;
+use std::io::{BufReader, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{mpsc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use std::time::{Duration, Instant};
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use serde::Deserialize;
 
+use crate::device::strip_code;
 use crate::guard;
 use crate::report::escape;
 use crate::source::http::client::Client;
@@ -377,17 +380,24 @@ fn config_file() -> Option<PathBuf> {
     dir.or_else(home).map(|dir| dir.join("config.json"))
 }
 
-/// The credentials for a registry in docker's configuration, or from the helper that is named there. What
-/// a helper says is in no message: it may be a secret.
+/// The credentials for a registry in docker's configuration, or from the helper that is named there.
 pub fn from_docker(registry: &str) -> Result<Option<DockerCredential>, String> {
-    let Some(path) = config_file().filter(|path| path.exists()) else {
-        return Ok(None);
+    config_file().map_or(Ok(None), |path| from_config(&path, registry))
+}
+
+/// What a helper says is in no message: it may be a secret.
+pub fn from_config(path: &Path, registry: &str) -> Result<Option<DockerCredential>, String> {
+    let shown = path.display();
+    let file = match File::open(path) {
+        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|err| format!("{shown}: {}", strip_code(&err)))?,
     };
     let name = match registry {
         "docker.io" | "registry-1.docker.io" | "index.docker.io" => "https://index.docker.io/v1/",
         name => name,
     };
-    match docker_credential::get_credential(name) {
+    let text = BufReader::new(file.take(MAX_ANSWER));
+    match docker_credential::get_credential_from_reader(text, name) {
         Ok(credential) => Ok(Some(credential)),
         Err(CredentialRetrievalError::NoCredentialConfigured) => Ok(None),
         Err(CredentialRetrievalError::HelperFailure { helper, stdout, .. }) => {
@@ -397,6 +407,48 @@ pub fn from_docker(registry: &str) -> Result<Option<DockerCredential>, String> {
             }
             Err(format!("{helper} has failed"))
         }
-        Err(err) => Err(format!("{}: {err}", path.display())),
+        Err(err) => Err(format!("{shown}: {err}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn shown(text: &str) -> Vec<String> {
+        let show = |challenge: &Challenge| match challenge {
+            Challenge::Basic => "Basic".to_string(),
+            Challenge::Bearer { realm, service } => format!("{realm} {service:?}"),
+        };
+        parse(text).iter().map(show).collect()
+    }
+
+    #[test]
+    fn challenges() {
+        let text = "Bearer realm=\"https://auth.example/token\",service=\"r, \\\"x\\\"\",scope=\"repository:a:pull\"";
+        let want = "https://auth.example/token Some(\"r, \\\"x\\\"\")";
+        assert_eq!(shown(text), [want]);
+        assert_eq!(
+            shown("basic Realm=\"x\", BEARER REALM=\"y\""),
+            ["Basic", "y None"]
+        );
+        let none: [&str; 0] = [];
+        for text in [
+            "",
+            "Bearer",
+            "Digest realm=\"x\"",
+            "Bearer service=\"x\"",
+            "Bearer realm=\"x",
+        ] {
+            assert_eq!(shown(text), none, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_breaks_it(text in "\\PC{0,80}", start in "(Bearer|Basic)? ?(realm=)?\"?") {
+            let _ = parse(&format!("{start}{text}"));
+        }
     }
 }

@@ -117,6 +117,15 @@ fn read_file(path: &Path) -> Result<Option<String>, String> {
     Ok(Some(text))
 }
 
+/// What is wrong with a TOML text. Not the line itself, as the library would show it: there may be a password
+/// in it.
+pub fn wrong_toml(text: &str, err: &toml::de::Error) -> String {
+    let start = err.span().map_or(0, |span| span.start);
+    let before = text.as_bytes().get(..start).unwrap_or_default();
+    let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+    format!("line {line}: {}", err.message())
+}
+
 fn certificates(dir: &Path) -> Option<Vec<String>> {
     let entries = fs::read_dir(dir).ok()?;
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
@@ -138,7 +147,7 @@ fn default_server(registry: &str, plain_http: bool) -> String {
 }
 
 fn parse(text: &str, dir: &Path, registry: &str, plain_http: bool) -> Result<Vec<Host>, String> {
-    let file: File = toml::from_str(text).map_err(|err| err.to_string())?;
+    let file: File = toml::from_str(text).map_err(|err| wrong_toml(text, &err))?;
     let mut hosts: Vec<_> = file.host.into_iter().collect();
     // In the order of the file, which is that of preference.
     hosts.sort_by_key(|(url, _)| url.span().start);
@@ -210,14 +219,11 @@ impl Settings {
             }
         }
         headers.sort();
-        let lines: String = headers
-            .iter()
-            .map(|(name, value)| format!("{name}: {value}\n"))
-            .collect();
-        let right =
-            crate::secret::parse_headers(&lines).is_ok_and(|list| list.len() == headers.len());
-        if !right {
-            return Err(format!("a header field for {url} cannot be sent"));
+        for (name, value) in &headers {
+            let line = format!("{name}: {value}");
+            if !crate::secret::parse_headers(&line).is_ok_and(|list| list.len() == 1) {
+                return Err(format!("a header field for {url} cannot be sent"));
+            }
         }
         Ok(Host {
             base,
@@ -296,8 +302,8 @@ mod tests {
             ("[host.'https://m']\nskip_verify = true", "https://m"),
             ("[host.'ftp://m']", "neither http nor https"),
             ("[header]\nX = \"a\\r\\nY: b\"", "header field"),
-            ("server = 1", "invalid type"),
-            ("[host", "TOML parse error"),
+            ("server = 1", "line 1: invalid type"),
+            ("[header]\nX = '1'\n[host", "line 3: "),
             ("client = ['a', 'b']", "not one"),
         ] {
             let err = bases(text).expect_err(text);
