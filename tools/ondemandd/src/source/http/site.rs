@@ -134,7 +134,9 @@ impl Place {
             response.finish();
             response = self.send_there(method, fields)?;
         }
-        if response.redirected() && matches!(response.status, 200 | 206) {
+        // The same server would want to know again who asks.
+        let elsewhere = response.redirected() && !response.url.same_origin(&self.url);
+        if elsewhere && matches!(response.status, 200 | 206) {
             self.keep(Some(response.url.clone()));
         }
         Ok(response)

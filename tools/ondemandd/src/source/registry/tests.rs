@@ -763,6 +763,33 @@ fn object_storage_that_is_down_is_not_the_registry() {
     check(&*blob).unwrap();
 }
 
+#[test]
+#[ignore = "needs a docker-registry, which scripts/host-test has"]
+fn a_redirect_to_the_registry_itself_is_asked_with_the_password() {
+    let store = Store::new();
+    store.write("../../../htpasswd", HTPASSWD.as_bytes());
+    let auth = format!(
+        "auth:\n  htpasswd:\n    realm: test\n    path: {}/htpasswd\n",
+        store.root()
+    );
+    let server = Server::start(&store, "", &auth);
+    let (address, asked) = proxy(&server, &store, |_, said, head| {
+        if head.contains("?there") || !head.contains("Authorization") {
+            return said;
+        }
+        answer("307 Temporary Redirect", "Location: ?there\r\n", b"")
+    });
+    let client = Client::with_password(PASSWORD);
+    let source = client.source(&address.to_string(), &store, true);
+    let blob = open(&source, "b").unwrap();
+    let mut buf = vec![0; 1000];
+    for _ in 0..10 {
+        blob.read_exact_at(&mut buf, 0).unwrap();
+    }
+    // No range is refused at first.
+    assert_eq!(asked.load(SeqCst), 20);
+}
+
 /// The range that a request asks for.
 fn range(head: &str) -> (usize, usize) {
     let range = head.split("Range: bytes=").nth(1).unwrap();
