@@ -784,18 +784,19 @@ impl Outcomes for Reads<'_> {
             // By a CLOSE; or by a stop, and a successor gets it again.
             return daemon.log_unwanted(self.id, object, &read);
         }
+        // Before the reader goes on: another thread may serve its next READ, which has to find this one
+        // noted.
+        let prefetch = daemon.options.prefetch;
+        let reads_on = result
+            .as_ref()
+            .is_ok_and(|filled| prefetch > 0 && object.sequential(read.off, filled.end, prefetch));
         let outcome = daemon.complete(object, &read, result.as_ref());
         let range = (read.off, read.len);
         daemon.log("READ", read.msg_id, self.id, range, &outcome, read.since);
         if outcome.error.is_some() && object.is_given_up() {
             daemon.objects().remove(&self.id);
             daemon.end(self.id, object);
-        }
-        let Ok(filled) = result else {
-            return;
-        };
-        let prefetch = daemon.options.prefetch;
-        if prefetch > 0 && object.sequential(read.off, filled.end, prefetch) {
+        } else if reads_on {
             daemon.want_prefetch(object, self.id);
         }
     }

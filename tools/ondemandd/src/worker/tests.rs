@@ -145,8 +145,12 @@ fn kernel(options: Options) -> Kernel {
     .unwrap();
     let (sender, completions) = channel();
     let sender = Mutex::new(sender);
+    let returns = gate.clone();
     daemon.complete = Box::new(move |_, msg_id| {
         sender.lock().unwrap().send(msg_id).unwrap();
+        if msg_id == LINGERING {
+            returns.pass();
+        }
         // As the kernel answers for a request that does not exist any more.
         if msg_id == GONE {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -168,6 +172,9 @@ fn kernel(options: Options) -> Kernel {
 }
 
 const GONE: u32 = 1 << 30;
+
+/// The thread that completes this one does not go on until the gate is opened.
+const LINGERING: u32 = (1 << 30) + 1;
 
 impl Kernel {
     fn send(&self, message: &[u8]) {
@@ -593,6 +600,25 @@ fn sequential_readers_are_read_ahead_of() {
     let fetched = || k.report.stats.fetched.load(SeqCst);
     k.until(|| fetched() == 64 << 10);
     assert_eq!(merge(k.blob.taken()), [0..64 << 10]);
+    k.stop();
+}
+
+#[test]
+fn a_reader_is_no_less_sequential_for_being_fast() {
+    let k = kernel(Options {
+        prefetch: 32 << 10,
+        ..options(4)
+    });
+    k.open(1, 1, b"blob");
+    // Its reader reads on before the thread that has completed it goes on.
+    k.send(&build::read(LINGERING, 1, 0, 4096));
+    k.completed();
+    k.until(|| k.gate.waiting.load(SeqCst) == 1);
+    k.send(&build::read(3, 1, 16 << 10, 4096));
+    k.completed();
+    let fetched = || k.report.stats.fetched.load(SeqCst);
+    k.until(|| fetched() == 64 << 10);
+    assert_eq!(k.gate.waiting.load(SeqCst), 1);
     k.stop();
 }
 
