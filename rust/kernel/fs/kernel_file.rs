@@ -525,6 +525,53 @@ impl KernelFile {
         }
     }
 
+    /// Reads up to `buf.len()` bytes at the offset `pos`, in bytes, through the page cache. Returns
+    /// how many, which is less only at the end of the file. The security module is asked about the
+    /// task's credentials.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `pos` is negative; what reading says.
+    pub(crate) fn read_into(&self, mut pos: i64, buf: &mut [u8]) -> Result<usize> {
+        let mut done = 0;
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            // SAFETY: The file is valid and open for reading, the buffer is valid for writing so
+            // many bytes, and the caller may sleep.
+            let ret = unsafe {
+                let (buf, len) = (rest.as_mut_ptr().cast(), rest.len());
+                bindings::kernel_read(self.as_ptr(), buf, len, &mut pos)
+            };
+            match io_result(ret)? {
+                0 => break,
+                read => done += read,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes `bytes` to the offset `pos`, in bytes, through the page cache. Gets write access to
+    /// the mount, so the task must not have it. As with any write, the security module is asked
+    /// about the task's credentials, and who watches the file hears of it.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `pos` is negative, `EIO` if nothing more is written; what writing says. Then it
+    /// is not known how much was written.
+    pub(crate) fn write_from(&self, mut pos: i64, bytes: &[u8]) -> Result {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            // SAFETY: The file is valid and open for writing, the bytes are valid, and the caller
+            // may sleep and has no write access to the mount.
+            let ret = unsafe {
+                let (buf, len) = (rest.as_ptr().cast(), rest.len());
+                bindings::kernel_write(self.as_ptr(), buf, len, &mut pos)
+            };
+            let written = io_result(ret)?;
+            rest = rest.get(written..).filter(|_| written > 0).ok_or(EIO)?;
+        }
+        Ok(())
+    }
+
     fn mode_has(&self, mode: bindings::fmode_t) -> bool {
         // SAFETY: The file is valid, and its mode does not change.
         unsafe { (*self.as_ptr()).f_mode & mode != 0 }
@@ -587,6 +634,20 @@ mod tests {
         assert!(file.dentry().is_regular());
         assert_eq!(file.seek(0, Seek::Data), Err(ENXIO));
         assert_eq!(file.seek(0, Seek::Hole), Err(ENXIO));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_written_from_memory_is_read() -> Result {
+        let file = file()?;
+        file.write_from(BLOCK as i64 - 2, b"list")?;
+        let mut buf = [0xff; 8];
+        assert_eq!(file.read_into(BLOCK as i64 - 3, &mut buf), Ok(5));
+        assert_eq!(buf, *b"\0list\xff\xff\xff");
+        assert_eq!(file.read_into(2 * BLOCK as i64, &mut buf), Ok(0));
+        assert_eq!(file.read_into(-1, &mut buf), Err(EINVAL));
+        assert_eq!(file.write_from(-1, b"x"), Err(EINVAL));
+        file.write_from(-1, b"")?;
         Ok(())
     }
 
