@@ -60,7 +60,7 @@ impl<M: Mode> Attachment<M> {
         // freed when the write drops the backing.
         let backing = M::backing(&self.files);
         let file = backing.file().cloned();
-        let map = backing.take_map();
+        let mut map = backing.take_map();
         let Some(file) = file else {
             files::object(cookie, Ref::PutDetach);
             return;
@@ -70,14 +70,14 @@ impl<M: Mode> Attachment<M> {
             false => cache.mode().leave(&self.files, cookie),
         };
         with_cred(cache.cred(), || {
-            let leaving = Leaving {
+            let mut leaving = Leaving {
                 cookie,
                 backing: &backing,
                 file: &file,
-                map: &map,
+                map: &mut map,
                 leave,
             };
-            match self.keep_or_delete(&leaving) {
+            match self.keep_or_delete(&mut leaving) {
                 Ok(true) => cache.mode().released(file.inode().sectors()),
                 Ok(false) => {}
                 Err(e) => kdebug!("cookie {:x}: not kept: {:?}\n", cookie.debug_id(), e),

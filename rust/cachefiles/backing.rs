@@ -7,9 +7,12 @@ pub(crate) mod check;
 pub(crate) mod leaf;
 pub(crate) mod list;
 
-use self::leaf::{
-    Leaf,
-    Use, //
+use self::{
+    leaf::{
+        Leaf,
+        Use, //
+    },
+    list::Claim, //
 };
 use crate::{
     disk::presence::{
@@ -30,6 +33,7 @@ use crate::{
         },
         fscache::trace::TraceObject, //
     },
+    lists::Lists,
     mark::Mark,
     plan::{
         blocks::{
@@ -96,6 +100,14 @@ pub(crate) struct FoundFile {
     pub(crate) file: KernelFile,
 }
 
+/// What all files of a cache share.
+pub(crate) struct Shared {
+    pub(crate) space: Arc<Space>,
+    /// What files are made and changed with.
+    pub(crate) cred: ARef<Credential>,
+    pub(crate) lists: Lists,
+}
+
 /// The size that an object has had at some moment.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
@@ -118,13 +130,12 @@ pub(crate) struct Backing {
     /// The file. An object that was not found gets one when it is first written to: making one
     /// is most of what a lookup costs, and many objects are never read.
     file: SetOnce<KernelFile>,
-    /// Held while a file is made. Outer to `correcting` and to the file system's locks.
+    /// Held while a file is made. Outer to `claim` and to the file system's locks.
     #[pin]
     making: Mutex<()>,
     /// The directory it is made in.
     dir: Path,
-    pub(crate) space: Arc<Space>,
-    pub(crate) cred: ARef<Credential>,
+    pub(crate) shared: Arc<Shared>,
     /// The size of the object in bytes. Changes under `making` only.
     size: Atomic<u64>,
     /// Goes up before and after it changes.
@@ -139,21 +150,21 @@ pub(crate) struct Backing {
     /// How often data could not be written back, so that all unverified blocks were forgotten.
     /// Changes under the lock of `blocks`.
     losses: Atomic<u32>,
-    /// Whether the file has a list on the disk.
-    has_list: Atomic<i32>,
+    /// Whether the disk may say that something is present.
+    has_claim: Atomic<i32>,
     /// Whether a search for a hole in the file once took longer than the limit in `check.rs`.
     is_fragmented: Atomic<i32>,
     /// Whether the map was taken out.
     is_withdrawn: Atomic<i32>,
     /// Whether the data is to be thrown away.
     is_retired: Atomic<i32>,
-    /// Held while the list of a file in use is corrected, and while the map is taken out, so that
-    /// the last list to be written is that of the latest state. Outer to the lock of `blocks`, and
-    /// to those of the file system.
+    /// What the disk says is present. Held while that is changed, and while the map is taken out,
+    /// so that what is written last is the latest state. Outer to the lock of `blocks`, and to the
+    /// locks of the file system.
     #[pin]
-    correcting: Mutex<()>,
+    claim: Mutex<Claim>,
     /// Empty while there is no file. Innermost of the driver's locks: taken under `making` and
-    /// `correcting`. The file's `f_lock` is taken under it.
+    /// `claim`. The file's `f_lock` is taken under it.
     #[pin]
     blocks: SpinLock<Blocks>,
 }
@@ -182,8 +193,7 @@ impl Backing {
     /// written to.
     pub(crate) fn new(
         dir: &Path,
-        space: &Arc<Space>,
-        cred: &Credential,
+        shared: &Arc<Shared>,
         size: u64,
         debug_id: u32,
         found: Option<FoundFile>,
@@ -200,19 +210,18 @@ impl Backing {
                 file,
                 making <- new_mutex!(()),
                 dir: dir.clone(),
-                space: space.clone(),
-                cred: cred.into(),
+                shared: shared.clone(),
                 size: Atomic::new(size),
                 resizes: Atomic::new(0),
                 trace: TraceObject::new(debug_id),
                 is_modified: Atomic::new(0),
                 errors_since: Atomic::new(errors_since),
                 losses: Atomic::new(0),
-                has_list: Atomic::new(0),
+                has_claim: Atomic::new(0),
                 is_fragmented: Atomic::new(0),
                 is_withdrawn: Atomic::new(0),
                 is_retired: Atomic::new(0),
-                correcting <- new_mutex!(()),
+                claim <- new_mutex!(Claim::Nothing),
                 blocks <- new_spinlock!(no_blocks()),
             }),
             GFP_KERNEL,
@@ -288,11 +297,11 @@ impl Backing {
 
     /// Makes a file without a name, of the size that it is to have.
     fn make_file(&self) -> Result<KernelFile> {
-        self.space.check(1, 0, SpaceFor::Create)?;
-        let write = self.space.mount().want_write()?;
+        self.shared.space.check(1, 0, SpaceFor::Create)?;
+        let write = self.shared.space.mount().want_write()?;
         let dir = self.dir.dentry();
         let file = inject::write()
-            .and_then(|()| KernelFile::tmpfile(&write, &self.dir, &self.cred))
+            .and_then(|()| KernelFile::tmpfile(&write, &self.dir, &self.shared.cred))
             .inspect_err(|e| files::vfs_error(Some(&self.trace), dir, *e, Where::Tmpfile))?;
         files::tmpfile(&self.trace, file.inode());
         // Setting the size gets write access itself.
@@ -349,7 +358,9 @@ impl Backing {
     /// As [`Space::probe_after_error`], when the object could not be written. The caller has the
     /// cache's credentials.
     pub(crate) fn probe_after_error(&self, error: Error) -> bool {
-        self.space.probe_after_error(&self.dir, &self.cred, error)
+        self.shared
+            .space
+            .probe_after_error(&self.dir, &self.shared.cred, error)
     }
 
     // What is known of the data in it.
@@ -368,14 +379,14 @@ impl Backing {
     /// Takes out what is known of the data, for the caller to write down. From here on no block is
     /// or becomes present.
     pub(crate) fn take_map(&self) -> Blocks {
-        // Waits for a correction of the list that is under way: what the caller writes comes after
-        // it, and no correction comes after that.
-        let correcting = self.correcting.lock();
+        // Waits for a change of what the disk says that is under way: what the caller writes comes
+        // after it, and no other change comes after that.
+        let claim = self.claim.lock();
         // Before the lock of `blocks`: what is changed under that by a task that does not see this
         // is in the map that is taken out.
         self.is_withdrawn.store(1, Release);
         let map = replace(&mut *self.blocks.lock(), no_blocks());
-        drop(correcting);
+        drop(claim);
         map
     }
 
@@ -671,7 +682,8 @@ impl Backing {
     ///
     /// # Errors
     ///
-    /// `EIO` if the object is withdrawn; `ENOMEM`; the file system's error from writing the list.
+    /// `EIO` if the object is withdrawn; `ENOMEM`; the file system's error from writing
+    /// down that nothing is present.
     /// Nothing is forgotten then.
     fn forget(
         &self,
@@ -738,9 +750,8 @@ impl Backing {
         Ok(true)
     }
 
-    /// Writes the file's list, if it has one, without the unverified blocks, and restores the
-    /// file's length. Returns false if one of these is to be done and the caller has not
-    /// `may_write`.
+    /// Has the disk say no more than what is known to be there, and restores the file's length.
+    /// Returns false if one of these is to be done and the caller has not `may_write`.
     fn prepare_to_forget(&self, file: &KernelFile, may_write: bool) -> Result<bool> {
         self.is_modified.store(1, Relaxed);
         if self.is_withdrawn() {
@@ -748,30 +759,24 @@ impl Backing {
         }
         // Once: another program may truncate the file at any time.
         let is_cut_off = self.is_cut_off(file);
-        let has_list = self.has_list.load(Relaxed) != 0;
-        if !may_write && (is_cut_off || has_list) {
+        let has_claim = self.has_claim.load(Relaxed) != 0;
+        if !may_write && (is_cut_off || has_claim) {
             return Ok(false);
         }
-        with_cred(&self.cred, || {
+        with_cred(&self.shared.cred, || {
             if is_cut_off {
                 self.set_size(file)?;
             }
-            if !has_list {
+            if !has_claim {
                 return Ok(true);
             }
-            let _correcting = self.correcting.lock();
+            let mut claim = self.claim.lock();
             if self.is_withdrawn() {
                 return Err(EIO);
             }
-            let write = self.space.mount().want_write()?;
-            list::write(file.path(), &write, |buf| self.encode(buf))?;
+            self.reduce_claim(&mut claim, file)?;
             Ok(true)
         })
-    }
-
-    /// Writes down what is on the disk, as far as it fits `buf`; returns how many bytes that is.
-    fn encode(&self, buf: &mut [u8]) -> usize {
-        self.blocks.lock().encode(buf)
     }
 
     /// The first block from `from` on, of `blocks`, that holds data, or does not; their number if

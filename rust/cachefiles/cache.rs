@@ -7,7 +7,9 @@ pub(crate) mod directory;
 
 use self::directory::Directory;
 use crate::{
+    backing::Shared,
     kernel_next::fs::path::Mount,
+    lists::Lists,
     space::Space, //
 };
 use kernel::{
@@ -27,30 +29,40 @@ use kernel::{
 pub(crate) struct Cache<M> {
     store: Directory,
     graveyard: Directory,
+    _lists: Directory,
     grave_counter: Atomic<u32>,
-    /// What files are made and changed with.
-    cred: ARef<Credential>,
-    space: Arc<Space>,
+    shared: Arc<Shared>,
     mode: M,
 }
 
 impl<M> Cache<M> {
-    /// A cache that keeps volumes in `store`, and in `graveyard` what the daemon is to delete.
+    /// A cache that keeps volumes in `store`, in `graveyard` what the daemon is to delete, and in
+    /// `lists` what is known of its files.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
     pub(crate) fn new(
         store: Directory,
         graveyard: Directory,
+        lists: Directory,
         cred: ARef<Credential>,
         space: Arc<Space>,
         mode: M,
-    ) -> Self {
-        Cache {
+    ) -> Result<Self> {
+        let shared = Shared {
+            space,
+            lists: Lists::new(lists.clone(), cred.clone()),
+            cred,
+        };
+        Ok(Cache {
             store,
             graveyard,
+            _lists: lists,
             grave_counter: Atomic::new(0),
-            cred,
-            space,
+            shared: Arc::new(shared, GFP_KERNEL)?,
             mode,
-        }
+        })
     }
 
     /// What the mode has of the cache.
@@ -58,12 +70,17 @@ impl<M> Cache<M> {
         &self.mode
     }
 
+    /// What its files share.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     pub(crate) fn space(&self) -> &Arc<Space> {
-        &self.space
+        &self.shared.space
     }
 
     pub(crate) fn mount(&self) -> &Mount {
-        self.space.mount()
+        self.space().mount()
     }
 
     /// Where volumes are.
@@ -76,8 +93,13 @@ impl<M> Cache<M> {
         &self.graveyard
     }
 
+    /// Lists of the blocks of its files.
+    pub(crate) fn lists(&self) -> &Lists {
+        &self.shared.lists
+    }
+
     pub(crate) fn cred(&self) -> &Credential {
-        &self.cred
+        &self.shared.cred
     }
 
     /// A number that no other grave of this cache has.
@@ -88,6 +110,7 @@ impl<M> Cache<M> {
     /// As [`Space::probe_after_error`], when something could not be found or made in the cache. The
     /// caller has the cache's credentials.
     pub(crate) fn probe_after_error(&self, error: Error) -> bool {
-        self.space.probe_after_error(&self.store, &self.cred, error)
+        self.space()
+            .probe_after_error(&self.store, self.cred(), error)
     }
 }

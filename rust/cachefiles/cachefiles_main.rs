@@ -24,6 +24,7 @@
 //! | [`trace`] | tracepoints | `trace/events/cachefiles.h` |
 //! | [`mark`] | the mark of what is in use | `namei.c` |
 //! | [`space`] | free space of the file system, and when to cull | `cache.c` |
+//! | [`lists`] | files with lists of present blocks | (none) |
 //! | [`backing`] | the file of an object; marking and checking its blocks | `io.c`, `namei.c` |
 //! | [`object`] | an object as requests and file descriptors see it | `ondemand.c` |
 //! | [`cache`] | a cache's directories and credentials | `internal.h` |
@@ -74,6 +75,7 @@ mod daemon;
 mod disk;
 mod inject;
 mod interface;
+mod lists;
 mod mark;
 mod mode;
 mod namei;

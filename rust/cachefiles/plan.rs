@@ -4,5 +4,6 @@
 //! cache may take.
 
 pub(crate) mod blocks;
+pub(crate) mod changed;
 pub(crate) mod fill;
 pub(crate) mod limits;

@@ -31,7 +31,8 @@ use crate::{
     },
     namei::{
         check_names,
-        get_directory, //
+        get_directory,
+        get_directory_anyway, //
     },
     space::{
         Space,
@@ -142,7 +143,9 @@ fn open<M>(
     let space = Arc::new(Space::new(root.clone(), &config.limits, poll)?, GFP_KERNEL)?;
     let (store, _) = get_directory(&space, root, b"cache")?;
     let (graveyard, _) = get_directory(&space, root, b"graveyard")?;
-    let cache = Cache::new(store, graveyard, cred, space, mode);
+    // A cache of the C code may be full, and has none.
+    let (lists, _) = get_directory_anyway(&space, root, b"lists")?;
+    let cache = Cache::new(store, graveyard, lists, cred, space, mode)?;
     Ok(Arc::new(cache, GFP_KERNEL)?)
 }
 

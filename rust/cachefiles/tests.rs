@@ -6,6 +6,7 @@
 //! because KUnit's take none.
 
 mod blocks;
+mod changed;
 mod command;
 #[cfg(not(test))]
 mod errno;
@@ -14,6 +15,7 @@ pub(crate) mod key;
 #[cfg(not(test))]
 mod leaf;
 mod limits;
+mod list;
 mod msg;
 mod object_state;
 mod presence;

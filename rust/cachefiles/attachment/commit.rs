@@ -12,7 +12,6 @@ use crate::{
     disk::{
         key::cook_key,
         xattr::{
-            aux_and_content,
             Content,
             Value,
             AUX_MAX,
@@ -29,7 +28,6 @@ use crate::{
                 Creating,
                 Removing, //
             },
-            path::WriteAccess,
             xattr, //
         },
         fscache::Cookie, //
@@ -45,11 +43,11 @@ use crate::{
     },
     trace::files::{
         self,
-        Coherency,
         Killed,
         Ref,
         Where, //
-    }, //
+    },
+    volume::Volume, //
 };
 use kernel::prelude::*;
 
@@ -58,7 +56,7 @@ pub(super) struct Leaving<'a> {
     pub(super) cookie: &'a Cookie,
     pub(super) backing: &'a Backing,
     pub(super) file: &'a KernelFile,
-    pub(super) map: &'a Blocks,
+    pub(super) map: &'a mut Blocks,
     /// What is to become of it.
     pub(super) leave: Leave,
 }
@@ -88,7 +86,7 @@ impl Leaving<'_> {
 impl<M: Mode> Attachment<M> {
     /// Keeps the file, or removes it if the data is retired, or was lost. Returns whether a file
     /// was kept.
-    pub(super) fn keep_or_delete(&self, leaving: &Leaving<'_>) -> Result<bool> {
+    pub(super) fn keep_or_delete(&self, leaving: &mut Leaving<'_>) -> Result<bool> {
         let usable = match leaving.leave {
             Leave::Keep | Leave::Describe => leaving.write_out(),
             Leave::Discard => Err(ESTALE),
@@ -137,78 +135,78 @@ impl<M: Mode> Attachment<M> {
 
     /// Writes down what the file holds, and gives it its name if it is new
     /// (`cachefiles_commit_object()`).
-    fn keep(&self, leaving: &Leaving<'_>) -> Result {
+    fn keep(&self, leaving: &mut Leaving<'_>) -> Result {
         if leaving.is_unchanged() {
             return Ok(());
         }
-        let write = self.cache().mount().want_write()?;
-        let is_named = leaving.backing.is_named();
-        let list = |buf: &mut [u8]| leaving.map.present().encode(None, buf);
-        if !is_named {
-            self.describe(leaving, &write)?;
-        }
-        list::write(leaving.file.path(), &write, list)?;
-        if !is_named {
-            return self.commit(leaving, write);
-        }
-        // After the list: only then may the file be used again that was changed.
-        match leaving.leave {
-            Leave::Describe => self.describe(leaving, &write),
-            _ => Ok(()),
-        }
-    }
-
-    /// Gives a file the attribute that says what it is.
-    fn describe(&self, leaving: &Leaving<'_>, write: &WriteAccess<'_>) -> Result {
+        let backing = leaving.backing;
+        let is_new = !backing.is_named();
+        let is_other = is_new || leaving.leave == Leave::Describe;
         let mut aux = [0; AUX_MAX];
         // If this is that of an invalidation, that one is noticed when the file was kept.
         let aux = leaving.cookie.aux_locked(&mut aux);
-        let size = M::size(&self.object, leaving.cookie);
-        let value = Value::object(size, Content::Listed, aux, M::version(&self.object));
-        let (obj, path) = (leaving.backing.trace(), leaving.file.path());
-        let set =
-            inject::write().and_then(|()| xattr::set(path, XATTR_NAME, value.as_bytes(), write));
-        let why = match set {
-            Ok(()) => Coherency::SetOk,
-            Err(e) => {
-                files::vfs_error(Some(obj), path.dentry(), e, Where::Setxattr);
-                Coherency::SetFail
+        let mut value = match is_other {
+            true => {
+                let size = M::size(&self.object, leaving.cookie);
+                Value::object(size, Content::Listed, aux, M::version(&self.object))
             }
+            false => Value::read(|buf| xattr::get(leaving.file.path(), XATTR_NAME, buf))?,
         };
-        let written = aux_and_content(value.as_bytes());
-        files::coherency(obj, leaving.file.inode(), aux, written, why);
-        set
-    }
-
-    /// Gives a new file its name (`cachefiles_commit_tmpfile()`).
-    fn commit(&self, leaving: &Leaving<'_>, write: WriteAccess<'_>) -> Result {
-        let (cookie, file) = (leaving.cookie, leaving.file);
-        // Making the directory gets write access itself.
-        drop(write);
-        let fan = self.volume.fanout(cookie.key_hash())?;
-        let write = self.cache().mount().want_write()?;
-        // Keeps the file from being culled until it is linked and this returns.
-        let obj = leaving.backing.trace();
-        let _mark = Mark::set(file.path().clone(), Some(obj))?;
-        let failed = |e: &Error, place| files::vfs_error(Some(obj), fan.dentry(), *e, place);
-        let name = cook_key(cookie.key(), sha256)?;
-        for _ in 0..RETRIES {
-            let creating = inject::read()
-                .and_then(|()| Creating::start(fan, name.as_bytes(), &write))
-                .inspect_err(|e| failed(e, Where::Lookup))?;
-            if creating.child().is_negative() {
-                inject::read()
-                    .and_then(|()| creating.link(file))
-                    .inspect_err(|e| failed(e, Where::Link))?;
-                files::link(obj, file.inode());
-                return Ok(());
-            }
-            // The file of that name was rejected when this object was looked up.
-            files::unlink(Some(obj), creating.child(), Killed::Stale);
-            inject::remove()
-                .and_then(|()| creating.unlink())
-                .inspect_err(|e| failed(e, Where::Unlink))?;
+        let file = leaving.file;
+        backing.write_down(leaving.map, value.as_bytes_mut(), is_other)?;
+        if is_new {
+            let name = cook_key(leaving.cookie.key(), sha256)?;
+            // The file is not in use any more.
+            let _mark = link(
+                &self.volume,
+                leaving.cookie.key_hash(),
+                name.as_bytes(),
+                backing,
+                file,
+            )
+            .inspect_err(|_| backing.forsake_list())?;
         }
-        Err(EAGAIN)
+        Ok(())
     }
+}
+
+/// Gives a new file its name (`cachefiles_commit_tmpfile()`). Returns the mark that it is in use.
+fn link<M>(
+    volume: &Volume<M>,
+    key_hash: u32,
+    name: &[u8],
+    backing: &Backing,
+    file: &KernelFile,
+) -> Result<Mark> {
+    let cache = volume.cache();
+    let fan = volume.fanout(key_hash)?;
+    let write = cache.mount().want_write()?;
+    // Keeps the file from being culled.
+    let obj = backing.trace();
+    let mark = Mark::set(file.path().clone(), Some(obj))?;
+    let failed = |e: &Error, place| files::vfs_error(Some(obj), fan.dentry(), *e, place);
+    let mut old_list = None;
+    for _ in 0..RETRIES {
+        let creating = inject::read()
+            .and_then(|()| Creating::start(fan, name, &write))
+            .inspect_err(|e| failed(e, Where::Lookup))?;
+        if creating.child().is_negative() {
+            inject::read()
+                .and_then(|()| creating.link(file))
+                .inspect_err(|e| failed(e, Where::Link))?;
+            files::link(obj, file.inode());
+            drop(write);
+            if let Some(token) = old_list {
+                cache.lists().remove(token);
+            }
+            return Ok(mark);
+        }
+        // The file of that name was rejected when this object was looked up.
+        old_list = list::named_by(&creating.child_path());
+        files::unlink(Some(obj), creating.child(), Killed::Stale);
+        inject::remove()
+            .and_then(|()| creating.unlink())
+            .inspect_err(|e| failed(e, Where::Unlink))?;
+    }
+    Err(EAGAIN)
 }

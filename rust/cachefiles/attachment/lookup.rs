@@ -19,7 +19,6 @@ use crate::{
         xattr::{
             aux_and_content,
             check_object,
-            needs_list,
             Stale,
             AUX_MAX,
             VALUE_MAX,
@@ -127,7 +126,7 @@ impl<M: Mode> Attachment<M> {
         let size = M::size(object, cookie);
         let backing = |found| {
             let (dir, debug_id) = (volume.dir(), cookie.debug_id());
-            Backing::new(dir, cache.space(), cache.cred(), size, debug_id, found)
+            Backing::new(dir, cache.shared(), size, debug_id, found)
         };
         let obj = TraceObject::new(cookie.debug_id());
         let obj = Some(&obj);
@@ -142,10 +141,12 @@ impl<M: Mode> Attachment<M> {
         files::lookup(obj, fan.dentry(), entry);
         match found {
             Ok(path) if path.dentry().is_regular() => {
-                let found = Self::open_file(cache, cookie, fan, path.clone(), &name, object)?;
-                if let Some((found, needs_list)) = found {
+                let mut value = [0; VALUE_MAX];
+                let found =
+                    Self::open_file(cache, cookie, fan, path.clone(), &name, object, &mut value)?;
+                if let Some((found, len)) = found {
                     let backing = backing(Some(found))?;
-                    if backing.adopt(needs_list)? {
+                    if backing.adopt(value.get_mut(..len).unwrap_or_default())? {
                         return Ok(backing);
                     }
                 }
@@ -173,7 +174,7 @@ impl<M: Mode> Attachment<M> {
     }
 
     /// Opens an existing file (`cachefiles_open_file()`); `None` if it is not that of this object,
-    /// size and version. Returns whether a file without the list attribute holds nothing.
+    /// size and version. Reads its main attribute to `value`, and returns how long that is.
     fn open_file(
         cache: &Cache<M>,
         cookie: &Cookie,
@@ -181,7 +182,8 @@ impl<M: Mode> Attachment<M> {
         path: Path,
         name: &Name,
         object: &M::Object,
-    ) -> Result<Option<(FoundFile, bool)>> {
+        value: &mut [u8; VALUE_MAX],
+    ) -> Result<Option<(FoundFile, usize)>> {
         let obj = TraceObject::new(cookie.debug_id());
         let obj = &obj;
         let marked = mark_file(cache, obj, fan, path, name)
@@ -204,12 +206,12 @@ impl<M: Mode> Attachment<M> {
         if path.dentry().is_unhashed() || !(fits || M::ADJUSTS_FILES) {
             return Ok(None);
         }
-        let (mut aux, mut buf) = ([0; AUX_MAX], [0; VALUE_MAX]);
+        let mut aux = [0; AUX_MAX];
         let aux = cookie.aux(&mut aux);
         let inode = found.file.inode();
-        let got = inject::read().and_then(|()| xattr::get(path, XATTR_NAME, &mut buf));
+        let got = inject::read().and_then(|()| xattr::get(path, XATTR_NAME, value));
         let value = match got {
-            Ok(len) => buf.get(..len).unwrap_or_default(),
+            Ok(len) => value.get(..len).unwrap_or_default(),
             Err(e) => {
                 files::vfs_error(Some(obj), path.dentry(), e, Where::Getxattr);
                 files::coherency(obj, inode, aux, None, Coherency::CheckXattr);
@@ -240,7 +242,7 @@ impl<M: Mode> Attachment<M> {
                 .inspect_err(|e| files::io_error(Some(obj), inode, *e, Where::NotifyChange))?;
         }
         found.file.touch_atime();
-        Ok(Some((found, needs_list(value))))
+        Ok(Some((found, value.len())))
     }
 }
 

@@ -51,8 +51,8 @@ impl Attachment<Classic> {
     pub(crate) fn replace(&self, cookie: &Cookie) -> Result<Replaced> {
         let cache = self.cache();
         let size = cookie.object_size().max(0).unsigned_abs();
-        let (dir, space, id) = (self.volume.dir(), cache.space(), cookie.debug_id());
-        let backing = Backing::new(dir, space, cache.cred(), size, id, None)?;
+        let (dir, id) = (self.volume.dir(), cookie.debug_id());
+        let backing = Backing::new(dir, cache.shared(), size, id, None)?;
         let replaced = Replaced {
             file: self.files().replace(backing, cookie)?,
             volume: self.volume.clone(),

@@ -3,10 +3,7 @@
 //! Taking over a file that was left from another time.
 
 use super::{
-    list::{
-        self,
-        List, //
-    },
+    list::Claim,
     Backing, //
 };
 use crate::{
@@ -14,51 +11,54 @@ use crate::{
         list::decode,
         presence,
         xattr::{
-            set_needs_list,
-            VALUE_MAX,
-            XATTR_NAME, //
+            binding,
+            content_of,
+            Content, //
         }, //
     },
     inject,
-    kernel_next::fs::{
-        kernel_file::{
-            KernelFile,
-            Seek, //
-        },
-        xattr, //
+    kernel_next::fs::kernel_file::{
+        KernelFile,
+        Seek, //
     },
     protocol::BLOCK_SIZE,
     trace::files::Where, //
 };
-use core::ops::Range;
+use core::{
+    cell::Cell,
+    ops::Range, //
+};
 use kernel::{
     prelude::*,
     sync::atomic::ordering::Relaxed, //
 };
 
 impl Backing {
-    /// Takes over what the existing file holds: the blocks that both its list and the file system
-    /// have. `needs_list`: whether a file without a list holds nothing; if not, the C code has left
-    /// it. The caller has the cache's credentials, and no other task uses this yet.
+    /// Takes over what the existing file holds: what its main attribute, which has `value`, says of
+    /// it, as far as the file system has it, too. Corrects what the disk says if that is too much,
+    /// or is left to the file system to say, as by the C code. The caller has the cache's
+    /// credentials, and no other task uses this yet.
     ///
-    /// Returns whether the file can be used: not if its list names blocks that the file system does
-    /// not have, and cannot be corrected.
+    /// Returns whether the file can be used: not if what the disk says cannot be corrected.
     ///
     /// # Errors
     ///
     /// `ENOMEM`; the file system's error from seeking.
-    pub(crate) fn adopt(&self, mut needs_list: bool) -> Result<bool> {
+    pub(crate) fn adopt(&self, value: &mut [u8]) -> Result<bool> {
         let file = self.file().ok_or(EIO)?;
-        // Twice if the list was corrected: that changes the ctime, so that a change by others at
+        // Twice if something was corrected: that changes the ctime, so that a change by others at
         // the same time would go unnoticed.
         for _ in 0..2 {
             self.reset(file)?;
-            let says_too_much = self.find(file, needs_list)?;
-            if needs_list && !says_too_much {
-                self.has_list.store(1, Relaxed);
+            let (claim, is_true) = self.find(file, value)?;
+            *self.claim.lock() = claim;
+            if is_true {
+                self.has_claim.store(1, Relaxed);
+                // All of it is on the disk.
+                let _ = self.blocks.lock().take_changes();
                 return Ok(true);
             }
-            if let Err(e) = self.correct(file, needs_list) {
+            if let Err(e) = self.correct(value) {
                 kdebug!(
                     "cookie {:x}: cannot write its list: {:?}\n",
                     self.debug_id(),
@@ -66,30 +66,47 @@ impl Backing {
                 );
                 break;
             }
-            needs_list = true;
         }
         Ok(false)
     }
 
-    /// Marks as present what the file holds. Returns whether its list has to be written anew.
-    fn find(&self, file: &KernelFile, needs_list: bool) -> Result<bool> {
+    /// Marks as present what the file holds. Returns what the disk says of it, and whether that is
+    /// just this.
+    fn find(&self, file: &KernelFile, value: &[u8]) -> Result<(Claim, bool)> {
         let blocks = presence::blocks(self.size());
-        let mut buf = list::buffer()?;
-        match list::read(file.path(), &mut buf) {
-            List::Read(len) => {
-                let mut is_whole = true;
-                for run in decode(buf.get(..len).unwrap_or_default()) {
-                    if run.end > blocks {
-                        return Ok(true);
-                    }
-                    is_whole &= self.find_run(file, run)?;
-                }
-                Ok(!is_whole)
+        let found = match content_of(value) {
+            Content::All => return Ok((Claim::All, self.find_run(file, 0..blocks)?)),
+            Content::Listed => Cell::new(true),
+            _ => {
+                return Ok((
+                    Claim::Nothing,
+                    self.find_run(file, 0..blocks).map(|_| false)?,
+                ))
             }
-            List::Missing if needs_list => Ok(true),
-            List::Missing => self.find_run(file, 0..blocks).map(|_| true),
-            List::Unreadable => Ok(true),
-        }
+        };
+        let all = &found;
+        let is_inside = |run: &Range<u64>| {
+            all.set(all.get() && run.end <= blocks);
+            all.get()
+        };
+        let (claim, makes_sense) = self.read_list(
+            file,
+            binding(value),
+            |runs| {
+                for run in decode(runs).take_while(is_inside) {
+                    let is_there = self.find_run(file, run)?;
+                    all.set(all.get() && is_there);
+                }
+                Ok(())
+            },
+            |runs| {
+                // The file system is asked when they are read: there may be very many.
+                decode(runs).take_while(is_inside).try_for_each(|run| {
+                    self.update(run, |map, run, spare| Ok(map.listed(run, spare)))
+                })
+            },
+        )?;
+        Ok((claim, makes_sense && found.get()))
     }
 
     /// Marks as present the blocks of a run that are data to the file system. Returns whether all
@@ -125,18 +142,12 @@ impl Backing {
         Ok(left == 0)
     }
 
-    /// Writes the list of the file anew, with the blocks that were found, and has the file's
-    /// attribute say that it needs a list.
-    fn correct(&self, file: &KernelFile, needs_list: bool) -> Result {
-        let access = self.space.mount().want_write()?;
-        list::write(file.path(), &access, |buf| self.encode(buf))?;
-        if needs_list {
-            return Ok(());
-        }
-        let mut buf = [0; VALUE_MAX];
-        let len = xattr::get(file.path(), XATTR_NAME, &mut buf)?;
-        let value = buf.get_mut(..len).unwrap_or_default();
-        set_needs_list(value);
-        xattr::set(file.path(), XATTR_NAME, value, &access)
+    /// Has the disk say what was found.
+    fn correct(&self, value: &mut [u8]) -> Result {
+        let mut claim = self.claim.lock();
+        let is_complete = self.blocks.lock().is_complete();
+        let encode = |range, buf: &mut [u8]| self.blocks.lock().present().encode(range, None, buf);
+        let list = self.encode_list(&claim, is_complete, None, encode)?;
+        self.store(&mut claim, list, value, false)
     }
 }

@@ -7,22 +7,13 @@ use crate::{
     backing::Backing,
     cache::Cache,
     disk::xattr::{
-        aux_and_content,
         Content,
         Value,
-        AUX_MAX,
-        XATTR_NAME, //
+        AUX_MAX, //
     },
-    inject,
     kernel_next::{
         cred::with_cred,
-        fs::xattr,
         fscache::Cookie, //
-    },
-    trace::files::{
-        self as trace,
-        Coherency,
-        Where, //
     }, //
 };
 use core::mem::replace;
@@ -160,21 +151,7 @@ impl File {
             let aux = cookie.aux(&mut aux);
             let size = cookie.object_size().max(0).unsigned_abs();
             let value = Value::object(size, Content::Dirty, aux, b"");
-            let (obj, path) = (self.backing.trace(), file.path());
-            let write = cache.mount().want_write()?;
-            let set = inject::write()
-                .and_then(|()| xattr::set(path, XATTR_NAME, value.as_bytes(), &write));
-            let why = match set {
-                Ok(()) => Coherency::SetOk,
-                Err(e) => {
-                    trace::vfs_error(Some(obj), path.dentry(), e, Where::Setxattr);
-                    Coherency::SetFail
-                }
-            };
-            let written = aux_and_content(value.as_bytes());
-            trace::coherency(obj, file.inode(), aux, written, why);
-            set?;
-            drop(write);
+            self.backing.set_value(file, value.as_bytes())?;
             file.sync()
         })?;
         self.is_marked.store(1, Release);

@@ -186,7 +186,11 @@ pub(crate) fn fanout_name(index: u8) -> [u8; 3] {
 
 /// The name of something moved to the graveyard: when, and a number that makes it unique.
 pub(crate) fn grave_name(seconds: u32, counter: u32) -> [u8; 16] {
-    let number = (u64::from(seconds) << 32) | u64::from(counter);
+    token_name((u64::from(seconds) << 32) | u64::from(counter))
+}
+
+/// The name of the list file with this token.
+pub(crate) fn token_name(token: u64) -> [u8; 16] {
     // The mask leaves four bits: one of the first 16 entries.
-    core::array::from_fn(|i| CHARMAP[((number >> (60 - 4 * i)) & 15) as usize])
+    core::array::from_fn(|i| CHARMAP[((token >> (60 - 4 * i)) & 15) as usize])
 }

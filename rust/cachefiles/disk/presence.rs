@@ -140,6 +140,8 @@ where
 {
     parts: P,
     blocks: u64,
+    /// So many parts, from the first on, were present when that was last asked.
+    whole: usize,
 }
 
 /// How many blocks hold `bytes`.
@@ -185,7 +187,11 @@ where
     /// A map of `blocks` blocks, none of them present. `parts` has to have [`parts`] of them, all
     /// absent.
     pub(crate) fn new(parts: P, blocks: u64) -> Self {
-        Presence { parts, blocks }
+        Presence {
+            parts,
+            blocks,
+            whole: 0,
+        }
     }
 
     /// The same with all blocks present.
@@ -208,6 +214,9 @@ where
     ) -> Option<Range<u64>> {
         let mut at = range.start;
         let end = range.end.min(self.blocks);
+        if !present {
+            self.whole = 0;
+        }
         while at < end {
             let base = at - at % LEAF_BLOCKS;
             let stop = end.min(base + LEAF_BLOCKS);
@@ -230,6 +239,7 @@ where
         if blocks == self.blocks {
             return true;
         }
+        self.whole = 0;
         if blocks < self.blocks && self.set(blocks..self.blocks, false, spare).is_some() {
             return false;
         }
@@ -271,6 +281,7 @@ where
     /// Records that what `other` has is not present. Takes all of it from `other`, which is a map
     /// of as many blocks.
     pub(crate) fn take_away(&mut self, other: &mut Self) {
+        self.whole = 0;
         let mut left = self.blocks;
         for (part, theirs) in self.parts.iter_mut().zip(other.parts.iter_mut()) {
             part.take_away(theirs, left.min(LEAF_BLOCKS));
@@ -344,25 +355,32 @@ where
         (start < end).then(|| start..self.find(start, end, true))
     }
 
-    /// Writes the list of the blocks that are present, without those in `except`, to `buf`, as far
-    /// as it fits: see [`list`]. Returns how many bytes that is.
-    pub(crate) fn encode(&self, except: Option<&Self>, buf: &mut [u8]) -> usize {
-        let mut at = 0;
+    /// Writes the list of the blocks of `range` that are present, without those in `except`, to
+    /// `buf`, as far as it fits: see [`list`]. Returns how many bytes that is, and the block from
+    /// which on it did not fit, if it did not.
+    pub(crate) fn encode(
+        &self,
+        range: Range<u64>,
+        except: Option<&Self>,
+        buf: &mut [u8],
+    ) -> (usize, Option<u64>) {
+        let mut at = range.start;
+        let end = range.end.min(self.blocks);
         let runs = from_fn(|| {
-            let run = self.next_run(at, except)?;
+            let run = self.next_run(at..end, except)?;
             at = run.end;
             Some(run)
         });
         list::encode(runs, buf)
     }
 
-    /// The first run of blocks from `at` on that are present, and not in `except`.
-    fn next_run(&self, at: u64, except: Option<&Self>) -> Option<Range<u64>> {
-        let mut start = at;
+    /// The first run of blocks in `range` that are present, and not in `except`.
+    fn next_run(&self, range: Range<u64>, except: Option<&Self>) -> Option<Range<u64>> {
+        let Range { mut start, end } = range;
         loop {
-            start = self.find(start, self.blocks, true);
-            let free = except.map_or(start, |map| map.find(start, self.blocks, false));
-            if free >= self.blocks {
+            start = self.find(start, end, true);
+            let free = except.map_or(start, |map| map.find(start, end, false));
+            if free >= end {
                 return None;
             }
             if free == start {
@@ -370,9 +388,19 @@ where
             }
             start = free;
         }
-        let end = self.find(start, self.blocks, false);
-        let end = except.map_or(end, |map| map.find(start, end, true));
-        Some(start..end)
+        let until = self.find(start, end, false);
+        let until = except.map_or(until, |map| map.find(start, until, true));
+        Some(start..until)
+    }
+
+    /// Whether all blocks are present. Goes on where it found out last that they are not.
+    pub(crate) fn is_complete(&mut self) -> bool {
+        let rest = self.parts.get(self.whole..).unwrap_or_default();
+        self.whole += rest
+            .iter()
+            .take_while(|part| matches!(part, Part::Present))
+            .count();
+        self.whole == self.parts.len()
     }
 
     /// The number of blocks in the object.

@@ -34,10 +34,12 @@ pub(crate) const VALUE_MAX: usize = OBJECT_HEADER + AUX_MAX + VERSION_MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Content {
-    /// Written by the C code: without a list, what is present is found with `SEEK_DATA`.
+    /// Written by the C code: what is present is found with `SEEK_DATA`.
     NoData = 0,
-    /// What the list of present blocks says, and nothing if there is no list. The C code treats it
-    /// as [`Self::NoData`].
+    /// All of it. The C code may go by that without a look at the file.
+    All = 2,
+    /// What the list of present blocks says, and nothing if there is no list. The C code finds what
+    /// is present with `SEEK_DATA`.
     Listed = 3,
     /// Written to by the netfs and not synced: not to be used after a crash.
     Dirty = 4,
@@ -80,21 +82,49 @@ impl Value {
         Value::new(&[&[0; VOLUME_HEADER], coherency])
     }
 
+    /// The value that `get` reads to the buffer that it gets.
+    pub(crate) fn read<E>(
+        get: impl FnOnce(&mut [u8]) -> core::result::Result<usize, E>,
+    ) -> core::result::Result<Self, E> {
+        let mut value = Value::new(&[]);
+        value.len = get(&mut value.buf)?;
+        Ok(value)
+    }
+
+    pub(crate) fn as_bytes_mut(&mut self) -> &mut [u8] {
+        self.buf.get_mut(..self.len).unwrap_or_default()
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8] {
         self.buf.get(..self.len).unwrap_or_default()
     }
 }
 
-/// Whether a file with the value `found` holds nothing if it has no list of present blocks.
-pub(crate) fn needs_list(found: &[u8]) -> bool {
-    found.get(OBJECT_HEADER - 1) == Some(&(Content::Listed as u8))
+/// What a file with the value `found` holds, if that can be told from the value.
+pub(crate) fn content_of(found: &[u8]) -> Content {
+    /// The C code has it for an object that is read as one, all of which is present.
+    const SINGLE: u8 = 1;
+    const ALL: u8 = Content::All as u8;
+    const LISTED: u8 = Content::Listed as u8;
+    const DIRTY: u8 = Content::Dirty as u8;
+    match found.get(OBJECT_HEADER - 1) {
+        Some(&(SINGLE | ALL)) => Content::All,
+        Some(&LISTED) => Content::Listed,
+        Some(&DIRTY) => Content::Dirty,
+        _ => Content::NoData,
+    }
 }
 
-/// Changes a file's value: from now on the file holds nothing if it has no list.
-pub(crate) fn set_needs_list(value: &mut [u8]) {
-    if let Some(content) = value.get_mut(OBJECT_HEADER - 1) {
-        *content = Content::Listed as u8;
+/// Changes what a file's value says that the file holds.
+pub(crate) fn set_content(value: &mut [u8], content: Content) {
+    if let Some(byte) = value.get_mut(OBJECT_HEADER - 1) {
+        *byte = content as u8;
     }
+}
+
+/// What a list of the blocks of a file is [bound](super::list) to.
+pub(crate) fn binding(value: &[u8]) -> &[u8] {
+    value.get(OBJECT_HEADER..).unwrap_or_default()
 }
 
 /// The auxiliary data that a file's value has, with the version behind it, and what it says that
@@ -136,7 +166,7 @@ pub(crate) fn check_object(
         return Err(Stale::Length);
     }
     let differs = |range: Range<usize>| found.get(range.clone()) != expected.buf.get(range);
-    // Byte 17 says what the file holds; anything but "dirty" is looked up in the file system.
+    // Byte 17 says what the file holds, or how that is found out.
     if differs(8..OBJECT_HEADER - 1) {
         Err(Stale::Type)
     } else if differs(OBJECT_HEADER..expected.len) {

@@ -4,6 +4,7 @@
 
 use super::graveyard::bury;
 use crate::{
+    backing::list,
     cache::Cache,
     inject,
     kernel_next::{
@@ -69,19 +70,25 @@ pub(crate) fn cull<M>(cache: &Cache<M>, name: &[u8]) -> Result {
         let removing = Removing::start(&path, name, &write).map_err(lookup_error)?;
         // Stops the cache from picking it up again until it is gone.
         let mark = Mark::set(removing.child_path(), None)?;
+        let list = list::named_by(mark.path());
         if mark.path().dentry().is_dir() {
             drop(removing);
             drop(write);
             bury(cache, None, &path, mark.path(), Killed::Culled)
         } else {
             files::unlink(None, removing.child(), Killed::Culled);
-            inject::remove()
+            let removed = inject::remove()
                 .and_then(|()| removing.unlink())
-                .inspect_err(|e| files::vfs_error(None, path.dentry(), *e, Where::Unlink))
+                .inspect_err(|e| files::vfs_error(None, path.dentry(), *e, Where::Unlink));
+            drop(write);
+            removed
         }
         .map_err(lookup_error)?;
         // Its blocks are free when the last one lets go of it.
         drop(mark);
+        if let Some(token) = list {
+            cache.lists().remove(token);
+        }
         stats::count_culled();
         // Tells the daemon when it has culled enough.
         let _ = cache.space().check(0, 0, SpaceFor::Check);

@@ -4,6 +4,7 @@
 
 use super::RETRIES;
 use crate::{
+    backing::list,
     cache::Cache,
     disk::key::grave_name,
     inject,
@@ -48,11 +49,17 @@ pub(crate) fn bury<M>(
 ) -> Result {
     let write = cache.mount().want_write()?;
     if !victim.dentry().is_dir() {
+        let list = list::named_by(victim);
         let removing = Removing::start_dentry(dir, victim.dentry(), &write)?;
         files::unlink(obj, removing.child(), why);
-        return inject::remove()
+        inject::remove()
             .and_then(|()| removing.unlink())
-            .inspect_err(|e| files::vfs_error(obj, dir.dentry(), *e, Where::Unlink));
+            .inspect_err(|e| files::vfs_error(obj, dir.dentry(), *e, Where::Unlink))?;
+        drop(write);
+        if let Some(token) = list {
+            cache.lists().remove(token);
+        }
+        return Ok(());
     }
     for _ in 0..RETRIES {
         // CAST: As in C, the seconds of a time that started in 1970, modulo 2^32.

@@ -165,7 +165,7 @@ impl FdData {
         }
         let losses = backing.losses();
         let mut write = || {
-            backing.space.check_write(len)?;
+            backing.shared.space.check_write(len)?;
             let file = backing.file_to_write()?;
             before_write(&backing, file, off, end)?;
             trace::fd_write(self.object.debug_id(), file.inode().ino(), pos, from.len());
@@ -175,7 +175,7 @@ impl FdData {
                 .and_then(|()| file.write(pos, from))
                 .inspect_err(|e| backing.trace_io_error(file, *e, Where::Write))
         };
-        let written = with_cred(&backing.cred, || {
+        let written = with_cred(&backing.shared.cred, || {
             write().inspect_err(|e| self.requests.io_error(|| backing.probe_after_error(*e)))
         })?;
         backing.mark_written(

@@ -14,6 +14,7 @@
 //! [`Unverified`] has the state of the map before the question: an answer counts only if blocks
 //! were neither forgotten nor unverified by others since.
 
+use super::changed::Changed;
 use crate::disk::presence::{
     Part,
     Presence,
@@ -44,6 +45,10 @@ where
     epoch: u32,
     /// How often blocks were written.
     writes: u32,
+    /// Where blocks became present that are in no list on the disk.
+    changed: Changed,
+    /// Whether blocks are not present any more that may be in a list on the disk.
+    has_lost: bool,
 }
 
 /// What is to be done before blocks are read.
@@ -80,7 +85,22 @@ where
             ctime,
             epoch: 0,
             writes: 0,
+            changed: Changed::default(),
+            has_lost: false,
         }
+    }
+
+    /// Whether all blocks are present.
+    pub(crate) fn is_complete(&mut self) -> bool {
+        self.present.is_complete()
+    }
+
+    /// Records that all changes are in a list on the disk, or will be: they are returned. `None` if
+    /// blocks are not present any more, so that a new list has to be made.
+    pub(crate) fn take_changes(&mut self) -> Option<Changed> {
+        let has_lost = replace(&mut self.has_lost, false);
+        let changed = self.changed.take();
+        (!has_lost).then_some(changed)
     }
 
     /// The map of present blocks.
@@ -125,6 +145,21 @@ where
         blocks: Range<u64>,
         spare: &mut Option<L>,
     ) -> Option<Range<u64>> {
+        self.changed.add(blocks.clone());
+        self.present.set(blocks, true, spare)
+    }
+
+    /// Records that `blocks` are in the file's list on the disk. They are looked for before they
+    /// are read. The return value and `spare` are those of [`Presence::set`].
+    #[must_use]
+    pub(crate) fn listed(
+        &mut self,
+        blocks: Range<u64>,
+        spare: &mut Option<L>,
+    ) -> Option<Range<u64>> {
+        if self.unverified.set(blocks.clone(), true, spare).is_some() {
+            return Some(blocks);
+        }
         self.present.set(blocks, true, spare)
     }
 
@@ -141,6 +176,7 @@ where
         if self.unverified.set(blocks.clone(), true, spare).is_some() {
             return Some(blocks);
         }
+        self.changed.add(blocks.clone());
         self.present.set(blocks, true, spare)
     }
 
@@ -180,6 +216,7 @@ where
         if unverified.epoch != self.epoch {
             return None;
         }
+        self.has_lost = true;
         // They stay unverified, which does no harm; and no step of this leaves them present.
         let left = self.present.set(lost, false, spare);
         if left.is_none() {
@@ -192,6 +229,7 @@ where
     /// reported late, all that is left is unverified then; `all` is a map with all blocks. Returns
     /// what is to be freed.
     pub(crate) fn forget_unverified(&mut self, all: Presence<P, L>) -> Presence<P, L> {
+        self.has_lost = true;
         self.present.take_away(&mut self.unverified);
         self.epoch = self.epoch.wrapping_add(1);
         replace(&mut self.unverified, all)
@@ -205,12 +243,14 @@ where
         blocks: Range<u64>,
         spare: &mut Option<L>,
     ) -> Option<Range<u64>> {
+        self.has_lost = true;
         self.present.set(blocks, false, spare)
     }
 
     /// Makes the file one of `blocks` blocks: as [`Presence::resize`], with memory for two maps.
     #[must_use]
     pub(crate) fn resize(&mut self, blocks: u64, new: &mut (P, P), spare: &mut Option<L>) -> bool {
+        self.has_lost = true;
         // Blocks that are new are not present, so it does not matter whether they are unverified.
         self.unverified.resize(blocks, &mut new.0, spare)
             && self.present.resize(blocks, &mut new.1, spare)
@@ -228,8 +268,12 @@ where
         replace(&mut self.unverified, all)
     }
 
-    /// Writes down which blocks are on the disk: see [`Presence::encode`].
-    pub(crate) fn encode(&self, buf: &mut [u8]) -> usize {
-        self.present.encode(Some(&self.unverified), buf)
+    /// Writes down which blocks of `range` are known to be on the disk: see [`Presence::encode`].
+    pub(crate) fn encode_verified(
+        &self,
+        range: Range<u64>,
+        buf: &mut [u8],
+    ) -> (usize, Option<u64>) {
+        self.present.encode(range, Some(&self.unverified), buf)
     }
 }

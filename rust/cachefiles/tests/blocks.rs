@@ -211,7 +211,27 @@ mod tests {
         write(&mut blocks, 4..6);
         write(&mut blocks, 15..22);
         let mut list = [0; 64];
-        let len = blocks.encode(&mut list);
+        let (len, _) = blocks.encode_verified(0..SIZE, &mut list);
         assert!(decode(&list[..len]).eq([0..4, 6..10, 22..30]));
+    }
+
+    #[test]
+    fn changes_are_what_became_present() {
+        let mut blocks = blocks();
+        find(&mut blocks, 0..10);
+        write(&mut blocks, 8..12);
+        let changes = blocks.take_changes().unwrap();
+        assert!(changes.iter().eq(core::iter::once(0..12)));
+        // They are taken once, and what is listed already is none.
+        all(20..30, |range, spare| blocks.listed(range, spare));
+        assert_eq!(unverified_in(&blocks, 20..30), Some(20..30));
+        assert_eq!(blocks.take_changes().unwrap().iter().next(), None);
+        // After a loss, a list has to be made anew, once.
+        all(21..22, |range, spare| blocks.discard(range, spare));
+        write(&mut blocks, 40..41);
+        assert!(blocks.take_changes().is_none());
+        write(&mut blocks, 50..51);
+        let changes = blocks.take_changes().unwrap();
+        assert!(changes.iter().eq(core::iter::once(50..51)));
     }
 }

@@ -81,18 +81,21 @@ mod tests {
         mark(&mut map, 3..5);
         mark(&mut map, LEAF..LEAF + 200);
         let mut list = [0; 64];
-        let len = map.encode(None, &mut list);
+        let (len, rest) = map.encode(0..u64::MAX, None, &mut list);
+        assert_eq!(rest, None);
         assert!(decode(&list[..len]).eq([3..5, LEAF..LEAF + 200]));
         // Half a list says less, never more.
         for cut in 0..len {
             assert!(decode(&list[..cut]).all(|run| map.first_gap(run).is_none()));
         }
-        // Another version says nothing.
-        list[0] += 1;
-        assert_eq!(decode(&list[..len]).next(), None);
-        // What does not fit is left out.
+        // What does not fit comes next.
         let mut list = [0; 3];
-        let len = map.encode(None, &mut list);
+        let (len, rest) = map.encode(0..2 * LEAF, None, &mut list);
+        assert_eq!(rest, Some(LEAF));
         assert!(decode(&list[..len]).eq(core::iter::once(3..5)));
+        // A part of the object.
+        let mut list = [0; 64];
+        let (len, _) = map.encode(4..LEAF + 7, None, &mut list);
+        assert!(decode(&list[..len]).eq([4..5, LEAF..LEAF + 7]));
     }
 }

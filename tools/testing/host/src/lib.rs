@@ -23,6 +23,8 @@ pub(crate) use driver::{plan, table, tests};
 mod support;
 
 #[cfg(test)]
+mod changed_tests;
+#[cfg(test)]
 mod command_tests;
 #[cfg(test)]
 mod fill_tests;

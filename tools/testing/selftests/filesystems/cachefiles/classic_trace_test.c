@@ -309,7 +309,7 @@ TEST_F_TIMEOUT(events, of_an_object_that_is_new, LIMIT)
 	EXPECT_NE(NULL, strstr(told(self), " DOWN no-data "));
 	EXPECT_TOLD("write: o=%08x B=%llx s=0 l=%x", self->obj, self->ino, WHOLE);
 	EXPECT_TOLD("coherency: o=%08x SET ok   B=%llx c=%u aux=%llx dsk=%llx", self->obj,
-		    self->ino, cf_is_c() ? 0 : 3, aux, aux);
+		    self->ino, cf_is_c() ? 0 : 2, aux, aux);
 	EXPECT_TOLD("link: o=%08x B=%llx", self->obj, self->ino);
 	EXPECT_TOLD("mark_active: o=%08x B=%llx", self->obj, self->ino);
 	EXPECT_TOLD("mark_inactive: o=%08x B=%llx", self->obj, self->ino);
@@ -326,7 +326,7 @@ TEST_F_TIMEOUT(events, of_an_object_that_is_found, LIMIT)
 	EXPECT_TOLD("lookup: o=%08x dB=%llx B=%llx e=0", self->obj, self->fan, self->ino);
 	EXPECT_TOLD("mark_active: o=%08x B=%llx", self->obj, self->ino);
 	EXPECT_TOLD("coherency: o=%08x OK       B=%llx c=%u aux=%llx dsk=%llx", self->obj,
-		    self->ino, cf_is_c() ? 0 : 3, aux, aux);
+		    self->ino, cf_is_c() ? 0 : 2, aux, aux);
 	snprintf(prep, sizeof(prep), "prep_read: o=%08x READ have-data  f=", self->obj);
 	EXPECT_NE(NULL, strstr(told(self), prep)) TH_LOG("%s", self->text);
 	snprintf(prep, sizeof(prep), " B=%llx\n", self->ino);
@@ -354,7 +354,7 @@ TEST_F_TIMEOUT(events, of_an_object_that_is_out_of_date, LIMIT)
 	aux = aux_of(self->path);
 	EXPECT_NE(old, aux);
 	EXPECT_TOLD("coherency: o=%08x BAD aux  B=%llx c=%u aux=%llx dsk=%llx", self->obj,
-		    self->ino, cf_is_c() ? 0 : 3, aux, old);
+		    self->ino, cf_is_c() ? 0 : 2, aux, old);
 	EXPECT_TOLD("link: o=%08x B=%llx", self->obj, ino_of(self->path));
 }
 

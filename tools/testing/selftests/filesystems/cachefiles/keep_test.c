@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Which data of an object the next lookup finds: an object is not thrown away because
- * its list of present blocks is missing, damaged or does not fit, and data that is not
- * in the list does not count.
+ * its list of present blocks is missing or damaged, whatever its length, and data that is
+ * not in the list does not count.
  */
+#include <dirent.h>
 #include <libgen.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -19,6 +20,8 @@
 #define LIST	"user.CacheFiles.present"
 #define SIZE	(48 * CF_PAGE + 3393ULL)
 #define HALF	(24ULL * CF_PAGE)
+/* Bytes of a list before what it says. */
+#define LIST_HEAD	10
 
 static int give_up(struct cf_env *e, struct cf_blob *b)
 {
@@ -41,6 +44,19 @@ static int look_up(struct cf_env *e, struct cf_blob *b, uint64_t size)
 	return err;
 }
 
+/* Wait until the file of the object is not in use any more. */
+static bool is_released(struct cf_env *e, const char *path)
+{
+	char dir[PATH_MAX];
+	bool free;
+
+	strcpy(dir, path);
+	if (chdir(dirname(dir)))
+		return false;
+	free = CF_WAIT_FOR(cf_cmd(e->dev, "inuse Dblob") == 0, CF_SOON);
+	return !chdir("/") && free;
+}
+
 /* Read from the object: how many READs that took, or -errno. */
 static int reads_for(struct cf_env *e, struct cf_blob *b, off_t off, size_t len)
 {
@@ -51,21 +67,6 @@ static int reads_for(struct cf_env *e, struct cf_blob *b, off_t off, size_t len)
 	if (ret < 0)
 		return ret;
 	return ret == len && cf_check("blob", off, op->buf, len) == -1 ? reads : -EBADMSG;
-}
-
-/* How often the kernel log has a text. */
-static int in_log(const char *text)
-{
-	static char line[8192];
-	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC), n = 0;
-	ssize_t len;
-
-	while ((len = read(fd, line, sizeof(line) - 1)) > 0 || (len < 0 && errno == EPIPE)) {
-		line[len < 0 ? 0 : len] = 0;
-		n += !!strstr(line, text);
-	}
-	close(fd);
-	return n;
 }
 
 /* An object with its first half present, committed and withdrawn. */
@@ -131,36 +132,97 @@ TEST_F_TIMEOUT(keep, list_that_is_too_long_counts_as_empty, 60)
 {
 	static char list[3000];
 
-	memset(list, 1, sizeof(list));
+	memset(list, 2, sizeof(list));
 	if (setxattr(self->path, LIST, list, sizeof(list), 0) && errno == ENOSPC)
 		SKIP(return, "this file system has no space for so long a list");
 	ASSERT_EQ(sizeof(list), getxattr(self->path, LIST, NULL, 0));
 	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
 	EXPECT_EQ(1, reads_for(&self->e, &self->b, 0, 4096));
-	EXPECT_EQ(1, getxattr(self->path, LIST, NULL, 0));
+	EXPECT_EQ(LIST_HEAD, getxattr(self->path, LIST, NULL, 0));
 	ASSERT_EQ(0, give_up(&self->e, &self->b));
 	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
 	EXPECT_EQ(0, reads_for(&self->e, &self->b, 0, 4096));
 }
 
-TEST_F_TIMEOUT(keep, list_of_another_version_counts_as_empty, 60)
+/* Each byte of it, one after the other. */
+TEST_F_TIMEOUT(keep, damaged_list_counts_as_empty, 300)
 {
-	static const char list[] = "\x7fwhatever";
+	char good[64], bad[64];
+	int len, i;
 
-	ASSERT_EQ(0, setxattr(self->path, LIST, list, sizeof(list), 0));
-	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
+	len = getxattr(self->path, LIST, good, sizeof(good));
+	ASSERT_LT(LIST_HEAD, len);
+	for (i = 0; i <= len; i++) {
+		memcpy(bad, good, len);
+		bad[i % len] ^= 1 << i % 8;
+		/* The last one is cut. */
+		ASSERT_EQ(0, setxattr(self->path, LIST, bad, i < len ? len : len - 1, 0));
+		ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
+		EXPECT_EQ(1, reads_for(&self->e, &self->b, 0, 4096)) TH_LOG("byte %d", i);
+		ASSERT_EQ(0, give_up(&self->e, &self->b));
+		ASSERT_TRUE(is_released(&self->e, self->path));
+	}
+}
+
+/* With other auxiliary data, which the version of an object is a part of. */
+TEST_F_TIMEOUT(keep, list_of_another_state_counts_as_empty, 60)
+{
+	char old[64], list[64], state[64];
+	int len;
+
+	len = getxattr(self->path, LIST, old, sizeof(old));
+	ASSERT_LT(LIST_HEAD, len);
+	/* The object, with a version, has a list of its own. */
+	ASSERT_EQ(0, unlink(self->path));
+	ASSERT_EQ(0, cf_env_mount(&self->e));
+	ASSERT_EQ(0, cf_blob_open_version(&self->e, &self->b, SIZE, "blob", "v1"));
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", HALF, 2 * CF_PAGE, SIZE));
+	ASSERT_EQ(0, give_up(&self->e, &self->b));
+	ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(&self->e, "blob", NULL, self->path), CF_SOON));
+	ASSERT_TRUE(is_released(&self->e, self->path));
+	ASSERT_GT(getxattr(self->path, LIST, list, sizeof(list)), 0);
+	ASSERT_EQ(20, getxattr(self->path, STATE, state, sizeof(state)));
+	ASSERT_EQ(0, setxattr(self->path, LIST, old, len, 0));
+	ASSERT_EQ(0, cf_env_mount(&self->e));
+	ASSERT_EQ(0, cf_blob_open_version(&self->e, &self->b, SIZE, "blob", "v1"));
+	cf_no_readahead(self->b.fd);
+	EXPECT_EQ(1, reads_for(&self->e, &self->b, HALF, 4096));
 	EXPECT_EQ(1, reads_for(&self->e, &self->b, 0, 4096));
 }
 
-TEST_F_TIMEOUT(keep, list_that_reaches_beyond_the_file_counts_as_far_as_it_makes_sense, 60)
+TEST_F_TIMEOUT(keep, complete_file_needs_no_list, 60)
 {
-	/* Pages 0 and 1, in blocks; from page 3 on a million blocks. */
-	char n = CF_PAGE / CF_BLOCK, list[] = { 1, 0, 2 * n, n, 0x80, 0x80, 0x40 };
+	uint8_t state[64];
 
-	ASSERT_EQ(0, setxattr(self->path, LIST, list, sizeof(list), 0));
 	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
-	EXPECT_EQ(0, reads_for(&self->e, &self->b, 0, 2 * CF_PAGE));
-	EXPECT_EQ(1, reads_for(&self->e, &self->b, 3 * CF_PAGE, 4096));
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", HALF, SIZE - HALF, SIZE));
+	ASSERT_EQ(0, give_up(&self->e, &self->b));
+	ASSERT_TRUE(CF_WAIT_FOR(getxattr(self->path, LIST, NULL, 0) < 0, CF_SOON));
+	EXPECT_EQ(ENODATA, errno);
+	ASSERT_EQ(18, getxattr(self->path, STATE, state, sizeof(state)));
+	EXPECT_EQ(2, state[17]);
+	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
+	EXPECT_EQ(0, reads_for(&self->e, &self->b, 0, SIZE));
+}
+
+/* It says that it is, but the file system has lost some. */
+TEST_F_TIMEOUT(keep, complete_file_is_looked_at, 60)
+{
+	uint8_t state[64];
+	int fd;
+
+	ASSERT_EQ(18, getxattr(self->path, STATE, state, sizeof(state)));
+	state[17] = 2;
+	ASSERT_EQ(0, setxattr(self->path, STATE, state, 18, 0));
+	fd = open(self->path, O_WRONLY | O_CLOEXEC);
+	ASSERT_EQ(0, fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, CF_PAGE, CF_PAGE));
+	close(fd);
+	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
+	EXPECT_EQ(0, reads_for(&self->e, &self->b, 0, 4096));
+	EXPECT_EQ(1, reads_for(&self->e, &self->b, CF_PAGE, 4096));
+	EXPECT_EQ(1, reads_for(&self->e, &self->b, HALF, 4096));
+	ASSERT_EQ(18, getxattr(self->path, STATE, state, sizeof(state)));
+	EXPECT_EQ(3, state[17]);
 }
 
 /* An opener that comes while the file is being removed gets a new one. */
@@ -345,35 +407,130 @@ static int fill_pages(struct cf_blob *b)
 		cf_fill(b->anon, "blob", 2 * CF_PAGE, CF_PAGE, RUNS_SIZE);
 }
 
-/* How many runs fit a list, which is in the inode's block of attributes. */
-static int at_least(struct cf_env *e)
+/* How many list files the cache has; `path` is that of the last. */
+static int list_files(struct cf_env *e, char path[PATH_MAX])
 {
-	struct statfs st;
+	struct dirent *entry;
+	int n = 0;
+	DIR *dir;
 
-	if (statfs(e->dir, &st))
-		return INT_MAX;
-	return st.f_bsize == 1024 ? 200 : st.f_bsize == 2048 ? 400 : 1000;
+	snprintf(path, PATH_MAX, "%s/lists", e->dir);
+	dir = opendir(path);
+	if (!dir)
+		return -errno;
+	while ((entry = readdir(dir))) {
+		if (*entry->d_name == '.')
+			continue;
+		snprintf(path, PATH_MAX, "%s/lists/%s", e->dir, entry->d_name);
+		n++;
+	}
+	closedir(dir);
+	return n;
 }
 
-TEST_F_TIMEOUT(room, list_is_shortened_and_the_object_kept, 120)
+/* Of how many of the first runs there is data. */
+static int count_runs(struct cf_blob *b, int runs)
+{
+	int i, n = 0;
+
+	for (i = 0; i < runs; i++)
+		n += lseek(b->anon, i * 8192ULL, SEEK_DATA) == i * 8192ULL;
+	return n;
+}
+
+/* All of them, withdrawn, and the file found. */
+static int make_runs(FIXTURE_DATA(room) *self)
 {
 	struct cf_blob *b = &self->b;
-	int i, present = 0;
+	int err;
 
-	ASSERT_EQ(0, cf_blob_open(&self->e, b, "blob", RUNS_SIZE));
-	ASSERT_EQ(0, fill_pages(b));
-	ASSERT_EQ(0, fill_runs(b, 2, RUNS - 2));
-	ASSERT_EQ(0, give_up(&self->e, b));
-	ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(&self->e, "blob", NULL, self->path), CF_SOON));
+	err = cf_blob_open(&self->e, b, "blob", RUNS_SIZE) ?: fill_pages(b) ?:
+		fill_runs(b, 2, RUNS - 2) ?: give_up(&self->e, b);
+	if (err)
+		return err;
+	return CF_WAIT_FOR(cf_find_cache_file(&self->e, "blob", NULL, self->path), CF_SOON) ?
+		0 : -ETIMEDOUT;
+}
 
+TEST_F_TIMEOUT(room, list_may_be_of_any_length, 300)
+{
+	struct cf_blob *b = &self->b;
+	char file[PATH_MAX];
+	struct stat st;
+
+	ASSERT_SETUP(make_runs(self));
+	ASSERT_EQ(1, list_files(&self->e, file));
 	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
+	EXPECT_EQ(RUNS, count_runs(b, RUNS));
 	EXPECT_EQ(0, reads_for(&self->e, b, 0, 4096));
-	for (i = 0; i < RUNS; i++)
-		present += lseek(b->anon, i * 8192ULL, SEEK_DATA) == i * 8192ULL;
-	TH_LOG("%d of %d runs are there", present, RUNS);
-	EXPECT_GE(present, at_least(&self->e));
-	if (variant->image)
-		EXPECT_EQ(1, in_log("The list of what a file holds does not fit"));
+	EXPECT_EQ(0, reads_for(&self->e, b, (RUNS - 1) * 8192ULL, 4096));
+	/* What is new is appended. */
+	ASSERT_EQ(0, stat(file, &st));
+	ASSERT_EQ(0, cf_fill(b->anon, "blob", 20 * CF_PAGE, CF_PAGE, RUNS_SIZE));
+	ASSERT_EQ(0, give_up(&self->e, b));
+	ASSERT_TRUE(is_released(&self->e, self->path));
+	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
+	EXPECT_EQ(0, reads_for(&self->e, b, 20 * CF_PAGE, CF_PAGE));
+	{
+		struct stat now;
+
+		ASSERT_EQ(0, stat(file, &now));
+		EXPECT_LT(st.st_size, now.st_size);
+		EXPECT_GT(st.st_size + 64, now.st_size);
+	}
+	/* Once all is there, no list is needed. */
+	ASSERT_EQ(0, cf_fill(b->anon, "blob", 0, RUNS_SIZE, RUNS_SIZE));
+	ASSERT_EQ(0, give_up(&self->e, b));
+	ASSERT_TRUE(CF_WAIT_FOR(list_files(&self->e, file) == 0, CF_SOON));
+	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
+	EXPECT_EQ(0, reads_for(&self->e, b, RUNS_SIZE - 8192, 8192));
+}
+
+/* What is left of it still counts. */
+TEST_F_TIMEOUT(room, list_file_that_is_damaged_counts_as_far_as_it_makes_sense, 300)
+{
+	struct cf_blob *b = &self->b;
+	char file[PATH_MAX];
+	struct stat st;
+	int fd, left;
+
+	ASSERT_SETUP(make_runs(self));
+	/* Of two records. */
+	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
+	ASSERT_EQ(0, cf_fill(b->anon, "blob", 20 * CF_PAGE, CF_PAGE, RUNS_SIZE));
+	ASSERT_EQ(1, list_files(&self->e, file));
+	ASSERT_EQ(0, stat(file, &st));
+	ASSERT_EQ(0, give_up(&self->e, b));
+	ASSERT_TRUE(is_released(&self->e, self->path));
+	fd = open(file, O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(1, pwrite(fd, "x", 1, st.st_size + 17));
+	close(fd);
+	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
+	left = count_runs(b, RUNS);
+	EXPECT_EQ(RUNS, left);
+	EXPECT_EQ(1, reads_for(&self->e, b, 20 * CF_PAGE + 4096, 4096));
+	ASSERT_EQ(0, give_up(&self->e, b));
+
+	ASSERT_TRUE(is_released(&self->e, self->path));
+	ASSERT_EQ(1, list_files(&self->e, file));
+	ASSERT_EQ(0, unlink(file));
+	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
+	EXPECT_EQ(0, count_runs(b, RUNS));
+	EXPECT_EQ(1, reads_for(&self->e, b, 0, 4096));
+}
+
+TEST_F_TIMEOUT(room, culling_removes_the_list, 300)
+{
+	char file[PATH_MAX];
+
+	ASSERT_SETUP(make_runs(self));
+	ASSERT_TRUE(is_released(&self->e, self->path));
+	ASSERT_EQ(1, list_files(&self->e, file));
+	ASSERT_EQ(0, chdir(dirname(self->path)));
+	EXPECT_EQ(0, cf_cmd(self->e.dev, "cull Dblob"));
+	ASSERT_EQ(0, chdir("/"));
+	EXPECT_EQ(0, list_files(&self->e, file));
 }
 
 /* On a full disk the list cannot grow; data that is present already stays. */

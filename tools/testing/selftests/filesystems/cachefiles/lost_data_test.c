@@ -57,18 +57,24 @@ static long read_blocks(struct cf_env *e, struct cf_blob *b, int first, int coun
 	return ret == len && cf_check("blob", off, op->buf, len) == -1 ? 0 : -EBADMSG;
 }
 
-/* Whether the list of present blocks that is kept with the file has a block. */
+/* Whether the disk says that a block of the file is present: all is, or the list has it. */
 static int is_listed(const char *path, unsigned int block)
 {
 	unsigned char list[4096];
+	unsigned char state[512] = { };
 	ssize_t n = getxattr(path, "user.CacheFiles.present", list, sizeof(list));
 	unsigned long long at = 0, value = 0;
 	bool run = false;
 	int i, shift = 0;
 
-	if (n < 0)
+	if (getxattr(path, "user.CacheFiles.cache", state, sizeof(state)) < 0)
 		return -errno;
-	for (i = 1; i < n; i++) {
+	if (state[17] == 2)
+		return 1;
+	if (n < 10 || state[17] != 3 || list[0] != 2 || list[9])
+		return -EPROTO;
+	/* Behind the version, the check, and the kind. */
+	for (i = 10; i < n; i++) {
 		value |= (unsigned long long)(list[i] & 127) << shift;
 		shift += 7;
 		if (list[i] & 128)
