@@ -509,6 +509,8 @@ static struct miscdevice testfs_dev = {
 enum testfs_style {
 	/* Copies what it has read by write-back, and caches what is written. */
 	TESTFS_SMB,
+	/* The same, but the library cannot have the cache invalidated if a write to it fails. */
+	TESTFS_9P,
 	/* Copies by PG_private_2; open for writing, a file is not cached. */
 	TESTFS_NFS,
 	/* Copies by PG_private_2, and what is written by fscache_write_to_cache(). */
@@ -688,6 +690,13 @@ static const struct netfs_request_ops testfs_request_ops = {
 	.begin_writeback	= testfs_begin_writeback,
 	.issue_write		= testfs_issue_write,
 	.invalidate_cache	= testfs_invalidate_cache,
+};
+
+static const struct netfs_request_ops testfs_9p_request_ops = {
+	.init_request		= testfs_init_request,
+	.issue_read		= testfs_issue_read,
+	.begin_writeback	= testfs_begin_writeback,
+	.issue_write		= testfs_issue_write,
 };
 
 static const struct address_space_operations testfs_aops = {
@@ -1076,7 +1085,8 @@ static struct inode *testfs_iget(struct super_block *sb, struct testfs_file *f)
 	inode->i_fop = m->style == TESTFS_AFS ? &testfs_afs_fops : &testfs_fops;
 	inode->i_mapping->a_ops = m->style == TESTFS_AFS ? &testfs_afs_aops :
 		m->style == TESTFS_CEPH ? &testfs_ceph_aops : &testfs_aops;
-	netfs_inode_init(&ti->netfs, &testfs_request_ops, true);
+	netfs_inode_init(&ti->netfs, m->style == TESTFS_9P ? &testfs_9p_request_ops :
+			 &testfs_request_ops, true);
 	if (m->style == TESTFS_AFS)
 		__set_bit(NETFS_ICTX_SINGLE_NO_UPLOAD, &ti->netfs.flags);
 	if (m->style != TESTFS_CEPH)
@@ -1216,6 +1226,7 @@ enum {
 
 static const struct constant_table testfs_styles[] = {
 	{ "smb", TESTFS_SMB },
+	{ "9p", TESTFS_9P },
 	{ "nfs", TESTFS_NFS },
 	{ "ceph", TESTFS_CEPH },
 	{ "afs", TESTFS_AFS },
