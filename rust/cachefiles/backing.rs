@@ -4,6 +4,7 @@
 
 mod adopt;
 pub(crate) mod check;
+pub(crate) mod holes;
 pub(crate) mod leaf;
 pub(crate) mod list;
 

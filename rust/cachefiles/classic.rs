@@ -66,6 +66,10 @@ impl Mode for Classic {
     /// A file is as long as its object was when it was made, and grows when it is written to.
     const ADJUSTS_FILES: bool = true;
 
+    /// A block is written again when the network file system writes to it, and is absent if that
+    /// fails. To the C implementation it must not be what it was.
+    const PUNCHES_HOLES: bool = true;
+
     const IS_FOR_ALL: bool = true;
 
     /// A cookie that wants its size from the cache is refused: nobody here knows it.

@@ -43,6 +43,9 @@ pub(crate) trait Mode: Sized + Send + Sync + 'static {
     /// as that. Otherwise it is not used.
     const ADJUSTS_FILES: bool;
 
+    /// Whether what is absent from a file that is kept is to be a hole.
+    const PUNCHES_HOLES: bool;
+
     /// Whether the cache is one for network file systems that name none.
     const IS_FOR_ALL: bool;
 

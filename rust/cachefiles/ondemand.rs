@@ -79,6 +79,10 @@ impl Mode for Ondemand {
     /// The daemon has said how large the object is, and every file is made so.
     const ADJUSTS_FILES: bool = false;
 
+    /// A block that a daemon has written in part is data to the C implementation, also if the
+    /// daemon wrote it while that was in use.
+    const PUNCHES_HOLES: bool = false;
+
     /// To those who do not ask for sizes the cache is of no use.
     const IS_FOR_ALL: bool = false;
 

@@ -5,6 +5,7 @@
 use super::Attachment;
 use crate::{
     backing::{
+        holes::punch_absent,
         list,
         Backing,
         Blocks, //
@@ -81,6 +82,18 @@ impl Leaving<'_> {
         // A write-back error that was not reported yet may be of blocks that the file's list names.
         self.backing.check_write_errors(self.file)
     }
+
+    /// Makes holes of what is absent: the file may be used by the C implementation next.
+    ///
+    /// # Errors
+    ///
+    /// As for [`punch_absent`]: then the file must not be kept.
+    fn punch(&self) -> Result {
+        match self.is_unchanged() {
+            true => Ok(()),
+            false => punch_absent(self.file, self.map),
+        }
+    }
 }
 
 impl<M: Mode> Attachment<M> {
@@ -88,7 +101,12 @@ impl<M: Mode> Attachment<M> {
     /// was kept.
     pub(super) fn keep_or_delete(&self, leaving: &mut Leaving<'_>) -> Result<bool> {
         let usable = match leaving.leave {
-            Leave::Keep | Leave::Describe => leaving.write_out(),
+            Leave::Keep | Leave::Describe => {
+                leaving.write_out().and_then(|()| match M::PUNCHES_HOLES {
+                    true => leaving.punch(),
+                    false => Ok(()),
+                })
+            }
             Leave::Discard => Err(ESTALE),
         };
         let why = match (usable.is_ok(), leaving.backing.is_named()) {

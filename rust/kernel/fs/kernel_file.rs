@@ -373,8 +373,6 @@ impl KernelFile {
     ///
     /// `EINVAL` if the range is empty or its start negative, `EFBIG` if it ends where no file does,
     /// `EOPNOTSUPP` if the file system cannot do that; what it and the security module say.
-    // The driver has no use for it yet.
-    #[allow(dead_code)]
     pub(crate) fn punch_hole(&self, range: Range<i64>) -> Result {
         self.fallocate(bindings::FALLOC_FL_PUNCH_HOLE, range)
     }

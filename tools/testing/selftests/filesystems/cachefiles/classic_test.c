@@ -1294,6 +1294,57 @@ static int punch(const char *path, off_t off)
 	return err;
 }
 
+/* Have a file look as if C had left it: what it has is what the file system has. */
+static int forget_list(const char *path)
+{
+	unsigned char attr[512];
+	ssize_t n = getxattr(path, "user.CacheFiles.cache", attr, sizeof(attr));
+
+	if (removexattr(path, "user.CacheFiles.present") && errno != ENODATA)
+		return -errno;
+	if (n < 18)
+		return n < 0 ? -errno : -EPROTO;
+	attr[17] = 0;
+	return setxattr(path, "user.CacheFiles.cache", attr, n, 0) ? -errno : 0;
+}
+
+/*
+ * U72: what was written when there was no space to store it, by a file system that does not
+ * have the cache invalidated then, as 9p: neither the next mount nor C, which goes by the
+ * holes of the file, finds what was there before.
+ */
+TEST_F_TIMEOUT(cache, u72_refused_overwrite, LIMIT)
+{
+	struct tf *t = &self->t;
+	char path[PATH_MAX];
+	long no_write;
+	int fd, i;
+
+	ASSERT_SETUP_T(tf_bind(t, LIMITS));
+	ASSERT_SETUP_T(fill_and_remount(t, ",style=9p", SIZE, path));
+	for (i = 0; i < 2; i++) {
+		fd = tf_open(t, "a", O_RDWR);
+		ASSERT_GE(fd, 0);
+		ASSERT_EQ(0, tf_read(fd, "a", 1, 0, BLOCK));
+		ASSERT_EQ(0, cf_take_space(&t->e, "ballast", 95));
+		no_write = cf_stats("NoSpace", "nwr=");
+		ASSERT_EQ(0, tf_write(fd, "a", 2 + i, 3 * BLOCK, 2 * BLOCK));
+		ASSERT_EQ(0, fsync(fd));
+		EXPECT_GT(cf_stats("NoSpace", "nwr="), no_write);
+		close(fd);
+		ASSERT_EQ(0, cf_give_space(&t->e, "ballast"));
+		cf_sleep_ms(150);
+		ASSERT_EQ(0, tf_umount(t));
+		ASSERT_EQ(0, tf_cache_file_soon(t, "a", path));
+		if (i == 1)
+			ASSERT_EQ(0, forget_list(path));
+		ASSERT_SETUP_T(tf_mount(t, ",style=9p"));
+		EXPECT_EQ(cf_intended("classic-refused-overwrite"), tf_same(t, "a"));
+		ASSERT_EQ(0, tf_sync(t));
+		ASSERT_EQ(0, tf_remount(t));
+	}
+}
+
 /* U43: an object that is read at once, as a directory of AFS, comes from the server if need be. */
 TEST_F_TIMEOUT(cache, u43_hole_in_a_single_object, LIMIT)
 {
