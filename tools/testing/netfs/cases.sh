@@ -10,6 +10,7 @@
 #   twice          no, if it cannot be mounted while readers still use what was unmounted lazily
 #   tells_version  yes, if it tells the cache the version of a file when it is closed, not only when it was
 #                  written
+#   invalidates    no, if what the cache has is not given up when a write to it fails
 #   unsupported    those of the operations below that it does not have, as words
 # and ends with "run PHASE", where PHASE is
 #   first      all cases; leaves a cache that has everything
@@ -18,7 +19,7 @@
 
 . ./netfs.sh
 
-revalidates=yes twice=yes tells_version=no unsupported=''
+revalidates=yes twice=yes tells_version=no invalidates=yes unsupported=''
 # What the files must have that the client writes.
 model=$cache/model
 
@@ -405,6 +406,61 @@ client_writes() {
 		same "$model" "$mnt" "$1" && same "$model" "$(share)" "$1"
 }
 
+# fill_up DIR: make files that leave less of its file system than bstop.
+fill_up() {
+	local n=0
+	while (($(free_percent "$1") >= 10)); do
+		n=$((n + 1))
+		fallocate -l 1M "$1/ballast$n" || return
+	done
+}
+
+begin_full_leg() {
+	load "$1" && start_cachefilesd /srv/full "brun 40%" "bcull 30%" "bstop 20%" && attach
+}
+
+# The time of the server's file is set back, so that a version that is the time is that of before.
+refused_write() {
+	touch -r "$(share)/$1" "$work/time" && cp "$(share)/$1" "$model/$1" && fill_up /srv/full || return
+	# The cache may go by the free space of up to 100 ms ago.
+	sleep 0.2
+	remember
+	write "$model/$1" 40000 50000 && write "$mnt/$1" 40000 50000 && same "$model" "$mnt" "$1" || return
+	report
+	[[ $invalidates == yes ]] || (($(more NoSpace.nwr) > 0)) || return
+	detach && touch -r "$work/time" "$(share)/$1" && rm /srv/full/ballast*
+}
+
+after_refused_write() {
+	local result=right value=right
+	if [[ $invalidates == no ]]; then
+		value=$(intended refused-write) || return
+	fi
+	same "$model" "$mnt" "$1" || result=stale
+	echo "$result, $value is intended"
+	[[ $result == "$value" ]]
+}
+
+# The cache does not store what the client writes, for lack of space. What it had there is of before,
+# also for C, which has no list of what is in a file.
+full_legs() {
+	local file=${bulk[20]}
+	small_disk /srv/full
+	check "full leg, $implementation: begins" begin_full_leg "$implementation" || return
+	check "full leg, $implementation: cold" cold "$file"
+	kill -STOP "$cachefilesd"
+	check "full leg, $implementation: the client writes" refused_write "$file"
+	kill -CONT "$cachefilesd"
+	stop_cachefilesd
+	check "full leg, $implementation: ends" unload
+	check "full leg, c: begins" begin_full_leg c || return
+	check "full leg, c: what the client wrote" after_refused_write "$file"
+	detach
+	stop_cachefilesd
+	check "full leg, c: ends" unload
+	umount /srv/full
+}
+
 rebooted() {
 	check "the module is loaded" load "$implementation" || finish
 	check "cachefilesd binds the cache" start_cachefilesd "$cache" || finish
@@ -416,6 +472,7 @@ rebooted() {
 	leg 2 "$implementation"
 	leg 3 c
 	leg 4 "$implementation"
+	full_legs
 }
 
 run() {
