@@ -16,6 +16,7 @@
 #   first      all cases; leaves a cache that has everything
 #   rebooted   the same machine after a reboot: the cache still has everything; then the implementation
 #              changes again and again over one cache directory
+#   short      of both what takes little time
 
 . ./netfs.sh
 
@@ -353,7 +354,8 @@ under_load() {
 	check "under load: fscache has given up everything" wait_for cookies_are_gone
 }
 
-first() {
+# What works and lasts.
+cold_and_warm() {
 	check "the server has files" make_files
 	check "the module is loaded" load "$implementation" || finish
 	check "cachefilesd binds the cache" start_cachefilesd "$cache" || finish
@@ -362,6 +364,10 @@ first() {
 	check "warm: mounted again" warm "${plain[@]:1}"
 	check "the module is loaded again" module_again
 	check "warm: the module was loaded again" warm "${plain[@]:1}"
+}
+
+first() {
+	cold_and_warm
 	writes
 	server_changes
 	full_cache
@@ -473,6 +479,17 @@ rebooted() {
 	leg 3 c
 	leg 4 "$implementation"
 	full_legs
+}
+
+short() {
+	cold_and_warm
+	writes
+	server_changes
+	detach && stop_cachefilesd
+	check "the module is unloaded" unload || finish
+	leg 1 c
+	leg 2 "$implementation"
+	leg 3 c
 }
 
 run() {
