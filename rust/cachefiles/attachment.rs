@@ -59,6 +59,7 @@ impl<M: Mode> Attachment<M> {
         // A daemon's write may still create a file after this. It is an unnamed tmpfile and is
         // freed when the write drops the backing.
         let backing = M::backing(&self.files);
+        backing.take_place();
         let file = backing.file().cloned();
         let mut map = backing.take_map();
         let Some(file) = file else {

@@ -4,11 +4,16 @@
 
 mod adopt;
 pub(crate) mod check;
+pub(crate) mod commits;
 pub(crate) mod holes;
 pub(crate) mod leaf;
 pub(crate) mod list;
 
 use self::{
+    commits::{
+        Commits,
+        Place, //
+    },
     leaf::{
         Leaf,
         Use, //
@@ -79,6 +84,7 @@ use kernel::{
         },
         Arc,
         Mutex,
+        MutexGuard,
         SetOnce,
         SpinLock, //
     }, //
@@ -107,6 +113,7 @@ pub(crate) struct Shared {
     /// What files are made and changed with.
     pub(crate) cred: ARef<Credential>,
     pub(crate) lists: Lists,
+    pub(crate) commits: Arc<Commits>,
 }
 
 /// The size that an object has had at some moment.
@@ -143,16 +150,24 @@ pub(crate) struct Backing {
     resizes: Atomic<u32>,
     /// Names the object in the log and in traces.
     trace: TraceObject,
-    /// Whether blocks became present, or were lost, since the object was looked up.
+    /// Whether blocks became present, or were lost, that are not written down.
     is_modified: Atomic<i32>,
+    /// Where the file gets its name. Held while what it holds is written down, and then outermost
+    /// of the locks of this. `None` once that must not be done any more but by the withdrawal.
+    #[pin]
+    place: Mutex<Option<KBox<dyn Place>>>,
+    /// Whether blocks are absent that were written to: to the file system they may be data.
+    has_discarded: Atomic<i32>,
+    /// Whether there is a place.
+    has_place: Atomic<i32>,
+    /// Whether the file waits to be written down.
+    is_due: Atomic<i32>,
     /// Errors in writing the file back count from this moment: it was opened, or what had been
     /// lost was forgotten. Meaningless while there is no file.
     errors_since: Atomic<ErrSeq>,
     /// How often data could not be written back, so that all unverified blocks were forgotten.
     /// Changes under the lock of `blocks`.
     losses: Atomic<u32>,
-    /// Whether the disk may say that something is present.
-    has_claim: Atomic<i32>,
     /// Whether a search for a hole in the file once took longer than the limit in `check.rs`.
     is_fragmented: Atomic<i32>,
     /// Whether the map was taken out.
@@ -216,9 +231,12 @@ impl Backing {
                 resizes: Atomic::new(0),
                 trace: TraceObject::new(debug_id),
                 is_modified: Atomic::new(0),
+                place <- new_mutex!(None),
+                has_discarded: Atomic::new(0),
+                has_place: Atomic::new(0),
+                is_due: Atomic::new(0),
                 errors_since: Atomic::new(errors_since),
                 losses: Atomic::new(0),
-                has_claim: Atomic::new(0),
                 is_fragmented: Atomic::new(0),
                 is_withdrawn: Atomic::new(0),
                 is_retired: Atomic::new(0),
@@ -395,9 +413,14 @@ impl Backing {
         self.is_withdrawn.load(Acquire) != 0
     }
 
-    /// Whether blocks became present, or were lost, since the object was looked up.
+    /// Whether blocks became present, or were lost, that are not written down.
     pub(crate) fn is_modified(&self) -> bool {
         self.is_modified.load(Relaxed) != 0
+    }
+
+    /// Whether blocks are absent that were written to: to the file system they may be data.
+    pub(crate) fn has_discarded(&self) -> bool {
+        self.has_discarded.load(Relaxed) != 0
     }
 
     /// How often data could not be written back. A writer and a reader take this before they start,
@@ -437,12 +460,21 @@ impl Backing {
     /// # Errors
     ///
     /// `EIO` if data was lost since: it may have been this.
-    pub(crate) fn mark_written(&self, blocks: Range<u64>, losses: u32) -> Result {
+    pub(crate) fn mark_written(self: &Arc<Self>, blocks: Range<u64>, losses: u32) -> Result {
+        let mut is_complete = false;
+        let marked = self.update(blocks.clone(), |map, blocks, spare| {
+            if self.losses() != losses {
+                return Err(EIO);
+            }
+            let left = map.written(blocks, spare);
+            is_complete = left.is_none() && map.is_complete();
+            Ok(left)
+        });
         self.is_modified.store(1, Relaxed);
-        self.update(blocks, |map, blocks, spare| match self.losses() == losses {
-            true => Ok(map.written(blocks, spare)),
-            false => Err(EIO),
-        })
+        if marked.is_ok() {
+            self.note_change((blocks.end - blocks.start) * BLOCK_SIZE, is_complete);
+        }
+        marked
     }
 
     /// Records that `blocks` were written past the page cache, for an object that had the size
@@ -454,11 +486,16 @@ impl Backing {
     ///
     /// `ENOMEM`: some are not recorded, also if maps take too much memory; `EIO` if data was lost
     /// since: it may have been this.
-    pub(crate) fn mark_stored(&self, blocks: Range<u64>, extent: Extent, losses: u32) -> Result {
-        self.is_modified.store(1, Relaxed);
+    pub(crate) fn mark_stored(
+        self: &Arc<Self>,
+        blocks: Range<u64>,
+        extent: Extent,
+        losses: u32,
+    ) -> Result {
         // The file system may have written through the page cache after all.
         let is_on_disk = self.file().is_some_and(|file| !file.has_pages());
-        self.update_for(Use::Storing, blocks, |map, blocks, spare| {
+        let (len, mut is_complete) = ((blocks.end - blocks.start) * BLOCK_SIZE, false);
+        let marked = self.update_for(Use::Storing, blocks, |map, blocks, spare| {
             if self.losses() != losses {
                 return Err(EIO);
             }
@@ -467,11 +504,18 @@ impl Backing {
                 false => blocks.end.min(extent.size.min(self.size()) / BLOCK_SIZE),
             };
             let blocks = blocks.start..end.max(blocks.start);
-            Ok(match is_on_disk {
+            let left = match is_on_disk {
                 true => map.found(blocks, spare),
                 false => map.written(blocks, spare),
-            })
-        })
+            };
+            is_complete = left.is_none() && map.is_complete();
+            Ok(left)
+        });
+        self.is_modified.store(1, Relaxed);
+        if marked.is_ok() {
+            self.note_change(len, is_complete);
+        }
+        marked
     }
 
     /// The first part of `range`, in bytes, that is present.
@@ -500,6 +544,7 @@ impl Backing {
     /// `ENOMEM`: some are still present.
     pub(crate) fn discard(&self, blocks: Range<u64>) -> Result {
         self.is_modified.store(1, Relaxed);
+        self.has_discarded.store(1, Relaxed);
         self.update(blocks, |map, blocks, spare| Ok(map.discard(blocks, spare)))
     }
 
@@ -693,9 +738,9 @@ impl Backing {
         lost: Range<u64>,
         may_write: bool,
     ) -> Result<bool> {
-        if !self.prepare_to_forget(file, may_write)? {
+        let Some(_claim) = self.prepare_to_forget(file, may_write)? else {
             return Ok(false);
-        }
+        };
         self.update(lost.clone(), |map, lost, spare| {
             match self.is_withdrawn() {
                 false => Ok(map.forget(unverified, lost, spare)),
@@ -725,9 +770,9 @@ impl Backing {
         losses: u32,
         may_write: bool,
     ) -> Result<bool> {
-        if !self.prepare_to_forget(file, may_write)? {
+        let Some(_claim) = self.prepare_to_forget(file, may_write)? else {
             return Ok(false);
-        }
+        };
         let all = self.all_blocks()?;
         let mut blocks = self.blocks.lock();
         if self.losses() != losses {
@@ -752,32 +797,42 @@ impl Backing {
     }
 
     /// Has the disk say no more than what is known to be there, and restores the file's length.
-    /// Returns false if one of these is to be done and the caller has not `may_write`.
-    fn prepare_to_forget(&self, file: &KernelFile, may_write: bool) -> Result<bool> {
+    /// What is forgotten while the lock that is returned is held is in nothing that is written down
+    /// later. `None` if something is to be done for which the caller has to wait, and has not
+    /// `may_write`.
+    fn prepare_to_forget(
+        &self,
+        file: &KernelFile,
+        may_write: bool,
+    ) -> Result<Option<MutexGuard<'_, Claim>>> {
+        // Without `may_write`, the caller must not wait for what holds locks of the file system.
+        let claim = match may_write {
+            true => Some(self.claim.lock()),
+            false => self.claim.try_lock(),
+        };
+        let Some(mut claim) = claim else {
+            return Ok(None);
+        };
         self.is_modified.store(1, Relaxed);
         if self.is_withdrawn() {
             return Err(EIO);
         }
         // Once: another program may truncate the file at any time.
         let is_cut_off = self.is_cut_off(file);
-        let has_claim = self.has_claim.load(Relaxed) != 0;
+        let has_claim = !matches!(*claim, Claim::Nothing);
         if !may_write && (is_cut_off || has_claim) {
-            return Ok(false);
+            return Ok(None);
         }
         with_cred(&self.shared.cred, || {
             if is_cut_off {
                 self.set_size(file)?;
             }
-            if !has_claim {
-                return Ok(true);
+            match has_claim {
+                true => self.reduce_claim(&mut claim, file),
+                false => Ok(()),
             }
-            let mut claim = self.claim.lock();
-            if self.is_withdrawn() {
-                return Err(EIO);
-            }
-            self.reduce_claim(&mut claim, file)?;
-            Ok(true)
-        })
+        })?;
+        Ok(Some(claim))
     }
 
     /// The first block from `from` on, of `blocks`, that holds data, or does not; their number if

@@ -16,7 +16,6 @@ use kernel::{
     cred::Credential,
     prelude::*,
     sync::{
-        aref::ARef,
         atomic::{
             ordering::Relaxed,
             Atomic, //
@@ -38,31 +37,21 @@ pub(crate) struct Cache<M> {
 impl<M> Cache<M> {
     /// A cache that keeps volumes in `store`, in `graveyard` what the daemon is to delete, and in
     /// `lists` what is known of its files.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
     pub(crate) fn new(
         store: Directory,
         graveyard: Directory,
         lists: Directory,
-        cred: ARef<Credential>,
-        space: Arc<Space>,
+        shared: Arc<Shared>,
         mode: M,
-    ) -> Result<Self> {
-        let shared = Shared {
-            space,
-            lists: Lists::new(lists.clone(), cred.clone()),
-            cred,
-        };
-        Ok(Cache {
+    ) -> Self {
+        Cache {
             store,
             graveyard,
             _lists: lists,
             grave_counter: Atomic::new(0),
-            shared: Arc::new(shared, GFP_KERNEL)?,
+            shared,
             mode,
-        })
+        }
     }
 
     /// What the mode has of the cache.

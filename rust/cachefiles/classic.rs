@@ -70,6 +70,10 @@ impl Mode for Classic {
     /// fails. To the C implementation it must not be what it was.
     const PUNCHES_HOLES: bool = true;
 
+    /// fscache does not tell what was read and is stored from what was written locally, which is not
+    /// to be kept before the server has it: both are announced as local writes.
+    const COMMITS_EARLY: bool = false;
+
     const IS_FOR_ALL: bool = true;
 
     /// A cookie that wants its size from the cache is refused: nobody here knows it.
@@ -130,6 +134,11 @@ impl Mode for Classic {
 
     fn is_outdated(files: &Arc<Files>, cookie: &Cookie) -> bool {
         files.current().is_outdated(cookie)
+    }
+
+    /// The server has it all.
+    fn is_durable(&self) -> bool {
+        false
     }
 
     fn detach(_object: &()) {}

@@ -83,6 +83,9 @@ impl Mode for Ondemand {
     /// daemon wrote it while that was in use.
     const PUNCHES_HOLES: bool = false;
 
+    /// An object does not change, so what its file holds is true whenever it is written down.
+    const COMMITS_EARLY: bool = true;
+
     /// To those who do not ask for sizes the cache is of no use.
     const IS_FOR_ALL: bool = false;
 
@@ -133,6 +136,11 @@ impl Mode for Ondemand {
     /// Who invalidates an object has it withdrawn.
     fn is_outdated(_backing: &Arc<Backing>, _cookie: &Cookie) -> bool {
         false
+    }
+
+    /// If the daemon asks for it.
+    fn is_durable(&self) -> bool {
+        self.0.options().durable
     }
 
     fn detach(source: &Arc<Source>) {

@@ -3,6 +3,10 @@
 //! Bringing a cache into service for fscache, and taking it out again.
 
 use crate::{
+    backing::{
+        commits::Commits,
+        Shared, //
+    },
     cache::{
         config::Config,
         Cache, //
@@ -29,6 +33,8 @@ use crate::{
         fscache,
         netfs::CacheIo, //
     },
+    lists::Lists,
+    mode::Mode,
     namei::{
         check_names,
         get_directory,
@@ -116,6 +122,7 @@ where
         // From here on no lookup or read waits for the daemon, so the withdrawal does not either.
         self.cache.mode().kill();
         self.registration.withdraw();
+        self.cache.shared().commits.kill();
         self.cache.mode().flush();
         let synced = with_cred(self.cache.cred(), || self.cache.mount().sync());
         if let Err(e) = synced {
@@ -126,7 +133,7 @@ where
 
 /// Checks that a cache can be kept in `root`, and finds or makes its directories there. The caller
 /// has the credentials `cred`.
-fn open<M>(
+fn open<M: Mode>(
     config: &Config,
     root: &Path,
     cred: ARef<Credential>,
@@ -145,7 +152,14 @@ fn open<M>(
     let (graveyard, _) = get_directory(&space, root, b"graveyard")?;
     // A cache of the C code may be full, and has none.
     let (lists, _) = get_directory_anyway(&space, root, b"lists")?;
-    let cache = Cache::new(store, graveyard, lists, cred, space, mode)?;
+    let shared = Shared {
+        space,
+        lists: Lists::new(lists.clone(), cred.clone()),
+        cred,
+        commits: Commits::new(mode.is_durable())?,
+    };
+    let shared = Arc::new(shared, GFP_KERNEL)?;
+    let cache = Cache::new(store, graveyard, lists, shared, mode);
     Ok(Arc::new(cache, GFP_KERNEL)?)
 }
 

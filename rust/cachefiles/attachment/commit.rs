@@ -5,6 +5,7 @@
 use super::Attachment;
 use crate::{
     backing::{
+        commits::Place,
         holes::punch_absent,
         list,
         Backing,
@@ -26,8 +27,7 @@ use crate::{
         fs::{
             kernel_file::KernelFile,
             namei::{
-                Creating,
-                Removing, //
+                Creating, //
             },
             xattr, //
         },
@@ -39,7 +39,7 @@ use crate::{
         Mode, //
     },
     namei::{
-        graveyard::bury,
+        graveyard::bury_file,
         RETRIES, //
     },
     trace::files::{
@@ -50,7 +50,13 @@ use crate::{
     },
     volume::Volume, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc, //
+    }, //
+};
 
 /// The file of an object that is withdrawn, and what is known of it.
 pub(super) struct Leaving<'a> {
@@ -89,7 +95,7 @@ impl Leaving<'_> {
     ///
     /// As for [`punch_absent`]: then the file must not be kept.
     fn punch(&self) -> Result {
-        match self.is_unchanged() {
+        match self.is_unchanged() && !self.backing.has_discarded() {
             true => Ok(()),
             false => punch_absent(self.file, self.map),
         }
@@ -131,24 +137,22 @@ impl<M: Mode> Attachment<M> {
         kept.map(|()| true)
     }
 
-    /// Removes the file, if it has a name.
+    /// Removes the file, if it has a name, which it may have just been given.
     fn delete(&self, leaving: &Leaving<'_>) -> Result {
         let fan = self.volume.fanout(leaving.cookie.key_hash())?;
-        let obj = Some(leaving.backing.trace());
-        if leaving.backing.is_named() {
-            return bury(self.cache(), obj, fan, leaving.file.path(), Killed::Retired);
-        }
-        // It may have just been given one.
         let name = cook_key(leaving.cookie.key(), sha256)?;
-        let write = self.cache().mount().want_write()?;
-        let removing = match Removing::start(fan, name.as_bytes(), &write) {
-            Err(e) if e == ENOENT => return Ok(()),
-            removing => removing?,
-        };
-        files::unlink(obj, removing.child(), Killed::Retired);
-        removing
-            .unlink()
-            .inspect_err(|e| files::vfs_error(obj, fan.dentry(), *e, Where::Unlink))
+        let (obj, file) = (leaving.backing.trace(), leaving.file);
+        match bury_file(
+            self.cache(),
+            obj,
+            fan,
+            name.as_bytes(),
+            file,
+            Killed::Retired,
+        ) {
+            Err(e) if e == EINVAL => Ok(()),
+            removed => removed,
+        }
     }
 
     /// Writes down what the file holds, and gives it its name if it is new
@@ -184,7 +188,10 @@ impl<M: Mode> Attachment<M> {
             )
             .inspect_err(|_| backing.forsake_list())?;
         }
-        Ok(())
+        match self.cache().mode().is_durable() {
+            true => file.sync(),
+            false => Ok(()),
+        }
     }
 }
 
@@ -227,4 +234,61 @@ fn link<M>(
             .inspect_err(|e| failed(e, Where::Unlink))?;
     }
     Err(EAGAIN)
+}
+
+/// Where the file of an object gets its name while the object is in use.
+pub(super) struct Shelf<M> {
+    volume: Arc<Volume<M>>,
+    cookie: ARef<Cookie>,
+    /// The cookie's count of invalidations when the object was looked up.
+    inval_counter: c_uint,
+    /// What the object had then: its size in bytes, and its version.
+    size: u64,
+    version: KVec<u8>,
+}
+
+impl<M: Mode> Shelf<M> {
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn place(
+        volume: &Arc<Volume<M>>,
+        cookie: &Cookie,
+        object: &M::Object,
+    ) -> Result<KBox<dyn Place>> {
+        let mut version = KVec::new();
+        version.extend_from_slice(M::version(object), GFP_KERNEL)?;
+        let shelf = Shelf {
+            volume: volume.clone(),
+            cookie: cookie.into(),
+            inval_counter: cookie.inval_counter(),
+            size: M::size(object, cookie),
+            version,
+        };
+        let shelf = KBox::new(shelf, GFP_KERNEL)?;
+        Ok(shelf)
+    }
+}
+
+impl<M: Mode> Place for Shelf<M> {
+    fn value(&self) -> Result<Value> {
+        let mut aux = [0; AUX_MAX];
+        let aux = self.cookie.aux_locked(&mut aux);
+        // fscache changes both under the cookie's lock.
+        if self.cookie.inval_counter() != self.inval_counter {
+            return Err(ESTALE);
+        }
+        Ok(Value::object(
+            self.size,
+            Content::Listed,
+            aux,
+            &self.version,
+        ))
+    }
+
+    fn link(&self, backing: &Backing, file: &KernelFile) -> Result<Mark> {
+        let name = cook_key(self.cookie.key(), sha256)?;
+        let hash = self.cookie.key_hash();
+        link(&self.volume, hash, name.as_bytes(), backing, file)
+    }
 }

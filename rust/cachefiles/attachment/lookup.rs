@@ -2,7 +2,10 @@
 
 //! Looking an object up: asking for it, and finding its file.
 
-use super::Attachment;
+use super::{
+    commit::Shelf,
+    Attachment, //
+};
 use crate::{
     backing::{
         Backing,
@@ -86,6 +89,9 @@ impl<M: Mode> Attachment<M> {
                 .inspect_err(|e| cache.mode().io_error(|| cache.probe_after_error(*e)))
         })
         .and_then(|backing| {
+            if M::COMMITS_EARLY && !backing.is_all_written_down() {
+                backing.set_place(Shelf::place(&volume, cookie, &object)?);
+            }
             let slot = KBox::new_uninit(GFP_KERNEL)?;
             // Nothing can fail after this.
             let files = M::attach(&object, cookie, backing)?;

@@ -9,18 +9,22 @@ use crate::{
         Classic,
         File, //
     },
-    disk::xattr::XATTR_NAME,
+    disk::{
+        key::cook_key,
+        xattr::XATTR_NAME, //
+    },
     inject,
     kernel_next::{
         compat::ENODATA,
         cred::with_cred,
+        crypto::sha256,
         fs::{
             kernel_file::KernelFile,
             xattr, //
         },
         fscache::Cookie, //
     },
-    namei::graveyard::bury,
+    namei::graveyard::bury_file,
     trace::files::{
         self,
         Killed,
@@ -39,6 +43,7 @@ pub(crate) struct Replaced {
     file: Arc<File>,
     volume: Arc<Volume<Classic>>,
     key_hash: u32,
+    name: KVec<u8>,
 }
 
 impl Attachment<Classic> {
@@ -53,10 +58,13 @@ impl Attachment<Classic> {
         let size = cookie.object_size().max(0).unsigned_abs();
         let (dir, id) = (self.volume.dir(), cookie.debug_id());
         let backing = Backing::new(dir, cache.shared(), size, id, None)?;
+        let mut name = KVec::new();
+        name.extend_from_slice(cook_key(cookie.key(), sha256)?.as_bytes(), GFP_KERNEL)?;
         let replaced = Replaced {
             file: self.files().replace(backing, cookie)?,
             volume: self.volume.clone(),
             key_hash: cookie.key_hash(),
+            name,
         };
         cookie.set_needs_update();
         Ok(replaced)
@@ -67,8 +75,8 @@ impl Replaced {
     fn unlink(&self, file: &KernelFile) -> Result {
         let cache = self.volume.cache();
         let fan = self.volume.fanout(self.key_hash)?;
-        let obj = Some(self.file.backing.trace());
-        match bury(cache, obj, fan, file.path(), Killed::Invalidated) {
+        let obj = self.file.backing.trace();
+        match bury_file(cache, obj, fan, &self.name, file, Killed::Invalidated) {
             // It was removed by others.
             Err(e) if e == EINVAL => Ok(()),
             Err(_) => {
@@ -79,7 +87,7 @@ impl Replaced {
                 match removed {
                     Err(e) if e == ENODATA => Ok(()),
                     removed => removed.inspect_err(|e| {
-                        files::vfs_error(obj, file.path().dentry(), *e, Where::Remxattr);
+                        files::vfs_error(Some(obj), file.path().dentry(), *e, Where::Remxattr);
                     }),
                 }
             }

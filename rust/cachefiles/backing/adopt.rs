@@ -28,10 +28,7 @@ use core::{
     cell::Cell,
     ops::Range, //
 };
-use kernel::{
-    prelude::*,
-    sync::atomic::ordering::Relaxed, //
-};
+use kernel::prelude::*;
 
 impl Backing {
     /// Takes over what the existing file holds: what its main attribute, which has `value`, says of
@@ -53,7 +50,6 @@ impl Backing {
             let (claim, is_true) = self.find(file, value)?;
             *self.claim.lock() = claim;
             if is_true {
-                self.has_claim.store(1, Relaxed);
                 // All of it is on the disk.
                 let _ = self.blocks.lock().take_changes();
                 return Ok(true);
@@ -74,20 +70,19 @@ impl Backing {
     /// just this.
     fn find(&self, file: &KernelFile, value: &[u8]) -> Result<(Claim, bool)> {
         let blocks = presence::blocks(self.size());
-        let found = match content_of(value) {
+        match content_of(value) {
             Content::All => return Ok((Claim::All, self.find_run(file, 0..blocks)?)),
-            Content::Listed => Cell::new(true),
+            Content::Listed => {}
             _ => {
-                return Ok((
-                    Claim::Nothing,
-                    self.find_run(file, 0..blocks).map(|_| false)?,
-                ))
+                self.find_run(file, 0..blocks)?;
+                return Ok((Claim::Nothing, false));
             }
-        };
-        let all = &found;
+        }
+        let is_true = Cell::new(true);
         let is_inside = |run: &Range<u64>| {
-            all.set(all.get() && run.end <= blocks);
-            all.get()
+            let is_inside = run.end <= blocks;
+            is_true.set(is_true.get() && is_inside);
+            is_inside
         };
         let (claim, makes_sense) = self.read_list(
             file,
@@ -95,7 +90,7 @@ impl Backing {
             |runs| {
                 for run in decode(runs).take_while(is_inside) {
                     let is_there = self.find_run(file, run)?;
-                    all.set(all.get() && is_there);
+                    is_true.set(is_true.get() && is_there);
                 }
                 Ok(())
             },
@@ -106,7 +101,7 @@ impl Backing {
                 })
             },
         )?;
-        Ok((claim, makes_sense && found.get()))
+        Ok((claim, makes_sense && is_true.get()))
     }
 
     /// Marks as present the blocks of a run that are data to the file system. Returns whether all

@@ -60,10 +60,7 @@ use core::{
     mem::replace,
     ops::Range, //
 };
-use kernel::{
-    prelude::*,
-    sync::atomic::ordering::Relaxed, //
-};
+use kernel::prelude::*;
 
 /// What the disk says.
 #[derive(Clone, Copy)]
@@ -282,7 +279,11 @@ impl Backing {
 
     /// Removes the list file, if there is one: the file gets no name, so nothing will go by it.
     pub(crate) fn forsake_list(&self) {
-        if let Claim::File { list, .. } = replace(&mut *self.claim.lock(), Claim::Nothing) {
+        self.forsake(&mut self.claim.lock());
+    }
+
+    pub(super) fn forsake(&self, claim: &mut Claim) {
+        if let Claim::File { list, .. } = replace(claim, Claim::Nothing) {
             self.shared.lists.remove(list.token);
         }
     }
@@ -294,13 +295,14 @@ impl Backing {
     ///
     /// `ENOMEM`; the file system's. Then the disk says what it did.
     pub(super) fn reduce_claim(&self, claim: &mut Claim, file: &KernelFile) -> Result {
+        // What is left out is still present: it is in the next list again.
+        self.blocks.lock().require_new_list();
         if let Claim::File { list, .. } = *claim {
             // May be long, and much may turn out to be lost, block by block. What is present is
             // written down again with the next change.
             self.remove_attribute(file)?;
             self.shared.lists.remove(list.token);
             *claim = Claim::Nothing;
-            self.has_claim.store(0, Relaxed);
             return Ok(());
         }
         let mut value = Value::read(|buf| xattr::get(file.path(), XATTR_NAME, buf))?;

@@ -10,6 +10,7 @@ use crate::{
     inject,
     kernel_next::{
         fs::{
+            kernel_file::KernelFile,
             namei::{
                 Removing,
                 Renaming, //
@@ -51,14 +52,9 @@ pub(crate) fn bury<M>(
     if !victim.dentry().is_dir() {
         let list = list::named_by(victim);
         let removing = Removing::start_dentry(dir, victim.dentry(), &write)?;
-        files::unlink(obj, removing.child(), why);
-        inject::remove()
-            .and_then(|()| removing.unlink())
-            .inspect_err(|e| files::vfs_error(obj, dir.dentry(), *e, Where::Unlink))?;
+        unlink(obj, dir, removing, why)?;
         drop(write);
-        if let Some(token) = list {
-            cache.lists().remove(token);
-        }
+        remove_list(cache, list);
         return Ok(());
     }
     for _ in 0..RETRIES {
@@ -77,4 +73,47 @@ pub(crate) fn bury<M>(
         }
     }
     Err(EAGAIN)
+}
+
+/// Removes `name` from `dir`, if that is `file`. A file that was made by the driver has another
+/// dentry than its name. The caller has the cache's credentials.
+///
+/// # Errors
+///
+/// `EINVAL` if it is not in `dir` any more; the file system's.
+pub(crate) fn bury_file<M>(
+    cache: &Cache<M>,
+    obj: &TraceObject,
+    dir: &Path,
+    name: &[u8],
+    file: &KernelFile,
+    why: Killed,
+) -> Result {
+    let list = list::named_by(file.path());
+    let write = cache.mount().want_write()?;
+    let removing = match Removing::start(dir, name, &write) {
+        Err(e) if e == ENOENT => return Err(EINVAL),
+        removing => removing?,
+    };
+    let found = removing.child().inode();
+    if !found.is_some_and(|inode| core::ptr::eq(inode, file.inode())) {
+        return Err(EINVAL);
+    }
+    unlink(Some(obj), dir, removing, why)?;
+    drop(write);
+    remove_list(cache, list);
+    Ok(())
+}
+
+fn unlink(obj: Option<&TraceObject>, dir: &Path, removing: Removing<'_>, why: Killed) -> Result {
+    files::unlink(obj, removing.child(), why);
+    inject::remove()
+        .and_then(|()| removing.unlink())
+        .inspect_err(|e| files::vfs_error(obj, dir.dentry(), *e, Where::Unlink))
+}
+
+fn remove_list<M>(cache: &Cache<M>, list: Option<u64>) {
+    if let Some(token) = list {
+        cache.lists().remove(token);
+    }
 }

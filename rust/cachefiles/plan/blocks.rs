@@ -95,6 +95,11 @@ where
         self.present.is_complete()
     }
 
+    /// Has the next list be made anew.
+    pub(crate) fn require_new_list(&mut self) {
+        self.has_lost = true;
+    }
+
     /// Records that all changes are in a list on the disk, or will be: they are returned. `None` if
     /// blocks are not present any more, so that a new list has to be made.
     pub(crate) fn take_changes(&mut self) -> Option<Changed> {

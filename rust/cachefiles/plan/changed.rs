@@ -7,7 +7,7 @@
 
 use core::ops::Range;
 
-const RANGES: usize = 8;
+const RANGES: usize = 4;
 
 /// See the [module's description](self).
 #[derive(Default)]

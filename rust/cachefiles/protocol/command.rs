@@ -209,6 +209,8 @@ pub(crate) struct Options {
     pub(crate) batch: bool,
     /// Whether `read()` sleeps while there is no message.
     pub(crate) wait: bool,
+    /// Whether what is written down of an object is on the disk when it is.
+    pub(crate) durable: bool,
     /// No READ crosses a multiple of so many blocks.
     pub(crate) max_read: Option<u64>,
     /// READs go on to a multiple of so many blocks, and whoever needs what is asked for already
@@ -223,6 +225,7 @@ impl Options {
         let switch = match word {
             b"batch" => Some(&mut self.batch),
             b"wait" => Some(&mut self.wait),
+            b"durable" => Some(&mut self.durable),
             _ => None,
         };
         if let Some(switch) = switch {

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <time.h>
 
@@ -22,6 +23,8 @@
 #define HALF	(24ULL * CF_PAGE)
 /* Bytes of a list before what it says. */
 #define LIST_HEAD	10
+/* In milliseconds: what is not written down at once is after half a minute. */
+#define LATE	300000
 
 static int give_up(struct cf_env *e, struct cf_blob *b)
 {
@@ -349,6 +352,164 @@ TEST_F_TIMEOUT(keep, file_in_use_by_another_cache_is_EBUSY, 60)
 	EXPECT_EQ(-EBUSY, cf_cmd(e->dev, "inuse Dblob"));
 	ASSERT_EQ(0, chdir("/"));
 	EXPECT_EQ(0, reads_for(e, b, 0, HALF));
+}
+
+/* What is written down while an object is in use. */
+FIXTURE(early) {
+	struct cf_env e;
+	struct cf_blob b;
+	char path[PATH_MAX];
+};
+
+FIXTURE_SETUP(early)
+{
+	if (cf_is_c())
+		SKIP(return, "it gives a file its name when its object is withdrawn");
+	ASSERT_SETUP(cf_env_all(&self->e));
+	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", SIZE));
+	cf_no_readahead(self->b.fd);
+}
+
+FIXTURE_TEARDOWN(early)
+{
+	cf_env_end(&self->e);
+}
+
+/* What the attribute of the file says that it holds, or -errno. */
+static int content(const char *path)
+{
+	uint8_t state[64];
+
+	return getxattr(path, STATE, state, sizeof(state)) < 18 ? -errno : state[17];
+}
+
+TEST_F_TIMEOUT(early, complete_file_gets_its_name_at_once, 300)
+{
+	struct cf_env *e = &self->e;
+
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", 0, SIZE, SIZE));
+	ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(e, "blob", NULL, self->path), CF_SOON));
+	EXPECT_EQ(2, content(self->path));
+	/* It is in use. */
+	ASSERT_EQ(0, chdir(dirname(strdupa(self->path))));
+	EXPECT_EQ(-EBUSY, cf_cmd(e->dev, "inuse Dblob"));
+	EXPECT_EQ(-EBUSY, cf_cmd(e->dev, "cull Dblob"));
+	ASSERT_EQ(0, chdir("/"));
+	EXPECT_EQ(0, reads_for(e, &self->b, 0, SIZE));
+	/* And not any more. */
+	ASSERT_EQ(0, give_up(e, &self->b));
+	ASSERT_TRUE(is_released(e, self->path));
+	ASSERT_EQ(0, look_up(e, &self->b, SIZE));
+	EXPECT_EQ(0, reads_for(e, &self->b, 0, SIZE));
+}
+
+/* How many blocks there are in a copy of the file, as after a crash of the machine. */
+TEST_F_TIMEOUT(early, part_is_written_down_after_a_while, 600)
+{
+	struct cf_env *e = &self->e;
+	char list[64];
+	int len;
+
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", 0, HALF, SIZE));
+	EXPECT_FALSE(cf_find_cache_file(e, "blob", NULL, self->path));
+	ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(e, "blob", NULL, self->path), LATE));
+	EXPECT_EQ(3, content(self->path));
+	len = getxattr(self->path, LIST, list, sizeof(list));
+	ASSERT_LT(LIST_HEAD, len);
+	/* From its first block on. */
+	EXPECT_EQ(0, list[LIST_HEAD]);
+	/* What comes later is added to it. */
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", HALF + 2 * CF_PAGE, CF_PAGE, SIZE));
+	EXPECT_EQ(len, getxattr(self->path, LIST, NULL, 0));
+	EXPECT_TRUE(CF_WAIT_FOR(getxattr(self->path, LIST, NULL, 0) > len, LATE));
+	/* The rest is written down at once. */
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", HALF, SIZE - HALF, SIZE));
+	EXPECT_TRUE(CF_WAIT_FOR(content(self->path) == 2, CF_SOON));
+	EXPECT_TRUE(CF_WAIT_FOR(getxattr(self->path, LIST, NULL, 0) < 0, CF_SOON));
+	EXPECT_EQ(0, reads_for(e, &self->b, 0, SIZE));
+}
+
+/* How often the disk that the cache is on was asked to write down what it has in memory. */
+static long flushes(struct cf_env *e)
+{
+	char path[64];
+	struct stat st;
+	long n = -1;
+	FILE *f;
+
+	if (stat(e->dir, &st))
+		return -1;
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/stat", major(st.st_dev),
+		 minor(st.st_dev));
+	f = fopen(path, "re");
+	if (!f)
+		return -1;
+	if (fscanf(f, "%*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %ld", &n) != 1)
+		n = -1;
+	fclose(f);
+	return n;
+}
+
+FIXTURE(durable) {
+	struct cf_env e;
+	struct cf_blob b;
+	char path[PATH_MAX];
+};
+
+FIXTURE_SETUP(durable)
+{
+	if (cf_is_c())
+		SKIP(return, "it gives a file its name when its object is withdrawn");
+	ASSERT_SETUP(cf_env_all_with(&self->e, " durable"));
+	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", SIZE));
+}
+
+FIXTURE_TEARDOWN(durable)
+{
+	cf_env_end(&self->e);
+}
+
+/* Well before the file system would do it of its own accord. */
+TEST_F_TIMEOUT(durable, file_is_synced, 300)
+{
+	struct cf_env *e = &self->e;
+	long before;
+
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", 0, HALF, SIZE));
+	sync();
+	before = flushes(e);
+	if (before < 0)
+		SKIP(return, "the kernel does not tell how often this disk is flushed");
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", HALF, SIZE - HALF, SIZE));
+	ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(e, "blob", NULL, self->path), CF_SOON));
+	EXPECT_TRUE(CF_WAIT_FOR(flushes(e) > before, 3000));
+}
+
+/* Its blocks are free as soon as it is culled, though it was to be written down later. */
+TEST_F_TIMEOUT(early, file_of_a_withdrawn_object_is_not_kept_open, 300)
+{
+	struct cf_env *e = &self->e;
+	struct statfs st;
+	long before;
+
+	/* With the directories. */
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", 0, CF_PAGE, SIZE));
+	ASSERT_EQ(0, give_up(e, &self->b));
+	ASSERT_EQ(0, look_up(e, &self->b, SIZE));
+	ASSERT_EQ(0, statfs(e->dir, &st));
+	before = st.f_bfree;
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", CF_PAGE, HALF - CF_PAGE, SIZE));
+	/* Well before it is due. */
+	ASSERT_EQ(0, give_up(e, &self->b));
+	ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(e, "blob", NULL, self->path), CF_SOON));
+	ASSERT_TRUE(is_released(e, self->path));
+	ASSERT_EQ(0, statfs(e->dir, &st));
+	EXPECT_LT(st.f_bfree, before - 8);
+	ASSERT_EQ(0, chdir(dirname(strdupa(self->path))));
+	EXPECT_EQ(0, cf_cmd(e->dev, "cull Dblob"));
+	ASSERT_EQ(0, chdir("/"));
+	EXPECT_TRUE(CF_WAIT_FOR(!statfs(e->dir, &st) && st.f_bfree >= before, CF_SOON))
+		TH_LOG("%ld blocks were free, and are now %ld", before, (long)st.f_bfree);
 }
 
 /* A list of many runs, in a file system with little space for attributes. */

@@ -62,6 +62,11 @@ TEST_F_TIMEOUT(bind, knows_max_read, 30)
 	EXPECT_EQ(cf_intended("bind-max-read"), cf_env_bind_with(&self->e, " max-read=65536"));
 }
 
+TEST_F_TIMEOUT(bind, knows_durable, 30)
+{
+	EXPECT_EQ(cf_intended("bind-durable"), cf_env_bind_with(&self->e, " durable"));
+}
+
 TEST_F_TIMEOUT(bind, knows_granule, 30)
 {
 	EXPECT_EQ(cf_intended("bind-granule"), cf_env_bind_with(&self->e, " granule=1048576"));
@@ -130,7 +135,7 @@ TEST_F_TIMEOUT(bind, refuses_other_options, 60)
 		" timeout=+1", " timeout=0x10", " timeout=1s", " timeout=1.5", " timeout= 1",
 		" timeout=1 ", " timeout=4294967297", " timeout=18446744073709551617",
 		" timeout=5 timeout=5", " timeout=5 x", " batch=1", " batch ", " batch batch",
-		" batch,timeout=5", " wait=1", " wait wait", "batch", " x", " ", " max-read=0",
+		" batch,timeout=5", " wait=1", " wait wait", " durable durable", "batch", " x", " ", " max-read=0",
 		" max-read=4097",
 		" max-read=1073745920", " max-read=4096 max-read=8192", " max-read=4k",
 		" granule", " granule=0", " granule=6144", " granule=4096 granule=4096",
