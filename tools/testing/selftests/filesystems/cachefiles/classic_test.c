@@ -1315,20 +1315,24 @@ static int forget_list(const char *path)
  */
 TEST_F_TIMEOUT(cache, u72_refused_overwrite, LIMIT)
 {
+	/* The first block and the last, one alone, and a few. */
+	static const int blocks[][2] = { { 0, 1 }, { 3, 2 }, { 8, 1 }, { 74, 1 } };
 	struct tf *t = &self->t;
 	char path[PATH_MAX];
 	long no_write;
-	int fd, i;
+	int fd, i, j;
 
 	ASSERT_SETUP_T(tf_bind(t, LIMITS));
 	ASSERT_SETUP_T(fill_and_remount(t, ",style=9p", SIZE, path));
 	for (i = 0; i < 2; i++) {
 		fd = tf_open(t, "a", O_RDWR);
 		ASSERT_GE(fd, 0);
-		ASSERT_EQ(0, tf_read(fd, "a", 1, 0, BLOCK));
+		ASSERT_EQ(0, tf_read(fd, "a", 1, BLOCK, BLOCK));
 		ASSERT_EQ(0, cf_take_space(&t->e, "ballast", 95));
 		no_write = cf_stats("NoSpace", "nwr=");
-		ASSERT_EQ(0, tf_write(fd, "a", 2 + i, 3 * BLOCK, 2 * BLOCK));
+		for (j = 0; j < ARRAY_SIZE(blocks); j++)
+			ASSERT_EQ(0, tf_write(fd, "a", 2 + i, blocks[j][0] * BLOCK,
+					      blocks[j][1] * BLOCK));
 		ASSERT_EQ(0, fsync(fd));
 		EXPECT_GT(cf_stats("NoSpace", "nwr="), no_write);
 		close(fd);
