@@ -111,8 +111,12 @@ a restart. Metrics are written every second: requests by kind and outcome and ho
 that wait and for how long the oldest one has, bytes and time of fetches and failures by server, and what \
 was not the bytes that it should have been.
 
-Not done here: culling. When the cache's file system fills up to the limits, nothing more is written, \
-and readers get EIO for what is missing; stop the daemon and delete the cache directory, or make room.
+Culling: when the cache has come near --cache-size, or less than --bcull or --fcull of its file system \
+is free, files are removed from it, those first that were not used for longest, until an eighth of \
+--cache-size is not used and --brun and --frun are free. What is in use is never removed: a file is until \
+10 s after it was used last, or until ondemandfs is unmounted. If all of it is in use, --cache-size is not \
+kept, which is said; but below --bstop and --fstop nothing is written. Readers then wait for room, for \
+20 s, and get EIO if there is none.
 
 Examples:
   ondemandd --cache-dir /var/cache/fscache --dir-source /srv/images
@@ -411,6 +415,15 @@ pub fn command() -> Command {
             )
             .conflicts_with("supervise"),
         )
+        .arg(
+            option(
+                "cache-size",
+                "SIZE",
+                "Cull what was not used for longest before the cache has more bytes than this (M, G, T)",
+            )
+            .value_parser(parse_cache_size)
+            .help_heading("Limits of the cache"),
+        )
         .arg(percent(
             "brun",
             "Stop culling above this part of free blocks [kernel: 7]",
@@ -460,22 +473,23 @@ fn daemon_args(matches: &ArgMatches) -> DaemonArgs {
         retry_time: seconds("retry-time"),
         timeout: seconds("timeout"),
     };
+    let cull = device::Limits {
+        blocks: Triple {
+            run: limit("brun"),
+            cull: limit("bcull"),
+            stop: limit("bstop"),
+        },
+        files: Triple {
+            run: limit("frun"),
+            cull: limit("fcull"),
+            stop: limit("fstop"),
+        },
+    };
     DaemonArgs {
         device: matches.get_one("device").cloned().expect(required),
         cache_dir: matches.get_one("cache-dir").cloned().expect(required),
         tag: matches.get_one("tag").cloned(),
-        limits: device::Limits {
-            blocks: Triple {
-                run: limit("brun"),
-                cull: limit("bcull"),
-                stop: limit("bstop"),
-            },
-            files: Triple {
-                run: limit("frun"),
-                cull: limit("fcull"),
-                stop: limit("fstop"),
-            },
-        },
+        limits: cull,
         request_timeout,
         source,
         web,
@@ -497,6 +511,8 @@ fn daemon_args(matches: &ArgMatches) -> DaemonArgs {
                 retry: true,
             },
             request_timeout: request_timeout.map(|seconds| Duration::from_secs(seconds.into())),
+            cull,
+            cache_size: matches.get_one("cache-size").copied(),
         },
         log: matches.get_one("log").cloned(),
         stats_file: matches.get_one("stats-file").cloned(),
@@ -519,14 +535,23 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
         Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
         Some(b'g' | b'G') => (&text[..text.len() - 1], 30),
+        Some(b't' | b'T') => (&text[..text.len() - 1], 40),
         _ => (text, 0),
     };
     let number: u64 = digits
         .parse()
-        .map_err(|_| "a size is a number, perhaps with K, M or G".to_string())?;
+        .map_err(|_| "a size is a number, perhaps with K, M, G or T".to_string())?;
     number
         .checked_mul(1 << shift)
         .ok_or_else(|| "that is too much".into())
+}
+
+fn parse_cache_size(text: &str) -> Result<u64, String> {
+    let size = parse_size(text)?;
+    if size < 16 << 20 {
+        return Err("must be 16M at least".into());
+    }
+    Ok(size)
 }
 
 fn parse_granule(text: &str) -> Result<u64, String> {
@@ -663,6 +688,7 @@ mod tests {
             &["--request-timeout", "86401"],
             &["--request-timeout", "1s"],
             &["--brun", "200%"],
+            &["--cache-size", "4K"],
             &["--tag", "a\nb"],
             &["--supervise", "--fd-store"],
         ] {
@@ -678,6 +704,7 @@ mod tests {
         assert_eq!(parse_size("4096"), Ok(4096));
         assert_eq!(parse_size("64k"), Ok(65536));
         assert_eq!(parse_size("2G"), Ok(2 << 30));
+        assert_eq!(parse_size("3T"), Ok(3 << 40));
         for wrong in ["", "K", "-1", "1.5M", "99999999999G"] {
             assert!(parse_size(wrong).is_err(), "{wrong}");
         }

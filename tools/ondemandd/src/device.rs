@@ -309,6 +309,11 @@ impl Device {
         self.dead.load(Relaxed) || self.events().contains(PollFlags::ERR | PollFlags::HUP)
     }
 
+    /// Whether the kernel wants the cache to be culled.
+    pub fn wants_room(&self) -> bool {
+        self.events().contains(PollFlags::OUT)
+    }
+
     /// Whether there are messages, and how often somebody has looked for some.
     pub fn waiting(&self) -> (bool, u64) {
         let ready = self.events().contains(PollFlags::IN);
@@ -320,7 +325,7 @@ impl Device {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        let mut fds = [PollFd::new(&self.file, PollFlags::IN)];
+        let mut fds = [PollFd::new(&self.file, PollFlags::IN | PollFlags::OUT)];
         // An error is EINTR, or no memory: nothing is known.
         match poll(&mut fds, Some(&now)) {
             Ok(_) => fds[0].revents(),
@@ -433,6 +438,16 @@ impl Limits {
 }
 
 impl Triple {
+    /// As the kernel has it.
+    pub fn run(self) -> u8 {
+        self.run.unwrap_or(DEFAULT_RUN)
+    }
+
+    /// As the kernel has it.
+    pub fn stop(self) -> u8 {
+        self.stop.unwrap_or(DEFAULT_STOP)
+    }
+
     /// The commands in an order in which each is valid when it is written: the kernel checks
     /// stop < cull < run at every step against what is set so far.
     fn commands(&self, names: [&'static str; 3]) -> Result<Vec<(&'static str, u8)>, String> {

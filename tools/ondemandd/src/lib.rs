@@ -7,6 +7,7 @@
 //! * `pool`, `schedule`: the threads that fetch, and what they do next;
 //! * `object`, `chunkmap`: an opened cache file, and how its holes are filled;
 //! * `whole`: the digest of what is complete;
+//! * `store`, `cull`: what is in the cache directory, and making room there;
 //! * `guard`: what a fetch may cost, and how it is ended early;
 //! * `source`: blobs from a directory, web servers or registries, and their chunk indexes;
 //! * `control`: `ondemandctl`;
@@ -22,6 +23,7 @@
 mod chunkmap;
 mod cli;
 mod control;
+mod cull;
 mod device;
 mod guard;
 mod message;
@@ -34,6 +36,7 @@ mod schedule;
 mod secret;
 mod source;
 mod stop;
+mod store;
 mod supervisor;
 #[allow(unsafe_code)]
 mod sys;
@@ -201,7 +204,10 @@ fn serve(
         device,
         source,
         args.options,
-        args.cache_dir.clone(),
+        // The threads that cull have other working directories.
+        args.cache_dir
+            .canonicalize()
+            .unwrap_or_else(|_| args.cache_dir.clone()),
         Arc::clone(&report),
         Arc::clone(&stop),
     )

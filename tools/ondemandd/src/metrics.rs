@@ -75,6 +75,8 @@ pub struct Metrics {
     oldest: Gauge<f64, AtomicU64>,
     written: Counter,
     errors: Counter,
+    culled_files: Counter,
+    culled: Counter,
     /// How many servers have a name here.
     servers: std::sync::Mutex<std::collections::HashSet<String>>,
 }
@@ -137,6 +139,18 @@ impl Default for Metrics {
             written.clone(),
         );
         registry.register("errors", "All failures", errors.clone());
+        let (culled_files, culled) = (Counter::default(), Counter::default());
+        registry.register(
+            "culled_files",
+            "Files that were removed from the cache to make room",
+            culled_files.clone(),
+        );
+        registry.register_with_unit(
+            "culled",
+            "What these took of the disk",
+            Unit::Bytes,
+            culled.clone(),
+        );
         Self {
             registry,
             requests,
@@ -149,6 +163,8 @@ impl Default for Metrics {
             oldest,
             written,
             errors,
+            culled_files,
+            culled,
             servers: std::sync::Mutex::default(),
         }
     }
@@ -211,6 +227,8 @@ impl Metrics {
         for (counter, total) in [
             (&self.written, &stats.written),
             (&self.errors, &stats.errors),
+            (&self.culled_files, &stats.culled_files),
+            (&self.culled, &stats.culled),
         ] {
             let total = total.load(Relaxed);
             counter.inc_by(total.saturating_sub(counter.get()));

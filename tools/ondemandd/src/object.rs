@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -109,9 +109,25 @@ pub enum Need {
     Prefetch,
 }
 
+/// The cache as a whole, which may be full.
+pub trait Quota: Sync {
+    /// Writes so many bytes to a file of the cache, again when there is room if there is none now.
+    fn write(&self, bytes: u64, write: &dyn Fn() -> io::Result<()>) -> io::Result<()>;
+}
+
+fn withdrawn() -> io::Error {
+    io::Error::new(ErrorKind::NotFound, "the file was withdrawn")
+}
+
+/// Whether nothing could be written because the cache is full, or the file was withdrawn.
+pub fn is_full(err: &io::Error) -> bool {
+    matches!(err.raw_os_error(), Some(libc::ENOBUFS | libc::ENOSPC))
+}
+
 /// What a thread needs for fetching.
 pub struct Tools<'a> {
     pub buf: &'a mut Buffer,
+    pub quota: &'a dyn Quota,
     pub report: &'a Report,
     pub limits: Limits,
     pub outcomes: &'a dyn Outcomes,
@@ -310,6 +326,7 @@ impl Object {
             let mut piece = Piece {
                 object: self,
                 buf: &mut *tools.buf,
+                quota: tools.quota,
                 report: tools.report,
                 outcomes: tools.outcomes,
                 next: if end == range.end { next } else { end },
@@ -410,6 +427,22 @@ impl Object {
 
     pub fn is_closed(&self) -> bool {
         self.inner().closed
+    }
+
+    /// How many bytes are in the cache file; as far as the kernel says.
+    pub fn cached(&self) -> u64 {
+        self.data().map(|range| range.end - range.start).sum()
+    }
+
+    /// The parts of the cache file that have data.
+    pub fn data(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        let mut pos = 0;
+        std::iter::from_fn(move || {
+            let start = seek(&self.file, SeekFrom::Data(pos)).ok()?;
+            let end = seek(&self.file, SeekFrom::Hole(start)).ok()?;
+            pos = end;
+            (start < end).then_some(start..end)
+        })
     }
 
     /// Whether the kernel has given the object up: the CLOSE is on its way, or does not come.
@@ -603,6 +636,7 @@ impl Drop for Fetch<'_> {
 struct Piece<'a, 'b> {
     object: &'a Object,
     buf: &'a mut Buffer,
+    quota: &'a dyn Quota,
     report: &'a Report,
     outcomes: &'b dyn Outcomes,
     claim: &'a mut Claim,
@@ -646,10 +680,10 @@ impl Piece<'_, '_> {
     }
 
     fn cannot_write(&self, pos: u64, len: u64, err: &io::Error) -> SourceError {
-        let full = matches!(err.raw_os_error(), Some(libc::ENOBUFS | libc::ENOSPC));
+        let full = is_full(err);
         let hint = if full {
-            " (the cache is full: free some space, or lower --bstop and --fstop; or the file was \
-             withdrawn)"
+            " (the cache is full, and what is in it is in use: free some space on its file system, or \
+             lower --bstop and --fstop; or the file was withdrawn)"
         } else {
             ""
         };
@@ -668,8 +702,16 @@ impl Piece<'_, '_> {
         let (pos, end) = (self.pos, self.came);
         let padded = (end - pos).next_multiple_of(BLOCK);
         self.buf.part(end - pos..padded).fill(0);
-        let bytes = self.buf.part(0..padded);
-        let written = self.object.file.write_all_at(bytes, pos);
+        let bytes = &*self.buf.part(0..padded);
+        let object = self.object;
+        let written = self.quota.write(padded, &|| {
+            let written = object.file.write_all_at(bytes, pos);
+            match &written {
+                // Not a matter of room.
+                Err(err) if is_full(err) && object.is_given_up() => Err(withdrawn()),
+                _ => written,
+            }
+        });
         written.map_err(|err| self.cannot_write(pos, padded, &err))?;
         self.report.cache_has_room();
         self.report.add(&self.report.stats.written, padded);
@@ -710,6 +752,15 @@ pub mod tests {
     use crate::guard::tests::LIMITS;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
     use std::time::Duration;
+
+    /// A cache that is as full as its file system is.
+    pub struct NoQuota;
+
+    impl Quota for NoQuota {
+        fn write(&self, _: u64, write: &dyn Fn() -> io::Result<()>) -> io::Result<()> {
+            write()
+        }
+    }
 
     /// A blob in memory that counts what is taken from it.
     pub struct MemoryBlob {
@@ -813,6 +864,7 @@ pub mod tests {
         fn with_tools<R>(&self, work: impl FnOnce(&mut Tools<'_>) -> R) -> R {
             work(&mut Tools {
                 buf: &mut Buffer::default(),
+                quota: &NoQuota,
                 report: &self.report,
                 limits: LIMITS,
                 outcomes: &self.told,
@@ -963,6 +1015,7 @@ pub mod tests {
                 read,
                 &mut Tools {
                     buf: &mut Buffer::default(),
+                    quota: &NoQuota,
                     report: &report,
                     limits: LIMITS,
                     outcomes: &told,

@@ -32,6 +32,9 @@ pub struct Stats {
     /// Bytes written to cache files, the zeros behind a blob's end included.
     pub written: AtomicU64,
     pub errors: AtomicU64,
+    /// Files that were culled, and what they took of the disk.
+    pub culled_files: AtomicU64,
+    pub culled: AtomicU64,
 }
 
 /// The totals as they are written.
@@ -78,6 +81,13 @@ struct Happening<'a, T> {
 #[derive(Serialize)]
 struct Process {
     pid: u32,
+}
+
+#[derive(Serialize)]
+struct Cull {
+    files: u64,
+    bytes: u64,
+    left: u64,
 }
 
 /// A message and what became of it.
@@ -172,6 +182,8 @@ pub struct Report {
     stats_trouble: Mutex<Trouble>,
     /// Of a cache that takes no data.
     cache_trouble: Mutex<Trouble>,
+    /// Of a cache that is too large, and that nothing can be removed from.
+    cull_trouble: Mutex<Trouble>,
     progress: bool,
     terminal: Mutex<Terminal>,
     /// Set when totals have changed since the last [`refresh`](Self::refresh).
@@ -278,6 +290,7 @@ impl Report {
             stats_file: files.stats.map(Path::to_path_buf),
             stats_trouble: Mutex::default(),
             cache_trouble: Mutex::default(),
+            cull_trouble: Mutex::default(),
             progress: !quiet && io::stderr().is_terminal(),
             terminal: Mutex::default(),
             changed: AtomicBool::new(false),
@@ -417,6 +430,32 @@ impl Report {
     pub fn cache_has_room(&self) {
         if lock(&self.cache_trouble).ends() {
             self.line("the cache takes data again");
+        }
+    }
+
+    /// So many files were removed from the cache, which has so many bytes now.
+    pub fn culled(&self, files: u64, bytes: u64, left: u64) {
+        self.add(&self.stats.culled_files, files);
+        self.add(&self.stats.culled, bytes);
+        let (shown, left_shown) = (human(bytes), human(left));
+        self.line(&format!(
+            "culled {files} files with {shown}; the cache has {left_shown} now"
+        ));
+        self.log_line(&Happening {
+            event: "cull",
+            more: Cull { files, bytes, left },
+        });
+    }
+
+    /// Whether the cache is too large and nothing of it could be removed: so many files are in use.
+    pub fn cache_stays_full(&self, stays: bool, busy: u64) {
+        let mut trouble = lock(&self.cull_trouble);
+        if stays && trouble.begins() {
+            self.line(&format!(
+                "the cache is too large, and nothing in it can be culled: {busy} files are in use"
+            ));
+        } else if !stays && trouble.ends() {
+            self.line("the cache is not too large any more");
         }
     }
 

@@ -42,6 +42,16 @@ pub fn become_io_flusher() -> io::Result<()> {
     Ok(())
 }
 
+/// Gives this thread a working directory of its own, which changes with no other thread's.
+pub fn own_directory() -> io::Result<()> {
+    // SAFETY: The argument is an integer. What stops being shared are the working directory, the root and
+    // the umask, which no memory depends on.
+    if unsafe { libc::unshare(libc::CLONE_FS) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Takes over a descriptor that someone else opened for this process: the kernel (OPEN message),
 /// the supervisor or the service manager. It is checked to be open and made close-on-exec.
 pub fn adopt_fd(raw: RawFd) -> io::Result<OwnedFd> {
@@ -118,6 +128,19 @@ mod tests {
             adopt_fd(1 << 20).unwrap_err().raw_os_error(),
             Some(libc::EBADF)
         );
+    }
+
+    #[test]
+    fn a_thread_can_have_a_directory_of_its_own() {
+        let before = std::env::current_dir().unwrap();
+        std::thread::spawn(|| {
+            own_directory().unwrap();
+            rustix::process::chdir("/proc").unwrap();
+            assert_eq!(std::env::current_dir().unwrap().to_str(), Some("/proc"));
+        })
+        .join()
+        .unwrap();
+        assert_eq!(std::env::current_dir().unwrap(), before);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{fgetxattr, fsetxattr, seek, SeekFrom, XattrFlags};
 use sha2::{Digest, Sha256};
@@ -18,21 +18,6 @@ use crate::stop::Stop;
 
 /// The digest that the file was found to have.
 const XATTR: &str = "user.ondemandd.sha256";
-
-/// Where the kernel keeps the blob of an OPEN, if it is there. Keys that cannot be file names as they are
-/// have other names, under which nothing is looked for.
-pub fn find(cache: &Path, volume: &[u8], cookie: &[u8]) -> Option<PathBuf> {
-    let name = |prefix: &str, key: &[u8]| {
-        let plain = key.iter().all(|b| matches!(b, b' '..=b'~') && *b != b'/');
-        let text = std::str::from_utf8(key).ok()?;
-        (plain && key.len() < 255).then(|| format!("{prefix}{text}"))
-    };
-    let dir = cache.join("cache").join(name("I", volume)?);
-    let name = name("D", cookie)?;
-    (0..256)
-        .map(|hash| dir.join(format!("@{hash:02x}")).join(&name))
-        .find(|path| path.is_file())
-}
 
 /// What is known of a cached blob.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,26 +73,6 @@ pub fn check(path: &Path, size: u64, digest: &str, stop: &Stop) -> io::Result<Fi
 mod tests {
     use super::*;
     use std::os::unix::fs::FileExt;
-
-    #[test]
-    fn files_are_found_by_their_keys() {
-        let dir = tempfile::tempdir().unwrap();
-        let bucket = dir.path().join("cache/Ierofs,d/@7f");
-        std::fs::create_dir_all(&bucket).unwrap();
-        let path = bucket.join("Dsha256:00");
-        std::fs::write(&path, b"x").unwrap();
-        let find = |volume: &[u8], cookie: &[u8]| find(dir.path(), volume, cookie);
-        assert_eq!(find(b"erofs,d", b"sha256:00"), Some(path));
-        for (volume, cookie) in [
-            (&b"erofs,d"[..], &b"other"[..]),
-            (b"erofs,e", b"sha256:00"),
-            (b"erofs,d/@7f/../../Ierofs,d", b"sha256:00"),
-            (b"erofs,d", b"../@7f/Dsha256:00"),
-            (b"erofs,d", b"\xff"),
-        ] {
-            assert_eq!(find(volume, cookie), None);
-        }
-    }
 
     #[test]
     fn only_what_is_complete_is_looked_at() {

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 
-use crate::device::{strip_code, Device};
+use crate::cull::{Culler, Objects};
+use crate::device::{self, strip_code, Device};
 use crate::guard::{Guard, Limits};
 use crate::message::{Message, Messages, Op, BATCH_SIZE};
 use crate::object::{Buffer, Filled, Object, Outcomes, Read, Tools};
@@ -24,6 +25,7 @@ use crate::report::{Event, Report};
 use crate::schedule::Room;
 use crate::source::{Blob, BlobName, Source, SourceError};
 use crate::stop::Stop;
+use crate::store;
 use crate::sys;
 use crate::whole::{self, Finding};
 
@@ -42,6 +44,10 @@ pub struct Options {
     pub limits: Limits,
     /// After what time the kernel has failed a READ, if it does that.
     pub request_timeout: Option<Duration>,
+    /// The kernel's limits for culling.
+    pub cull: device::Limits,
+    /// The most bytes that the cache should have.
+    pub cache_size: Option<u64>,
 }
 
 /// How long a server may say nothing to a fetch that nobody has asked for.
@@ -54,12 +60,11 @@ const TIMEOUT_MARGIN: Duration = Duration::from_secs(2);
 type Complete = Box<dyn Fn(BorrowedFd<'_>, u32) -> io::Result<()> + Send + Sync>;
 
 pub struct Daemon {
-    pub device: Device,
+    pub device: Arc<Device>,
     epoll: rustix::fd::OwnedFd,
     source: Box<dyn Source>,
     options: Options,
-    /// Where the kernel keeps the cache files.
-    cache: PathBuf,
+    pub culler: Culler,
     /// One blob at a time is read as a whole.
     reading: Mutex<()>,
     report: Arc<Report>,
@@ -112,7 +117,7 @@ struct Open {
 }
 
 impl Daemon {
-    /// Prepares to serve. The device is being watched from here on, so that no message that comes after
+    /// Prepares to serve, with the cache in the directory `cache`. The device is being watched from here on, so that no message that comes after
     /// `bind` or `restore` is missed.
     pub fn new(
         device: Device,
@@ -123,8 +128,17 @@ impl Daemon {
         stop: Arc<Stop>,
     ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        // Edge-triggered, because the device can always be written to when it is to be culled.
-        let events = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        // Edge-triggered, because the device can always be written to while the cache is to be culled.
+        let events = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
+        let device = Arc::new(device);
+        let culler = Culler::new(
+            cache,
+            options.cull,
+            options.cache_size,
+            Arc::clone(&device) as _,
+            Arc::clone(&report),
+            Arc::clone(&stop),
+        );
         epoll::add(&epoll, &device, epoll::EventData::new_u64(0), events)?;
         let stop_data = epoll::EventData::new_u64(1);
         epoll::add(&epoll, &*stop, stop_data, epoll::EventFlags::IN)?;
@@ -133,7 +147,7 @@ impl Daemon {
             epoll,
             source,
             options,
-            cache,
+            culler,
             reading: Mutex::default(),
             report,
             stop,
@@ -156,6 +170,8 @@ impl Daemon {
         for _ in 0..self.pool.first_threads() {
             self.start_thread()?;
         }
+        let daemon = Arc::clone(self);
+        pool::spawn("cull", move || daemon.culler.run(&*daemon))?;
         let daemon = Arc::clone(self);
         pool::spawn("messages", move || {
             if let Err(reason) = daemon.serve() {
@@ -224,6 +240,10 @@ impl Daemon {
             if self.stop.is_set() {
                 return Ok(());
             }
+            let wants_room = |flags: epoll::EventFlags| flags.contains(epoll::EventFlags::OUT);
+            if events.iter().any(|event| wants_room(event.flags)) {
+                self.culler.wanted();
+            }
             // After what was there to be read.
             let dead = epoll::EventFlags::ERR | epoll::EventFlags::HUP;
             let is_dead = |flags: epoll::EventFlags| flags.contains(dead);
@@ -258,6 +278,7 @@ impl Daemon {
     /// the successor.
     fn leave(&self) {
         drop(self.pool.stop());
+        self.culler.end();
         let entries = std::mem::take(&mut *self.objects());
         for entry in entries.into_values() {
             match entry {
@@ -380,6 +401,7 @@ impl Daemon {
             guard: Arc::clone(&guard),
         };
         self.objects().insert(object_id, entry);
+        self.culler.opened(object_id, volume, cookie);
         let place = name.to_string();
         let job = Job::Open(Open {
             msg_id,
@@ -418,10 +440,15 @@ impl Daemon {
         }
     }
 
+    /// The kernel does not know an object any more.
+    fn forget(&self, object_id: u32) -> Option<Entry> {
+        self.culler.closed(object_id);
+        self.objects().remove(&object_id)
+    }
+
     fn close(self: &Arc<Self>, message: &Message<'_>) -> Outcome {
         // The descriptor is closed here, or by the thread that is still writing to it.
-        let entry = self.objects().remove(&message.object_id);
-        match entry {
+        match self.forget(message.object_id) {
             Some(Entry::Open(object)) => {
                 self.end(message.object_id, &object);
                 Outcome::ok(&object.name, 0)
@@ -495,7 +522,12 @@ impl Daemon {
             guard,
             since,
         } = open;
-        let found = guard.run(|| self.source.open(&name));
+        let found = guard.run(|| {
+            let blob = self.source.open(&name)?;
+            // The kernel is going to make a file for it.
+            self.culler.make_room();
+            Ok(blob)
+        });
         let found = found.and_then(|blob| {
             self.check_whole(&keys, &*blob)?;
             Ok(blob)
@@ -514,7 +546,7 @@ impl Daemon {
                 error: Some("nobody waits for it any more".into()),
             },
             Err(err) => {
-                self.objects().remove(&object_id);
+                self.forget(object_id);
                 self.refuse(msg_id, &key, err)
             }
         };
@@ -531,7 +563,7 @@ impl Daemon {
         let Some(digest) = blob.whole() else {
             return Ok(());
         };
-        let Some(path) = whole::find(&self.cache, volume, cookie) else {
+        let Some(path) = store::find(self.culler.cache(), volume, cookie) else {
             return Ok(());
         };
         match whole::known(&path, digest) {
@@ -594,7 +626,7 @@ impl Daemon {
         };
         let answered = known && self.answer_open(msg_id, &key, size as i64, version.as_deref());
         if !answered {
-            self.objects().remove(&object_id);
+            self.forget(object_id);
         }
         Outcome {
             key,
@@ -687,6 +719,7 @@ impl Daemon {
     ) -> Tools<'a> {
         Tools {
             buf: buf.get_or_insert_with(Buffer::default),
+            quota: &self.culler,
             report: &self.report,
             limits,
             outcomes,
@@ -753,6 +786,12 @@ impl Daemon {
     }
 }
 
+impl Objects for Daemon {
+    fn cached(&self, object_id: u32) -> u64 {
+        self.object(object_id).map_or(0, |object| object.cached())
+    }
+}
+
 /// What became of a message, for the log.
 struct Outcome {
     key: String,
@@ -794,7 +833,7 @@ impl Outcomes for Reads<'_> {
         let range = (read.off, read.len);
         daemon.log("READ", read.msg_id, self.id, range, &outcome, read.since);
         if outcome.error.is_some() && object.is_given_up() {
-            daemon.objects().remove(&self.id);
+            daemon.forget(self.id);
             daemon.end(self.id, object);
         } else if reads_on {
             daemon.want_prefetch(object, self.id);

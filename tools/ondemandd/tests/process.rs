@@ -147,7 +147,7 @@ fn help_tells_what_there_is() {
         "--cache-dir",
         "--supervise",
         "--fd-store",
-        "Not done here: culling",
+        "--cache-size",
         "--accept-unversioned",
         "--retry-time",
         "http_proxy",

@@ -115,6 +115,8 @@ fn options(all: usize) -> Options {
         by_domain: false,
         limits: LIMITS,
         request_timeout: None,
+        cull: device::Limits::default(),
+        cache_size: None,
     }
 }
 
