@@ -44,6 +44,10 @@ ends at once when the kernel has no use for the blob any more. Prefetching (--pr
 nobody needs, if there is any (2 threads at least), waits 2 s for a server, does not try again, and \
 fails no read.
 
+Control: with --control-socket, ondemandctl shows what is open, what of it is in the cache and who waits for \
+it, adds and removes names of --sources, prefetches, culls and compares what is cached with its digests. The \
+socket is for the user of the daemon only. Names that were added are kept in FILE.added.json, beside the table.
+
 Failures: a range that cannot be fetched is not written, and the reader gets EIO; the next read tries \
 again. With --request-timeout, the kernel fails requests that are not answered in time, those that wait \
 for a restart included: open(2) with ETIMEDOUT, reads with EIO. What is fetched later is kept.
@@ -140,6 +144,7 @@ pub struct DaemonArgs {
     pub log: Option<PathBuf>,
     pub stats_file: Option<PathBuf>,
     pub metrics_file: Option<PathBuf>,
+    pub control_socket: Option<PathBuf>,
     pub quiet: bool,
     pub restart: Restart,
     /// For how many seconds a supervised daemon may hang, if that is looked at.
@@ -394,6 +399,11 @@ pub fn command() -> Command {
             "FILE",
             "Keep the metrics in this file, as OpenMetrics text, for a collector of files (node_exporter)",
         ))
+        .arg(path(
+            "control-socket",
+            "PATH",
+            "Answer ondemandctl on this socket, which looks for it at /run/ondemandd/control.sock",
+        ))
         .arg(flag("quiet", "Print no progress").short('q'))
         .arg(flag(
             "supervise",
@@ -517,6 +527,7 @@ fn daemon_args(matches: &ArgMatches) -> DaemonArgs {
         log: matches.get_one("log").cloned(),
         stats_file: matches.get_one("stats-file").cloned(),
         metrics_file: matches.get_one("metrics-file").cloned(),
+        control_socket: matches.get_one("control-socket").cloned(),
         quiet: matches.get_flag("quiet"),
         restart: if matches.get_flag("supervise") {
             Restart::Supervisor

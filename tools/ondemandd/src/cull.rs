@@ -76,7 +76,6 @@ pub trait Objects {
 
 /// What is to be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), allow(dead_code))] // Nobody but the tests can ask for it yet.
 pub enum Goal<'a> {
     /// What the limits say.
     Limits,
@@ -178,6 +177,16 @@ impl Culler {
     /// The directory of the cache.
     pub fn cache(&self) -> &Path {
         &self.cache
+    }
+
+    /// The most bytes that the cache should have.
+    pub fn most(&self) -> Option<u64> {
+        self.most
+    }
+
+    /// Where the objects are that are open.
+    pub fn open_places(&self) -> Vec<Place> {
+        self.state().open.values().cloned().collect()
     }
 
     /// An object was opened.

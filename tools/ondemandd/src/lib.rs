@@ -10,7 +10,7 @@
 //! * `store`, `cull`: what is in the cache directory, and making room there;
 //! * `guard`: what a fetch may cost, and how it is ended early;
 //! * `source`: blobs from a directory, web servers or registries, and their chunk indexes;
-//! * `control`: `ondemandctl`;
+//! * `control`: `ondemandctl`; `server`, `api`: the socket on which it talks to the daemon;
 //! * `supervisor`, `notify`: keeping the device open over restarts;
 //! * `report`, `metrics`: totals, progress, log; `secret`: what `ps` must not show;
 //! * `sys`, `stop`, `cli`: system calls, stopping, the command line.
@@ -20,6 +20,7 @@
 // The tests compare lists of ranges, which may have one element.
 #![cfg_attr(test, allow(clippy::single_range_in_vec_init))]
 
+mod api;
 mod chunkmap;
 mod cli;
 mod control;
@@ -34,6 +35,7 @@ mod pool;
 mod report;
 mod schedule;
 mod secret;
+mod server;
 mod source;
 mod stop;
 mod store;
@@ -47,6 +49,7 @@ use std::env;
 use std::fs::DirBuilder;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,6 +61,7 @@ use cli::{DaemonArgs, Restart, SourceArgs};
 use device::{Binding, Device};
 use notify::NotifyState;
 use report::{say, Files, Report};
+use server::Server;
 use source::http::site::Retries;
 use source::http::{HttpOptions, HttpSource, Proxies};
 use source::registry::{auth, Connecting};
@@ -66,6 +70,7 @@ use source::{DirSource, Source};
 use stop::Stop;
 use supervisor::Pulse;
 use sys::Signals;
+use worker::answers::Control;
 use worker::Daemon;
 
 /// Progress and statistics are shown at most this often.
@@ -230,6 +235,12 @@ fn serve(
             notify::store_device(daemon.device.as_fd())?;
         }
     }
+    if let Some(path) = &args.control_socket {
+        // It is worth no more than the log.
+        if let Err(reason) = start_control(path, &daemon, &stop) {
+            report.error(&format!("{reason}; going on without"));
+        }
+    }
     daemon
         .start()
         .map_err(|err| format!("cannot start a thread: {err}"))?;
@@ -254,6 +265,14 @@ fn serve(
         None => Ok(ExitCode::SUCCESS),
         Some(reason) => Err(ending(&daemon.device, reason)),
     }
+}
+
+/// Listens to the control socket.
+fn start_control(path: &Path, daemon: &Arc<Daemon>, stop: &Arc<Stop>) -> Result<(), String> {
+    let server = Server::new(path)?;
+    let (answers, stop) = (Arc::new(Control(Arc::clone(daemon))), Arc::clone(stop));
+    pool::spawn("control", move || server.run(&answers, &stop))
+        .map_err(|err| format!("cannot start a thread for the control socket: {err}"))
 }
 
 /// A daemon cannot go on. Another one can, unless the cache is dead.

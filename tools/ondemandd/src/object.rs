@@ -15,6 +15,7 @@ use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -47,6 +48,8 @@ pub struct Object {
     granule: u64,
     /// See [`Blob::server`].
     pub server: Arc<str>,
+    /// How many bytes have come from the source.
+    pub fetched: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -62,8 +65,14 @@ struct Inner {
     clock: u64,
     /// Where the next READ starts if the blob is read in order.
     window: Range<u64>,
-    /// What is to be prefetched.
+    /// What is to be prefetched because somebody reads in order.
     ahead: Range<u64>,
+    /// What is to be prefetched after that.
+    wishes: VecDeque<Range<u64>>,
+    /// How many threads are prefetching.
+    prefetching: usize,
+    /// Why something was not fetched, the last time.
+    last_error: Option<String>,
 }
 
 /// A READ: the kernel has found this range missing.
@@ -156,6 +165,7 @@ impl Object {
         Self {
             name,
             server: blob.server(),
+            fetched: AtomicU64::new(0),
             blob,
             file: fd.into(),
             page: rustix::param::page_size() as u64,
@@ -168,6 +178,9 @@ impl Object {
                 clock: 0,
                 window: 0..0,
                 ahead: 0..0,
+                wishes: VecDeque::new(),
+                prefetching: 0,
+                last_error: None,
             }),
         }
     }
@@ -239,28 +252,52 @@ impl Object {
                 self.inner().settle(read, &mut verdicts, self);
                 tell(verdicts, tools.outcomes);
             }
-            Err(err) => tools.outcomes.ended(read, Err(err)),
+            Err(err) => {
+                self.inner().last_error = Some(err.reason.clone());
+                tools.outcomes.ended(read, Err(err));
+            }
         }
+    }
+
+    /// These are to be [prefetched](Self::prefetch), in this order, and nothing that was wanted before.
+    pub fn want(&self, ranges: impl IntoIterator<Item = Range<u64>>) {
+        let mut inner = self.inner();
+        if !inner.closed {
+            inner.wishes = ranges.into_iter().collect();
+        }
+    }
+
+    /// Whether something is being prefetched or is going to be.
+    pub fn is_prefetching(&self) -> bool {
+        let inner = self.inner();
+        inner.has_ahead() || inner.prefetching > 0
+    }
+
+    /// Why something was not fetched, the last time.
+    pub fn last_error(&self) -> Option<String> {
+        self.inner().last_error.clone()
     }
 
     /// Fetches something of what is to be [prefetched](Self::sequential). Calls `more` before that if
     /// there is more. Errors are those of the source.
     pub fn prefetch(&self, tools: &mut Tools<'_>, more: impl FnOnce()) -> Result<(), SourceError> {
-        let mut claim = self.claim(|inner| inner.claim_ahead(self.granule));
-        if self.has_ahead() {
+        let mut claim = self.claim(|inner| {
+            inner.prefetching += 1;
+            inner.claim_ahead(self.granule)
+        });
+        if self.inner().has_ahead() {
             more();
         }
         let result = self.fetch_all(&mut claim, tools).map(|_| ());
-        if result.is_err() {
+        let mut inner = self.inner();
+        inner.prefetching -= 1;
+        if let Err(err) = &result {
             // Whoever reads on tries for himself, and asks for more then.
-            self.inner().ahead = 0..0;
+            inner.ahead = 0..0;
+            inner.wishes.clear();
+            inner.last_error = Some(err.reason.clone());
         }
         result
-    }
-
-    fn has_ahead(&self) -> bool {
-        let inner = self.inner();
-        !inner.closed && !inner.ahead.is_empty()
     }
 
     fn claim(&self, pick: impl FnOnce(&mut Inner) -> Vec<Range<u64>>) -> Claim {
@@ -416,6 +453,7 @@ impl Object {
         let mut inner = self.inner();
         inner.closed = true;
         inner.ahead = 0..0;
+        inner.wishes.clear();
         let parked = std::mem::take(&mut inner.parked);
         let fetches = std::mem::take(&mut inner.fetches);
         drop(inner);
@@ -520,9 +558,33 @@ impl Inner {
             .collect()
     }
 
+    fn has_ahead(&self) -> bool {
+        !self.closed && (!self.ahead.is_empty() || !self.wishes.is_empty())
+    }
+
     /// Claims the first of what is to be prefetched: one run, no more than is asked for at once.
     fn claim_ahead(&mut self, granule: u64) -> Vec<Range<u64>> {
-        let span = self.span(&self.ahead);
+        let ahead = std::mem::replace(&mut self.ahead, 0..0);
+        let (runs, rest) = self.claim_first(&ahead, granule);
+        self.ahead = rest;
+        if !runs.is_empty() {
+            return runs;
+        }
+        while let Some(wish) = self.wishes.pop_front() {
+            let (runs, rest) = self.claim_first(&wish, granule);
+            if !rest.is_empty() {
+                self.wishes.push_front(rest);
+            }
+            if !runs.is_empty() {
+                return runs;
+            }
+        }
+        Vec::new()
+    }
+
+    /// Claims the first run of a range; returns what is behind that, too.
+    fn claim_first(&mut self, range: &Range<u64>, granule: u64) -> (Vec<Range<u64>>, Range<u64>) {
+        let span = self.span(range);
         let most = (PIECE / granule).max(1);
         let unknown = |granule: &u64| self.map.state(*granule) == State::Unknown;
         let first = span.clone().find(unknown);
@@ -531,8 +593,8 @@ impl Inner {
             first..first + count.count() as u64
         });
         let end = run.as_ref().map_or(span.end, |run| run.end);
-        self.ahead = self.map.bytes(&(end..span.end));
-        run.map_or(Vec::new(), |run| self.map.claim(run))
+        let rest = self.map.bytes(&(end..span.end));
+        (run.map_or(Vec::new(), |run| self.map.claim(run)), rest)
     }
 
     fn unpark(&mut self, granules: &Range<u64>) -> Vec<Read> {
@@ -662,6 +724,7 @@ impl Sink for Piece<'_, '_> {
 
     fn filled(&mut self, len: usize) -> Result<(), SourceError> {
         self.report.add(&self.report.stats.fetched, len as u64);
+        self.object.fetched.fetch_add(len as u64, Relaxed);
         self.came += len as u64;
         if self.came == self.step() {
             self.write()?;
@@ -1257,6 +1320,31 @@ pub mod tests {
         let s = setup(3 << 20, 16 << 10);
         assert_eq!(s.prefetch(0..3 << 20).unwrap(), 3);
         assert_eq!(merge(s.blob.taken()), [0..3 << 20]);
+    }
+
+    #[test]
+    fn what_is_wanted_is_fetched_in_that_order() {
+        let s = setup(1 << 20, 16 << 10);
+        s.file.write_all_at(&[0xee; 16 << 10], 64 << 10).unwrap();
+        s.object
+            .want([512 << 10..513 << 10, 0..40 << 10, 60 << 10..96 << 10]);
+        assert!(s.object.is_prefetching());
+        assert_eq!(s.prefetch(0..0).unwrap(), 3);
+        let k = |start: u64, end: u64| start << 10..end << 10;
+        assert_eq!(
+            s.blob.taken(),
+            [k(512, 528), k(0, 48), k(48, 64), k(80, 96)]
+        );
+        assert!(!s.object.is_prefetching());
+        // What somebody reads comes first; what fails is not wanted any more.
+        s.object.want([k(128, 160)]);
+        s.object.inner().ahead = k(96, 112);
+        s.blob.broken.store(true, SeqCst);
+        assert!(s
+            .with_tools(|tools| s.object.prefetch(tools, || ()))
+            .is_err());
+        assert_eq!(s.object.last_error().unwrap(), "broken");
+        assert!(!s.object.is_prefetching());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! What the daemon tells: totals, the line on the terminal, the log and the statistics file.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -173,8 +173,8 @@ pub struct Files<'a> {
 pub struct Report {
     pub stats: Stats,
     pub metrics: Metrics,
-    /// The messages that were read and are not answered, the oldest one first.
-    pending: Mutex<BTreeSet<(Instant, u32)>>,
+    /// The messages that were read and are not answered, the oldest one first, and their objects.
+    pending: Mutex<BTreeMap<(Instant, u32), u32>>,
     metrics_file: Option<PathBuf>,
     metrics_trouble: Mutex<Trouble>,
     log: Option<Mutex<Log>>,
@@ -367,13 +367,35 @@ impl Report {
         let Some(path) = &self.metrics_file else {
             return;
         };
-        let (count, oldest) = {
-            let pending = lock(&self.pending);
-            let oldest = pending.first().map(|(since, _)| since.elapsed());
-            (pending.len(), oldest.unwrap_or_default())
-        };
-        let text = self.metrics.encode(&self.stats, count, oldest);
+        let text = self.metrics_text();
         self.replace(path, &text, &self.metrics_trouble);
+    }
+
+    /// The metrics, as OpenMetrics text.
+    pub fn metrics_text(&self) -> String {
+        let (count, oldest) = self.pending();
+        self.metrics.encode(&self.stats, count, oldest)
+    }
+
+    /// How many messages are not answered yet, and how long the oldest of them has waited.
+    pub fn pending(&self) -> (usize, Duration) {
+        let pending = lock(&self.pending);
+        let oldest = pending
+            .first_key_value()
+            .map(|((since, _), _)| since.elapsed());
+        (pending.len(), oldest.unwrap_or_default())
+    }
+
+    /// The same for each object that has any.
+    pub fn waiting(&self) -> HashMap<u32, (usize, Duration)> {
+        let mut waiting = HashMap::new();
+        for ((since, _), object_id) in &*lock(&self.pending) {
+            let entry = waiting
+                .entry(*object_id)
+                .or_insert_with(|| (0, since.elapsed()));
+            entry.0 += 1;
+        }
+        waiting
     }
 
     /// Readers of a file see either the old or the new text, never half a line.
@@ -493,8 +515,8 @@ impl Report {
     }
 
     /// A message was read that is to be answered; [`Self::event`] says that it was.
-    pub fn begins(&self, since: Instant, msg_id: u32) {
-        lock(&self.pending).insert((since, msg_id));
+    pub fn begins(&self, since: Instant, msg_id: u32, object_id: u32) {
+        lock(&self.pending).insert((since, msg_id), object_id);
     }
 
     /// It is not going to be answered.

@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
 
+use crate::api::Added;
+use chunks::ChunkIndex;
+
 pub mod chunks;
 pub mod http;
 pub mod registry;
@@ -19,6 +22,8 @@ mod version;
 
 /// The longest version that the kernel takes, in bytes.
 pub const MAX_VERSION: usize = 128;
+
+const NO_TABLE: &str = "names can be added and removed with --sources only";
 
 /// A place that has blobs.
 pub trait Source: Send + Sync {
@@ -29,6 +34,16 @@ pub trait Source: Send + Sync {
     /// the old one stays.
     fn reload(&self) -> Result<(), String> {
         Ok(())
+    }
+
+    /// Has a blob or an image under another name from now on.
+    fn add(&self, _name: &str, _source: Added) -> Result<(), String> {
+        Err(NO_TABLE.into())
+    }
+
+    /// Has a name that was added no longer.
+    fn remove(&self, _name: &str) -> Result<(), String> {
+        Err(NO_TABLE.into())
     }
 }
 
@@ -47,6 +62,11 @@ pub trait Blob: Send + Sync {
 
     /// SHA-256 of all of its bytes, in hexadecimal digits, if that is known.
     fn whole(&self) -> Option<&str> {
+        None
+    }
+
+    /// What it is checked with, if it is.
+    fn index(&self) -> Option<&ChunkIndex> {
         None
     }
 

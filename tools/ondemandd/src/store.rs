@@ -56,6 +56,11 @@ impl Cached {
         format!("{}/{}", self.volume, self.name)
     }
 
+    /// The cookie key, if it can be a file name as it is.
+    pub fn key(&self) -> Option<&str> {
+        self.name.strip_prefix('D')
+    }
+
     pub fn path(&self) -> PathBuf {
         self.dir.join(&self.name)
     }

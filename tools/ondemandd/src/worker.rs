@@ -69,6 +69,8 @@ pub struct Daemon {
     reading: Mutex<()>,
     report: Arc<Report>,
     stop: Arc<Stop>,
+    /// When it was started.
+    since: Instant,
     objects: Mutex<HashMap<u32, Entry>>,
     pool: Pool<Job>,
     complete: Complete,
@@ -151,6 +153,7 @@ impl Daemon {
             reading: Mutex::default(),
             report,
             stop,
+            since: Instant::now(),
             objects: Mutex::default(),
             pool: Pool::new(options.room),
             complete: Box::new(sys::read_complete),
@@ -378,7 +381,7 @@ impl Daemon {
         fd: i32,
         since: Instant,
     ) {
-        self.report.begins(since, msg_id);
+        self.report.begins(since, msg_id, object_id);
         let key = cookie.escape_ascii().to_string();
         let taken = sys::adopt_fd(fd)
             .map_err(|err| SourceError::new(libc::EBADF, format!("descriptor {fd}: {err}")))
@@ -421,7 +424,7 @@ impl Daemon {
         let Message {
             msg_id, object_id, ..
         } = *message;
-        self.report.begins(since, msg_id);
+        self.report.begins(since, msg_id, object_id);
         let Some(object) = self.object(object_id) else {
             // Without its descriptor a request cannot be completed, not even as failed.
             let outcome = self.unknown("READ", message);
@@ -848,5 +851,6 @@ impl Outcomes for Reads<'_> {
     }
 }
 
+pub mod answers;
 #[cfg(test)]
 mod tests;

@@ -326,6 +326,111 @@ fn make_index(path: &str) -> String {
     text.trim_end().to_string()
 }
 
+fn control(socket: &str, args: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_ondemandctl"))
+        .args(["--socket", socket])
+        .args(args)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn an_operator_sees_and_changes_what_the_daemon_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    std::fs::write(path("data"), blob()).unwrap();
+    let digest = make_index(&path("data"));
+    let data = path("data");
+    let table = format!("[blob.blob]\nfile = \"{data}\"\nindex = \"{digest}\"\n");
+    std::fs::write(path("table"), table).unwrap();
+    let (table, socket) = (path("table"), path("run/sock"));
+    let file = dir.path().join("cache/cache/Ierofs,d/@07/Dblob");
+    let (kernel, child) =
+        Kernel::start_in(dir, &["--sources", &table, "--control-socket", &socket]);
+    let ctl = |args: &[&str]| control(&socket, args);
+    assert_eq!(kernel.command(), "restore");
+    let fd = kernel.cache.as_raw_fd() as u32;
+    kernel.send(&[5, 0, 0, 1, 8, 4, fd, 0], b"erofs,d\0blob");
+    let version = format!("chunks {}", &digest[7..]);
+    assert_eq!(kernel.command(), format!("copen 5,{SIZE},{version}"));
+
+    let (code, text) = ctl(&["status", "--json"]);
+    assert_eq!(code, Some(0), "{text}");
+    let want = format!("\"name\":\"blob\",\"object_id\":1,\"size\":{SIZE},\"present\":0,");
+    assert!(text.contains(&want), "{text}");
+    assert!(text.contains("\"pending\":0,"), "{text}");
+    assert_eq!(
+        ctl(&["prefetch", "blob", "--wait"]),
+        (Some(0), String::new())
+    );
+    let mut buf = vec![0; SIZE];
+    kernel.cache.read_exact_at(&mut buf, 0).unwrap();
+    assert!(buf == blob());
+    let (code, text) = ctl(&["status", "blob"]);
+    assert_eq!(code, Some(0), "{text}");
+    let bar = "#".repeat(40);
+    assert!(text.contains("(100 %)") && text.contains(&bar), "{text}");
+    assert_eq!(ctl(&["status", "none"]).0, Some(1));
+    assert_eq!(ctl(&["prefetch", "none"]).0, Some(1));
+
+    // A name comes and goes.
+    let open_new = |msg_id: u32, fd: &File| {
+        let words = [msg_id, 0, 0, msg_id, 8, 3, fd.as_raw_fd() as u32, 0];
+        kernel.send(&words, b"erofs,d\0new");
+        kernel.command()
+    };
+    let add = ["add", "new", "--from", &data, "--unverified"];
+    assert_eq!(ctl(&add), (Some(0), String::new()));
+    assert!(open_new(6, &kernel.more).starts_with(&format!("copen 6,{SIZE},file ")));
+    let (code, text) = ctl(&["add", "blob", "--from", &data]);
+    assert!(code == Some(1) && text.contains("already"), "{text}");
+    assert_eq!(ctl(&["remove", "new"]).0, Some(0));
+    assert_eq!(open_new(7, &kernel.spare[0]), "copen 7,-2");
+
+    // The file that is in the cache directory.
+    assert_eq!(ctl(&["cull", "blob"]).0, Some(1));
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, blob()).unwrap();
+    let (code, text) = ctl(&["cull", "blob"]);
+    assert!(
+        code == Some(1) && text.contains("\"blob\" is in use"),
+        "{text}"
+    );
+    let cached = File::options().write(true).open(&file).unwrap();
+    let value = format!("...{version}");
+    let (name, flags) = ("user.CacheFiles.cache", rustix::fs::XattrFlags::empty());
+    if rustix::fs::fsetxattr(&cached, name, value.as_bytes(), flags).is_ok() {
+        let (code, text) = ctl(&["verify"]);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("1 files, 97.7 KiB compared"), "{text}");
+        cached.write_all_at(b"\0", 50_000).unwrap();
+        let (code, text) = ctl(&["verify", "blob"]);
+        assert_eq!(code, Some(2), "{text}");
+        assert!(
+            text.contains("WRONG: Ierofs,d/Dblob: 49152 to 53247"),
+            "{text}"
+        );
+    }
+    kernel.send(&[8, 1, 0, 1], &[]);
+    until("the CLOSE", || {
+        kernel.text("log").contains("\"opcode\":\"CLOSE\"")
+    });
+    let (code, text) = ctl(&["cull", "blob"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(kernel.command(), "cull Dblob");
+    let (code, text) = ctl(&["metrics"]);
+    assert!(code == Some(0) && text.ends_with("# EOF\n"), "{text}");
+
+    signal(&child, Signal::TERM);
+    assert_eq!(finish(child).status.code(), Some(0));
+    for wrong in [&["status"][..], &["status", "--warn", "x"], &["cull"]] {
+        assert_eq!(ctl(wrong).0, Some(3));
+    }
+    assert_eq!(ctl(&["--help"]).0, Some(0));
+}
+
 #[test]
 fn the_names_of_a_table_are_served_if_they_are_right() {
     let dir = tempfile::tempdir().unwrap();

@@ -207,7 +207,13 @@ impl ChunkIndex {
         }
     }
 
-    fn is_right(&self, at: usize, data: &[u8]) -> bool {
+    /// The chunks, in order.
+    pub fn chunks(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        (0..self.starts.len()).map(|at| self.range(at))
+    }
+
+    /// Whether these are the bytes of a chunk.
+    pub fn is_right(&self, at: usize, data: &[u8]) -> bool {
         let len = self.hash.size();
         let sum = &self.sums[at * len..][..len];
         match self.hash {
@@ -263,6 +269,10 @@ impl Blob for Verified {
         self.blob
             .whole()
             .filter(|_| self.blob.size() == self.size())
+    }
+
+    fn index(&self) -> Option<&ChunkIndex> {
+        Some(&self.index)
     }
 
     fn granule(&self, granule: u64) -> u64 {

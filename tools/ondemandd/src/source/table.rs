@@ -3,8 +3,10 @@
 //! `--sources FILE`: a table that says for each name where its bytes are, in registries, on web servers or
 //! in files, all at once.
 
-use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -19,6 +21,7 @@ use super::registry::hosts::wrong_toml;
 use super::registry::manifest::{Digest, Index, Layer};
 use super::registry::{open_beside, Connecting, Indexes, Reference, Registry, Tag, Trusting};
 use super::{open_file, Blob, BlobName, Source, SourceError};
+use crate::api::Added;
 use crate::device::strip_code;
 
 /// The largest table, in bytes: some ten thousand names.
@@ -110,6 +113,47 @@ pub struct TableSource {
     fetching: Arc<Fetching>,
     indexes: Indexes,
     table: RwLock<Arc<Table>>,
+    /// One change at a time.
+    changing: Mutex<()>,
+}
+
+/// The names that were added while a daemon ran. They are in a file beside the table, as JSON.
+type AddedNames = BTreeMap<String, Added>;
+
+fn added_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".added.json");
+    name.into()
+}
+
+fn read_added(path: &Path) -> Result<AddedNames, String> {
+    let path = added_path(path);
+    let bytes = match fs::read(&path) {
+        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(AddedNames::new()),
+        bytes => bytes.map_err(|err| format!("{}: {}", path.display(), strip_code(&err)))?,
+    };
+    serde_json::from_slice(&bytes).map_err(|err| format!("{}: {err}", path.display()))
+}
+
+/// Whoever reads it gets the old names or the new ones, also after a crash.
+fn write_added(path: &Path, names: &AddedNames) -> Result<(), String> {
+    let path = added_path(path);
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let text = serde_json::to_vec_pretty(names).map_err(|err| err.to_string())?;
+    // URLs may have passwords.
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary);
+    file.and_then(|mut file| {
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)
+    })
+    .map_err(|err| format!("cannot write {}: {}", path.display(), strip_code(&err)))
 }
 
 impl TableSource {
@@ -126,7 +170,71 @@ impl TableSource {
             }),
             indexes: Indexes::default(),
             table: RwLock::new(Arc::new(table)),
+            changing: Mutex::default(),
         })
+    }
+
+    fn set(&self, table: Table) {
+        let mut current = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(table);
+    }
+
+    /// Changes the names that were added.
+    fn change(
+        &self,
+        change: impl FnOnce(&mut AddedNames, &Text) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = read_table(&self.path)?;
+        let mut added = read_added(&self.path)?;
+        let parsed = parse_text(&text)?;
+        change(&mut added, &parsed)?;
+        let table = Table::make(parsed, &added, &self.connecting)?;
+        write_added(&self.path, &added)?;
+        self.set(table);
+        Ok(())
+    }
+}
+
+fn parse_text(text: &str) -> Result<Text, String> {
+    toml::from_str(text).map_err(|err| wrong_toml(text, &err))
+}
+
+impl Text {
+    fn has(&self, name: &str) -> bool {
+        self.blob.contains_key(name) || self.image.contains_key(name)
+    }
+
+    fn add(&mut self, name: &str, source: &Added) -> Result<(), String> {
+        let Added {
+            image,
+            registry,
+            http,
+            file,
+            index,
+            unverified,
+        } = source.clone();
+        let name = name.to_string();
+        if let Some(reference) = image {
+            if registry.is_some() || http.is_some() || file.is_some() || index.is_some() {
+                return Err(format!("\"{name}\" is an image, and something else"));
+            }
+            let image = ImageText {
+                reference,
+                unverified,
+            };
+            self.image.insert(name, image);
+        } else {
+            let blob = BlobText {
+                registry,
+                http,
+                file: file.map(PathBuf::from),
+                index,
+                unverified,
+            };
+            self.blob.insert(name, blob);
+        }
+        Ok(())
     }
 }
 
@@ -143,11 +251,19 @@ fn read_table(path: &Path) -> Result<String, String> {
 impl Table {
     fn read(path: &Path, connecting: &Connecting) -> Result<Self, String> {
         let text = read_table(path)?;
-        Self::parse(&text, connecting).map_err(|reason| format!("{}: {reason}", path.display()))
+        let added = read_added(path)?;
+        parse_text(&text)
+            .and_then(|text| Self::make(text, &added, connecting))
+            .map_err(|reason| format!("{}: {reason}", path.display()))
     }
 
-    fn parse(text: &str, connecting: &Connecting) -> Result<Self, String> {
-        let text: Text = toml::from_str(text).map_err(|err| wrong_toml(text, &err))?;
+    /// What is in the table counts more than what was added.
+    fn make(mut text: Text, added: &AddedNames, connecting: &Connecting) -> Result<Self, String> {
+        for (name, source) in added {
+            if !text.has(name) {
+                text.add(name, source)?;
+            }
+        }
         let mut making = Making {
             connecting,
             settings: &text.registry,
@@ -431,9 +547,30 @@ impl Source for TableSource {
     }
 
     fn reload(&self) -> Result<(), String> {
-        let table = Arc::new(Table::read(&self.path, &self.connecting)?);
-        *self.table.write().unwrap_or_else(PoisonError::into_inner) = table;
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.set(Table::read(&self.path, &self.connecting)?);
         Ok(())
+    }
+
+    fn add(&self, name: &str, source: Added) -> Result<(), String> {
+        self.change(|added, text| {
+            if text.has(name) {
+                return Err(format!("\"{name}\" is in {} already", self.path.display()));
+            }
+            added.insert(name.to_string(), source);
+            Ok(())
+        })
+    }
+
+    fn remove(&self, name: &str) -> Result<(), String> {
+        self.change(|added, text| match added.remove(name) {
+            Some(_) => Ok(()),
+            None if text.has(name) => Err(format!(
+                "\"{name}\" is in {}: remove it there, and send SIGHUP",
+                self.path.display()
+            )),
+            None => Err(format!("\"{name}\" was not added")),
+        })
     }
 }
 
@@ -444,6 +581,63 @@ mod tests {
     use crate::source::http::Proxies;
     use crate::stop::Stop;
     use std::time::Duration;
+
+    #[test]
+    fn names_come_and_go_and_survive_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let blob = dir.path().join("blob");
+        fs::write(&blob, b"bytes").unwrap();
+        let file = Added {
+            file: Some(blob.to_str().unwrap().into()),
+            unverified: true,
+            ..Added::default()
+        };
+        let name = |name: &str| BlobName {
+            domain: None,
+            name: name.into(),
+        };
+        let text = "[blob.fixed]\nfile = \"/x\"\nunverified = true\n";
+        let table = source(dir.path(), text).unwrap();
+        assert!(table.open(&name("new")).is_err());
+        table.add("new", file.clone()).unwrap();
+        assert_eq!(table.open(&name("new")).unwrap().size(), 5);
+        for (wrong, why) in [
+            (Added::default(), "one of registry, http and file"),
+            (
+                Added {
+                    image: Some("h/r:t".into()),
+                    ..file.clone()
+                },
+                "something else",
+            ),
+            (
+                Added {
+                    index: Some("sha256:1".into()),
+                    unverified: false,
+                    ..file.clone()
+                },
+                "64 digits",
+            ),
+        ] {
+            let err = table.add("wrong", wrong).unwrap_err();
+            assert!(err.contains(why), "{err}");
+        }
+        assert!(table.add("fixed", file).unwrap_err().contains("already"));
+        assert!(table
+            .remove("fixed")
+            .unwrap_err()
+            .contains("remove it there"));
+        assert!(table.remove("wrong").unwrap_err().contains("was not added"));
+        table.reload().unwrap();
+        drop(table);
+        let table = source(dir.path(), text).unwrap();
+        assert_eq!(table.open(&name("new")).unwrap().size(), 5);
+        table.remove("new").unwrap();
+        assert!(table.open(&name("new")).is_err());
+        // What the table says is what counts.
+        fs::write(added_path(&dir.path().join("table")), b"{nonsense").unwrap();
+        assert!(table.reload().unwrap_err().contains("added.json"));
+    }
 
     const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
