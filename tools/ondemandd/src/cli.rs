@@ -44,6 +44,9 @@ ends at once when the kernel has no use for the blob any more. Prefetching (--pr
 nobody needs, if there is any (2 threads at least), waits 2 s for a server, does not try again, and \
 fails no read.
 
+Messages go to standard error. If that is the journal of systemd, they have a priority and fields there \
+(BLOB, ERRNO, OFFSET, LENGTH), and do not pass through a pipe that may be full.
+
 Control: with --control-socket, ondemandctl shows what is open, what of it is in the cache and who waits for \
 it, adds and removes names of --sources, prefetches, culls and compares what is cached with its digests. The \
 socket is for the user of the daemon only. Names that were added are kept in FILE.added.json, beside the table.

@@ -117,8 +117,6 @@ pub struct Culler {
     wanted: AtomicBool,
     /// The cache has come near its limit, and no pass has begun since.
     near: AtomicBool,
-    /// How many bytes the cache had in the last pass, less what had been written until then.
-    base: AtomicU64,
     /// The bytes that are being written.
     writing: AtomicU64,
 }
@@ -152,6 +150,8 @@ impl Culler {
         report: Arc<Report>,
         stop: Arc<Stop>,
     ) -> Self {
+        let limit = &report.stats.cache_limit;
+        limit.store(most.unwrap_or(0), Relaxed);
         Self {
             cache,
             limits,
@@ -165,7 +165,6 @@ impl Culler {
             passing: Mutex::default(),
             wanted: AtomicBool::new(false),
             near: AtomicBool::new(false),
-            base: AtomicU64::new(0),
             writing: AtomicU64::new(0),
         }
     }
@@ -221,8 +220,7 @@ impl Culler {
 
     /// How many bytes the cache has, but for what was removed in another way than by culling.
     pub fn held(&self) -> u64 {
-        let written = self.report.stats.written.load(Relaxed);
-        self.base.load(Relaxed).wrapping_add(written)
+        self.report.stats.cache()
     }
 
     /// What came of the last pass.
@@ -385,7 +383,8 @@ impl Culler {
             passed.unfinished = passed.busy > 0;
         }
         passed.left = total.saturating_sub(passed.bytes);
-        self.base.store(passed.left.wrapping_sub(written), Relaxed);
+        let base = passed.left.wrapping_sub(written);
+        self.report.stats.cache_base.store(base, Relaxed);
         self.bury(&content, passed.files > 0);
         if passed.files > 0 {
             self.report.culled(passed.files, passed.bytes, passed.left);

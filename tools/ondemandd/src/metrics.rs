@@ -77,6 +77,8 @@ pub struct Metrics {
     errors: Counter,
     culled_files: Counter,
     culled: Counter,
+    cache: Gauge,
+    cache_limit: Gauge,
     /// How many servers have a name here.
     servers: std::sync::Mutex<std::collections::HashSet<String>>,
 }
@@ -151,6 +153,19 @@ impl Default for Metrics {
             Unit::Bytes,
             culled.clone(),
         );
+        let (cache, cache_limit) = (Gauge::default(), Gauge::default());
+        registry.register_with_unit(
+            "cache",
+            "What the cache takes of the disk",
+            Unit::Bytes,
+            cache.clone(),
+        );
+        registry.register_with_unit(
+            "cache_limit",
+            "The most that it should take; 0: there is no limit of that kind",
+            Unit::Bytes,
+            cache_limit.clone(),
+        );
         Self {
             registry,
             requests,
@@ -165,6 +180,8 @@ impl Default for Metrics {
             errors,
             culled_files,
             culled,
+            cache,
+            cache_limit,
             servers: std::sync::Mutex::default(),
         }
     }
@@ -224,6 +241,9 @@ impl Metrics {
     pub fn encode(&self, stats: &Stats, pending: usize, oldest: Duration) -> String {
         self.pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
         self.oldest.set(oldest.as_secs_f64());
+        let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.cache.set(gauge(stats.cache()));
+        self.cache_limit.set(gauge(stats.cache_limit.load(Relaxed)));
         for (counter, total) in [
             (&self.written, &stats.written),
             (&self.errors, &stats.errors),
@@ -257,6 +277,8 @@ mod tests {
         stats.written.store(8192, Relaxed);
         metrics.encode(&stats, 1, Duration::ZERO);
         stats.written.store(12288, Relaxed);
+        stats.cache_base.store(4096, Relaxed);
+        stats.culled_files.store(7, Relaxed);
         let text = metrics.encode(&stats, 3, Duration::from_millis(1500));
         for want in [
             "ondemand_requests_total{op=\"read\",result=\"Ok\"} 2\n",
@@ -270,6 +292,9 @@ mod tests {
             "ondemand_pending_requests 3\n",
             "ondemand_oldest_request_seconds 1.5\n",
             "ondemand_written_bytes_total 12288\n",
+            "ondemand_cache_bytes 16384\n",
+            "ondemand_cache_limit_bytes 0\n",
+            "ondemand_culled_files_total 7\n",
         ] {
             assert!(text.contains(want), "{want} is not in\n{text}");
         }

@@ -14,10 +14,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use log::kv::Value;
+use log::{Level, Record};
 use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::time::{clock_gettime, ClockId};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
+use systemd_journal_logger::{connected_to_journal, JournalLog};
 
 use crate::metrics::{Metrics, Outcome};
 
@@ -32,6 +35,11 @@ pub struct Stats {
     /// Bytes written to cache files, the zeros behind a blob's end included.
     pub written: AtomicU64,
     pub errors: AtomicU64,
+    /// Bytes of the cache without those that were written: how many there are, less the total of those that
+    /// had been written when that was found out.
+    pub cache_base: AtomicU64,
+    /// The most bytes that the cache should have; 0: any.
+    pub cache_limit: AtomicU64,
     /// Files that were culled, and what they took of the disk.
     pub culled_files: AtomicU64,
     pub culled: AtomicU64,
@@ -49,6 +57,12 @@ struct Totals {
 }
 
 impl Stats {
+    /// How many bytes the cache has, as far as is known.
+    pub fn cache(&self) -> u64 {
+        let base = self.cache_base.load(Relaxed);
+        base.wrapping_add(self.written.load(Relaxed))
+    }
+
     fn totals(&self) -> Totals {
         let get = |counter: &AtomicU64| counter.load(Relaxed);
         Totals {
@@ -186,6 +200,8 @@ pub struct Report {
     cull_trouble: Mutex<Trouble>,
     progress: bool,
     terminal: Mutex<Terminal>,
+    /// Takes lines instead of standard error, with their fields, if that is journald's.
+    journal: Option<Box<dyn log::Log>>,
     /// Set when totals have changed since the last [`refresh`](Self::refresh).
     changed: AtomicBool,
     event: OwnedFd,
@@ -293,6 +309,7 @@ impl Report {
             cull_trouble: Mutex::default(),
             progress: !quiet && io::stderr().is_terminal(),
             terminal: Mutex::default(),
+            journal: journal(),
             changed: AtomicBool::new(false),
             event,
         };
@@ -438,8 +455,13 @@ impl Report {
 
     /// Says and counts a failure.
     pub fn error(&self, text: &str) {
+        self.error_with(text, &[]);
+    }
+
+    /// The same, with what it is about for the journal.
+    pub fn error_with(&self, text: &str, fields: &[(&str, Value<'_>)]) {
         self.add(&self.stats.errors, 1);
-        self.line(text);
+        self.tell(Level::Error, text, fields);
     }
 
     /// The cache has taken no data because it is full. Returns whether that is to be said: it may
@@ -482,6 +504,19 @@ impl Report {
     }
 
     fn line(&self, text: &str) {
+        self.tell(Level::Info, text, &[]);
+    }
+
+    fn tell(&self, level: Level, text: &str, fields: &[(&str, Value<'_>)]) {
+        if let Some(journal) = &self.journal {
+            // It has a limit of its own, and escapes what it shows.
+            let record = |args| {
+                let mut record = Record::builder();
+                record.level(level).target("ondemandd").key_values(&fields);
+                journal.log(&record.args(args).build());
+            };
+            return record(format_args!("{text}"));
+        }
         let mut terminal = lock(&self.terminal);
         let now = Instant::now();
         let fresh = terminal
@@ -594,6 +629,15 @@ impl AsFd for Report {
     }
 }
 
+/// journald, if standard error goes there.
+fn journal() -> Option<Box<dyn log::Log>> {
+    if !connected_to_journal() {
+        return None;
+    }
+    let journal = JournalLog::new().ok()?;
+    Some(Box::new(journal.with_syslog_identifier("ondemandd".into())))
+}
+
 /// Whether standard error takes something now: nobody is to wait for whoever does not read it. A file
 /// always does.
 fn can_write() -> bool {
@@ -662,6 +706,57 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Takes what journald would get.
+    struct Journal(std::sync::Arc<Mutex<Vec<String>>>);
+
+    impl log::Log for Journal {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &Record<'_>) {
+            struct Fields(String);
+            impl<'kvs> log::kv::VisitSource<'kvs> for Fields {
+                fn visit_pair(
+                    &mut self,
+                    key: log::kv::Key<'kvs>,
+                    value: Value<'kvs>,
+                ) -> Result<(), log::kv::Error> {
+                    let _ = write!(self.0, " {key}={value}");
+                    Ok(())
+                }
+            }
+            let mut fields = Fields(String::new());
+            record.key_values().visit(&mut fields).unwrap();
+            let line = format!("{} {}{}", record.level(), record.args(), fields.0);
+            lock(&self.0).push(line);
+        }
+
+        fn flush(&self) {}
+    }
+
+    #[test]
+    fn the_journal_gets_levels_and_fields() {
+        let lines = std::sync::Arc::default();
+        let mut report = Report::new(Files::default(), true).unwrap();
+        report.journal = Some(Box::new(Journal(std::sync::Arc::clone(&lines))));
+        report.note("hello");
+        let fields = [("blob", Value::from("b")), ("errno", Value::from(5))];
+        report.error_with("READ failed", &fields);
+        report.error("other");
+        assert_eq!(
+            *lock(&lines),
+            [
+                "INFO hello",
+                "ERROR READ failed blob=b errno=5",
+                "ERROR other"
+            ]
+        );
+        assert_eq!(report.stats.errors.load(Relaxed), 2);
+        // Tests have no journal.
+        assert!(journal().is_none());
+    }
 
     fn files<'a>(log: Option<&'a Path>, stats: Option<&'a Path>) -> Files<'a> {
         Files {

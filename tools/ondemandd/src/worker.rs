@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use log::kv::Value;
 use rustix::event::epoll;
 
 use crate::cull::{Culler, Objects};
@@ -645,7 +646,8 @@ impl Daemon {
             // An answer like another: whoever mounts may ask for what is not there.
             self.report.note(&text);
         } else {
-            self.report.error(&text);
+            let fields = [("blob", Value::from(key)), ("errno", err.errno.into())];
+            self.report.error_with(&text, &fields);
         }
         let result = -i64::from(err.errno.clamp(1, 4095));
         self.answer_open(msg_id, key, result, None);
@@ -750,8 +752,14 @@ impl Daemon {
                 if err.said {
                     self.report.add(&self.report.stats.errors, 1);
                 } else {
-                    self.report
-                        .error(&format!("READ of \"{name}\", {len} bytes at {off}: {err}"));
+                    let text = format!("READ of \"{name}\", {len} bytes at {off}: {err}");
+                    let fields = [
+                        ("blob", Value::from(name.as_str())),
+                        ("errno", err.errno.into()),
+                        ("offset", off.into()),
+                        ("length", len.into()),
+                    ];
+                    self.report.error_with(&text, &fields);
                 }
                 Outcome {
                     key: name.clone(),
