@@ -33,6 +33,8 @@ pub enum Request {
     Remove { name: String },
     /// Fetch all of a blob that is open.
     Prefetch { name: String },
+    /// End the recording of a blob that is open, and keep what was read.
+    Trace { name: String },
     /// Remove a blob from the cache, or what was not used for longest until it has so many bytes.
     Cull {
         #[serde(default)]
@@ -73,6 +75,7 @@ pub enum Reply {
     Status(Box<Status>),
     Metrics(String),
     Prefetch(Prefetching),
+    Trace(Traced),
     Cull(Culled),
     Verify(Verified),
     Error(String),
@@ -151,6 +154,15 @@ pub struct Cached {
 pub struct Prefetching {
     /// How many files are open under the name.
     pub open: usize,
+}
+
+/// What was recorded.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Traced {
+    /// Of how many files.
+    pub traces: usize,
+    pub ranges: usize,
+    pub bytes: u64,
 }
 
 /// What was removed.

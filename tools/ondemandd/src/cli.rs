@@ -47,6 +47,10 @@ fails no read.
 Messages go to standard error. If that is the journal of systemd, they have a priority and fields there \
 (BLOB, ERRNO, OFFSET, LENGTH), and do not pass through a pipe that may be full.
 
+Traces: with --trace-dir, what is read of a blob in the first --trace-time seconds is kept in DIR/NAME.trace, \
+in that order, if nothing of it was cached and there is no trace for this version of the blob. Whenever a \
+blob with a trace is opened, what the trace says is prefetched, here or on a machine that it was copied to. \"ondemandctl trace NAME\" ends the recording early.
+
 Control: with --control-socket, ondemandctl shows what is open, what of it is in the cache and who waits for \
 it, adds and removes names of --sources, prefetches, culls and compares what is cached with its digests. The \
 socket is for the user of the daemon only. Names that were added are kept in FILE.added.json, beside the table.
@@ -148,6 +152,7 @@ pub struct DaemonArgs {
     pub stats_file: Option<PathBuf>,
     pub metrics_file: Option<PathBuf>,
     pub control_socket: Option<PathBuf>,
+    pub trace_dir: Option<PathBuf>,
     pub quiet: bool,
     pub restart: Restart,
     /// For how many seconds a supervised daemon may hang, if that is looked at.
@@ -341,6 +346,20 @@ pub fn command() -> Command {
             .value_parser(parse_size)
             .default_value("0"),
         )
+        .arg(path(
+            "trace-dir",
+            "DIR",
+            "Keep in DIR what is read of each blob at its start, and prefetch that at the next one",
+        ))
+        .arg(
+            option(
+                "trace-time",
+                "SECONDS",
+                "For how long that is recorded from when a blob is opened",
+            )
+            .value_parser(value_parser!(u16).range(1..))
+            .default_value("60"),
+        )
         .arg(
             option(
                 "retries",
@@ -526,11 +545,13 @@ fn daemon_args(matches: &ArgMatches) -> DaemonArgs {
             request_timeout: request_timeout.map(|seconds| Duration::from_secs(seconds.into())),
             cull,
             cache_size: matches.get_one("cache-size").copied(),
+            trace_time: seconds("trace-time"),
         },
         log: matches.get_one("log").cloned(),
         stats_file: matches.get_one("stats-file").cloned(),
         metrics_file: matches.get_one("metrics-file").cloned(),
         control_socket: matches.get_one("control-socket").cloned(),
+        trace_dir: matches.get_one("trace-dir").cloned(),
         quiet: matches.get_flag("quiet"),
         restart: if matches.get_flag("supervise") {
             Restart::Supervisor

@@ -167,6 +167,16 @@ pub fn command() -> Command {
                 .arg(flag("wait", "Wait until all of it is there")),
         )
         .subcommand(
+            Command::new("trace")
+                .about("End the recording of what is read at the start of a blob, and keep it")
+                .long_about(
+                    "End the recording of what is read at the start of a blob that is mounted, and keep it \
+                     in the directory of \"ondemandd --trace-dir\". Without this, recording ends after \
+                     --trace-time, or when the blob is not used any more.",
+                )
+                .arg(name_arg("The name").required(true)),
+        )
+        .subcommand(
             Command::new("cull")
                 .about("Remove from the cache what is not in use")
                 .arg(name_arg("The blob to remove"))
@@ -281,6 +291,7 @@ fn run(matches: &ArgMatches) -> Result<u8, Failure> {
             &text("name").unwrap_or_default(),
             args.get_flag("wait"),
         ),
+        "trace" => trace(&daemon, &text("name").unwrap_or_default()),
         "cull" => cull(&daemon, text("name"), args.get_one("to").copied()),
         "verify" => verify(&daemon, text("name")),
         _ => Ok(0),
@@ -550,6 +561,19 @@ fn prefetch(daemon: &Daemon, name: &str, wait: bool) -> Result<u8, Failure> {
         }
         std::thread::sleep(LOOK);
     }
+}
+
+fn trace(daemon: &Daemon, name: &str) -> Result<u8, Failure> {
+    let reply = daemon.ask(&Request::Trace { name: name.into() })?;
+    let Reply::Trace(traced) = reply else {
+        return Err(unexpected(&reply));
+    };
+    if traced.traces == 0 {
+        return Err(format!("nothing is being recorded of \"{name}\"").into());
+    }
+    let (ranges, bytes) = (traced.ranges, human(traced.bytes));
+    print(&format!("{ranges} ranges, {bytes}\n"));
+    Ok(0)
 }
 
 fn cull(daemon: &Daemon, name: Option<String>, bytes: Option<u64>) -> Result<u8, Failure> {

@@ -7,6 +7,7 @@
 //! * `pool`, `schedule`: the threads that fetch, and what they do next;
 //! * `object`, `chunkmap`: an opened cache file, and how its holes are filled;
 //! * `whole`: the digest of what is complete;
+//! * `trace`: what was read at the last start;
 //! * `store`, `cull`: what is in the cache directory, and making room there;
 //! * `guard`: what a fetch may cost, and how it is ended early;
 //! * `source`: blobs from a directory, web servers or registries, and their chunk indexes;
@@ -42,6 +43,7 @@ mod store;
 mod supervisor;
 #[allow(unsafe_code)]
 mod sys;
+mod trace;
 mod whole;
 mod worker;
 
@@ -70,6 +72,7 @@ use source::{DirSource, Source};
 use stop::Stop;
 use supervisor::Pulse;
 use sys::Signals;
+use trace::Traces;
 use worker::answers::Control;
 use worker::Daemon;
 
@@ -213,6 +216,7 @@ fn serve(
         args.cache_dir
             .canonicalize()
             .unwrap_or_else(|_| args.cache_dir.clone()),
+        args.trace_dir.clone().map(Traces::new),
         Arc::clone(&report),
         Arc::clone(&stop),
     )
@@ -259,6 +263,7 @@ fn serve(
     if !daemon.join(GRACE) {
         report.note("leaving requests behind that take too long");
     }
+    daemon.write_traces(true);
     report.log_event("stop");
     report.finish();
     match daemon.fatal() {
@@ -322,6 +327,7 @@ fn run_until_stopped(
                 notify::beat();
             }
             report.try_metrics();
+            daemon.write_traces(false);
         }
         let mut fds = vec![
             PollFd::new(signals, PollFlags::IN),

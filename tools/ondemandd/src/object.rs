@@ -9,7 +9,7 @@
 //! those who were parked for it claim it themselves, but for READs that came before that attempt was
 //! begun: their own would be no other.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -26,6 +26,7 @@ use crate::device::strip_code;
 use crate::guard::{Guard, Limits};
 use crate::report::Report;
 use crate::source::{Blob, Sink, SourceError};
+use crate::trace::MAX_RANGES;
 
 /// Cache files are written in whole blocks of this size; the kernel rounds their size up to it.
 const BLOCK: u64 = 4096;
@@ -73,6 +74,30 @@ struct Inner {
     prefetching: usize,
     /// Why something was not fetched, the last time.
     last_error: Option<String>,
+    /// What was read, if that is being recorded: granules, each once.
+    recorded: Option<Recorded>,
+}
+
+#[derive(Default)]
+struct Recorded {
+    seen: HashSet<u64>,
+    ranges: Vec<Range<u64>>,
+}
+
+impl Recorded {
+    /// Adds those granules that were not read before.
+    fn add(&mut self, span: Range<u64>, map: &ChunkMap) {
+        for granule in span {
+            if self.ranges.len() >= MAX_RANGES || !self.seen.insert(granule) {
+                continue;
+            }
+            let bytes = map.bytes(&(granule..granule + 1));
+            match self.ranges.last_mut() {
+                Some(last) if last.end == bytes.start => last.end = bytes.end,
+                _ => self.ranges.push(bytes),
+            }
+        }
+    }
 }
 
 /// A READ: the kernel has found this range missing.
@@ -181,6 +206,7 @@ impl Object {
                 wishes: VecDeque::new(),
                 prefetching: 0,
                 last_error: None,
+                recorded: None,
             }),
         }
     }
@@ -198,14 +224,47 @@ impl Object {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Records what is read from now on.
+    pub fn record(&self) {
+        self.inner().recorded = Some(Recorded::default());
+    }
+
+    /// Ends that, and returns what was read, in that order, if anything was.
+    pub fn recorded(&self) -> Option<Vec<Range<u64>>> {
+        let ranges = self.inner().recorded.take()?.ranges;
+        (!ranges.is_empty()).then_some(ranges)
+    }
+
+    /// Whether a recording begins with this READ, of a blob that was cached before: it would not have what
+    /// was there.
+    fn is_warm(&self) -> bool {
+        let begins = |recorded: &Recorded| recorded.ranges.is_empty();
+        self.inner().recorded.as_ref().is_some_and(begins)
+            && self.fetched.load(Relaxed) == 0
+            && self.data().next().is_some()
+    }
+
     /// A READ that has come.
     pub fn read(&self, msg_id: u32, off: u64, len: u64, since: Instant) -> Read {
+        let warm = self.is_warm();
+        let came = {
+            let mut inner = self.inner();
+            if warm {
+                inner.recorded = None;
+            }
+            let span = inner.span(&(off..off.saturating_add(len)));
+            let Inner { recorded, map, .. } = &mut *inner;
+            if let Some(recorded) = recorded {
+                recorded.add(span, map);
+            }
+            inner.tick()
+        };
         Read {
             msg_id,
             off,
             len,
             since,
-            came: self.inner().tick(),
+            came,
             seen: false,
             written: 0,
         }
@@ -1345,6 +1404,30 @@ pub mod tests {
             .is_err());
         assert_eq!(s.object.last_error().unwrap(), "broken");
         assert!(!s.object.is_prefetching());
+    }
+
+    #[test]
+    fn what_is_read_is_recorded_once_and_in_order() {
+        let s = setup(1 << 20, 16 << 10);
+        assert_eq!(s.object.recorded(), None);
+        s.object.record();
+        let k = |start: u64, end: u64| start << 10..end << 10;
+        for range in [k(100, 104), k(0, 40), k(48, 52), k(96, 120), k(1020, 1030)] {
+            s.read(1, range);
+        }
+        let ranges = s.object.recorded().unwrap();
+        assert_eq!(ranges, [k(96, 112), k(0, 64), k(112, 128), k(1008, 1024)]);
+        // It is over.
+        s.read(1, k(200, 204));
+        assert_eq!(s.object.recorded(), None);
+        // Nothing was read.
+        s.object.record();
+        assert_eq!(s.object.recorded(), None);
+        // Something was there before.
+        s.file.write_all_at(&[0xee; 4096], 0).unwrap();
+        s.object.record();
+        s.read(1, k(200, 204));
+        assert_eq!(s.object.recorded(), None);
     }
 
     #[test]

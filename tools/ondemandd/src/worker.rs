@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use log::kv::Value;
@@ -28,6 +28,7 @@ use crate::source::{Blob, BlobName, Source, SourceError};
 use crate::stop::Stop;
 use crate::store;
 use crate::sys;
+use crate::trace::{Trace, Traces};
 use crate::whole::{self, Finding};
 
 /// How requests are served.
@@ -49,6 +50,8 @@ pub struct Options {
     pub cull: device::Limits,
     /// The most bytes that the cache should have.
     pub cache_size: Option<u64>,
+    /// For how long reads are recorded.
+    pub trace_time: Duration,
 }
 
 /// How long a server may say nothing to a fetch that nobody has asked for.
@@ -66,6 +69,9 @@ pub struct Daemon {
     source: Box<dyn Source>,
     options: Options,
     pub culler: Culler,
+    traces: Option<Traces>,
+    /// The objects whose reads are being recorded, and until when.
+    recorded: Mutex<Vec<(Instant, Weak<Object>)>>,
     /// One blob at a time is read as a whole.
     reading: Mutex<()>,
     report: Arc<Report>,
@@ -127,6 +133,7 @@ impl Daemon {
         source: Box<dyn Source>,
         options: Options,
         cache: PathBuf,
+        traces: Option<Traces>,
         report: Arc<Report>,
         stop: Arc<Stop>,
     ) -> io::Result<Self> {
@@ -151,6 +158,8 @@ impl Daemon {
             source,
             options,
             culler,
+            traces,
+            recorded: Mutex::default(),
             reading: Mutex::default(),
             report,
             stop,
@@ -454,6 +463,7 @@ impl Daemon {
         // The descriptor is closed here, or by the thread that is still writing to it.
         match self.forget(message.object_id) {
             Some(Entry::Open(object)) => {
+                self.keep_trace(&object);
                 self.end(message.object_id, &object);
                 Outcome::ok(&object.name, 0)
             }
@@ -540,8 +550,13 @@ impl Daemon {
         let outcome = match found.and_then(|blob| self.check_size(blob)) {
             Ok(blob) => {
                 let granule = blob.granule(self.options.granule);
-                let object = Object::new(name.to_string(), blob, fd, granule);
-                self.answer(msg_id, object_id, Arc::new(object))
+                let object = Arc::new(Object::new(name.to_string(), blob, fd, granule));
+                self.begin_trace(&object);
+                let outcome = self.answer(msg_id, object_id, Arc::clone(&object));
+                if outcome.error.is_none() {
+                    self.replay(&object, object_id);
+                }
+                outcome
             }
             // There was a CLOSE for it, or a successor gets it again.
             Err(_) if unwanted => Outcome {
@@ -637,6 +652,70 @@ impl Daemon {
             result: size as i64,
             error: (!answered).then(|| "not answered".into()),
         }
+    }
+
+    /// Records what is read of an object from now on, if there is no trace for it.
+    fn begin_trace(&self, object: &Arc<Object>) {
+        let Some(traces) = &self.traces else { return };
+        match traces.read(&object.name) {
+            Ok(Some(trace)) if self.is_of(&trace, object) => return,
+            Ok(_) => {}
+            Err(reason) => self.report.note(&reason),
+        }
+        object.record();
+        let until = Instant::now() + self.options.trace_time;
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.push((until, Arc::downgrade(object)));
+    }
+
+    fn is_of(&self, trace: &Trace, object: &Object) -> bool {
+        trace.size == object.size() && trace.version.as_deref() == object.version()
+    }
+
+    /// Prefetches what was read the last time. That the kernel has a file for it is known only now.
+    fn replay(self: &Arc<Self>, object: &Arc<Object>, id: u32) {
+        let Some(traces) = &self.traces else { return };
+        if let Ok(Some(trace)) = traces.read(&object.name) {
+            if self.is_of(&trace, object) {
+                object.want(trace.ranges());
+                self.want_prefetch(object, id);
+            }
+        }
+    }
+
+    /// Writes the traces of the objects that were recorded for long enough, or of all.
+    pub fn write_traces(&self, all: bool) {
+        let due: Vec<_> = {
+            let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let (due, left) = recorded
+                .drain(..)
+                .partition(|(until, object)| all || now >= *until || object.strong_count() == 0);
+            *recorded = left;
+            due
+        };
+        for (_, object) in due {
+            if let Some(object) = object.upgrade() {
+                self.keep_trace(&object);
+            }
+        }
+    }
+
+    fn keep_trace(&self, object: &Object) {
+        if let Err(reason) = self.write_trace(object) {
+            self.report.note(&reason);
+        }
+    }
+
+    /// Writes what was recorded of an object, if anything was.
+    fn write_trace(&self, object: &Object) -> Result<Option<Trace>, String> {
+        let recorded = self.traces.as_ref().zip(object.recorded());
+        let Some((traces, ranges)) = recorded else {
+            return Ok(None);
+        };
+        let trace = Trace::new(object.version(), object.size(), &ranges);
+        traces.write(&object.name, &trace)?;
+        Ok(Some(trace))
     }
 
     /// Answers an OPEN with an error.

@@ -432,6 +432,73 @@ fn an_operator_sees_and_changes_what_the_daemon_does() {
 }
 
 #[test]
+fn what_was_read_at_a_start_is_there_at_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let (data, traces, socket) = (path("data"), path("traces"), path("sock"));
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(path("data/blob"), blob()).unwrap();
+    let args = [
+        "--dir-source",
+        &data,
+        "--granule",
+        "4K",
+        "--trace-dir",
+        &traces,
+        "--control-socket",
+        &socket,
+    ];
+    let (kernel, child) = Kernel::start_in(dir, &args);
+    let open = |id: u32, file: &File| {
+        let words = [id, 0, 0, id, 8, 4, file.as_raw_fd() as u32, 0];
+        kernel.send(&words, b"erofs,d\0blob");
+        kernel.command()
+    };
+    let has = |file: &File, at: u64| {
+        let mut buf = [0; 4096];
+        file.read_exact_at(&mut buf, at).unwrap();
+        buf == blob()[at as usize..][..4096]
+    };
+    assert_eq!(kernel.command(), "restore");
+    open(1, &kernel.cache);
+    for (msg_id, off) in [(10, 40_960u64), (11, 8192), (12, 45_056)] {
+        let range: Vec<u8> = [off, 4096].iter().flat_map(|w| w.to_ne_bytes()).collect();
+        kernel.send(&[msg_id, 2, 0, 1], &range);
+        until("a READ", || has(&kernel.cache, off));
+    }
+    let recorded = control(&socket, &["trace", "blob"]);
+    assert_eq!(recorded, (Some(0), "3 ranges, 12.0 KiB\n".into()));
+    assert_eq!(control(&socket, &["trace", "blob"]).0, Some(1));
+    let trace = std::fs::read_to_string(format!("{traces}/blob.trace")).unwrap();
+    let want = "\"ranges\":[[40960,4096],[8192,4096],[45056,4096]]}";
+    assert!(trace.ends_with(want), "{trace}");
+
+    // Another machine, with an empty cache.
+    open(2, &kernel.more);
+    until("what was read", || {
+        [40_960, 8192, 45_056]
+            .iter()
+            .all(|at| has(&kernel.more, *at))
+    });
+    assert!(!has(&kernel.more, 0) && !has(&kernel.more, 49_152));
+
+    // Of another version it says nothing: that is recorded.
+    std::fs::write(format!("{data}/blob"), blob()).unwrap();
+    open(3, &kernel.spare[0]);
+    let range: Vec<u8> = [0u64, 4096].iter().flat_map(|w| w.to_ne_bytes()).collect();
+    kernel.send(&[13, 2, 0, 3], &range);
+    until("a READ", || has(&kernel.spare[0], 0));
+    kernel.send(&[14, 1, 0, 3], &[]);
+    until("the new trace", || {
+        let trace = std::fs::read_to_string(format!("{traces}/blob.trace"));
+        trace.is_ok_and(|trace| trace.ends_with("\"ranges\":[[0,4096]]}"))
+    });
+    assert!(!has(&kernel.spare[0], 8192));
+    signal(&child, Signal::TERM);
+    assert_eq!(finish(child).status.code(), Some(0));
+}
+
+#[test]
 fn the_names_of_a_table_are_served_if_they_are_right() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();

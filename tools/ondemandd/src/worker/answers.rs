@@ -14,7 +14,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use rustix::fs::{fgetxattr, seek, SeekFrom};
 
 use super::{Daemon, Entry};
-use crate::api::{self, Culled, Prefetching, Reply, Request, Status, Verified, PARTS};
+use crate::api::{self, Culled, Prefetching, Reply, Request, Status, Traced, Verified, PARTS};
 use crate::cull::Goal;
 use crate::device::strip_code;
 use crate::guard::Guard;
@@ -43,6 +43,7 @@ impl Answer for Control {
             }
             Request::Remove { name } => self.0.source.remove(&name).map(|()| Reply::Done),
             Request::Prefetch { name } => Ok(self.prefetch(&name)),
+            Request::Trace { name } => self.trace(&name),
             Request::Cull { name, bytes } => self.cull(name.as_deref(), bytes),
             Request::Verify { name } => self.verify(name.as_deref()),
         };
@@ -159,6 +160,25 @@ impl Control {
             self.0.want_prefetch(object, *id);
         }
         Reply::Prefetch(Prefetching { open: open.len() })
+    }
+
+    fn trace(&self, name: &str) -> Result<Reply, String> {
+        if self.0.traces.is_none() {
+            return Err("nothing is recorded without --trace-dir".into());
+        }
+        let mut traced = Traced {
+            traces: 0,
+            ranges: 0,
+            bytes: 0,
+        };
+        for (_, object) in self.open(Some(name)) {
+            if let Some(trace) = self.0.write_trace(&object)? {
+                traced.traces += 1;
+                traced.ranges += trace.ranges.len();
+                traced.bytes += trace.ranges.iter().map(|(_, len)| len).sum::<u64>();
+            }
+        }
+        Ok(Reply::Trace(traced))
     }
 
     fn cull(&self, name: Option<&str>, bytes: Option<u64>) -> Result<Reply, String> {

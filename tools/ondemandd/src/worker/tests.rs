@@ -117,6 +117,7 @@ fn options(all: usize) -> Options {
         request_timeout: None,
         cull: device::Limits::default(),
         cache_size: None,
+        trace_time: Duration::ZERO,
     }
 }
 
@@ -141,6 +142,7 @@ fn kernel(options: Options) -> Kernel {
         Box::new(source),
         options,
         PathBuf::from("/no/such/cache"),
+        None,
         report.clone(),
         stop.clone(),
     )
@@ -666,6 +668,7 @@ fn a_device_that_fails_stops_the_daemon() {
         source,
         options(2),
         PathBuf::new(),
+        None,
         report,
         stop.clone(),
     )
