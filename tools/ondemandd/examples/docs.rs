@@ -6,7 +6,17 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::Command;
 use clap_complete::Shell;
+
+/// A page for a command, and for each of its subcommands: `ondemandctl-add(8)`.
+fn pages(command: &Command, dir: &Path) -> std::io::Result<()> {
+    for subcommand in command.get_subcommands() {
+        pages(subcommand, dir)?;
+    }
+    let page = clap_mangen::Man::new(command.clone()).section("8");
+    page.generate_to(dir).map(drop)
+}
 
 fn write(dir: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(dir)?;
@@ -15,8 +25,9 @@ fn write(dir: &Path) -> std::io::Result<()> {
         for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
             clap_complete::generate_to(shell, &mut command, &name, dir)?;
         }
-        let page = clap_mangen::Man::new(command).section("8");
-        page.generate_to(dir)?;
+        let mut command = command.disable_help_subcommand(true);
+        command.build();
+        pages(&command, dir)?;
     }
     Ok(())
 }
