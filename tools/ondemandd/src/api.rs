@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What `ondemandctl` and the daemon say to each other: one line of JSON each way for a connection to the
-//! control socket.
+//! What `ondemandctl` and the daemon say to each other: one line of JSON each way for a connection
+//! to the control socket.
 
 use std::collections::BTreeMap;
 

@@ -2,13 +2,13 @@
 
 //! Culling: what was not used for longest is removed from a cache that is nearly full.
 //!
-//! There are two reasons for it. The kernel wants room on the file system ([`POLLOUT`]; how much, follows
-//! from its limits in percent), or the cache has come near its own limit in bytes. A thread of its own looks
-//! at the whole cache then, which is a *pass*, and has the kernel remove one file after the other. The
-//! kernel does not remove what is in use; neither does anything here.
+//! There are two reasons for it. The kernel wants room on the file system ([`POLLOUT`]; how much,
+//! follows from its limits in percent), or the cache has come near its own limit in bytes. A thread
+//! of its own looks at the whole cache then, which is a *pass*, and has the kernel remove one file
+//! after the other. The kernel does not remove what is in use; neither does anything here.
 //!
-//! Fetches that find the cache full wait for a pass, and for files that are in use for a moment longer than
-//! anybody uses them: fscache gives a file up 10 s after that.
+//! Fetches that find the cache full wait for a pass, and for files that are in use for a moment
+//! longer than anybody uses them: fscache gives a file up 10 s after that.
 //!
 //! [`POLLOUT`]: crate::device::Device::wants_room
 
@@ -27,8 +27,8 @@ use crate::stop::Stop;
 use crate::store::{self, Cached, Content, Place, Space};
 use crate::sys;
 
-/// The least time between two passes, if the first one has found nothing to remove. It doubles each time,
-/// up to the second one.
+/// The least time between two passes, if the first one has found nothing to remove. It doubles each
+/// time, up to the second one.
 const PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
@@ -138,7 +138,8 @@ struct State {
     used: HashMap<Place, SystemTime>,
 }
 
-/// Culling begins when this part of a limit in bytes is not used any more, and ends when twice as much is not.
+/// Culling begins when this part of a limit in bytes is not used any more, and ends when twice as
+/// much is not.
 const MARGIN: u64 = 16;
 
 impl Culler {
@@ -291,8 +292,8 @@ impl Culler {
         self.changed.notify_all();
     }
 
-    /// Waits for a pass, and for a moment if that has removed nothing. Returns whether writing is worth a
-    /// try now, for a fetch that has waited since `begun`.
+    /// Waits for a pass, and for a moment if that has removed nothing. Returns whether writing is
+    /// worth a try now, for a fetch that has waited since `begun`.
     fn wait_for_room(&self, begun: Instant) -> bool {
         let mut state = self.state();
         if state.hopeless || state.ended {
@@ -492,8 +493,8 @@ impl Culler {
         Ok(())
     }
 
-    /// Removes the directories of volumes that have no files and are not in use, which the kernel moves
-    /// aside.
+    /// Removes the directories of volumes that have no files and are not in use, which the kernel
+    /// moves aside.
     fn bury(&self, content: &Content, removed: bool) {
         let mut empty: Vec<_> = content.volumes.iter().collect();
         if removed {
@@ -527,7 +528,8 @@ impl Culler {
     }
 }
 
-/// How much is in files that have no name yet, or are about to take the place of those that have it.
+/// How much is in files that have no name yet, or are about to take the place of those that have
+/// it.
 fn nameless(content: &Content, open: &HashMap<u32, Place>, objects: &dyn Objects) -> u64 {
     let named: HashMap<Place, u64> = content
         .files

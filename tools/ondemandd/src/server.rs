@@ -2,8 +2,8 @@
 
 //! The control socket: whoever may open it may ask the daemon how it is and have it do things.
 //!
-//! Each connection has one request and one answer. A request that begins with "GET /metrics" is one of HTTP,
-//! and is answered with the metrics, so that a collector can be pointed at the socket.
+//! Each connection has one request and one answer. A request that begins with "GET /metrics" is one
+//! of HTTP, and is answered with the metrics, so that a collector can be pointed at the socket.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -43,8 +43,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes the socket, which only the user of this process can connect to. One that nobody listens to is
-    /// replaced.
+    /// Makes the socket, which only the user of this process can connect to. One that nobody
+    /// listens to is replaced.
     pub fn new(path: &Path) -> Result<Self, String> {
         let fail = |err: &io::Error| {
             let path = path.display();

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What is in the cache directory: the files of blobs, how large they are and when they were last used.
+//! What is in the cache directory: the files of blobs, how large they are and when they were last
+//! used.
 //!
-//! The kernel keeps the blob with the keys `V` and `C` in `cache/IV/@XX/DC`, where XX is a hash. Keys that
-//! cannot be file names as they are have other names there, which are not decoded: such files can be culled
-//! as well as others, but what this daemon knows of a blob is not found out about them.
+//! The kernel keeps the blob with the keys `V` and `C` in `cache/IV/@XX/DC`, where XX is a hash.
+//! Keys that cannot be file names as they are have other names there, which are not decoded: such
+//! files can be culled as well as others, but what this daemon knows of a blob is not found out
+//! about them.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
@@ -65,8 +67,8 @@ impl Cached {
         self.dir.join(&self.name)
     }
 
-    /// Notes with the file when it was used. The kernel's own note of it is as exact as the mount options
-    /// of the file system say, and by default a day old.
+    /// Notes with the file when it was used. The kernel's own note of it is as exact as the mount
+    /// options of the file system say, and by default a day old.
     pub fn touch(&mut self, used: SystemTime) -> io::Result<()> {
         let since = used.duration_since(UNIX_EPOCH).unwrap_or_default();
         let times = Timestamps {
@@ -104,8 +106,8 @@ fn accessed(meta: &Metadata) -> SystemTime {
     u64::try_from(meta.atime()).map_or(UNIX_EPOCH, |secs| UNIX_EPOCH + Duration::new(secs, nanos))
 }
 
-/// The entries of a directory that are named so, with what is known of each. Those that go away meanwhile
-/// are left out; names that the kernel does not give as well.
+/// The entries of a directory that are named so, with what is known of each. Those that go away
+/// meanwhile are left out; names that the kernel does not give as well.
 fn entries(dir: &Path, prefixes: &[char]) -> io::Result<Vec<(String, Metadata)>> {
     let list = match fs::read_dir(dir) {
         Err(err) if err.kind() == ErrorKind::NotFound => return Ok(Vec::new()),

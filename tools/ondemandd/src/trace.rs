@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What was read of a blob at its start, in that order, so that it can be fetched ahead of the readers at
-//! the next start, here or on another machine.
+//! What was read of a blob at its start, in that order, so that it can be fetched ahead of the
+//! readers at the next start, here or on another machine.
 //!
-//! A trace is recorded when a blob is opened for which there is none and of which nothing is cached. It is in a
-//! file of its own, as JSON, and is for one version of the blob only.
+//! A trace is recorded when a blob is opened for which there is none and of which nothing is
+//! cached. It is in a file of its own, as JSON, and is for one version of the blob only.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};

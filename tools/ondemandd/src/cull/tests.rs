@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! Culling against a stand-in for the kernel, which removes files as the kernel does, from a disk of which
-//! the size is made up.
+//! Culling against a stand-in for the kernel, which removes files as the kernel does, from a disk
+//! of which the size is made up.
 
 use std::collections::HashSet;
 use std::fs;
@@ -482,7 +482,8 @@ proptest! {
         let fits = before - passed.bytes <= most * MIB;
         prop_assert_eq!(passed.unfinished, !fits);
         prop_assert!(culled.iter().all(|at| !files[*at].2));
-        // In the order of age; none that is younger than one that was left; the last one was needed.
+        // In the order of age; none that is younger than one that was left; the last one was
+        // needed.
         prop_assert!(culled.windows(2).all(|pair| files[pair[0]].1 >= files[pair[1]].1));
         let youngest = culled.iter().map(|at| files[*at].1).min().unwrap_or(u64::MAX);
         for (at, (_, age, busy)) in files.iter().enumerate() {

@@ -221,7 +221,8 @@ impl Control {
         Ok(Reply::Verify(verified))
     }
 
-    /// Compares what is cached of a blob with its digests. Returns how much that was, and what is wrong.
+    /// Compares what is cached of a blob with its digests. Returns how much that was, and what is
+    /// wrong.
     fn verify_file(&self, file: &Cached) -> Result<(u64, Vec<String>), String> {
         let daemon = &self.0;
         let keys = file.volume.strip_prefix('I').zip(file.key());
