@@ -21,13 +21,14 @@ fn pages(command: &Command, dir: &Path) -> std::io::Result<()> {
 fn write(dir: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(dir)?;
     for mut command in ondemandd::commands() {
+        // Before completions add the subcommand "help".
+        let mut paged = command.clone().disable_help_subcommand(true);
+        paged.build();
+        pages(&paged, dir)?;
         let name = command.get_name().to_string();
         for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
             clap_complete::generate_to(shell, &mut command, &name, dir)?;
         }
-        let mut command = command.disable_help_subcommand(true);
-        command.build();
-        pages(&command, dir)?;
     }
     Ok(())
 }
