@@ -8,7 +8,8 @@
  * what is read from it is one line of counters.  A client is a mount with the option
  * server=FD.  A mount with "origin" as well is a client without page cache and without
  * fscache, whose calls are neither counted nor held: through it a test changes files
- * behind the back of the client under test, and sees what the server has.
+ * behind the back of the client under test, and sees what the server has.  The seconds
+ * of a file's mtime are its version; through the origin they can be set.
  *
  * The data of a file is a pattern until it is overwritten: that of cf_pattern() in
  * cachefiles_test.c for the name "NAME.GENERATION".
@@ -1022,12 +1023,18 @@ static int testfs_resize(struct inode *inode, loff_t size)
 static int testfs_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr)
 {
 	struct inode *inode = d_inode(dentry);
+	struct testfs_mount *m = testfs_mount(inode);
 	int err = setattr_prepare(idmap, dentry, attr);
 
 	if (!err && attr->ia_valid & ATTR_SIZE && attr->ia_size != i_size_read(inode))
 		err = testfs_resize(inode, attr->ia_size);
 	if (err)
 		return err;
+	if (m->origin && attr->ia_valid & ATTR_MTIME_SET) {
+		mutex_lock(&m->server->lock);
+		testfs_inode(inode)->file->version = attr->ia_mtime.tv_sec;
+		mutex_unlock(&m->server->lock);
+	}
 	setattr_copy(idmap, inode, attr);
 	return 0;
 }
@@ -1039,6 +1046,7 @@ static int testfs_getattr(struct mnt_idmap *idmap, const struct path *path, stru
 	int err = testfs_revalidate(inode);
 
 	generic_fillattr(idmap, mask, inode, stat);
+	stat->mtime.tv_sec = READ_ONCE(testfs_inode(inode)->version);
 	return err;
 }
 
