@@ -42,6 +42,7 @@ void die(const char *fmt, ...)
 /* All that is needed to check the states of a round again. */
 struct round {
 	char magic[8], fs[16];
+	uint64_t model_size;		/* of another program if it is another one */
 	uint64_t size, seed, number, nr_states;
 	struct model model;
 	struct log log;
@@ -56,6 +57,7 @@ static void save(struct round *round, const char *path)
 	if (!f)
 		die("%s: %m", path);
 	strcpy(round->magic, MAGIC);
+	round->model_size = sizeof(round->model);
 	if (fwrite(round, offsetof(struct round, model), 1, f) != 1)
 		die("%s: %m", path);
 	model_save(&round->model, f);
@@ -72,8 +74,8 @@ static FILE *load_head(struct round *round, const char *path)
 	FILE *f = fopen(path, "re");
 
 	if (!f || fread(round, offsetof(struct round, model), 1, f) != 1 ||
-	    strcmp(round->magic, MAGIC))
-		die("%s has no saved states", path);
+	    strcmp(round->magic, MAGIC) || round->model_size != sizeof(round->model))
+		die("%s has no states that this program has saved", path);
 	return f;
 }
 

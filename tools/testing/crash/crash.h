@@ -17,6 +17,8 @@
 #define BLOCK		4096
 #define MAX_SIZE	(160 * 1024)
 #define MAX_VERSIONS	256
+/* The last object of on-demand mode: large, and read here and there. */
+#define LARGE_SIZE	(6 << 20)
 #define NR_OBJECTS	6	/* of each mode */
 
 void die(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
@@ -47,6 +49,7 @@ struct object {
 	enum cache_mode mode;
 	int index;
 	char name[8];
+	bool is_large;
 	struct version versions[MAX_VERSIONS];
 	int nr_versions;
 };

@@ -43,6 +43,7 @@ void model_init(struct model *m)
 
 			o->mode = mode;
 			o->index = i;
+			o->is_large = mode == ONDEMAND && i == NR_OBJECTS - 1;
 			snprintf(o->name, sizeof(o->name), "%c%02d", mode == CLASSIC ? 'c' : 'o',
 				 i);
 		}

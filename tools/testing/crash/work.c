@@ -75,6 +75,12 @@ static void new_content(struct work *w, struct object *o)
 {
 	uint64_t size = o->nr_versions && one_in(w->r, 2) ? model_last(o)->size : some_size(w->r);
 
+	if (o->is_large) {
+		/* Each version takes memory. */
+		if (o->nr_versions && !one_in(w->r, 4))
+			return;
+		size = LARGE_SIZE - below(w->r, 3 * BLOCK);
+	}
 	if (o->mode == ONDEMAND) {
 		uint64_t number = o->nr_versions + 1;
 
@@ -109,6 +115,23 @@ static void let_go(struct work *w, enum cache_mode mode, int fd)
 	if (*slot >= 0)
 		close(*slot);
 	*slot = fd;
+}
+
+/* So that what is present are very many runs. */
+static void read_scattered(struct work *w, struct object *o)
+{
+	int fd = open_object(o, O_RDONLY), i, n = 50 + below(w->r, 400);
+	uint64_t at = below(w->r, LARGE_SIZE / BLOCK);
+	char byte;
+
+	must(fd, "opening a file to read it");
+	cf_no_readahead(fd);
+	for (i = 0; i < n; i++) {
+		must(pread(fd, &byte, 1, at % (LARGE_SIZE / BLOCK - 3) * BLOCK) < 0 ? -errno : 0,
+		     "reading a file");
+		at += 2;
+	}
+	let_go(w, o->mode, fd);
 }
 
 static void read_some(struct work *w, struct object *o)
@@ -358,7 +381,10 @@ static void ondemand_step(struct work *w)
 		remount(w, ONDEMAND);
 		break;
 	default:
-		read_some(w, o);
+		if (o->is_large)
+			read_scattered(w, o);
+		else
+			read_some(w, o);
 		break;
 	}
 }
