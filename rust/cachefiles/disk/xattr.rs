@@ -34,8 +34,9 @@ pub(crate) const VALUE_MAX: usize = OBJECT_HEADER + AUX_MAX + VERSION_MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Content {
-    /// Written by the C code: what is present is found with `SEEK_DATA`.
-    NoData = 0,
+    /// Has no list (`CACHEFILES_CONTENT_NO_DATA`): written by the C code; what is present is found
+    /// with `SEEK_DATA`.
+    Unlisted = 0,
     /// All of it. The C code may go by that without a look at the file.
     All = 2,
     /// What the list of present blocks says, and nothing if there is no list. The C code finds what
@@ -111,7 +112,7 @@ pub(crate) fn content_of(found: &[u8]) -> Content {
         Some(&(SINGLE | ALL)) => Content::All,
         Some(&LISTED) => Content::Listed,
         Some(&DIRTY) => Content::Dirty,
-        _ => Content::NoData,
+        _ => Content::Unlisted,
     }
 }
 
@@ -161,7 +162,7 @@ pub(crate) fn check_object(
     aux: &[u8],
     version: &[u8],
 ) -> core::result::Result<(), Stale> {
-    let expected = Value::object(size, Content::NoData, aux, version);
+    let expected = Value::object(size, Content::Unlisted, aux, version);
     if found.len() != expected.len {
         return Err(Stale::Length);
     }

@@ -14,7 +14,7 @@ mod tests {
 
     #[test]
     fn layout_is_that_of_the_c_code() {
-        let value = Value::object(0x0102_0304_0506_0708, Content::NoData, b"aux", b"");
+        let value = Value::object(0x0102_0304_0506_0708, Content::Unlisted, b"aux", b"");
         let expected = [
             1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, b'a', b'u', b'x',
         ];
@@ -27,7 +27,7 @@ mod tests {
     #[test]
     fn another_version_is_stale() {
         for version in [&b"v1"[..], b"v2", b"v", b"v11", b""] {
-            let found = Value::object(4096, Content::NoData, b"aux", version);
+            let found = Value::object(4096, Content::Unlisted, b"aux", version);
             for wanted in [&b"v1"[..], b"v2", b""] {
                 let expected = match wanted {
                     _ if wanted == version => Ok(()),
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn what_differs_is_stale() {
-        let good = Value::object(4096, Content::NoData, b"aux", b"");
+        let good = Value::object(4096, Content::Unlisted, b"aux", b"");
         assert_eq!(check_object(good.as_bytes(), 4096, b"aux", b""), Ok(()));
         let (good, length) = (good.as_bytes(), Err(Stale::Length));
         assert_eq!(check_object(good, 4097, b"aux", b""), Err(Stale::Size));

@@ -17,7 +17,7 @@ fn the_attribute_has_the_name_that_c_uses() {
 
 #[test]
 fn an_objects_value_is_laid_out_as_in_c() {
-    let value = Value::object(0x0102_0304_0506_0708, Content::NoData, b"aux", b"");
+    let value = Value::object(0x0102_0304_0506_0708, Content::Unlisted, b"aux", b"");
     assert_eq!(
         value.as_bytes(),
         [
@@ -45,7 +45,7 @@ fn a_volumes_value_is_laid_out_as_in_c() {
 fn the_longest_auxiliary_data_fits() {
     assert_eq!(AUX_MAX, 255);
     let aux: Vec<u8> = (0..=254).collect();
-    let object = Value::object(1, Content::NoData, &aux, b"");
+    let object = Value::object(1, Content::Unlisted, &aux, b"");
     assert_eq!(object.as_bytes().len(), 18 + 255);
     assert_eq!(&object.as_bytes()[18..], aux);
     let volume = Value::volume(&aux);
@@ -64,7 +64,7 @@ fn c_accepts(found: &[u8], size: u64, aux: &[u8]) -> bool {
 #[test]
 fn every_byte_that_differs_makes_an_object_stale() {
     let aux = [0x11, 0x22, 0x33, 0x44, 0x55];
-    let good = Value::object(0x1234_5678, Content::NoData, &aux, b"");
+    let good = Value::object(0x1234_5678, Content::Unlisted, &aux, b"");
     let good = good.as_bytes();
     assert_eq!(check_object(good, 0x1234_5678, &aux, b""), Ok(()));
     for at in (0..good.len()).filter(|at| *at != 17) {
@@ -88,7 +88,7 @@ fn every_byte_that_differs_makes_an_object_stale() {
 #[test]
 fn any_content_but_dirty_is_accepted() {
     for content in 0..=255 {
-        let mut found = Value::object(7, Content::NoData, b"x", b"")
+        let mut found = Value::object(7, Content::Unlisted, b"x", b"")
             .as_bytes()
             .to_vec();
         found[17] = content;
@@ -108,7 +108,7 @@ fn any_content_but_dirty_is_accepted() {
 #[test]
 fn an_object_of_another_length_is_stale() {
     let aux = [1, 2, 3, 4];
-    let good = Value::object(99, Content::NoData, &aux, b"");
+    let good = Value::object(99, Content::Unlisted, &aux, b"");
     for len in 0..good.as_bytes().len() {
         let found = &good.as_bytes()[..len];
         assert_eq!(
@@ -129,7 +129,7 @@ fn an_object_of_another_length_is_stale() {
 
 #[test]
 fn an_object_of_another_size_is_stale() {
-    let good = Value::object(4096, Content::NoData, b"", b"");
+    let good = Value::object(4096, Content::Unlisted, b"", b"");
     for size in [0, 1, 4095, 4097, 4096 << 8, u64::MAX] {
         assert_eq!(
             check_object(good.as_bytes(), size, b"", b""),
@@ -188,7 +188,7 @@ fn what_was_written_is_accepted_and_what_c_refuses_is_not() {
     let mutation = (any::<usize>(), any::<u8>());
     let values = (any::<u64>(), vec(any::<u8>(), 0..=255), vec(mutation, 0..3));
     check(2000, values, |(size, aux, mutations)| {
-        let mut found = Value::object(size, Content::NoData, &aux, b"")
+        let mut found = Value::object(size, Content::Unlisted, &aux, b"")
             .as_bytes()
             .to_vec();
         assert_eq!(check_object(&found, size, &aux, b""), Ok(()));
