@@ -61,14 +61,16 @@ pub(crate) enum Checked {
     Elsewhere,
 }
 
-/// Checks whether all of `blocks` are present and still there.
+/// Checks whether all of `blocks` are present and still there. Those that turn out to be lost are
+/// forgotten. If the list has to be written for that, or the file's length to be restored, it takes
+/// [`May::Write`]; without it the result is [`Checked::Elsewhere`].
 ///
 /// # Errors
 ///
 /// `ENOMEM`; `EIO` if the object is withdrawn; `EINTR` if the task is killed; the file system's
 /// error.
 #[inline]
-pub(crate) fn first_gap(
+pub(crate) fn check_blocks(
     backing: &Backing,
     file: &KernelFile,
     blocks: Range<u64>,
@@ -121,7 +123,7 @@ pub(crate) fn is_only_on_disk(backing: &Backing, file: &KernelFile, blocks: &Ran
 ///
 /// # Errors
 ///
-/// Those of [`first_gap`]; `ENOBUFS` if the object is withdrawn.
+/// Those of [`check_blocks`]; `ENOBUFS` if the object is withdrawn.
 pub(crate) fn before_write(backing: &Backing, file: &KernelFile, off: u64, end: u64) -> Result {
     let unit = file.inode().block_size().max(BLOCK_SIZE);
     if off % unit == 0 && end % unit == 0 {
@@ -131,7 +133,7 @@ pub(crate) fn before_write(backing: &Backing, file: &KernelFile, off: u64, end: 
     let tail = end / BLOCK_SIZE..end.next_multiple_of(unit) / BLOCK_SIZE;
     for block in Iterator::chain(head, tail) {
         // Forgets the block if it was lost. One that is not present stays so.
-        first_gap(backing, file, block..block + 1, May::Write)?;
+        check_blocks(backing, file, block..block + 1, May::Write)?;
     }
     // Then the map may have been taken out before it was looked at, and has what was lost. If it is
     // taken out later, it has what was found here.

@@ -5,7 +5,7 @@
 use crate::{
     backing::{
         check::{
-            first_gap,
+            check_blocks,
             Checked,
             May, //
         },
@@ -118,7 +118,7 @@ impl Reader {
         let off = u64::try_from(pos).map_err(|_| EINVAL)?;
         let file = backing.begin_read().ok_or(ENODATA)?;
         let blocks = needed(off, len, backing.size());
-        match first_gap(backing, file.file(), blocks.clone(), May::Sleep)? {
+        match check_blocks(backing, file.file(), blocks.clone(), May::Sleep)? {
             Checked::Ready => {
                 inject::read()
                     .inspect_err(|e| backing.trace_io_error(file.file(), *e, Where::Read))?;

@@ -23,7 +23,7 @@ use super::requests::{
 use crate::{
     backing::{
         check::{
-            first_gap,
+            check_blocks,
             is_only_on_disk,
             Checked,
             May, //
@@ -184,7 +184,7 @@ impl Reader {
         if is_only_on_disk(&self.backing, file.file(), &blocks) {
             return self.read_past(file, pos, read);
         }
-        let found = first_gap(&self.backing, file.file(), blocks, self.may);
+        let found = check_blocks(&self.backing, file.file(), blocks, self.may);
         if let Ok(Checked::Ready) = found {
             return self.submit(file, pos, read);
         }
@@ -241,7 +241,7 @@ impl Reader {
         let Some(file) = self.begin() else {
             return Ok(false);
         };
-        let is_there = || first_gap(&self.backing, file.file(), blocks, May::Nothing);
+        let is_there = || check_blocks(&self.backing, file.file(), blocks, May::Nothing);
         if file.check().is_err() || !matches!(is_there(), Ok(Checked::Ready)) {
             return Ok(false);
         }
@@ -288,7 +288,7 @@ impl Reader {
         // Checks again: a page that was dirty at the first check, and is not cached now, may have
         // been dropped because it could not be written back. Some file systems report no error.
         let blocks = self.needed(pos, &read);
-        match first_gap(&self.backing, file.file(), blocks, self.may) {
+        match check_blocks(&self.backing, file.file(), blocks, self.may) {
             Ok(Checked::Ready) => self.read_past(file, pos, read),
             found => {
                 drop(file);
