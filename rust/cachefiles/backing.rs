@@ -466,7 +466,7 @@ impl Backing {
             if self.losses() != losses {
                 return Err(EIO);
             }
-            let left = map.written(blocks, spare);
+            let left = map.add_unverified(blocks, spare);
             is_complete = left.is_none() && map.is_complete();
             Ok(left)
         });
@@ -505,8 +505,8 @@ impl Backing {
             };
             let blocks = blocks.start..end.max(blocks.start);
             let left = match is_on_disk {
-                true => map.found(blocks, spare),
-                false => map.written(blocks, spare),
+                true => map.add_verified(blocks, spare),
+                false => map.add_unverified(blocks, spare),
             };
             is_complete = left.is_none() && map.is_complete();
             Ok(left)

@@ -129,7 +129,7 @@ impl Backing {
             let (first, last) = ((data as u64).div_ceil(BLOCK_SIZE), hole as u64 / BLOCK_SIZE);
             let last = last.max(first);
             self.update(first..last, |map, blocks, spare| {
-                Ok(map.found(blocks, spare))
+                Ok(map.add_verified(blocks, spare))
             })?;
             left -= last - first;
             at = hole;

@@ -141,11 +141,11 @@ where
         })
     }
 
-    /// Records that `blocks` are on the disk: they were found there when the object was looked up,
-    /// or were written past the page cache. The return value and `spare` are those of
-    /// [`Presence::set`].
+    /// Records that `blocks` are present, and known to be on the disk: they were found there when
+    /// the object was looked up, or were written past the page cache. The return value and `spare`
+    /// are those of [`Presence::set`].
     #[must_use]
-    pub(crate) fn found(
+    pub(crate) fn add_verified(
         &mut self,
         blocks: Range<u64>,
         spare: &mut Option<L>,
@@ -168,10 +168,10 @@ where
         self.present.set(blocks, true, spare)
     }
 
-    /// Records that the daemon has written `blocks`. The return value and `spare` are those of
-    /// [`Presence::set`].
+    /// Records that `blocks` are present: they were written, and not yet seen on the disk. The
+    /// return value and `spare` are those of [`Presence::set`].
     #[must_use]
-    pub(crate) fn written(
+    pub(crate) fn add_unverified(
         &mut self,
         blocks: Range<u64>,
         spare: &mut Option<L>,

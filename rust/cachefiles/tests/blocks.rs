@@ -55,11 +55,11 @@ mod tests {
     }
 
     fn write(blocks: &mut Tested, range: Range<u64>) {
-        all(range, |range, spare| blocks.written(range, spare));
+        all(range, |range, spare| blocks.add_unverified(range, spare));
     }
 
     fn find(blocks: &mut Tested, range: Range<u64>) {
-        all(range, |range, spare| blocks.found(range, spare));
+        all(range, |range, spare| blocks.add_verified(range, spare));
     }
 
     fn trust(blocks: &mut Tested, unverified: &Unverified, end: u64, is_clean: bool) {
