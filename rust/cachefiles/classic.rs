@@ -8,9 +8,9 @@
 //!
 //! # Locks
 //!
-//! `File::marking` is outer to the file system's locks. The lock of `Files::current` is a spinlock
-//! under which nothing is done but to copy or replace a reference. Neither is taken under any other
-//! lock of the driver.
+//! `File::making_dirty` is outer to the file system's locks. The lock of `Files::current` is a
+//! spinlock under which nothing is done but to copy or replace a reference. Neither is taken under
+//! any other lock of the driver.
 
 mod cache;
 mod files;
@@ -124,7 +124,7 @@ impl Mode for Classic {
         let changes = [
             cookie.take_local_write(),
             cookie.take_needs_update(),
-            file.is_marked(),
+            file.is_dirty(),
         ];
         match changes.contains(&true) {
             true => Leave::Describe,

@@ -76,11 +76,11 @@ pub(crate) struct File {
     pub(crate) backing: Arc<Backing>,
     /// The cookie's count of invalidations when the file became that of the object.
     inval_counter: c_uint,
-    /// Whether the file's attribute says, after a crash, that it was written to.
-    is_marked: Atomic<i32>,
+    /// Whether the file's attribute on the disk says that the file is dirty.
+    is_dirty: Atomic<i32>,
     /// Held while it is made to say so. Outer to the file system's locks.
     #[pin]
-    marking: Mutex<()>,
+    making_dirty: Mutex<()>,
 }
 
 impl File {
@@ -89,8 +89,8 @@ impl File {
             pin_init!(Self {
                 backing,
                 inval_counter: cookie.inval_counter(),
-                is_marked: Atomic::new(0),
-                marking <- new_mutex!(()),
+                is_dirty: Atomic::new(0),
+                making_dirty <- new_mutex!(()),
             }),
             GFP_KERNEL,
         )
@@ -102,9 +102,10 @@ impl File {
         cookie.inval_counter() != self.inval_counter
     }
 
-    /// Whether the file's attribute has to be written anew when the object is withdrawn.
-    pub(super) fn is_marked(&self) -> bool {
-        self.is_marked.load(Acquire) != 0
+    /// Whether the file's attribute on the disk says that the file is dirty. It has to be written
+    /// anew when the object is withdrawn.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.is_dirty.load(Acquire) != 0
     }
 
     /// Gives the object another size, in bytes (`cachefiles_resize_cookie()`). What it had until
@@ -136,14 +137,14 @@ impl File {
     ///
     /// The file system's: then the file must not be changed.
     pub(crate) fn mark_dirty(&self, cache: &Cache<Classic>, cookie: &Cookie) -> Result {
-        if self.is_marked() {
+        if self.is_dirty() {
             return Ok(());
         }
         let Some(file) = self.backing.file().filter(|_| self.backing.is_named()) else {
             return Ok(());
         };
-        let _marking = self.marking.lock();
-        if self.is_marked() {
+        let _making_dirty = self.making_dirty.lock();
+        if self.is_dirty() {
             return Ok(());
         }
         with_cred(cache.cred(), || {
@@ -154,7 +155,7 @@ impl File {
             self.backing.set_value(file, value.as_bytes())?;
             file.sync()
         })?;
-        self.is_marked.store(1, Release);
+        self.is_dirty.store(1, Release);
         Ok(())
     }
 }
