@@ -47,9 +47,9 @@ use crate::{
             Look,
             Unverified, //
         },
-        fill::{
+        source::{
             self,
-            Source, //
+            ReadFrom, //
         }, //
     },
     protocol::BLOCK_SIZE,
@@ -548,9 +548,9 @@ impl Backing {
         self.update(blocks, |map, blocks, spare| Ok(map.discard(blocks, spare)))
     }
 
-    /// Where a network file system is to read from: see [`fill::source`].
-    pub(crate) fn source(&self, start: u64, len: u64, size: u64) -> (Source, u64) {
-        fill::source(self.blocks.lock().present(), start, len, size)
+    /// Where a network file system is to read from: see [`source::source`].
+    pub(crate) fn source(&self, start: u64, len: u64, size: u64) -> (ReadFrom, u64) {
+        source::source(self.blocks.lock().present(), start, len, size)
     }
 
     /// Changes the size of the object to `size` bytes, but not that of the file. Blocks that are

@@ -5,5 +5,5 @@
 
 pub(crate) mod blocks;
 pub(crate) mod changed;
-pub(crate) mod fill;
 pub(crate) mod limits;
+pub(crate) mod source;

@@ -10,7 +10,6 @@ mod changed;
 mod command;
 #[cfg(not(test))]
 mod errno;
-mod fill;
 pub(crate) mod key;
 #[cfg(not(test))]
 mod leaf;
@@ -20,6 +19,7 @@ mod msg;
 mod object_state;
 mod presence;
 mod slots;
+mod source;
 mod state;
 mod table;
 #[cfg(not(test))]

@@ -23,7 +23,7 @@ use crate::{
             ReadSubrequest, //
         }, //
     },
-    plan::fill::Source,
+    plan::source::ReadFrom,
     trace::files::{
         self,
         PrepareRead,
@@ -59,7 +59,7 @@ fn choose(backing: &Backing, subreq: &mut ReadSubrequest<'_>) -> (ReadSource, Pr
     let (source, len) = backing.source(start, wanted, subreq.file_size());
     let source = match subreq.is_single() {
         // Must not be cut: it is all or nothing.
-        true if len < wanted && start + len < subreq.file_size() => Source::Server,
+        true if len < wanted && start + len < subreq.file_size() => ReadFrom::Server,
         true => source,
         false => {
             // CAST: No longer than it was.
@@ -68,8 +68,8 @@ fn choose(backing: &Backing, subreq: &mut ReadSubrequest<'_>) -> (ReadSource, Pr
         }
     };
     match source {
-        Source::Cache => (ReadSource::Cache, PrepareRead::HaveData),
-        Source::Server => {
+        ReadFrom::Cache => (ReadSource::Cache, PrepareRead::HaveData),
+        ReadFrom::Server => {
             subreq.copy_to_cache();
             let why = match backing.file() {
                 None => PrepareRead::NoFile,

@@ -32,7 +32,7 @@ use crate::{
         }, //
     },
     mode::Mode,
-    plan::fill::{
+    plan::source::{
         align,
         range_to_store,
         touched,

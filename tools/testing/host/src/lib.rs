@@ -27,8 +27,6 @@ mod changed_tests;
 #[cfg(test)]
 mod command_tests;
 #[cfg(test)]
-mod fill_tests;
-#[cfg(test)]
 mod key_tests;
 #[cfg(test)]
 mod limits_tests;
@@ -38,6 +36,8 @@ mod msg_tests;
 mod presence_tests;
 #[cfg(test)]
 mod slots_tests;
+#[cfg(test)]
+mod source_tests;
 #[cfg(test)]
 mod table_model_tests;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 //! Where a network file system reads from, and what of its writes is kept.
 
-#[cfg_attr(CONFIG_KUNIT = "y", kernel::prelude::kunit_tests(cachefiles_fill))]
+#[cfg_attr(CONFIG_KUNIT = "y", kernel::prelude::kunit_tests(cachefiles_source))]
 mod tests {
     use super::super::support::{
         buffer,
@@ -15,12 +15,12 @@ mod tests {
             Presence,
             LEAF_WORDS, //
         },
-        plan::fill::{
+        plan::source::{
             align,
             source,
             touched,
             Aligned,
-            Source, //
+            ReadFrom, //
         }, //
     };
 
@@ -38,15 +38,15 @@ mod tests {
     fn reads_are_cut_where_present_blocks_end() {
         let (map, size) = (map(), 10 * 4096 - 100);
         let at = |start, len| source(&map, start, len, size);
-        assert_eq!(at(0, 40960), (Source::Server, 4 * 4096));
-        assert_eq!(at(4 * 4096, 4096), (Source::Cache, 4096));
-        assert_eq!(at(4 * 4096 + 100, 40000), (Source::Cache, 2 * 4096 - 100));
-        assert_eq!(at(6 * 4096, 40960), (Source::Server, 40960));
-        assert_eq!(at(3 * 4096 + 1, 10), (Source::Server, 10));
+        assert_eq!(at(0, 40960), (ReadFrom::Server, 4 * 4096));
+        assert_eq!(at(4 * 4096, 4096), (ReadFrom::Cache, 4096));
+        assert_eq!(at(4 * 4096 + 100, 40000), (ReadFrom::Cache, 2 * 4096 - 100));
+        assert_eq!(at(6 * 4096, 40960), (ReadFrom::Server, 40960));
+        assert_eq!(at(3 * 4096 + 1, 10), (ReadFrom::Server, 10));
         // Behind the map.
         assert_eq!(
             source(&map, 10 * 4096, 4096, 1 << 20),
-            (Source::Server, 4096)
+            (ReadFrom::Server, 4096)
         );
     }
 
@@ -58,7 +58,7 @@ mod tests {
         let size = 10 * 4096 - 100;
         // A page may be larger than a block.
         let read = source(&map, 9 * 4096, 3 * 4096, size);
-        assert_eq!(read, (Source::Cache, 4096));
+        assert_eq!(read, (ReadFrom::Cache, 4096));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use crate::{
     disk::presence::{blocks, parts, Part, Presence, LEAF_WORDS},
-    plan::fill::{align, source, touched, Source},
+    plan::source::{align, source, touched, ReadFrom},
     protocol::BLOCK_SIZE,
     support::check,
 };
@@ -44,7 +44,7 @@ fn a_read_is_of_present_blocks_or_of_absent_ones() {
             let is_present = |block: u64| present.get(block as usize).copied().unwrap_or(false);
             let end = (start + count).min(size);
             for block in start / BLOCK_SIZE..blocks(end) {
-                assert_eq!(is_present(block), from == Source::Cache, "{block}");
+                assert_eq!(is_present(block), from == ReadFrom::Cache, "{block}");
             }
             // It is not cut without need.
             if count < len {
@@ -52,8 +52,8 @@ fn a_read_is_of_present_blocks_or_of_absent_ones() {
                 let next = (start + count) / BLOCK_SIZE;
                 // What is behind the last block is not in the file.
                 let is_end = next >= blocks(size);
-                assert!(is_end || is_present(next) != (from == Source::Cache));
-                assert!(!is_end || from == Source::Cache);
+                assert!(is_end || is_present(next) != (from == ReadFrom::Cache));
+                assert!(!is_end || from == ReadFrom::Cache);
             }
         },
     );

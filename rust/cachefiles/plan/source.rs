@@ -21,7 +21,7 @@ use core::ops::{
 
 /// Where data is to be read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum ReadFrom {
     /// The file.
     Cache,
     /// The server; what comes is to be stored.
@@ -35,7 +35,7 @@ pub(crate) fn source<P, L>(
     start: u64,
     len: u64,
     size: u64,
-) -> (Source, u64)
+) -> (ReadFrom, u64)
 where
     P: DerefMut<Target = [Part<L>]>,
     L: DerefMut<Target = [u64]>,
@@ -55,8 +55,8 @@ where
         _ => (end * BLOCK_SIZE).min(start.saturating_add(len)),
     };
     let source = match is_present {
-        true => Source::Cache,
-        false => Source::Server,
+        true => ReadFrom::Cache,
+        false => ReadFrom::Server,
     };
     (source, until - start)
 }
