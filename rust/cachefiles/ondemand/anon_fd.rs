@@ -248,7 +248,9 @@ impl AnonFile for CacheFile {
     type OwnerModule = crate::LocalModule;
 
     fn release(handle: Arc<FdData>) {
-        handle.requests.released(&handle.object, handle.object_id());
+        handle
+            .requests
+            .fd_released(&handle.object, handle.object_id());
     }
 
     fn write_iter(mut iocb: Kiocb<'_, Arc<FdData>>, from: &mut IovIterSource<'_>) -> Result<usize> {

@@ -78,10 +78,10 @@ impl Requests {
     }
 
     /// The last copy of a file descriptor is gone.
-    pub(super) fn released(&self, object: &Object, object_id: u32) {
+    pub(super) fn fd_released(&self, object: &Object, object_id: u32) {
         let _spare = self.with_traced(
             |table| {
-                table.released(object_id);
+                table.fd_released(object_id);
                 table.trim()
             },
             |_| {

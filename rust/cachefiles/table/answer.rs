@@ -295,7 +295,7 @@ impl<F: Types> Table<F> {
     }
 
     /// The last copy of a file descriptor is gone.
-    pub(crate) fn released(&mut self, object_id: u32) {
+    pub(crate) fn fd_released(&mut self, object_id: u32) {
         let Some(handle) = self.handles.remove(object_id) else {
             return;
         };

@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(table.unregister(key), Some("object"));
         let close = read_other(&mut table);
         assert!(close.is_some_and(|close| (close.1, close.2) == (1, fd)));
-        table.released(fd);
+        table.fd_released(fd);
         assert!(is_empty(&mut table));
     }
 
@@ -170,7 +170,7 @@ mod tests {
         assert!(table.has_size(fd) && !table.has_size(fd + 1));
         assert_eq!(table.unregister(key), Some("object"));
         assert!(!table.has_size(fd));
-        table.released(fd);
+        table.fd_released(fd);
 
         let found = lookup(&mut table);
         let (msg_id, fd) = read_open(&mut table).unwrap_or_default();
@@ -198,7 +198,7 @@ mod tests {
         let Some((key, fd)) = opened else { return };
         assert!(read(&mut table, key, 0, "read", 0));
         let first = read_other(&mut table).unwrap_or_default();
-        table.released(fd);
+        table.fd_released(fd);
         let (open, new) = read_open(&mut table).unwrap_or_default();
         assert!(new != 0 && new != fd);
         // Not before the answer.

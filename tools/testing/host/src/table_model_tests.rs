@@ -923,7 +923,7 @@ impl Run {
             }
             Op::ReleaseUnknown(id) => {
                 if !self.handles.contains_key(&id) {
-                    self.table.released(id);
+                    self.table.fd_released(id);
                 }
             }
             Op::CancelReads(at) => {
@@ -1460,7 +1460,7 @@ impl Run {
     }
 
     fn release(&mut self, fd: u32) {
-        self.table.released(fd);
+        self.table.fd_released(fd);
         self.released.push(fd);
         let handle = self.handles.remove(&fd).unwrap();
         if let Close::Queued(close) = handle.close {

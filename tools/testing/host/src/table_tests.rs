@@ -302,7 +302,7 @@ fn an_object_lives_from_open_to_close() {
     assert_eq!(cache.table.unregister(key), Some("a"));
     cache.take_close(fd);
     cache.nothing();
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     cache.assert_empty();
 }
 
@@ -357,7 +357,7 @@ fn closing_one_file_descriptor_leaves_the_reads_of_other_objects_alone() {
     cache.read(b, "b1", 4096);
     cache.take_read(fd_a, 0);
     let id = cache.take_read(fd_b, 0);
-    cache.table.released(fd_a);
+    cache.table.fd_released(fd_a);
     assert_eq!(cache.failed(), [""; 0]);
     assert_eq!(cache.table.read_complete(id, fd_b), Ok("b0"));
     // The READ of the object itself waits for a new file descriptor.
@@ -392,7 +392,7 @@ fn an_error_from_the_daemon_is_the_lookups() {
     cache.nothing();
     assert_eq!(cache.table.unregister(key), Some("a"));
     cache.take_close(fd);
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     cache.assert_empty();
 }
 
@@ -433,7 +433,7 @@ fn the_version_of_an_object_is_that_of_its_first_answer() {
         assert_eq!(told, (Some(("a", Ok(4096))), Ok(())));
         assert_eq!(cache.table.version(key), first);
         cache.read(key, "waits", 0);
-        cache.table.released(fd);
+        cache.table.fd_released(fd);
         let (reopen, fd) = cache.take_any_open();
         let (told, answer) = cache.table.copen(reopen, Ok(Reply::Size(4096)), later);
         assert_eq!((told, answer.is_ok()), (None, ok), "{first:?} {later:?}");
@@ -457,7 +457,7 @@ fn a_read_in_the_daemons_hands_is_delivered_again_when_its_fd_is_closed() {
     cache.read(key, "queued", 4096);
     let first = cache.take_read(fd, 0);
     cache.table.take_wake();
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     assert!(cache.table.take_wake());
     assert_eq!(cache.table.read_complete(first, fd), Err(Errno::EINVAL));
 
@@ -480,7 +480,7 @@ fn a_read_in_the_daemons_hands_is_delivered_again_when_its_fd_is_closed() {
 fn a_read_of_a_closed_object_asks_for_one_new_fd() {
     let mut cache = Cache::new();
     let (key, fd) = cache.open("a");
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     cache.nothing();
     cache.read(key, "r0", 0);
     cache.read(key, "r1", 4096);
@@ -550,8 +550,8 @@ fn nothing_is_delivered_or_taken_after_death_and_everybody_is_told() {
     }
     // No CLOSE for what is given up afterwards, or was before.
     assert_eq!(cache.table.unregister(a), Some("a"));
-    cache.table.released(fd_a);
-    cache.table.released(fd_b);
+    cache.table.fd_released(fd_a);
+    cache.table.fd_released(fd_b);
     cache.nothing();
 }
 
@@ -570,7 +570,7 @@ fn a_reopening_object_given_up_right_after_death_does_not_hide_the_others_failur
     let mut cache = Cache::new();
     let (a, fd_a) = cache.open("a");
     let (b, fd_b) = cache.open("b");
-    cache.table.released(fd_a);
+    cache.table.fd_released(fd_a);
     cache.read(a, "ra", 0);
     cache.read(b, "rb", 0);
     cache.take_read(fd_b, 0);
@@ -611,7 +611,7 @@ fn an_open_answered_while_another_daemon_prepares_it_is_not_issued() {
         Delivery::Open { msg_id, .. } if msg_id == open
     ));
     assert_eq!(cache.answer(open), (Some(("a", Ok(4096))), Ok(())));
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     assert_eq!(cache.table.unregister(key), Some("a"));
     assert_eq!(cache.table.issue(open), Err(Refused::Gone));
     cache.put_back(open);
@@ -686,7 +686,7 @@ fn an_answer_after_the_fd_was_closed_opens_nothing() {
     let mut cache = Cache::new();
     let (key, open) = cache.lookup("a");
     let fd = cache.take_open(open);
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     assert_eq!(
         cache.answer(open),
         (Some(("a", Err(Errno::EBADFD))), Ok(()))
@@ -694,7 +694,7 @@ fn an_answer_after_the_fd_was_closed_opens_nothing() {
     // It can be asked for again, and there is no file descriptor to be closed.
     cache.read(key, "r", 0);
     let (open, fd) = cache.take_any_open();
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     assert_eq!(cache.answer(open), (None, Ok(())));
     assert_eq!(cache.failed(), ["r"]);
     assert_eq!(cache.table.unregister(key), Some("a"));
@@ -707,7 +707,7 @@ fn an_error_after_the_fd_was_closed_is_that_error() {
     let mut cache = Cache::new();
     let (_, open) = cache.lookup("a");
     let fd = cache.take_open(open);
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     assert_eq!(cache.refuse(open, 5), (Some(("a", Err(Errno(5)))), Ok(())));
 }
 
@@ -720,11 +720,11 @@ fn of_two_file_descriptors_for_one_open_the_later_counts() {
     cache.restore();
     let second = cache.take_open(open);
     assert_eq!(cache.answer(open), (Some(("a", Ok(4096))), Ok(())));
-    cache.table.released(first);
+    cache.table.fd_released(first);
     cache.read(key, "r", 0);
     let read = cache.take_read(second, 0);
     assert_eq!(cache.table.read_complete(read, first), Err(Errno::EINVAL));
-    cache.table.released(second);
+    cache.table.fd_released(second);
     let (_, third) = cache.take_any_open();
     assert!(third != first && third != second);
     assert_eq!(cache.table.unregister(key), Some("a"));
@@ -740,13 +740,13 @@ fn closing_the_later_of_two_file_descriptors_closes_the_object() {
     let first = cache.take_open(open);
     cache.restore();
     let second = cache.take_open(open);
-    cache.table.released(second);
+    cache.table.fd_released(second);
     assert_eq!(
         cache.answer(open),
         (Some(("a", Err(Errno::EBADFD))), Ok(()))
     );
     assert_eq!(cache.table.unregister(key), Some("a"));
-    cache.table.released(first);
+    cache.table.fd_released(first);
     cache.nothing();
     cache.assert_empty();
 }
@@ -763,7 +763,7 @@ fn an_open_whose_message_was_not_copied_comes_again_with_another_fd() {
     let second = cache.take_open(open);
     assert_ne!(first, second);
     // The file of the first goes when the system call ends.
-    cache.table.released(first);
+    cache.table.fd_released(first);
     assert_eq!(cache.answer(open), (Some(("a", Ok(4096))), Ok(())));
 }
 
@@ -821,7 +821,7 @@ fn a_close_does_not_overtake_the_open_it_is_for() {
             assert!(cache.table.take_wake());
             cache.take_close(fd);
         }
-        cache.table.released(fd);
+        cache.table.fd_released(fd);
         cache.table.installed(fd);
         cache.nothing();
         assert_eq!(cache.failed(), ["a"]);
@@ -901,11 +901,11 @@ fn a_failed_reopen_fails_the_reads_that_waited_for_it() {
         let (key, fd) = cache.open("a");
         cache.read(key, "delivered", 0);
         cache.take_read(fd, 0);
-        cache.table.released(fd);
+        cache.table.fd_released(fd);
         cache.read(key, "parked", 4096);
         let (open, fd) = cache.take_any_open();
         if close {
-            cache.table.released(fd);
+            cache.table.fd_released(fd);
         }
         assert_eq!(cache.refuse(open, 5), (None, Ok(())));
         assert_eq!(cache.failed(), ["delivered", "parked"]);
@@ -918,7 +918,7 @@ fn a_failed_reopen_fails_the_reads_that_waited_for_it() {
         assert_eq!(cache.answer(open), (None, Ok(())));
         if !close {
             // The one that the failed OPEN came with no longer counts.
-            cache.table.released(fd);
+            cache.table.fd_released(fd);
         }
         let read = cache.take_read(new, 0);
         assert_eq!(cache.table.read_complete(read, new), Ok("again"));
@@ -936,7 +936,7 @@ fn a_daemon_that_has_two_fds_of_an_object_is_told_to_close_the_first() {
     assert_ne!(first, second);
     cache.take_close(first);
     assert_eq!(cache.answer(open).1, Ok(()));
-    cache.table.released(first);
+    cache.table.fd_released(first);
     cache.read(key, "r", 0);
     let read = cache.take_read(second, 0);
     assert_eq!(cache.table.read_complete(read, first), Err(Errno::EINVAL));
@@ -951,7 +951,7 @@ fn a_reopen_with_another_size_fails() {
     // U24: readers may be using the first.
     let mut cache = Cache::new();
     let (key, fd) = cache.open("a");
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     cache.read(key, "r", 0);
     let (open, _) = cache.take_any_open();
     let told = cache.table.copen(open, Ok(Reply::Size(8192)), None);
@@ -984,7 +984,7 @@ fn a_lookup_that_gives_up_takes_its_open_back() {
     // The daemon has a file descriptor to close.
     assert_eq!(cache.table.unregister(c), Some("c"));
     cache.take_close(fd);
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     assert_eq!(cache.failed(), [""; 0]);
     cache.assert_empty();
 }
@@ -997,7 +997,7 @@ fn what_was_answered_cannot_be_taken_back() {
     assert_eq!(cache.answer(open), (Some(("a", Ok(4096))), Ok(())));
     assert_eq!(cache.table.cancel_open(open), None);
     // Nor can an OPEN that no lookup waits for.
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     cache.read(key, "r", 0);
     let (open, _) = cache.take_any_open();
     assert_eq!(cache.table.cancel_open(open), None);
@@ -1058,7 +1058,7 @@ fn a_lookup_whose_object_is_withdrawn_fails() {
         assert_eq!(cache.failed(), ["a"]);
         if let Some(fd) = fd {
             cache.take_close(fd);
-            cache.table.released(fd);
+            cache.table.fd_released(fd);
         }
         cache.nothing();
         cache.assert_empty();
@@ -1071,7 +1071,7 @@ fn an_object_withdrawn_while_it_is_reopened_leaves_nothing() {
     for steps in 0..3 {
         let mut cache = Cache::new();
         let (key, fd) = cache.open("a");
-        cache.table.released(fd);
+        cache.table.fd_released(fd);
         cache.read(key, "r", 0);
         let mut open = None;
         match steps {
@@ -1084,7 +1084,7 @@ fn an_object_withdrawn_while_it_is_reopened_leaves_nothing() {
         if let Some((id, fd)) = open {
             assert_eq!(cache.answer(id), (None, EINVAL));
             cache.take_close(fd);
-            cache.table.released(fd);
+            cache.table.fd_released(fd);
         }
         cache.nothing();
         cache.assert_empty();
@@ -1133,10 +1133,10 @@ fn messages_name_only_file_descriptors_that_are_open() {
     let mut cache = Cache::new();
     let (key, fd) = cache.open("a");
     cache.read(key, "r", 0);
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     let (open, new) = cache.take_any_open();
     cache.nothing();
-    cache.table.released(new);
+    cache.table.fd_released(new);
     cache.nothing();
     assert_eq!(cache.answer(open), (None, Ok(())));
     assert_eq!(cache.failed(), ["r"]);
@@ -1152,7 +1152,7 @@ fn object_ids_are_never_used_again() {
         last = fd;
         assert_eq!(cache.table.unregister(key), Some("a"));
         cache.take_close(fd);
-        cache.table.released(fd);
+        cache.table.fd_released(fd);
     }
     cache.assert_empty();
 }
@@ -1165,10 +1165,10 @@ fn a_file_descriptor_closed_before_its_close_is_read_needs_none() {
     let (b, fd_b) = cache.open("b");
     assert_eq!(cache.table.unregister(a), Some("a"));
     assert_eq!(cache.table.unregister(b), Some("b"));
-    cache.table.released(fd_a);
+    cache.table.fd_released(fd_a);
     cache.take_close(fd_b);
     cache.nothing();
-    cache.table.released(fd_b);
+    cache.table.fd_released(fd_b);
     cache.assert_empty();
 }
 
@@ -1181,7 +1181,7 @@ fn a_file_descriptor_closed_while_its_close_is_copied_is_closed_once() {
         Delivery::Message { msg_id, .. } => msg_id,
         _ => panic!("no CLOSE"),
     };
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     // It does not matter whether it was copied.
     cache.put_back(close);
     cache.table.delivered(close);
@@ -1197,7 +1197,7 @@ fn a_close_that_was_read_does_not_come_again() {
     cache.take_close(fd);
     cache.restore();
     cache.nothing();
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     cache.assert_empty();
 }
 
@@ -1224,7 +1224,7 @@ fn a_reopen_needs_no_memory() {
     let (b, _) = cache.open("b");
     cache.read(a, "r", 0);
     cache.fill(b);
-    cache.table.released(fd_a);
+    cache.table.fd_released(fd_a);
     while let Some(msg) = cache.next() {
         if matches!(msg, Msg::Open { name: "a", .. }) {
             return;
@@ -1284,7 +1284,7 @@ fn an_object_that_no_daemon_saw_is_not_closed() {
     assert_eq!(cache.table.unregister(key), Some("a"));
     cache.nothing();
     let (key, fd) = cache.open("b");
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     assert_eq!(cache.table.unregister(key), Some("b"));
     cache.nothing();
     assert_eq!(cache.failed(), ["a"]);
@@ -1299,7 +1299,7 @@ fn a_new_daemon_may_read_an_open_before_the_old_ones_fd_is_closed() {
     let old = cache.take_open(open);
     cache.restore();
     let new = cache.take_open(open);
-    cache.table.released(old);
+    cache.table.fd_released(old);
     assert_eq!(cache.answer(open), (Some(("a", Ok(4096))), Ok(())));
     cache.read(key, "r", 0);
     cache.take_read(new, 0);
@@ -1315,7 +1315,7 @@ fn a_read_restored_before_the_old_ones_fd_is_closed_comes_again_after_it() {
     cache.restore();
     // The new daemon does not know this file descriptor.
     assert_eq!(cache.take_read(old, 0), read);
-    cache.table.released(old);
+    cache.table.fd_released(old);
     let (open, new) = cache.take_any_open();
     assert_eq!(cache.answer(open), (None, Ok(())));
     assert_eq!(cache.take_read(new, 0), read);
@@ -1397,7 +1397,7 @@ fn whatever_can_be_read_wakes_pollers() {
     assert!(woken(&mut cache), "READ after copen");
     cache.read(key, "r", 4096);
     assert!(woken(&mut cache), "READ");
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     assert!(woken(&mut cache), "OPEN for READs that were not answered");
     let (open, fd) = cache.take_any_open();
     assert_eq!(cache.refuse(open, 5).1, Ok(()));
@@ -1409,7 +1409,7 @@ fn whatever_can_be_read_wakes_pollers() {
         woken(&mut cache),
         "CLOSE of the fd that another takes the place of"
     );
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     assert!(!woken(&mut cache), "it is closed");
     assert_eq!(cache.table.unregister(key), Some("a"));
     assert!(woken(&mut cache), "CLOSE");
@@ -1486,7 +1486,7 @@ fn what_is_traced_of_a_request_is_what_the_daemon_gets() {
         assert!(cache.table.read_complete(id, second).is_ok());
     }
     let fd = cache.take_open(open);
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     assert_eq!(cache.table.answerable(open), None);
     assert_eq!(cache.table.unregister(b), Some("b"));
     assert_eq!(cache.table.take_closed(), None);
@@ -1548,7 +1548,7 @@ fn objects_with_reads_are_found() {
     assert_eq!(found(&cache), ["a", "c"]);
     cache.table.cancel_reads(a);
     assert_eq!(found(&cache), ["c"]);
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     assert!(cache.table.cancel_open(open).is_some());
     assert_eq!(found(&cache), ["c"]);
     cache.table.kill();
@@ -1584,7 +1584,7 @@ fn a_thousand_objects_are_opened_read_and_closed() {
     assert_eq!(cache.failed().len(), 500);
     for fd in fds {
         cache.take_close(fd);
-        cache.table.released(fd);
+        cache.table.fd_released(fd);
     }
     cache.nothing();
     cache.assert_empty();
@@ -1649,7 +1649,7 @@ fn reads_expire_while_their_object_is_reopened() {
     cache.read(key, "r0", 0);
     cache.take_read(fd, 0);
     cache.now = 3000;
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     let (open, fd) = cache.take_any_open();
     cache.read(key, "r1", 4096);
     // The time that counts is that of the first delivery's READ, not of the second's.
@@ -1661,7 +1661,7 @@ fn reads_expire_while_their_object_is_reopened() {
     // The OPEN has no limit of its own. It can be answered, and what is read then is served.
     let (again, fd_again) = cache.take_any_open();
     assert_eq!(again, open);
-    cache.table.released(fd);
+    cache.table.fd_released(fd);
     assert_eq!(cache.answer(open), (None, Ok(())));
     cache.read(key, "r2", 8192);
     let id = cache.take_read(fd_again, 8192);
@@ -1669,7 +1669,7 @@ fn reads_expire_while_their_object_is_reopened() {
     cache.nothing();
     assert_eq!(cache.table.unregister(key), Some("a"));
     cache.take_close(fd_again);
-    cache.table.released(fd_again);
+    cache.table.fd_released(fd_again);
     cache.assert_empty();
 }
 
@@ -1796,7 +1796,7 @@ fn an_object_that_is_reopened_does_not_hold_the_others_up() {
         cache.read(b, "rb", off);
     }
     cache.take_read(fd_a, 0);
-    cache.table.released(fd_a);
+    cache.table.fd_released(fd_a);
     let (open, fd_a) = cache.take_any_open();
     cache.take_read(fd_b, 0);
     assert_eq!(cache.answer(open), (None, Ok(())));
@@ -2225,7 +2225,7 @@ impl Large {
         // Each of these is about what one object has.
         let objects = self.objects.clone();
         let per_object = Bounds::DEFAULT.object as usize;
-        self.go("closing", |table| table.released(objects[0].1));
+        self.go("closing", |table| table.fd_released(objects[0].1));
         self.go("giving up", |table| table.cancel_reads(objects[1].0));
         assert_eq!(self.complete_failed(), per_object);
         self.go("withdrawing", |table| table.unregister(objects[2].0));
@@ -2239,7 +2239,7 @@ impl Large {
         }
         for (key, fd) in objects {
             self.go("withdrawing", |table| table.unregister(key));
-            self.go("closing", |table| table.released(fd));
+            self.go("closing", |table| table.fd_released(fd));
         }
         while self.go("shrinking", |table| table.trim()).is_some() {}
         assert_eq!(self.cache.table.requests().len(), 0);
