@@ -92,7 +92,7 @@ mod trace;
 mod volume;
 
 use crate::{
-    daemon::Daemon,
+    daemon::DeviceFile,
     inject::Control,
     kernel_next::{
         fscache,
@@ -115,7 +115,7 @@ module! {
 #[pin_data(PinnedDrop)]
 struct CacheFiles {
     #[pin]
-    _device: MiscDeviceRegistration<Daemon>,
+    _device: MiscDeviceRegistration<DeviceFile>,
     _inject: Control,
 }
 

@@ -142,7 +142,7 @@ impl AnyCache {
 
 /// An open device file.
 #[pin_data]
-pub(crate) struct Daemon {
+pub(crate) struct DeviceFile {
     #[pin]
     state: Mutex<State>,
     /// The cache, once it is bound. Here as well, so that `read()`, `poll()` and the commands of a
@@ -151,7 +151,7 @@ pub(crate) struct Daemon {
     poll: Arc<PollCondVar>,
 }
 
-impl Daemon {
+impl DeviceFile {
     fn requests(&self) -> Result<&Requests> {
         match self.cache.as_ref() {
             Some(AnyCache::Ondemand(cache)) => Ok(cache.mode().requests()),
@@ -307,7 +307,7 @@ impl Daemon {
 }
 
 #[vtable]
-impl MiscDevice for Daemon {
+impl MiscDevice for DeviceFile {
     type Ptr = Pin<KBox<Self>>;
     type OwnerModule = crate::LocalModule;
 
