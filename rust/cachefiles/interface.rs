@@ -57,7 +57,7 @@ use kernel::{
 pub(crate) struct CacheFilesBackend<M>(PhantomData<M>);
 
 /// What fscache does to an object, which depends on the mode.
-pub(crate) trait Events: Mode {
+pub(crate) trait CookieOps: Mode {
     /// What an invalidation leaves behind. Dropped when the object can be used again.
     type Old;
 
@@ -71,7 +71,7 @@ pub(crate) trait Events: Mode {
     fn prepare_to_write(object: &Attachment<Self>, cookie: &Cookie);
 }
 
-impl Events for Ondemand {
+impl CookieOps for Ondemand {
     type Old = ();
 
     /// The daemon is asked anew when the cookie is looked up next.
@@ -87,7 +87,7 @@ impl Events for Ondemand {
     fn prepare_to_write(_object: &Attachment<Self>, _cookie: &Cookie) {}
 }
 
-impl Events for Classic {
+impl CookieOps for Classic {
     type Old = Replaced;
 
     fn invalidate(object: &Attachment<Self>, cookie: &Cookie) -> Option<Replaced> {
@@ -115,7 +115,7 @@ impl Events for Classic {
 }
 
 #[vtable]
-impl<M: Events> Backend for CacheFilesBackend<M> {
+impl<M: CookieOps> Backend for CacheFilesBackend<M> {
     type OwnerModule = crate::LocalModule;
     type Cache = Arc<Cache<M>>;
     type Volume = Arc<Volume<M>>;

@@ -13,7 +13,7 @@ use crate::{
     },
     interface::{
         CacheFilesBackend,
-        Events, //
+        CookieOps, //
     },
     kernel_next::{
         compat::EOPNOTSUPP,
@@ -57,7 +57,7 @@ use kernel::{
 };
 
 /// A cache in service.
-pub(crate) struct Service<M: Events>
+pub(crate) struct Service<M: CookieOps>
 where
     CacheFilesBackend<M>: CacheIo,
 {
@@ -65,7 +65,7 @@ where
     registration: fscache::Cache<CacheFilesBackend<M>>,
 }
 
-impl<M: Events> Service<M>
+impl<M: CookieOps> Service<M>
 where
     CacheFilesBackend<M>: CacheIo<Cache = Arc<Cache<M>>>,
 {
