@@ -91,14 +91,14 @@ pub(crate) enum JoinPolicy {
     Join,
 }
 
-/// How a READ was queued.
+/// What became of a READ that was to be queued.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Queued {
-    /// As a READ of its own.
+pub(crate) enum Placed {
+    /// It was queued, as a READ of its own.
     Alone,
     /// Likewise, and the caller has to start the [watch](Table::watch).
     Unwatched,
-    /// It was not: it has joined another one.
+    /// It was not queued: it has joined another one.
     Joined,
 }
 

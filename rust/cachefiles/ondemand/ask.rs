@@ -27,7 +27,7 @@ use crate::{
     table::{
         JoinPolicy,
         ObjectKey,
-        Queued,
+        Placed,
         Refused,
         Table,
         User, //
@@ -208,13 +208,13 @@ impl Requests {
             let result = table.queue_read(key, (off, len), read, self.now(), admit, policy);
             // Under the lock, so that it is on the workqueue before the cache is killed, or not at
             // all: the task that kills the cache flushes the workqueue.
-            if let Ok(Queued::Unwatched) = result {
+            if let Ok(Placed::Unwatched) = result {
                 // If it is on the workqueue already, it is still to run.
                 let _ = self.workqueue.enqueue(self.clone());
             }
             let is_queued = result
                 .as_ref()
-                .is_ok_and(|queued| *queued != Queued::Joined);
+                .is_ok_and(|placed| *placed != Placed::Joined);
             let queued = is_queued.then(|| table.last_read(key));
             (result, queued)
         };

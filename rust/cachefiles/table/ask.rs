@@ -12,7 +12,7 @@ use super::{
     List,
     ObjectKey,
     Phase,
-    Queued,
+    Placed,
     Quota,
     Refused,
     Request,
@@ -105,7 +105,7 @@ impl<F: Types> Table<F> {
         now: u64,
         admit: Option<User>,
         policy: JoinPolicy,
-    ) -> core::result::Result<Queued, (Refused, F::Read)> {
+    ) -> core::result::Result<Placed, (Refused, F::Read)> {
         let admitted = match admit {
             _ if self.dead => Err(Refused::Gone),
             Some(user) => self.admit(key, user),
@@ -133,7 +133,7 @@ impl<F: Types> Table<F> {
             F::join(other, payload);
             // Reserves the slot again, as it has no READ of its own. There is room, as was checked.
             let _ = self.requests.reserve();
-            return Ok(Queued::Joined);
+            return Ok(Placed::Joined);
         }
         let kind = Kind::Read {
             off,
@@ -147,15 +147,15 @@ impl<F: Types> Table<F> {
             Err(request) => match request.kind {
                 // Not reached: there is room, as was seen above.
                 Kind::Read { payload, .. } => return Err((Refused::Gone, payload)),
-                _ => return Ok(Queued::Alone),
+                _ => return Ok(Placed::Alone),
             },
         };
         self.ages.push_back(&mut self.requests, id, age_link);
         self.set_phase(id, Phase::Queued);
         self.handle_event(key, Event::Read);
         Ok(match self.watch() {
-            true => Queued::Unwatched,
-            false => Queued::Alone,
+            true => Placed::Unwatched,
+            false => Placed::Alone,
         })
     }
 

@@ -14,7 +14,7 @@ use crate::{
     support::{check, grow, make_room, Host},
     table::{
         slots::{Slots, Storage},
-        Bounds, Delivery, Failed, JoinPolicy, ObjectKey, Queued, Refused, Table, Types, User,
+        Bounds, Delivery, Failed, JoinPolicy, ObjectKey, Placed, Refused, Table, Types, User,
     },
 };
 use proptest::{
@@ -1058,7 +1058,7 @@ impl Run {
         }
     }
 
-    fn added_read(&mut self, ticket: Ticket, off: u64, mut len: u64, read: u32, queued: Queued) {
+    fn added_read(&mut self, ticket: Ticket, off: u64, mut len: u64, read: u32, placed: Placed) {
         let policy = self.policy();
         let others = self.last_reads(ticket.object);
         let joined = others
@@ -1069,7 +1069,7 @@ impl Run {
             len = behind.map(|(_, start, _)| start - off).fold(len, u64::min);
         }
         if let Some((other, ..)) = joined.copied().filter(|_| policy == JoinPolicy::Join) {
-            assert_eq!(queued, Queued::Joined);
+            assert_eq!(placed, Placed::Joined);
             assert!(self.new_requests().is_empty());
             let Some(Request {
                 kind: Kind::Read { others, .. },
@@ -1081,10 +1081,10 @@ impl Run {
             return others.push((read, ticket));
         }
         let expected = match self.watched {
-            true => Queued::Alone,
-            false => Queued::Unwatched,
+            true => Placed::Alone,
+            false => Placed::Unwatched,
         };
-        assert_eq!(queued, expected);
+        assert_eq!(placed, expected);
         self.watched = true;
         let state = self.objects[&ticket.object].state;
         let new = self.new_requests();

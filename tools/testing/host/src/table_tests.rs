@@ -10,7 +10,7 @@ use crate::{
     },
     support::{looks, make_room, Counted},
     table::{
-        slots::Storage, Bounds, Delivery, Failed, JoinPolicy, ObjectKey, Queued, Refused, Table,
+        slots::Storage, Bounds, Delivery, Failed, JoinPolicy, ObjectKey, Placed, Refused, Table,
         Types, User,
     },
 };
@@ -118,7 +118,7 @@ impl Cache {
         name: &'static str,
         off: u64,
         user: User,
-    ) -> std::result::Result<Queued, (Refused, &'static str)> {
+    ) -> std::result::Result<Placed, (Refused, &'static str)> {
         let result = self.table.queue_read(
             key,
             (off, 4096),
@@ -1504,11 +1504,11 @@ fn the_first_of_the_reads_finds_somebody_to_watch() {
     assert!(!cache.table.keep_watching());
     assert!(matches!(
         cache.try_read(key, "r0", 0, User::EXEMPT),
-        Ok(Queued::Unwatched)
+        Ok(Placed::Unwatched)
     ));
     assert!(matches!(
         cache.try_read(key, "r1", 1, User::EXEMPT),
-        Ok(Queued::Alone)
+        Ok(Placed::Alone)
     ));
     assert!(cache.table.keep_watching());
     for off in [0, 1] {
@@ -1519,7 +1519,7 @@ fn the_first_of_the_reads_finds_somebody_to_watch() {
     assert!(!cache.table.keep_watching());
     assert!(matches!(
         cache.try_read(key, "r2", 2, User::EXEMPT),
-        Ok(Queued::Unwatched)
+        Ok(Placed::Unwatched)
     ));
     cache.table.kill();
     assert_eq!(cache.failed(), ["r2"]);
