@@ -111,7 +111,7 @@ impl Requests {
         if let Err(e) = &answer {
             trace::open_failed(open.object().debug_id(), *e);
         }
-        if !self.opens.answer(open, answer) {
+        if !self.opens.store_answer(open, answer) {
             self.drop_open(open);
         }
     }

@@ -293,7 +293,7 @@ impl Opens {
 
     /// Stores the answer to an OPEN, and wakes the task that waits for it. Returns whether the OPEN
     /// stays, to be claimed; otherwise the caller has to drop its object.
-    pub(super) fn answer(&self, open: &Arc<PendingOpen>, answer: Result<Answer>) -> bool {
+    pub(super) fn store_answer(&self, open: &Arc<PendingOpen>, answer: Result<Answer>) -> bool {
         let mut inner = self.inner.lock();
         let answer = if inner.closed { Err(EIO) } else { answer };
         open.cookie

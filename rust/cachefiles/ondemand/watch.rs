@@ -106,8 +106,8 @@ impl Requests {
             return true;
         }
         // If it has no answer and is not in the table, another task is between add() and
-        // queue_open(), or between copen and Opens::answer(). A later pass ends it, if that task
-        // does not.
+        // queue_open(), or between copen and Opens::store_answer(). A later pass ends it, if that
+        // task does not.
         if open.answer().is_some() && self.opens.remove(open) {
             self.drop_open(open);
         }
