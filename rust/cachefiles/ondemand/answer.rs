@@ -47,7 +47,7 @@ impl Requests {
         });
         if let Some((open, outcome)) = tell {
             let answer = outcome.map(|size| Answer { size, version });
-            self.answered(&open, answer.map_err(Error::from));
+            self.finish_open(&open, answer.map_err(Error::from));
         }
         // READs that waited for this fail with it.
         self.complete_failed();

@@ -107,7 +107,7 @@ impl Requests {
     }
 
     /// An OPEN that was taken out of the table has been answered, or has failed.
-    pub(super) fn answered(&self, open: &Arc<PendingOpen>, answer: Result<Answer>) {
+    pub(super) fn finish_open(&self, open: &Arc<PendingOpen>, answer: Result<Answer>) {
         if let Err(e) = &answer {
             trace::open_failed(open.object().debug_id(), *e);
         }

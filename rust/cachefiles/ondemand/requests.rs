@@ -225,7 +225,7 @@ impl Requests {
     pub(super) fn complete_failed(&self) {
         while let Some(failed) = self.with(|table| table.pop_failed()) {
             match failed {
-                Failed::Waiter(open) => self.answered(&open, Err(EIO)),
+                Failed::Waiter(open) => self.finish_open(&open, Err(EIO)),
                 Failed::Read(read) => read.fail(EIO),
                 Failed::Waker(place) => place.wake(),
                 Failed::Nobody => {}

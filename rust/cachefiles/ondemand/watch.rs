@@ -97,7 +97,7 @@ impl Requests {
         let cancel = |table: &mut Table<Payloads>| table.cancel_open(open.msg_id()?);
         if self.with(cancel).is_some() {
             if late {
-                self.answered(open, Err(ETIMEDOUT));
+                self.finish_open(open, Err(ETIMEDOUT));
             } else {
                 trace::open_failed(open.object().debug_id(), EIO);
                 self.opens.cancel(open);
