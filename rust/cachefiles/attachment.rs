@@ -79,8 +79,7 @@ impl<M: Mode> Attachment<M> {
                 leave,
             };
             match self.keep_or_delete(&mut leaving) {
-                Ok(true) => cache.mode().released(file.inode().sectors()),
-                Ok(false) => {}
+                Ok(()) => cache.mode().released(file.inode().sectors()),
                 Err(e) => kdebug!("cookie {:x}: not kept: {:?}\n", cookie.debug_id(), e),
             }
             // A daemon that is writing may keep the file for longer.

@@ -103,9 +103,13 @@ impl Leaving<'_> {
 }
 
 impl<M: Mode> Attachment<M> {
-    /// Keeps the file, or removes it if the data is retired, or was lost. Returns whether a file
-    /// was kept.
-    pub(super) fn keep_or_delete(&self, leaving: &mut Leaving<'_>) -> Result<bool> {
+    /// Keeps the file, or removes it if the data is retired, or was lost.
+    ///
+    /// # Errors
+    ///
+    /// Any: the file was not kept, or, if it has a name, only with its old list. `ESTALE` if the
+    /// data is not valid any more.
+    pub(super) fn keep_or_delete(&self, leaving: &mut Leaving<'_>) -> Result {
         let usable = match leaving.leave {
             Leave::Keep | Leave::Describe => {
                 leaving.write_out().and_then(|()| match M::PUNCHES_HOLES {
@@ -134,7 +138,7 @@ impl<M: Mode> Attachment<M> {
             self.delete(leaving)?;
             return Err(ESTALE);
         }
-        kept.map(|()| true)
+        kept
     }
 
     /// Removes the file, if it has a name, which it may have just been given.
