@@ -116,7 +116,7 @@ pub(crate) struct Reader {
     /// What the context that it runs in allows.
     may: May,
     /// Whether it has forgotten unverified blocks after a write-back error: it does so once.
-    again: bool,
+    has_forgotten: bool,
     /// How often it may yet ask the daemon, or join another READ.
     asks: u32,
     /// Whether it waits for another one's READ.
@@ -138,7 +138,7 @@ impl Reader {
             backing,
             losses: 0,
             may: May::Sleep,
-            again: false,
+            has_forgotten: false,
             asks: 0,
             has_joined: false,
             may_join: true,
@@ -319,7 +319,7 @@ impl Reader {
     /// them again, and starts over.
     fn read_again(mut self, file: FileRead, pos: u64, read: CacheRead) {
         let may_write = self.may == May::Write;
-        let forgotten = match self.again {
+        let forgotten = match self.has_forgotten {
             true => Err(EIO),
             false => self
                 .backing
@@ -328,7 +328,7 @@ impl Reader {
         drop(file);
         match forgotten {
             Ok(true) => {
-                self.again = true;
+                self.has_forgotten = true;
                 self.go_on(pos, read, None)
             }
             Ok(false) => self.go_elsewhere(pos, read),
