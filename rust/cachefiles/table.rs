@@ -339,7 +339,7 @@ impl<F: Types> Table<F> {
     /// The most objects.
     const OBJECTS: usize = Self::CONTROL / 2;
     /// The most file descriptors that daemons hold, and the most readers that wait.
-    const MOST: usize = 1 << 20;
+    const MAX_FDS_AND_WAITERS: usize = 1 << 20;
 
     pub(crate) fn new(bounds: Bounds) -> Self {
         // CAST: The bound is a small number.
@@ -350,9 +350,9 @@ impl<F: Types> Table<F> {
             requests: Slots::new(0, last, reads + Self::CONTROL),
             objects: Slots::new(0, last, Self::OBJECTS),
             // Object ids are positive ints.
-            handles: Slots::new(1, i32::MAX as u32, Self::MOST),
+            handles: Slots::new(1, i32::MAX as u32, Self::MAX_FDS_AND_WAITERS),
             users: Slots::new(0, last, reads + 1),
-            waiting: Slots::new(0, last, Self::MOST),
+            waiting: Slots::new(0, last, Self::MAX_FDS_AND_WAITERS),
             bounds,
             quota: Quota::default(),
             cancelled: List::default(),
