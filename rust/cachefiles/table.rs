@@ -195,7 +195,7 @@ pub(crate) struct Entry<F: Types> {
     payload: F::Object,
     state: State,
     /// The object id of the file descriptor in use, if it is open.
-    fd: Option<u32>,
+    object_id: Option<u32>,
     /// The message id of the OPEN under way.
     open: Option<u32>,
     /// The size and the version of the first OPEN's answer. No later one may differ.
@@ -235,7 +235,8 @@ impl<F: Types> Entry<F> {
     }
 }
 
-/// A file descriptor that some daemon holds. Opaque to all but this module.
+/// A file descriptor that some daemon holds. Its id is what the protocol calls the object id: an
+/// object is named by its [`ObjectKey`]. Opaque to all but this module.
 pub(crate) struct Handle {
     /// `None` once the object is gone.
     object: Option<ObjectKey>,
@@ -295,7 +296,7 @@ pub(crate) enum Spare<F: Types> {
 /// - A request of another kind is on the queue of these if and only if it is `Queued`.
 /// - A request is on the list of the failed if and only if it is `Failed`.
 /// - An object is in the ring if and only if it is `Open` and has a `Queued` READ.
-/// - Only an `Open` object, which has an `fd`, has `Delivered` READs.
+/// - Only an `Open` object, which has an `object_id`, has `Delivered` READs.
 /// - Each object has a reserved slot in `requests`, except while it is being reopened.
 /// - Each READ that was admitted, see [`admission`], is in `requests` or has a slot reserved.
 pub(crate) struct Table<F: Types> {

@@ -69,11 +69,17 @@ impl<F: Types> Table<F> {
                 },
                 Phase::Claimed,
             ),
-            (Kind::Read { off, len, .. }, Some(Entry { fd: Some(fd), .. })) => (
+            (
+                Kind::Read { off, len, .. },
+                Some(Entry {
+                    object_id: Some(object_id),
+                    ..
+                }),
+            ) => (
                 msg::READ_SIZE,
                 Delivery::Message {
                     msg_id,
-                    msg: Message::read(msg_id, *fd, *off, *len),
+                    msg: Message::read(msg_id, *object_id, *off, *len),
                 },
                 Phase::Delivered,
             ),
@@ -145,7 +151,7 @@ impl<F: Types> Table<F> {
             close: Close::No,
             installed: false,
         };
-        let old = self.objects.get(key.0).and_then(|entry| entry.fd);
+        let old = self.objects.get(key.0).and_then(|entry| entry.object_id);
         let old = old.filter(|_| !self.dead);
         // For the old one's CLOSE.
         if old.is_some() && self.requests.reserve().is_err() {
@@ -158,7 +164,7 @@ impl<F: Types> Table<F> {
             return Err(Refused::Full);
         };
         if let Some(entry) = self.objects.get_mut(key.0) {
-            entry.fd = Some(object_id);
+            entry.object_id = Some(object_id);
         }
         self.set_phase(msg_id, Phase::Delivered);
         if let Some(old) = old {
@@ -199,7 +205,7 @@ impl<F: Types> Table<F> {
                 ..
             } => {
                 let entry = self.objects.get(key.0)?;
-                entry.fd.is_some().then_some(&entry.payload)
+                entry.object_id.is_some().then_some(&entry.payload)
             }
             _ => None,
         }
@@ -239,7 +245,7 @@ impl<F: Types> Table<F> {
         let (outcome, answer) = match reply {
             Err(errno) => (Err(errno), Err(errno)),
             Ok(Reply::Failed(errno)) => (Err(errno), Ok(())),
-            Ok(Reply::Size(_)) if entry.fd.is_none() => (Err(Errno::EBADFD), Ok(())),
+            Ok(Reply::Size(_)) if entry.object_id.is_none() => (Err(Errno::EBADFD), Ok(())),
             Ok(Reply::Size(size))
                 if size > entry.max_size
                     || entry
@@ -313,8 +319,8 @@ impl<F: Types> Table<F> {
         let Some(entry) = self.objects.get_mut(key.0) else {
             return;
         };
-        if entry.fd == Some(object_id) {
-            entry.fd = None;
+        if entry.object_id == Some(object_id) {
+            entry.object_id = None;
             let reads = entry.has_reads();
             self.handle_event(key, Event::Released { reads });
         }

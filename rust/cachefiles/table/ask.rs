@@ -44,7 +44,7 @@ impl<F: Types> Table<F> {
         let entry = Entry {
             payload,
             state: State::Opening,
-            fd: None,
+            object_id: None,
             open: None,
             size: None,
             version: None,
@@ -202,8 +202,9 @@ impl<F: Types> Table<F> {
     /// The message id of the READ that was queued last, for the object `key`, and the object id of
     /// the file descriptor to answer it through, 0 if there is none yet.
     pub(crate) fn last_read(&self, key: ObjectKey) -> (u32, u32) {
-        let fd = self.objects.get(key.0).and_then(|entry| entry.fd);
-        (self.ages.last().unwrap_or_default(), fd.unwrap_or_default())
+        let object_id = self.objects.get(key.0).and_then(|entry| entry.object_id);
+        let msg_id = self.ages.last().unwrap_or_default();
+        (msg_id, object_id.unwrap_or_default())
     }
 
     /// Whether there are READs, so that the watch has to go on; if not, it is noted as ended.
@@ -289,7 +290,7 @@ impl<F: Types> Table<F> {
         }
 
         let entry = self.objects.remove(key.0)?;
-        match entry.fd {
+        match entry.object_id {
             Some(object_id) if !self.dead => self.close_handle(object_id),
             _ => self.requests.unreserve(),
         }
