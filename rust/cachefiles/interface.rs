@@ -36,8 +36,8 @@ use crate::{
     },
     mode::Mode,
     ondemand::{
-        Ondemand,
-        Reader, //
+        self,
+        Ondemand, //
     },
     volume::Volume, //
 };
@@ -62,44 +62,44 @@ pub(crate) trait CookieOps: Mode {
     type Old;
 
     /// The data is not valid any more. `None` to have the object withdrawn.
-    fn invalidate(object: &Attachment<Self>, cookie: &Cookie) -> Option<Self::Old>;
+    fn invalidate(attachment: &Attachment<Self>, cookie: &Cookie) -> Option<Self::Old>;
 
     /// The network file system gives the object another size.
-    fn resize(object: &Attachment<Self>, cookie: &Cookie, resize: Resize<'_>);
+    fn resize(attachment: &Attachment<Self>, cookie: &Cookie, resize: Resize<'_>);
 
     /// The network file system is about to write to the object.
-    fn prepare_to_write(object: &Attachment<Self>, cookie: &Cookie);
+    fn prepare_to_write(attachment: &Attachment<Self>, cookie: &Cookie);
 }
 
 impl CookieOps for Ondemand {
     type Old = ();
 
     /// The daemon is asked anew when the cookie is looked up next.
-    fn invalidate(object: &Attachment<Self>, _cookie: &Cookie) -> Option<()> {
-        object.files().retire();
+    fn invalidate(attachment: &Attachment<Self>, _cookie: &Cookie) -> Option<()> {
+        attachment.files().retire();
         None
     }
 
     /// An on-demand cache takes sizes from the daemon only.
-    fn resize(_object: &Attachment<Self>, _cookie: &Cookie, _resize: Resize<'_>) {}
+    fn resize(_attachment: &Attachment<Self>, _cookie: &Cookie, _resize: Resize<'_>) {}
 
     /// Nobody but the daemon writes to an on-demand cache.
-    fn prepare_to_write(_object: &Attachment<Self>, _cookie: &Cookie) {}
+    fn prepare_to_write(_attachment: &Attachment<Self>, _cookie: &Cookie) {}
 }
 
 impl CookieOps for Classic {
     type Old = Replaced;
 
-    fn invalidate(object: &Attachment<Self>, cookie: &Cookie) -> Option<Replaced> {
-        object
+    fn invalidate(attachment: &Attachment<Self>, cookie: &Cookie) -> Option<Replaced> {
+        attachment
             .replace(cookie)
-            .inspect_err(|_| object.files().current().backing.retire())
+            .inspect_err(|_| attachment.files().current().backing.retire())
             .ok()
     }
 
-    fn resize(object: &Attachment<Self>, cookie: &Cookie, resize: Resize<'_>) {
-        let file = object.files().current();
-        if let Err(e) = file.resize(object.cache(), cookie, resize.size()) {
+    fn resize(attachment: &Attachment<Self>, cookie: &Cookie, resize: Resize<'_>) {
+        let file = attachment.files().current();
+        if let Err(e) = file.resize(attachment.cache(), cookie, resize.size()) {
             kdebug!("cookie {:x}: not resized: {:?}\n", cookie.debug_id(), e);
             // What the file holds is not known.
             file.backing.retire();
@@ -109,8 +109,11 @@ impl CookieOps for Classic {
     }
 
     /// If it cannot be marked, the first write fails.
-    fn prepare_to_write(object: &Attachment<Self>, cookie: &Cookie) {
-        let _ = object.files().current().mark_dirty(object.cache(), cookie);
+    fn prepare_to_write(attachment: &Attachment<Self>, cookie: &Cookie) {
+        let _ = attachment
+            .files()
+            .current()
+            .mark_dirty(attachment.cache(), cookie);
     }
 }
 
@@ -153,39 +156,39 @@ impl<M: CookieOps> Backend for CacheFilesBackend<M> {
             .inspect_err(|e| kdebug!("cookie {:x}: lookup failed: {:?}\n", cookie.debug_id(), e))
     }
 
-    fn withdraw_cookie(object: KBox<Attachment<M>>, cookie: &Cookie) {
-        KBox::into_inner(object).withdraw(cookie);
+    fn withdraw_cookie(attachment: KBox<Attachment<M>>, cookie: &Cookie) {
+        KBox::into_inner(attachment).withdraw(cookie);
     }
 
-    fn invalidate_cookie(object: &Attachment<M>, cookie: &Cookie) -> Option<M::Old> {
-        M::invalidate(object, cookie)
+    fn invalidate_cookie(attachment: &Attachment<M>, cookie: &Cookie) -> Option<M::Old> {
+        M::invalidate(attachment, cookie)
     }
 
-    fn resize_cookie(object: &Attachment<M>, cookie: &Cookie, resize: Resize<'_>) {
-        M::resize(object, cookie, resize);
+    fn resize_cookie(attachment: &Attachment<M>, cookie: &Cookie, resize: Resize<'_>) {
+        M::resize(attachment, cookie, resize);
     }
 
-    fn prepare_to_write(object: &Attachment<M>, cookie: &Cookie) {
-        M::prepare_to_write(object, cookie);
+    fn prepare_to_write(attachment: &Attachment<M>, cookie: &Cookie) {
+        M::prepare_to_write(attachment, cookie);
     }
 }
 
 impl CacheIo for CacheFilesBackend<Ondemand> {
-    type Reader = Reader;
+    type Reader = ondemand::Reader;
 
     /// Nobody but the daemon writes to an on-demand cache.
     const WRITE_ERROR: Error = ENOBUFS;
 
     /// All data comes from the cache: the only server is the daemon behind it.
-    fn prepare_read(_object: &Attachment<Ondemand>, _subreq: ReadSubrequest<'_>) -> ReadSource {
+    fn prepare_read(_attachment: &Attachment<Ondemand>, _subreq: ReadSubrequest<'_>) -> ReadSource {
         ReadSource::Cache
     }
 
-    fn reader(object: &Attachment<Ondemand>) -> Reader {
-        Reader::new(object.object().clone(), object.files().clone())
+    fn reader(attachment: &Attachment<Ondemand>) -> ondemand::Reader {
+        ondemand::Reader::new(attachment.object().clone(), attachment.files().clone())
     }
 
-    fn read(reader: Reader, pos: i64, read: CacheRead) {
+    fn read(reader: ondemand::Reader, pos: i64, read: CacheRead) {
         reader.read(pos, read);
     }
 }
@@ -195,12 +198,12 @@ impl CacheIo for CacheFilesBackend<Classic> {
 
     const WRITES: WriteOps<Self> = WriteOps::WRITER;
 
-    fn prepare_read(object: &Attachment<Classic>, subreq: ReadSubrequest<'_>) -> ReadSource {
-        classic::prepare_read(&object.files().current().backing, subreq)
+    fn prepare_read(attachment: &Attachment<Classic>, subreq: ReadSubrequest<'_>) -> ReadSource {
+        classic::prepare_read(&attachment.files().current().backing, subreq)
     }
 
-    fn reader(object: &Attachment<Classic>) -> classic::Reader {
-        classic::Reader::new(object.files().current().backing.clone())
+    fn reader(attachment: &Attachment<Classic>) -> classic::Reader {
+        classic::Reader::new(attachment.files().current().backing.clone())
     }
 
     fn read(reader: classic::Reader, pos: i64, read: CacheRead) {
@@ -208,26 +211,26 @@ impl CacheIo for CacheFilesBackend<Classic> {
     }
 
     fn query_occupancy(
-        object: &Attachment<Classic>,
+        attachment: &Attachment<Classic>,
         range: Range<i64>,
         _granularity: usize,
     ) -> Result<Option<Range<i64>>> {
-        Ok(object.files().current().backing.first_present(range))
+        Ok(attachment.files().current().backing.first_present(range))
     }
 }
 
 impl CacheWriter for CacheFilesBackend<Classic> {
     type Writer = classic::Writer;
 
-    fn writer(object: &Attachment<Classic>) -> classic::Writer {
+    fn writer(attachment: &Attachment<Classic>) -> classic::Writer {
         classic::Writer {
-            cache: object.cache().clone(),
-            file: object.files().current(),
+            cache: attachment.cache().clone(),
+            file: attachment.files().current(),
         }
     }
 
     /// The library's limits will do.
-    fn prepare_write(_object: &Attachment<Classic>, _write: &mut PreparedWrite<'_>) -> Result {
+    fn prepare_write(_attachment: &Attachment<Classic>, _write: &mut PreparedWrite<'_>) -> Result {
         Ok(())
     }
 
@@ -236,13 +239,13 @@ impl CacheWriter for CacheFilesBackend<Classic> {
     }
 
     fn prepare_range(
-        object: &Attachment<Classic>,
+        attachment: &Attachment<Classic>,
         range: Range<i64>,
         max: usize,
         file_size: i64,
         _nothing_there: bool,
     ) -> Result<Range<i64>> {
-        Self::writer(object).prepare_range(range, max, file_size)
+        Self::writer(attachment).prepare_range(range, max, file_size)
     }
 
     fn write(writer: classic::Writer, write: CacheWrite) {

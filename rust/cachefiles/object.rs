@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What requests and file descriptors refer to.
+//! The object of on-demand mode, as requests and file descriptors refer to it. (fscache's object is
+//! the [`Attachment`](crate::attachment::Attachment).)
 //!
 //! A daemon may keep a file descriptor for as long as it likes, so an object must not pin anything.
 //! When its cookie is withdrawn, it drops its references to the file and the cookie; what is left
