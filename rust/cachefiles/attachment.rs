@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Attachments: a cookie's object while it is looked up, fscache's `cache_priv`.
+//! Attachments: what a cookie's `cache_priv` is, from the end of its lookup until its withdrawal.
 //!
 //! A lookup makes an attachment, and the withdrawal of the cookie, which waits for no daemon, ends
 //! it. While it exists, so do the volume, the cache and the mount.

@@ -723,14 +723,13 @@ impl Backing {
     }
 
     /// Forgets `lost`, blocks of `unverified` that the file system does not have any more, so that
-    /// the daemon is asked for them again. Returns whether it did: not if that takes a write to the
-    /// file system, and the caller has not `may_write`.
+    /// they are fetched again. Returns whether it did: not if that takes a write to the file
+    /// system, and the caller has not `may_write`.
     ///
     /// # Errors
     ///
-    /// `EIO` if the object is withdrawn; `ENOMEM`; the file system's error from writing
-    /// down that nothing is present.
-    /// Nothing is forgotten then.
+    /// `EIO` if the object is withdrawn; `ENOMEM`; the file system's error from writing down what
+    /// is present, or from restoring the file's length. Nothing is forgotten then.
     fn forget(
         &self,
         file: &KernelFile,
@@ -757,8 +756,8 @@ impl Backing {
         Ok(true)
     }
 
-    /// Forgets all unverified blocks, so that the daemon is asked for them again: data could not be
-    /// written back. Does nothing if another task did that since `losses` was sampled.
+    /// Forgets all unverified blocks, so that they are fetched again: data could not be written
+    /// back. Does nothing if another task did that since `losses` was sampled.
     ///
     /// # Errors
     ///

@@ -4,8 +4,9 @@
 //!
 //! Opening the device starts the configuration of a cache; commands configure it, `bind` brings it
 //! into service, and closing the device takes it out again. Several daemons may have it open, each
-//! for a cache with a directory and a tag of its own. `bind`, the commands that configure the cache
-//! and, in classic mode, `read()` take a mutex; `copen`, `restore`, `cull` and `inuse` do not.
+//! for a cache with a directory and a tag of its own. `bind`, the commands that configure the
+//! cache, the close of the device and, in classic mode, `read()` take a mutex; `copen`, `restore`,
+//! `cull`, `inuse` and `debug` do not.
 
 use crate::{
     cache::{
@@ -351,7 +352,7 @@ impl MiscDevice for DeviceFile {
         let may_wait = file.flags() & flags::O_NONBLOCK == 0;
         match this.cache.as_ref() {
             Some(AnyCache::Classic(cache)) => {
-                // What was counted is told once.
+                // One `read()` at a time, so that no two report the same counts.
                 let _state = this.state.lock();
                 read_state(cache, buf)
             }

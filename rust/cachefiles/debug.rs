@@ -20,7 +20,7 @@ pub(crate) fn set_mask(mask: u32) {
     MASK.set(mask);
 }
 
-/// Whether messages are to be logged.
+/// Whether `kdebug!` logs. Errors and warnings are always logged.
 pub(crate) fn enabled() -> bool {
     MASK.get() & KDEBUG != 0
 }

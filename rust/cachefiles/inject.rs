@@ -4,7 +4,8 @@
 //! `/proc/sys/cachefiles/error_injection` in `error_inject.c`. In other builds nothing is left of
 //! this.
 //!
-//! Each function is to be called before what it is named after, and fails in its place.
+//! Call each before an operation of the kind that it is named after. If it fails, the operation is
+//! left out.
 
 use kernel::prelude::*;
 
@@ -22,7 +23,8 @@ fn state() -> u32 {
     return 0;
 }
 
-/// Something is read or looked up.
+/// Before something is read, looked up, linked or renamed: as in C, the last two do not fail with
+/// `ENOSPC`.
 #[inline(always)]
 pub(crate) fn read() -> Result {
     match state() & 2 {
@@ -31,7 +33,7 @@ pub(crate) fn read() -> Result {
     }
 }
 
-/// Something is written or made.
+/// Before something is written or made.
 #[inline(always)]
 pub(crate) fn write() -> Result {
     match state() & 3 {
@@ -41,7 +43,7 @@ pub(crate) fn write() -> Result {
     }
 }
 
-/// Something is removed.
+/// Before something is removed.
 #[inline(always)]
 pub(crate) fn remove() -> Result {
     read()

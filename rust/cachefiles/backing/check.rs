@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Finding out whether the file system still has what the daemon wrote.
+//! Finding out whether the file system still has what was written.
 //!
 //! See [`crate::plan::blocks`] for which blocks have to be checked. A block is there if it is in a
 //! page that holds no other block and is dirty or under write-back; otherwise the file system is
@@ -55,7 +55,7 @@ pub(crate) enum May {
 pub(crate) enum Checked {
     /// They are all there, and to be read at once.
     Ready,
-    /// The first run of missing blocks: the daemon has to be asked for it.
+    /// The first run of missing blocks, which have to be fetched.
     Gap(Range<u64>),
     /// Unknown: it has to be checked in a context that [may](May) do more.
     Elsewhere,

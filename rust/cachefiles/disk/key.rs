@@ -5,7 +5,7 @@
 //! A cache written by the C implementation must be found again, so the encodings are its
 //! encodings, byte for byte:
 //!
-//! * `D` + key, if every byte is printable and not `/`;
+//! * `D` + key, if every byte is 33 to 127 and not `/`;
 //! * `S` (big endian) or `T` (little endian) + the key's 32-bit words in hex, separated by commas,
 //!   if that is shorter than
 //! * `E` + number of padding bytes + base64 with an alphabet of its own.

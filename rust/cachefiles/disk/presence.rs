@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which blocks of an object hold data that the daemon wrote.
+//! Which blocks of an object are present: a daemon (on-demand mode) or a network file system
+//! (classic mode) has written them in whole.
 //!
 //! A file system may answer `SEEK_DATA` with blocks that nobody wrote and `SEEK_HOLE` with blocks
 //! that somebody did, and a block that was written in part is data to it. So the writes themselves

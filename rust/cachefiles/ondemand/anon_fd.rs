@@ -185,8 +185,8 @@ impl FdData {
         Ok(written)
     }
 
-    /// Writes a part of the object, and if that is all of what the READ `msg_id` is about, answers
-    /// it. Returns how much was written.
+    /// Writes `fill.len` bytes of the object. If all were written, answers the READ `fill.msg_id`,
+    /// for its whole range, whatever that is. Returns how much was written.
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is known of an object's blocks: which the daemon wrote, and which of those may be lost.
+//! What is known of an object's blocks: which were written, and which of those may be lost.
 //!
 //! A block that was written is *unverified* until it has been seen on the disk. Not every file
 //! system reports every page that it could not write back: it drops the page, and there is a hole.
@@ -56,7 +56,7 @@ where
 pub(crate) enum Look {
     /// Nothing: they can be.
     Ready,
-    /// The first run of them that is not present has to be asked for.
+    /// The first run of them that is not present has to be fetched.
     Gap(Range<u64>),
     /// Others have changed the file, so that all blocks are unverified.
     Changed,
