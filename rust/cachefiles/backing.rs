@@ -179,8 +179,8 @@ pub(crate) struct Backing {
     /// locks of the file system.
     #[pin]
     claim: Mutex<Claim>,
-    /// Empty while there is no file. Innermost of the driver's locks: taken under `making` and
-    /// `claim`. The file's `f_lock` is taken under it.
+    /// Empty while there is no file. One of the innermost locks of the driver: taken under `making`
+    /// and `claim`. The file's `f_lock` is taken under it.
     #[pin]
     blocks: SpinLock<Blocks>,
 }

@@ -6,7 +6,9 @@
 //! systems then fill the cache, and the daemon culls it; see
 //! `Documentation/filesystems/caching/cachefiles-rust-classic.rst`. In on-demand mode the daemon is
 //! asked, through the same device, for the size and the contents of every object that is looked up
-//! and read; see `Documentation/filesystems/caching/cachefiles-rust.rst`.
+//! and read; see `Documentation/filesystems/caching/cachefiles-rust.rst`. Which function does what,
+//! the order of locks and what else concerns several types is in `cachefiles-rust-internals.rst`,
+//! "Where to look", "Locks" and so on.
 //!
 //! The modules, from the ground up. Each imports only modules above it in this table, except that
 //! `ondemand::requests` and `ondemand::read` import each other. The methods of

@@ -10,7 +10,8 @@
 //!
 //! `File::making_dirty` is outer to the file system's locks. The lock of `Files::current` is a
 //! spinlock under which nothing is done but to copy or replace a reference. Neither is taken under
-//! any other lock of the driver.
+//! any other lock of the driver. The order of all locks is in `cachefiles-rust-internals.rst`,
+//! "Locks".
 
 mod cache;
 mod files;

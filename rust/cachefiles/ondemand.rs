@@ -19,8 +19,9 @@
 //!
 //! The table's lock is a spinlock. Nothing is allocated, freed, copied to the daemon or completed
 //! under it; what comes out of the table is dealt with afterwards. The only locks that are taken
-//! under it are that of an object's cookie, that of the device's wait queue and those of the
-//! workqueue, as the watch is started; none of them is outer to a lock of the driver.
+//! under it are `Object::cookie`, that of the device's wait queue and those of the workqueue, as
+//! the watch is started; none of them is outer to a lock of the driver. The order of all locks is
+//! in `cachefiles-rust-internals.rst`, "Locks".
 
 mod anon_fd;
 mod answer;

@@ -20,7 +20,8 @@
 //! # Locks
 //!
 //! The lock of [`Opens`] orders an answer and the calls that look for one. It is a spinlock, and
-//! nothing is taken under it. It is not taken under the table's.
+//! nothing is taken under it. It is not taken under the table's. The order of all locks is in
+//! `cachefiles-rust-internals.rst`, "Locks".
 
 use crate::{
     kernel_next::{
