@@ -116,8 +116,10 @@ impl Mode for Classic {
 
     fn leave(&self, files: &Arc<Files>, cookie: &Cookie) -> Leave {
         let file = files.current();
-        // Who still writes, or has written while the cache was on its way out of service, has
-        // by-passed it, or will. The flag stays: he has not closed the file.
+        // `FSCACHE_COOKIE_LOCAL_WRITE`: the network file system has changed data, or is going to.
+        // If tasks still use the cookie, they may go on writing when the object is gone; if the
+        // cache is dead, what they wrote may be on the server only. Either way this file may lack
+        // writes: it is removed. The flag is left set, because the file may still be open.
         let bypasses = cookie.is_local_write() && (cookie.is_in_use() || self.is_dead());
         if bypasses || file.is_outdated(cookie) {
             return Leave::Discard;

@@ -96,8 +96,8 @@ impl File {
         )
     }
 
-    /// Whether the data was invalidated since. fscache tells the cache of it only while the object
-    /// is in use and the cache in service.
+    /// Whether the data was invalidated since the file became the object's. fscache tells the cache
+    /// of it only while the object is in use and the cache in service.
     pub(super) fn is_outdated(&self, cookie: &Cookie) -> bool {
         cookie.inval_counter() != self.inval_counter
     }

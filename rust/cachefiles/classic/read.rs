@@ -94,7 +94,7 @@ impl Reader {
     pub(crate) fn read(self, pos: i64, read: CacheRead) {
         let file = self.check(pos, read.len() as u64);
         let object = self.0.trace().debug_id();
-        // Until the end is told, the object is there, and what it has: this drops nothing last.
+        // Before netfs is told that the read has ended: until then fscache keeps the object.
         drop(self);
         match file {
             Ok(file) => {

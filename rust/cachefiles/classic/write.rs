@@ -95,7 +95,7 @@ impl Writer {
     fn align(&self, subreq: &mut WriteSubrequest) -> Result<Option<Extent>> {
         let start = u64::try_from(subreq.start()).map_err(|_| EINVAL)?;
         let len = subreq.len() as u64;
-        // Also those that are not written: what they have is of before.
+        // Blocks that are left out as well: the cache has older data in them than the write.
         let range = start..start.saturating_add(len);
         let size = subreq.file_size();
         let extent = self.prepare(range, size, subreq.is_current(), subreq.cookie())?;
@@ -115,7 +115,9 @@ impl Writer {
         let start = u64::try_from(write.start()).map_err(|_| EINVAL)?;
         let len = write.len() as u64;
         let range = start..start.saturating_add(len);
-        // The size was told before, with the range. What the last block has behind it is written.
+        // `prepare_range()` was given the size of the file, and has made the object as large as it
+        // has to be. `write` is in whole blocks, so it may end behind that size: the object is made
+        // larger only if it has fewer blocks than are written.
         let size = self.file.backing.size();
         let size = match blocks(range.end) > blocks(size) {
             true => range.end,
@@ -163,7 +165,8 @@ impl Writer {
         Ok(whole)
     }
 
-    /// What the cache has of `range`, in bytes, is of before.
+    /// The cache has older data in `range`, in bytes, than was to be stored: makes its blocks
+    /// absent.
     fn is_not_stored(&self, range: Range<i64>) {
         let (start, end) = (range.start.max(0), range.end.max(0));
         // CAST: They are not negative.
@@ -173,9 +176,17 @@ impl Writer {
         }
     }
 
-    /// Before `range`, in bytes, of which what is before `size` is of the object, changes.
-    /// `is_current`: whether the file is that of the data. Returns the size that the object has
-    /// then.
+    /// Prepares for a write to `range`, in bytes, of which what is at or behind `size` is not of
+    /// the object: makes the blocks absent, marks the file dirty if the write is a local one, and
+    /// makes the object larger if need be. If one of the first two fails, the object is given up.
+    ///
+    /// `is_current`: whether the cookie was not invalidated since the I/O began. Returns the size
+    /// that the object has then.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` if the data is not valid any more; `ENOBUFS` if the file is given up already, or
+    /// there is no cookie; `ENOMEM`, `EFBIG`; the file system's.
     fn prepare(
         &self,
         range: Range<u64>,
@@ -183,8 +194,9 @@ impl Writer {
         is_current: bool,
         cookie: Option<&Cookie>,
     ) -> Result<Extent> {
-        // The file was taken from the object before this was asked: if it has been invalidated
-        // since, the file is the old one, to which it does no harm, or this says so.
+        // `writer()` took the file from the object before `is_current` was read. So if there was an
+        // invalidation since the I/O began, either `is_current` is false, or `self.file` is the
+        // file from before it, and a write to that file does no harm.
         if !is_current {
             return Err(ESTALE);
         }
@@ -200,7 +212,7 @@ impl Writer {
         });
         marked.inspect_err(|e| {
             kdebug!("cookie {:x}: given up: {:?}\n", cookie.debug_id(), e);
-            // What is there is of before.
+            // The file still has the older data.
             backing.retire();
             cookie.withdraw();
         })?;
@@ -237,13 +249,15 @@ impl Writer {
                     }
                 }
                 Err(e) => {
-                    // It was written to, so it is there.
+                    // There is a file, as it was written to.
                     if let Some(file) = self.file.backing.file() {
                         self.file.backing.trace_io_error(file, e, Where::Write);
                     }
                 }
             }
-            // Until the end is told, the object is there, and what it has: this drops nothing last.
+            // Before netfs is told that the I/O has ended: until then fscache keeps the object, and
+            // with it the cache. Whoever drops the cache waits for its queue, on which this may
+            // run.
             drop(self);
             match written {
                 Ok(len) => end.done(len),
