@@ -131,7 +131,8 @@ pub(crate) struct Extent {
 /// which may keep it for longer, keeps nobody from using a file of that name.
 #[pin_data]
 pub(crate) struct Backing {
-    /// The mark that the file is in use. `None` if the file has no name yet.
+    /// The mark that the file is in use. `None` if the file has no name, if it got one at the
+    /// withdrawal, and after [`Self::unmark`].
     // Field order: the mark is removed before the file is dropped.
     #[pin]
     mark: SpinLock<Option<Mark>>,
@@ -146,7 +147,7 @@ pub(crate) struct Backing {
     pub(crate) shared: Arc<Shared>,
     /// The size of the object in bytes. Changes under `making` only.
     size: Atomic<u64>,
-    /// Goes up before and after it changes.
+    /// Counts up before and after `size` changes.
     resizes: Atomic<u32>,
     /// Names the object in the log and in traces.
     trace: TraceObject,
@@ -478,9 +479,9 @@ impl Backing {
     }
 
     /// Records that `blocks` were written past the page cache, for an object that had the size
-    /// `extent` when that began. If it has been given another since, a block at the old end, in
-    /// which there may be anything behind that, or at the new one, is not recorded. `losses` is
-    /// from before the write.
+    /// `extent` when that began. If the size has changed since, only blocks before the one in which
+    /// the smaller of the two sizes ends are recorded: behind an end there may be anything.
+    /// `losses` is from before the write.
     ///
     /// # Errors
     ///
@@ -610,7 +611,8 @@ impl Backing {
     /// The size changes now, or has just changed. Whoever stores a block at the same time either
     /// records it before that block is looked at here, or finds that this has gone up.
     fn note_resize(&self) {
-        // Under `making`. Release: who sees this sees the size of before.
+        // Under `making`. Release: whoever sees the new count also sees the size that was stored
+        // before it.
         let resizes = self.resizes.load(Relaxed).wrapping_add(1);
         self.resizes.store(resizes, Release);
     }

@@ -80,7 +80,7 @@ pub(crate) trait Mode: Sized + Send + Sync + 'static {
         backing: Arc<Backing>,
     ) -> Result<Option<Self::Files>>;
 
-    /// What an object has of its file, or of the last one that it has had.
+    /// The [`Backing`] of the object's file; in classic mode, of the one that it has now.
     fn backing(files: &Self::Files) -> Arc<Backing>;
 
     /// What is to become of the file: asked once, as the object is withdrawn.

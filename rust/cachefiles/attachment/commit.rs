@@ -75,8 +75,7 @@ impl Leaving<'_> {
         self.backing.is_named() && !self.backing.is_modified() && is_described
     }
 
-    /// Writes the data to the disk: after a crash nothing must be found there that has not been
-    /// written to it.
+    /// Writes the data to the disk: after a crash the list must not name blocks that are not there.
     ///
     /// # Errors
     ///
@@ -133,7 +132,8 @@ impl<M: Mode> Attachment<M> {
         }
         // If this fails, a named file keeps its old list, which is still true.
         let kept = self.keep(leaving);
-        // An invalidation that comes while the object is withdrawn is not told otherwise.
+        // fscache does not call `invalidate_cookie()` for an object that is being withdrawn: looks
+        // whether there was an invalidation.
         if M::is_outdated(&self.files, leaving.cookie) {
             self.delete(leaving)?;
             return Err(ESTALE);
@@ -169,7 +169,9 @@ impl<M: Mode> Attachment<M> {
         let is_new = !backing.is_named();
         let is_other = is_new || leaving.leave == Leave::Describe;
         let mut aux = [0; AUX_MAX];
-        // If this is that of an invalidation, that one is noticed when the file was kept.
+        // An invalidation may come before this point, so that `aux` is the new auxiliary data and
+        // the file has old data. `keep_or_delete()` notices it after the file was kept, with
+        // `is_outdated()`, and removes the file.
         let aux = leaving.cookie.aux_locked(&mut aux);
         let mut value = match is_other {
             true => {
