@@ -319,7 +319,7 @@ impl MiscDevice for DeviceFile {
         if !capable(Capability::SYS_ADMIN) {
             return Err(EPERM);
         }
-        // A daemon that takes the place of one that has gone could not have its cache yet.
+        // The directory and the tag may still be in use: the successor's `bind` would fail.
         if CLOSING.load(Acquire) != 0 {
             return Err(EBUSY);
         }

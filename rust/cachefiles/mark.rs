@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Marks: what is in use by the cache.
+//!
+//! A file or a directory is *in use* while its inode has the mark (`S_KERNEL_FILE`). A cookie is in
+//! use while tasks use it, which has nothing to do with marks.
 
 use crate::{
     kernel_next::{

@@ -129,12 +129,13 @@ impl Mode for Ondemand {
         backing.clone()
     }
 
-    /// The version of an object is found out before its file, so the file has that.
+    /// A lookup takes only a file of the version that the daemon serves, or makes a new one: there
+    /// is nothing to be described anew.
     fn leave(&self, _backing: &Arc<Backing>, _cookie: &Cookie) -> Leave {
         Leave::Keep
     }
 
-    /// Who invalidates an object has it withdrawn.
+    /// An invalidation has the object withdrawn, and its file removed.
     fn is_outdated(_backing: &Arc<Backing>, _cookie: &Cookie) -> bool {
         false
     }

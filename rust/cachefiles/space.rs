@@ -51,8 +51,11 @@ use kernel::{
 /// What space is checked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SpaceFor {
+    /// For nothing: only starts or ends culling, and is not counted if there is no space.
     Check,
+    /// To write to a file.
     Write,
+    /// To make a file or a directory.
     Create,
 }
 

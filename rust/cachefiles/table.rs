@@ -4,8 +4,8 @@
 //!
 //! Both live in one structure, under one lock, because each is wrong without the other: a READ can
 //! be delivered only while its object is open, and an object can be dropped only together with its
-//! requests. The structure knows nothing of locks, files or waiting; payloads of its users' types
-//! ([`Types`]) that it is given it hands back exactly once:
+//! requests. The structure knows nothing of locks, files or waiting. It is given payloads, whose
+//! types are in [`Types`], and hands back each exactly once:
 //!
 //! * A request is completed by taking it out of the table. The caller that gets the payload has the
 //!   only one, and tells its owner.

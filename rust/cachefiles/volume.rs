@@ -106,7 +106,8 @@ impl<M> Volume<M> {
             if is_current(&dir, volume)? {
                 return Ok((dir, false));
             }
-            // What is there is of another time. The graveyard takes it, in use or not.
+            // It has data of another state of the volume. `bury()` moves it although `dir` marks it
+            // as being in use.
             bury(cache, None, cache.store(), &dir, Killed::WeirdVolume)?;
         }
         Err(ESTALE)
@@ -151,7 +152,7 @@ impl<M> Volume<M> {
         }
         let _making = self.making.lock();
         if slot.as_ref().is_none() {
-            // For an object whose data is on the disk.
+            // Without a check of the space: the data of the object is on the disk already.
             let (dir, _) =
                 get_directory_anyway(self.cache.space(), &self.dir, &fanout_name(index))?;
             slot.populate(dir);
@@ -163,12 +164,13 @@ impl<M> Volume<M> {
     /// not valid any more. The caller has the cache's credentials.
     pub(crate) fn finish(&self, volume: &fscache::Volume) {
         if volume.take_invalidate() {
-            // If it cannot be moved, it has the coherency data of before.
+            // If it cannot be moved, it keeps its old coherency data.
             let (cache, why) = (&*self.cache, Killed::WeirdVolume);
             let _ = bury(cache, None, cache.store(), &self.dir, why);
             return;
         }
-        // If it cannot be written, the next one to look finds the old one, and starts afresh.
+        // If it cannot be written, the next lookup of the volume finds old coherency data, and
+        // starts with an empty directory.
         let _ = set_coherency(&self.cache, &self.dir, volume);
     }
 }

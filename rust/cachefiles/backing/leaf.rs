@@ -3,7 +3,7 @@
 //! The memory of maps of present blocks, and its limit.
 //!
 //! A block that is read alone, far from all others, costs two leaves. They are not reclaimed while
-//! the object is in use, and of network file systems anybody reads what he likes. So if there are
+//! the object is in use, and any user may read any block of a network file system. So if there are
 //! too many, blocks that a network file system stores are not recorded: they are fetched again.
 
 use crate::disk::presence::LEAF_WORDS;

@@ -68,7 +68,8 @@ pub(crate) fn cull<M>(cache: &Cache<M>, name: &[u8]) -> Result {
     with_cred(cache.cred(), || {
         let write = cache.mount().want_write()?;
         let removing = Removing::start(&path, name, &write).map_err(lookup_error)?;
-        // Stops the cache from picking it up again until it is gone.
+        // Fails with `EBUSY` if it is in use. Otherwise the mark keeps lookups from using it until
+        // it is gone.
         let mark = Mark::set(removing.child_path(), None)?;
         let list = list::named_by(mark.path());
         if mark.path().dentry().is_dir() {

@@ -55,7 +55,7 @@ impl Requests {
     }
 
     /// Whether the OPEN was answered with a size: then the lookup no longer depends on the daemon,
-    /// and its fd may wait for it.
+    /// and whoever writes to the object's fd, or seeks in it, may wait for the lookup to end.
     pub(super) fn has_size(&self, object_id: u32) -> bool {
         self.table.lock().has_size(object_id)
     }

@@ -42,7 +42,7 @@ use kernel::{
 impl Requests {
     /// Asks the daemon for an object of at most `max` bytes: the first call for a cookie queues an
     /// OPEN for `object`. If there is no answer at once, it puts the lookup off, and a call that
-    /// comes after the answer returns both.
+    /// comes after the answer returns the object and the answer.
     ///
     /// The object is in the table then, until [`Self::withdraw`].
     ///

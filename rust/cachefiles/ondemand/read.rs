@@ -250,8 +250,8 @@ impl Reader {
         Ok(read.is_empty())
     }
 
-    /// Asks the daemon for what the check found missing, or continues where this may write. Fails
-    /// the read if the check failed, or if the daemon was asked often enough.
+    /// Asks the daemon for what the check found missing, or goes on in the work queue, where it may
+    /// write. Fails the read if the check failed, or if the daemon was asked often enough.
     fn ask(mut self, pos: u64, read: CacheRead, found: Result<Checked>) {
         let error = match found {
             Ok(Checked::Gap(gap)) if self.asks > 0 => {

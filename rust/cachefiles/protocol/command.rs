@@ -213,8 +213,8 @@ pub(crate) struct Options {
     pub(crate) durable: bool,
     /// No READ crosses a multiple of so many blocks.
     pub(crate) max_read: Option<u64>,
-    /// READs go on to a multiple of so many blocks, and whoever needs what is asked for already
-    /// waits for that.
+    /// READs are extended to end at a multiple of this many blocks, and a reader whose blocks
+    /// another READ already asks for waits for that READ.
     pub(crate) granule: Option<u64>,
 }
 
@@ -242,7 +242,8 @@ impl Options {
         refuse_second(parse_blocks(bytes).map(|blocks| self.max_read.replace(blocks)))
     }
 
-    /// How far one READ may go for blocks until `end`, of as many as there are.
+    /// Where a READ that has to reach the block `end` may end: at the next multiple of the granule,
+    /// but not behind the last of the object's `blocks` blocks.
     pub(crate) fn widen(&self, end: u64, blocks: u64) -> u64 {
         match self.granule {
             // Not 0, see `parse_blocks()`.
