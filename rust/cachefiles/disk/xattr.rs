@@ -58,10 +58,12 @@ impl Value {
             buf: [0; VALUE_MAX],
             len: 0,
         };
-        for byte in parts.iter().copied().flatten() {
-            if let Some(slot) = value.buf.get_mut(value.len) {
-                *slot = *byte;
-                value.len += 1;
+        for part in parts {
+            let end = value.len + part.len();
+            // All of them fit.
+            if let Some(to) = value.buf.get_mut(value.len..end) {
+                to.copy_from_slice(part);
+                value.len = end;
             }
         }
         value
