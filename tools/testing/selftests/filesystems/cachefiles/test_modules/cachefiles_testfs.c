@@ -21,7 +21,7 @@
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
-#include <linux/fscache.h>
+#include <linux/fscache-cache.h>
 #include <linux/kthread.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
@@ -61,6 +61,11 @@ struct testfs_server {
 	atomic_t calls[TESTFS_NR_CALLS];
 	atomic64_t bytes[TESTFS_NR_CALLS];
 	atomic_t copies, failed_copies;	/* of fscache_write_to_cache() */
+
+	/* What the cache has last said to "source", and how long that took, in ns. */
+	enum netfs_io_source source;
+	size_t source_len;
+	u64 source_ns;
 
 	/* A task that has the lock of an inode of another file system, or NULL. */
 	struct mutex locker_lock;
@@ -410,9 +415,12 @@ static ssize_t testfs_dev_read(struct file *file, char __user *buf, size_t len, 
 		n += scnprintf(text + n, sizeof(text) - n, "%s=%d %s-bytes=%lld ",
 			       testfs_calls[i], atomic_read(&s->calls[i]),
 			       testfs_calls[i], atomic64_read(&s->bytes[i]));
-	n += scnprintf(text + n, sizeof(text) - n, "waiting=%d copies=%d failed-copies=%d\n",
+	n += scnprintf(text + n, sizeof(text) - n, "waiting=%d copies=%d failed-copies=%d ",
 		       atomic_read(&s->waiting), atomic_read(&s->copies),
 		       atomic_read(&s->failed_copies));
+	n += scnprintf(text + n, sizeof(text) - n, "cached=%d source-len=%zu source-ns=%llu\n",
+		       READ_ONCE(s->source) == NETFS_READ_FROM_CACHE, READ_ONCE(s->source_len),
+		       READ_ONCE(s->source_ns));
 	return simple_read_from_buffer(buf, len, pos, text, n);
 }
 
@@ -438,13 +446,20 @@ static int testfs_set_file(struct testfs_server *s, const char *name, loff_t siz
 	return f ? 0 : -ENOMEM;
 }
 
+static int testfs_ask_cache(struct testfs_server *s, int fd, loff_t pos, size_t len, int count);
+
 static int testfs_command(struct testfs_server *s, const char *cmd, char *name)
 {
 	int generation, call, number, n;
 	long long size;
+	size_t len;
 
 	if (sscanf(cmd, "file %255s %lld %d", name, &size, &generation) == 3)
 		return testfs_set_file(s, name, size, generation);
+	if (sscanf(cmd, "settle %d", &number) == 1)
+		return testfs_ask_cache(s, number, 0, 0, 0);
+	if (sscanf(cmd, "source %d %lld %zu %d", &number, &size, &len, &n) == 4)
+		return testfs_ask_cache(s, number, size, len, n);
 
 	if (!strcmp(cmd, "unlock") || sscanf(cmd, "lock %d", &number) == 1) {
 		mutex_lock(&s->locker_lock);
@@ -582,6 +597,53 @@ static const void *testfs_aux(struct inode *inode, u8 aux[255])
 	for (i = 0; i < len; i++)
 		aux[i] = (version >> (i % 8 * 8)) + i;
 	return len ? aux : NULL;
+}
+
+/*
+ * "settle FD": wait until the cache has looked up a file of a client.  "source FD OFF LEN
+ * COUNT": then have the cache say so many times where a read comes from.
+ */
+static int testfs_ask_cache(struct testfs_server *s, int fd, loff_t pos, size_t len, int count)
+{
+	struct netfs_io_request *rreq = kzalloc_obj(*rreq);
+	struct netfs_io_subrequest *subreq = kzalloc_obj(*subreq);
+	struct file *file = fget(fd);
+	struct netfs_cache_resources *cres;
+	struct inode *inode;
+	int err = -ENOMEM;
+	u64 since;
+
+	if (!rreq || !subreq)
+		goto out;
+	err = -EBADF;
+	if (!file || file_inode(file)->i_sb->s_magic != TESTFS_MAGIC)
+		goto out;
+	inode = file_inode(file);
+	cres = &rreq->cache_resources;
+	rreq->inode = inode;
+	rreq->origin = NETFS_READAHEAD;
+	subreq->rreq = rreq;
+	err = fscache_begin_read_operation(cres, testfs_cookie(inode));
+	if (err)
+		goto out;
+	if (!fscache_wait_for_operation(cres, FSCACHE_WANT_READ))
+		err = -ENOBUFS;
+	since = ktime_get_raw_ns();
+	while (!err && count--) {
+		subreq->start = pos;
+		subreq->len = len;
+		subreq->flags = 0;
+		WRITE_ONCE(s->source, cres->ops->prepare_read(subreq, i_size_read(inode)));
+	}
+	WRITE_ONCE(s->source_ns, ktime_get_raw_ns() - since);
+	WRITE_ONCE(s->source_len, subreq->len);
+	fscache_end_operation(cres);
+out:
+	if (file)
+		fput(file);
+	kfree(subreq);
+	kfree(rreq);
+	return err;
 }
 
 /* ---- data ---- */
