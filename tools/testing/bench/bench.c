@@ -4,6 +4,7 @@
  * checked. See scripts/bench.
  *
  *	bench [--short|--readers|--root] KIND ARM IMAGE
+ *	bench [--short] --classic ARM
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -117,6 +118,43 @@ void image_load(struct image *image, const char *path)
 	image->data = mmap(NULL, image->size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
 	if (image->data == MAP_FAILED)
 		die("mmap of %s", path);
+	close(fd);
+}
+
+/* The bytes of pages of all slab caches, or those of objects that are in use. */
+static uint64_t slab_sum(bool of_objects)
+{
+	FILE *info = fopen("/proc/slabinfo", "r");
+	uint64_t sum = 0, objects, size, per_slab, slabs;
+	char line[512];
+
+	if (!info)
+		die("/proc/slabinfo");
+	while (fgets(line, sizeof(line), info))
+		if (sscanf(line, "%*s %lu %*u %lu %*u %lu : %*[^:] : %*s %*u %lu", &objects, &size,
+			   &per_slab, &slabs) == 4)
+			sum += of_objects ? objects * size : per_slab * slabs * 4096;
+	fclose(info);
+	return sum;
+}
+
+uint64_t slab_memory(void)
+{
+	return slab_sum(false);
+}
+
+uint64_t slab_objects(void)
+{
+	return slab_sum(true);
+}
+
+void drop_all(const char *what)
+{
+	int fd = open("/proc/sys/vm/drop_caches", O_WRONLY);
+
+	sync();
+	if (fd < 0 || write(fd, what, 1) != 1)
+		die("dropping caches");
 	close(fd);
 }
 
@@ -244,16 +282,6 @@ static void read_each(struct reader *r, struct samples *s, size_t len, int count
 	if (s)
 		profile_off();
 	free(buf);
-}
-
-static void drop_all(const char *what)
-{
-	int fd = open("/proc/sys/vm/drop_caches", O_WRONLY);
-
-	sync();
-	if (fd < 0 || write(fd, what, 1) != 1)
-		die("dropping caches");
-	close(fd);
 }
 
 /* Have the reader's pages gone, and nothing else. */
@@ -547,9 +575,15 @@ int main(int argc, char **argv)
 
 	if (argc == 3 && !strcmp(argv[1], "--generate"))
 		return generate(strtoull(argv[2], NULL, 0));
+	if ((argc == 3 || (argc == 4 && !strcmp(argv[1], "--short"))) &&
+	    !strcmp(argv[argc - 2], "--classic")) {
+		measure_classic(argv[argc - 1], argc == 4);
+		return 0;
+	}
 	if (argc != 4 && strcmp(mode, "--short") && strcmp(mode, "--readers") &&
 	    strcmp(mode, "--root")) {
-		fprintf(stderr, "usage: bench [--short|--readers|--root] KIND ARM IMAGE\n");
+		fprintf(stderr, "usage: bench [--short|--readers|--root] KIND ARM IMAGE\n"
+			"       bench [--short] --classic ARM\n");
 		return 2;
 	}
 	argv += argc - 4;

@@ -20,6 +20,12 @@ void die(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
 /* In ns; with QEMU's -icount that is instructions. */
 uint64_t now(void);
 
+/* Write all back, and drop what @what says, a number for /proc/sys/vm/drop_caches. */
+void drop_all(const char *what);
+/* The bytes that all slab caches have, and those of them that are in use. */
+uint64_t slab_memory(void);
+uint64_t slab_objects(void);
+
 /* ---- samples ---- */
 struct samples {
 	uint64_t *v;
@@ -76,6 +82,10 @@ extern const struct arm arm_erofs_on_fuse, arm_fuse_direct;
 extern const struct arm arm_erofs_on_fuse_stored, arm_fuse_direct_stored;
 extern const struct arm arm_nbd, arm_nbd_stored;
 extern const struct arm arm_ublk, arm_ublk_stored;
+
+/* ---- classic mode ---- */
+/* Measure a cache of a network file system, under the name of an arm, see classic.c. */
+void measure_classic(const char *name, bool only_short);
 
 /* ---- daemons ---- */
 /* Have @serve run in a process of its own, with @fd and what else is open. */

@@ -390,23 +390,6 @@ static void opens_in_flight(const char *name)
 	samples_report(&s, name, "opens_in_flight");
 }
 
-/* The bytes that all slab caches have. */
-static uint64_t slab_memory(void)
-{
-	FILE *info = fopen("/proc/slabinfo", "r");
-	uint64_t pages = 0, per_slab, slabs;
-	char line[512];
-
-	if (!info)
-		die("/proc/slabinfo");
-	while (fgets(line, sizeof(line), info))
-		if (sscanf(line, "%*s %*u %*u %*u %*u %lu : %*[^:] : %*s %*u %lu", &per_slab,
-			   &slabs) == 2)
-			pages += per_slab * slabs;
-	fclose(info);
-	return pages * 4096;
-}
-
 static int open_kept(const char *kind, int i)
 {
 	char path[64];

@@ -35,6 +35,8 @@ GROUPS = [
     ('readers', 'A read of 4 KiB that is not there yet, of several at once', COST,
      [('miss_4k_4_readers', '4 readers'), ('miss_4k_16_readers', '16 readers')]),
     ('sequential', '16 MiB from a source that is 10 ms away', TIME, [('sequential_16m_10ms', '')]),
+    ('classic', 'A read of 4 KiB of a network file system', COST,
+     [('cached_4k', 'in the cache'), ('fill_4k', 'not there, until it is stored')]),
     ('python', 'The first program of an image, from a source that is 20 ms away', TIME, [('python_20ms', '')]),
 ]
 OURS, OTHERS = ['#b3541e', '#e0a37f'], ['#4a6a8a', '#a9bccf']
