@@ -381,7 +381,8 @@ static void measure_data(const char *name, bool only_short)
 	remount();
 
 	open_file(&whole, O_RDONLY);
-	for (int i = 0; i < count; i++)
+	/* In which order tasks run is a larger part of a smaller read. */
+	for (int i = only_short; i < (only_short ? 2 : SIZES); i++)
 		do_cached(&whole, range_of(i), name, metric_of("cached", i));
 	if (only_short)
 		goto out;
