@@ -65,7 +65,7 @@ impl<L: DerefMut<Target = [u64]>> Part<L> {
                 let Some(mut bits) = spare.take() else {
                     return false;
                 };
-                bits.fill(if present { 0 } else { u64::MAX });
+                fill(&mut bits, whole, if present { 0 } else { u64::MAX });
                 let count = if present { 0 } else { whole };
                 *self = Part::Mixed { bits, count };
             }
@@ -111,6 +111,14 @@ impl<L: DerefMut<Target = [u64]>> Part<L> {
                 }
             }
         }
+    }
+}
+
+/// Gives the words of the first `blocks` bits a value. In a small object that is not all of a leaf.
+fn fill(bits: &mut [u64], blocks: u64, value: u64) {
+    let words = blocks.div_ceil(WORD) as usize;
+    if let Some(bits) = bits.get_mut(..words) {
+        bits.fill(value);
     }
 }
 
@@ -255,7 +263,7 @@ where
                     let Some(mut bits) = spare.take() else {
                         return false;
                     };
-                    bits.fill(0);
+                    fill(&mut bits, whole, 0);
                     let count = change(&mut bits, 0..was_whole, true);
                     *part = Part::Mixed { bits, count };
                 }

@@ -49,6 +49,10 @@ where
     changed: Changed,
     /// Whether blocks are not present any more that may be in a list on the disk.
     has_lost: bool,
+    /// Whether a block that was present was discarded, where all were present before.
+    is_rewritten: bool,
+    /// A leaf for the next such block: when that is present again, its leaf is needed no more.
+    kept: Option<L>,
 }
 
 /// What is to be done before blocks are read.
@@ -87,6 +91,8 @@ where
             writes: 0,
             changed: Changed::default(),
             has_lost: false,
+            is_rewritten: false,
+            kept: None,
         }
     }
 
@@ -151,7 +157,16 @@ where
         spare: &mut Option<L>,
     ) -> Option<Range<u64>> {
         self.changed.add(blocks.clone());
-        self.present.set(blocks, true, spare)
+        let left = self.present.set(blocks, true, spare);
+        self.keep_leaf(spare);
+        left
+    }
+
+    /// Keeps a leaf that is needed no more, if one is to be kept and there is none.
+    fn keep_leaf(&mut self, spare: &mut Option<L>) {
+        if self.is_rewritten && self.kept.is_none() {
+            self.kept = spare.take();
+        }
     }
 
     /// Records that `blocks` are in the file's list on the disk. They are looked for before they
@@ -249,7 +264,14 @@ where
         spare: &mut Option<L>,
     ) -> Option<Range<u64>> {
         self.has_lost = true;
-        self.present.set(blocks, false, spare)
+        if spare.is_none() {
+            *spare = self.kept.take();
+        }
+        let had = spare.is_some();
+        let left = self.present.set(blocks, false, spare);
+        self.is_rewritten |= had && spare.is_none();
+        self.keep_leaf(spare);
+        left
     }
 
     /// Makes the file one of `blocks` blocks: as [`Presence::resize`], with memory for two maps.

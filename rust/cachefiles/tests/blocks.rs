@@ -83,6 +83,42 @@ mod tests {
         unverified(blocks, range).map(|unverified| unverified.blocks)
     }
 
+    /// Writing over what is there takes a leaf each time, and gives it back.
+    #[test]
+    fn the_leaf_of_a_block_that_is_written_again_is_kept() {
+        let mut blocks = blocks();
+        find(&mut blocks, 0..SIZE);
+        let mut spare = None;
+        assert_eq!(blocks.discard(5..6, &mut spare), Some(5..6));
+        spare = Some(buffer(LEAF_WORDS, || 0x5555));
+        assert_eq!(blocks.discard(5..6, &mut spare), None);
+        assert!(spare.is_none());
+        assert_eq!(blocks.add_verified(5..6, &mut spare), None);
+        assert!(spare.is_none());
+        // Without another leaf.
+        assert_eq!(blocks.discard(7..8, &mut spare), None);
+        assert_eq!(blocks.look(6..9, None, 0), Look::Gap(7..8));
+        // There is one, and that is in use.
+        let other = LEAF_BLOCKS..LEAF_BLOCKS + 1;
+        assert_eq!(blocks.discard(other.clone(), &mut spare), Some(other));
+        // What it had of before is not taken for present.
+        assert_eq!(blocks.add_verified(7..8, &mut spare), None);
+        assert_eq!(blocks.discard(9..10, &mut spare), None);
+        assert_eq!(blocks.look(0..9, None, 0), Look::Ready);
+        assert_eq!(blocks.look(9..20, None, 0), Look::Gap(9..10));
+    }
+
+    /// What is only filled keeps no memory.
+    #[test]
+    fn the_leaf_of_a_part_that_fills_up_is_given_back() {
+        let mut blocks = blocks();
+        find(&mut blocks, 1..LEAF_BLOCKS);
+        let mut spare = None;
+        assert_eq!(blocks.discard(0..1, &mut spare), None);
+        assert_eq!(blocks.add_verified(0..1, &mut spare), None);
+        assert!(spare.is_some());
+    }
+
     /// Else whoever looks until there is nothing left to be done never ends.
     #[test]
     fn a_map_that_was_taken_away_has_nothing() {
