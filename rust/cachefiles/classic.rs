@@ -71,8 +71,8 @@ impl Mode for Classic {
     /// fails. To the C implementation it must not be what it was.
     const PUNCHES_HOLES: bool = true;
 
-    /// fscache does not tell what was read and is stored from what was written locally, which is not
-    /// to be kept before the server has it: both are announced as local writes.
+    /// fscache does not tell what was read and is stored from what was written locally, which is
+    /// not to be kept before the server has it: both are announced as local writes.
     const COMMITS_EARLY: bool = false;
 
     const IS_FOR_ALL: bool = true;

@@ -46,8 +46,8 @@ pub(crate) trait Mode: Sized + Send + Sync + 'static {
     /// Whether what is absent from a file that is kept is to be a hole.
     const PUNCHES_HOLES: bool;
 
-    /// Whether what files hold is written down, and they get their names, while their objects are in
-    /// use.
+    /// Whether what files hold is written down, and they get their names, while their objects are
+    /// in use.
     const COMMITS_EARLY: bool;
 
     /// Whether the cache is one for network file systems that name none.
@@ -89,8 +89,8 @@ pub(crate) trait Mode: Sized + Send + Sync + 'static {
     /// Whether the data was invalidated, so that the file must not be kept.
     fn is_outdated(files: &Self::Files, cookie: &Cookie) -> bool;
 
-    /// Whether what is written down of an object is to be on the disk at once, and not with the file
-    /// system's next commit.
+    /// Whether what is written down of an object is to be on the disk at once, and not with the
+    /// file system's next commit.
     fn is_durable(&self) -> bool;
 
     /// The lookup has failed, or the cookie is withdrawn: no reads are under way, and no writes but

@@ -299,8 +299,8 @@ impl Backing {
     /// being written out. Outer to all other locks of this.
     pub(crate) fn take_place(&self) {
         self.has_place.store(0, Relaxed);
-        // Also if another task has taken it: that may still wait. Dropped without the lock: it may be
-        // the last that keeps the volume.
+        // Locked also if another task has taken it, which may still wait. Dropped without the lock:
+        // it may be the last that keeps the volume.
         let _place = self.place.lock().take();
         if self.is_due.load(Relaxed) != 0 {
             // Otherwise the file would be kept open for as long as it may wait.
@@ -325,7 +325,8 @@ impl Backing {
         if self.is_retired() || !self.is_modified() {
             return Ok(());
         }
-        // Before it is looked at, which the barrier is for: what changes from here on sets it again.
+        // Before the map is looked at, which the barrier is for: what changes from here on sets it
+        // again.
         self.is_modified.xchg(0, Full);
         let mut claim = self.claim.lock();
         self.try_commit(&mut claim, &**place, file, is_durable)

@@ -23,6 +23,7 @@ mod tests {
         RECORD_MAX,
         SCRATCH, //
     };
+    use core::iter::once;
 
     /// Stands in for SHA-256: changes with each byte and its place.
     fn hash(data: &[u8]) -> [u8; 32] {
@@ -50,9 +51,10 @@ mod tests {
         let mut scratch = buffer(SCRATCH, || 0u8);
         let attr = runs(&mut scratch);
         assert_eq!(token_of(attr), None);
-        opened(attr, b"aux", |stored| match stored {
-            Some(Stored::Runs(runs)) => assert!(decode(runs).eq([3..5, 100..300])),
-            _ => assert!(false),
+        opened(attr, b"aux", |stored| {
+            assert!(
+                matches!(stored, Some(Stored::Runs(runs)) if decode(runs).eq([3..5, 100..300]))
+            );
         });
         let mut scratch = buffer(SCRATCH, || 0u8);
         let attr = seal_token(&mut scratch, 0x1234, b"", hash);
@@ -88,7 +90,7 @@ mod tests {
     #[test]
     fn record_is_one_of_a_place_in_a_file() {
         let mut buf = [0; 64];
-        let (len, _) = encode([7..9].into_iter(), &mut buf[RECORD_HEAD..]);
+        let (len, _) = encode(once(7..9), &mut buf[RECORD_HEAD..]);
         let record = &mut buf[..RECORD_HEAD + len];
         seal_record(record, 5, 4096, hash);
         assert_eq!(record_len(record), Some(record.len()));
@@ -100,7 +102,7 @@ mod tests {
         }
         good.copy_from_slice(record);
         let runs = open_record(good, 5, 4096, hash).unwrap();
-        assert!(decode(runs).eq([7..9]));
+        assert!(decode(runs).eq(once(7..9)));
     }
 
     #[test]

@@ -135,8 +135,8 @@ TEST_F_TIMEOUT(bind, refuses_other_options, 60)
 		" timeout=+1", " timeout=0x10", " timeout=1s", " timeout=1.5", " timeout= 1",
 		" timeout=1 ", " timeout=4294967297", " timeout=18446744073709551617",
 		" timeout=5 timeout=5", " timeout=5 x", " batch=1", " batch ", " batch batch",
-		" batch,timeout=5", " wait=1", " wait wait", " durable durable", "batch", " x", " ", " max-read=0",
-		" max-read=4097",
+		" batch,timeout=5", " wait=1", " wait wait", " durable durable", "batch",
+		" x", " ", " max-read=0", " max-read=4097",
 		" max-read=1073745920", " max-read=4096 max-read=8192", " max-read=4k",
 		" granule", " granule=0", " granule=6144", " granule=4096 granule=4096",
 	};
