@@ -161,8 +161,10 @@ pub(crate) struct Backing {
     has_discarded: Atomic<i32>,
     /// Whether there is a place.
     has_place: Atomic<i32>,
-    /// Whether the file waits to be written down.
+    /// Whether the file is on the list of those that wait to be written down.
     is_due: Atomic<i32>,
+    /// Whether it is on the list of those that do not wait, because they are complete.
+    is_next: Atomic<i32>,
     /// Errors in writing the file back count from this moment: it was opened, or what had been
     /// lost was forgotten. Meaningless while there is no file.
     errors_since: Atomic<ErrSeq>,
@@ -236,6 +238,7 @@ impl Backing {
                 has_discarded: Atomic::new(0),
                 has_place: Atomic::new(0),
                 is_due: Atomic::new(0),
+                is_next: Atomic::new(0),
                 errors_since: Atomic::new(errors_since),
                 losses: Atomic::new(0),
                 is_fragmented: Atomic::new(0),

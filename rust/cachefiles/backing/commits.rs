@@ -163,9 +163,11 @@ impl Commits {
             return;
         }
         state.since.get_or_insert_with(Instant::now);
-        if is_complete {
+        if is_complete && backing.is_next.xchg(1, Full) == 0 {
             // Without memory it waits.
-            let _ = state.complete.push(backing.clone(), GFP_KERNEL);
+            if state.complete.push(backing.clone(), GFP_KERNEL).is_err() {
+                backing.is_next.store(0, Relaxed);
+            }
         }
         state.is_urgent |= is_much;
         if is_complete || is_much {
@@ -197,11 +199,16 @@ impl Commits {
     fn take_due(&self) -> Option<KVVec<Arc<Backing>>> {
         let mut state = self.state.lock();
         loop {
-            if state.is_dead || state.is_urgent {
-                break;
-            }
             if !state.complete.is_empty() {
-                return Some(take(&mut state.complete));
+                let complete = take(&mut state.complete);
+                for backing in &complete {
+                    // A barrier: what changes after it is noted again.
+                    backing.is_next.xchg(0, Full);
+                }
+                return Some(complete);
+            }
+            if state.is_dead {
+                break;
             }
             if take(&mut state.has_gone) {
                 let all = take(&mut state.due);
@@ -211,6 +218,9 @@ impl Commits {
                 state = self.state.lock();
                 put_back(&mut state.due, left);
                 continue;
+            }
+            if state.is_urgent {
+                break;
             }
             let Some(since) = state.since.filter(|_| !state.due.is_empty()) else {
                 break;
@@ -227,12 +237,12 @@ impl Commits {
         self.bytes.store(0, Relaxed);
         state.is_urgent = false;
         state.since = None;
-        // Files that are complete are among those that wait.
-        let complete = take(&mut state.complete);
         let due = take(&mut state.due);
+        for backing in &due {
+            // As above.
+            backing.is_due.xchg(0, Full);
+        }
         state.is_running = !due.is_empty();
-        drop(state);
-        drop(complete);
         (!due.is_empty()).then_some(due)
     }
 }
@@ -265,11 +275,8 @@ impl WorkItem for Commits {
     fn run(this: Arc<Self>) {
         while let Some(due) = this.take_due() {
             for backing in due {
-                // Before it is looked at, which the barrier is for: what changes from here on is
-                // noted again.
-                backing.is_due.xchg(0, Full);
                 with_cred(&backing.shared.cred, || {
-                    // Write-back may wait for this, for the file to be marked dirty.
+                    // A file system that gives memory back may withdraw the object, and wait.
                     if let Err(e) = nofs(|| backing.commit(this.is_durable)) {
                         kdebug!(
                             "cookie {:x}: not written down: {:?}\n",
