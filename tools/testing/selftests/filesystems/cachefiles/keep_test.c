@@ -170,8 +170,9 @@ TEST_F_TIMEOUT(keep, damaged_list_counts_as_empty, 300)
 /* With other auxiliary data, which the version of an object is a part of. */
 TEST_F_TIMEOUT(keep, list_of_another_state_counts_as_empty, 60)
 {
+	static char junk[4096];
 	char old[64], list[64], state[64];
-	int len;
+	int len, fd;
 
 	len = getxattr(self->path, LIST, old, sizeof(old));
 	ASSERT_LT(LIST_HEAD, len);
@@ -186,6 +187,10 @@ TEST_F_TIMEOUT(keep, list_of_another_state_counts_as_empty, 60)
 	ASSERT_GT(getxattr(self->path, LIST, list, sizeof(list)), 0);
 	ASSERT_EQ(20, getxattr(self->path, STATE, state, sizeof(state)));
 	ASSERT_EQ(0, setxattr(self->path, LIST, old, len, 0));
+	/* To the file system, what the old list says is there. */
+	fd = open(self->path, O_WRONLY | O_CLOEXEC);
+	ASSERT_EQ(sizeof(junk), pwrite(fd, junk, sizeof(junk), 0));
+	close(fd);
 	ASSERT_EQ(0, cf_env_mount(&self->e));
 	ASSERT_EQ(0, cf_blob_open_version(&self->e, &self->b, SIZE, "blob", "v1"));
 	cf_no_readahead(self->b.fd);
