@@ -81,8 +81,8 @@ impl Mode for Classic {
     fn open(&self, cookie: &Lookup<'_>, max: u64) -> Result<Option<()>> {
         if cookie.wants_cache_size() {
             kernel::do_once_lite! {
-                cf_warn!("A file system that asks the cache for sizes needs an on-demand cache; its \
-                          files are not cached\n")
+                cf_warn!("A file system that asks the cache for sizes needs an on-demand cache; \
+                          its files are not cached\n")
             }
             return Err(EINVAL);
         }

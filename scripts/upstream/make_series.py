@@ -234,6 +234,11 @@ class Series:
         self.edit(result, 'fs/netfs/Kconfig', lambda text: graft.before_line(
             text, 'config NETFS_STATS', graft.read(HERE / 'Kconfig.netfs')))
 
+    def edit_asm_goto(self, result):
+        """rust/kernel/lib.rs: what tracepoints need, which the crate declares for its users."""
+        self.edit(result, 'rust/kernel/lib.rs', lambda text: graft.after_line(
+            text, '// Stable since Rust 1.87.0.\n', '#![feature(asm_goto)]\n'))
+
     def edit_ondemandfs(self, result):
         """fs/Kconfig and fs/Makefile: one more file system."""
         self.edit(result, 'fs/Kconfig', lambda text: graft.after_line(

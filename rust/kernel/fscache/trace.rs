@@ -143,7 +143,13 @@ pub(crate) fn coherency(
         aux_len: SHOWN as u8,
         ..Default::default()
     };
-    cookie.__bindgen_anon_2.bindgen_union_field = u64::from_ne_bytes(AuxHead::new(aux).0);
+    let head = u64::from_ne_bytes(AuxHead::new(aux).0);
+    // SAFETY: The union has 8 bytes, or a pointer, and is this function's own.
+    unsafe {
+        core::ptr::addr_of_mut!(cookie.__bindgen_anon_2)
+            .cast::<u64>()
+            .write_unaligned(head)
+    };
     let mut object = bindings::cachefiles_object {
         cookie: &mut cookie,
         // CAST: All bits of it: it is shown as an unsigned number.
