@@ -20,9 +20,13 @@ use kernel::{
 /// How urgent a message is (`KERN_ERR` and so on).
 #[derive(Clone, Copy)]
 pub(crate) enum Level {
+    /// `KERN_ERR`.
     Err,
+    /// `KERN_WARNING`.
     Warning,
+    /// `KERN_NOTICE`.
     Notice,
+    /// `KERN_INFO`.
     Info,
 }
 

@@ -600,7 +600,8 @@ mod tests {
     struct Spied(
         KernelFile,
         *const bindings::file_operations,
-        KBox<bindings::file_operations>,
+        // Only kept, for the file refers to them.
+        #[allow(dead_code)] KBox<bindings::file_operations>,
     );
 
     impl Spied {
