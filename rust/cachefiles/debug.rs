@@ -31,8 +31,8 @@ pub(crate) const PREFIX: &CStr = c"CacheFiles";
 /// Logs a message of a [`Level`](crate::kernel_next::log::Level).
 macro_rules! cf_log {
     ($level:ident, $($arg:tt)*) => {
-        $crate::kernel_next::log::print(
-            $crate::kernel_next::log::Level::$level,
+        crate::kernel_next::log::print(
+            crate::kernel_next::log::Level::$level,
             $crate::debug::PREFIX,
             kernel::prelude::fmt!($($arg)*),
         )
@@ -62,7 +62,7 @@ macro_rules! cf_info {
 /// Does something, such as to log an error that any user can cause, unless much was logged lately.
 macro_rules! cf_limited {
     ($what:expr) => {
-        if $crate::kernel_next::log::is_allowed($crate::debug::PREFIX) {
+        if crate::kernel_next::log::is_allowed($crate::debug::PREFIX) {
             $what
         }
     };
