@@ -115,8 +115,12 @@ pub(super) enum List {
     Runs(KVec<u8>, usize),
     /// For a list file.
     File(Records),
-    /// To be appended to the list file that there is.
-    Rest(Records),
+    /// To be appended to the list file that there is, which had `fresh` bytes when it was made.
+    Rest {
+        records: Records,
+        list: ListFile,
+        fresh: u64,
+    },
 }
 
 impl Backing {
@@ -132,7 +136,7 @@ impl Backing {
         let (is_complete, changes) = (map.is_complete(), map.take_changes());
         let encode = |range, buf: &mut [u8]| map.present().encode(range, None, buf);
         let list = self.encode_list(&claim, is_complete, changes.as_ref(), encode)?;
-        let is_rest = matches!(list, List::Rest(_));
+        let is_rest = matches!(list, List::Rest { .. });
         match self.store(&mut claim, list, value, is_new) {
             // The list file may be gone.
             Err(_) if is_rest => {
@@ -160,12 +164,16 @@ impl Backing {
             return Ok(List::Complete);
         }
         let mut records = Records::default();
-        if let (Claim::File { list, fresh }, Some(changes)) = (claim, changes) {
+        if let (Claim::File { list, fresh }, Some(changes)) = (*claim, changes) {
             for range in changes.iter() {
                 add(&mut records, range, &encode)?;
             }
             if list.len + records.len() <= 2 * fresh + GROWTH {
-                return Ok(List::Rest(records));
+                return Ok(List::Rest {
+                    records,
+                    list,
+                    fresh,
+                });
             }
             records = Records::default();
         }
@@ -225,23 +233,27 @@ impl Backing {
             let fresh = list.len;
             Ok(Claim::File { list, fresh })
         };
-        let new = match (list, *claim) {
-            (List::Complete, _) => return Ok(()),
-            (List::Rest(records), Claim::File { list, fresh }) => {
+        let new = match list {
+            List::Complete => return Ok(()),
+            List::Rest {
+                records,
+                list,
+                fresh,
+            } => {
                 let list = self.shared.lists.append(list, records)?;
                 *claim = Claim::File { list, fresh };
                 // The binding may be another.
                 return set_token(list.token);
             }
-            (List::Rest(records) | List::File(records), _) => create(records)?,
-            (List::Runs(mut scratch, len), _) => {
+            List::File(records) => create(records)?,
+            List::Runs(mut scratch, len) => {
                 match set(seal_runs(&mut scratch, len, binding, sha256)) {
                     Err(e) if is_too_large(e) => {
                         let mut records = Records::default();
                         let runs = room(&mut scratch).get(..len).unwrap_or_default();
+                        // Room for more than the attribute has.
                         records.push(|buf| {
-                            let (to, _) = buf.split_at_mut(len);
-                            to.copy_from_slice(runs);
+                            buf.iter_mut().zip(runs).for_each(|(to, from)| *to = *from);
                             (len, ())
                         })?;
                         create(records)?
@@ -257,14 +269,11 @@ impl Backing {
     }
 
     /// Removes the list, which nothing goes by any more. If that fails, it stays.
-    pub(super) fn remove_list(&self, claim: &mut Claim, file: &KernelFile) {
+    fn remove_list(&self, claim: &mut Claim, file: &KernelFile) {
         if matches!(claim, Claim::Runs | Claim::File { .. }) {
             let _ = self.remove_attribute(file);
         }
-        if let Claim::File { list, .. } = *claim {
-            self.shared.lists.remove(list.token);
-        }
-        *claim = Claim::Nothing;
+        self.forsake(claim);
     }
 
     fn remove_attribute(&self, file: &KernelFile) -> Result {
@@ -277,11 +286,13 @@ impl Backing {
         }
     }
 
-    /// Removes the list file, if there is one: the file gets no name, so nothing will go by it.
+    /// As [`Self::forsake`].
     pub(crate) fn forsake_list(&self) {
         self.forsake(&mut self.claim.lock());
     }
 
+    /// Removes the list file, if there is one: nothing names it, or the file that does gets no name
+    /// itself.
     pub(super) fn forsake(&self, claim: &mut Claim) {
         if let Claim::File { list, .. } = replace(claim, Claim::Nothing) {
             self.shared.lists.remove(list.token);
@@ -297,12 +308,11 @@ impl Backing {
     pub(super) fn reduce_claim(&self, claim: &mut Claim, file: &KernelFile) -> Result {
         // What is left out is still present: it is in the next list again.
         self.blocks.lock().require_new_list();
-        if let Claim::File { list, .. } = *claim {
+        if let Claim::File { .. } = claim {
             // May be long, and much may turn out to be lost, block by block. What is present is
             // written down again with the next change.
             self.remove_attribute(file)?;
-            self.shared.lists.remove(list.token);
-            *claim = Claim::Nothing;
+            self.forsake(claim);
             return Ok(());
         }
         let mut value = Value::read(|buf| xattr::get(file.path(), XATTR_NAME, buf))?;
