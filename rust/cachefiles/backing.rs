@@ -157,8 +157,6 @@ pub(crate) struct Backing {
     /// of the locks of this. `None` once that must not be done any more but by the withdrawal.
     #[pin]
     place: Mutex<Option<KBox<dyn Place>>>,
-    /// Whether blocks are absent that were written to: to the file system they may be data.
-    has_discarded: Atomic<i32>,
     /// Whether there is a place.
     has_place: Atomic<i32>,
     /// Whether the file is on the list of those that wait to be written down.
@@ -235,7 +233,6 @@ impl Backing {
                 trace: TraceObject::new(debug_id),
                 is_modified: Atomic::new(0),
                 place <- new_mutex!(None),
-                has_discarded: Atomic::new(0),
                 has_place: Atomic::new(0),
                 is_due: Atomic::new(0),
                 is_next: Atomic::new(0),
@@ -422,11 +419,6 @@ impl Backing {
         self.is_modified.load(Relaxed) != 0
     }
 
-    /// Whether blocks are absent that were written to: to the file system they may be data.
-    pub(crate) fn has_discarded(&self) -> bool {
-        self.has_discarded.load(Relaxed) != 0
-    }
-
     /// How often data could not be written back. A writer and a reader take this before they start,
     /// and compare it afterwards.
     pub(crate) fn losses(&self) -> u32 {
@@ -490,16 +482,11 @@ impl Backing {
     ///
     /// `ENOMEM`: some are not recorded, also if maps take too much memory; `EIO` if data was lost
     /// since: it may have been this.
-    pub(crate) fn mark_stored(
-        self: &Arc<Self>,
-        blocks: Range<u64>,
-        extent: Extent,
-        losses: u32,
-    ) -> Result {
+    pub(crate) fn mark_stored(&self, blocks: Range<u64>, extent: Extent, losses: u32) -> Result {
+        self.is_modified.store(1, Relaxed);
         // The file system may have written through the page cache after all.
         let is_on_disk = self.file().is_some_and(|file| !file.has_pages());
-        let (len, mut is_complete) = ((blocks.end - blocks.start) * BLOCK_SIZE, false);
-        let marked = self.update_for(Use::Storing, blocks, |map, blocks, spare| {
+        self.update_for(Use::Storing, blocks, |map, blocks, spare| {
             if self.losses() != losses {
                 return Err(EIO);
             }
@@ -508,18 +495,11 @@ impl Backing {
                 false => blocks.end.min(extent.size.min(self.size()) / BLOCK_SIZE),
             };
             let blocks = blocks.start..end.max(blocks.start);
-            let left = match is_on_disk {
+            Ok(match is_on_disk {
                 true => map.add_verified(blocks, spare),
                 false => map.add_unverified(blocks, spare),
-            };
-            is_complete = left.is_none() && map.is_complete();
-            Ok(left)
-        });
-        self.is_modified.store(1, Relaxed);
-        if marked.is_ok() {
-            self.note_change(len, is_complete);
-        }
-        marked
+            })
+        })
     }
 
     /// The first part of `range`, in bytes, that is present.
@@ -548,7 +528,6 @@ impl Backing {
     /// `ENOMEM`: some are still present.
     pub(crate) fn discard(&self, blocks: Range<u64>) -> Result {
         self.is_modified.store(1, Relaxed);
-        self.has_discarded.store(1, Relaxed);
         self.update(blocks, |map, blocks, spare| Ok(map.discard(blocks, spare)))
     }
 

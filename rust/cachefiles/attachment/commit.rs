@@ -26,9 +26,7 @@ use crate::{
         crypto::sha256,
         fs::{
             kernel_file::KernelFile,
-            namei::{
-                Creating, //
-            },
+            namei::Creating,
             xattr, //
         },
         fscache::Cookie, //
@@ -39,7 +37,10 @@ use crate::{
         Mode, //
     },
     namei::{
-        graveyard::bury_file,
+        graveyard::{
+            bury_file,
+            remove_list, //
+        },
         RETRIES, //
     },
     trace::files::{
@@ -94,7 +95,7 @@ impl Leaving<'_> {
     ///
     /// As for [`punch_absent`]: then the file must not be kept.
     fn punch(&self) -> Result {
-        match self.is_unchanged() && !self.backing.has_discarded() {
+        match self.is_unchanged() {
             true => Ok(()),
             false => punch_absent(self.file, self.map),
         }
@@ -227,9 +228,7 @@ fn link<M>(
                 .inspect_err(|e| failed(e, Where::Link))?;
             files::link(obj, file.inode());
             drop(write);
-            if let Some(token) = old_list {
-                cache.lists().remove(token);
-            }
+            remove_list(cache, old_list);
             return Ok(mark);
         }
         // The file of that name was rejected when this object was looked up.

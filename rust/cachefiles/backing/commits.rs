@@ -306,8 +306,7 @@ impl Backing {
     /// being written out. Outer to all other locks of this.
     pub(crate) fn take_place(&self) {
         self.has_place.store(0, Relaxed);
-        // Locked also if another task has taken it, which may still wait. Dropped without the lock:
-        // it may be the last that keeps the volume.
+        // Dropped without the lock: it may be the last that keeps the volume.
         let _place = self.place.lock().take();
         if self.is_due.load(Relaxed) != 0 {
             // Otherwise the file would be kept open for as long as it may wait.

@@ -2,11 +2,14 @@
 
 //! Culling, on behalf of the daemon, in its working directory.
 
-use super::graveyard::bury;
+use super::graveyard::{
+    bury,
+    remove_list,
+    unlink, //
+};
 use crate::{
     backing::list,
     cache::Cache,
-    inject,
     kernel_next::{
         compat::ESTALE,
         cred::with_cred,
@@ -18,11 +21,7 @@ use crate::{
     },
     mark::Mark,
     space::SpaceFor,
-    trace::files::{
-        self,
-        Killed,
-        Where, //
-    }, //
+    trace::files::Killed, //
 };
 use kernel::prelude::*;
 
@@ -77,19 +76,14 @@ pub(crate) fn cull<M>(cache: &Cache<M>, name: &[u8]) -> Result {
             drop(write);
             bury(cache, None, &path, mark.path(), Killed::Culled)
         } else {
-            files::unlink(None, removing.child(), Killed::Culled);
-            let removed = inject::remove()
-                .and_then(|()| removing.unlink())
-                .inspect_err(|e| files::vfs_error(None, path.dentry(), *e, Where::Unlink));
+            let removed = unlink(None, &path, removing, Killed::Culled);
             drop(write);
             removed
         }
         .map_err(lookup_error)?;
         // Its blocks are free when the last one lets go of it.
         drop(mark);
-        if let Some(token) = list {
-            cache.lists().remove(token);
-        }
+        remove_list(cache, list);
         stats::count_culled();
         // Tells the daemon when it has culled enough.
         let _ = cache.space().check(0, 0, SpaceFor::Check);

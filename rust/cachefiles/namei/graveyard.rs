@@ -105,14 +105,22 @@ pub(crate) fn bury_file<M>(
     Ok(())
 }
 
-fn unlink(obj: Option<&TraceObject>, dir: &Path, removing: Removing<'_>, why: Killed) -> Result {
+/// Removes a file. `obj` and `why` are for the trace.
+pub(super) fn unlink(
+    obj: Option<&TraceObject>,
+    dir: &Path,
+    removing: Removing<'_>,
+    why: Killed,
+) -> Result {
     files::unlink(obj, removing.child(), why);
     inject::remove()
         .and_then(|()| removing.unlink())
         .inspect_err(|e| files::vfs_error(obj, dir.dentry(), *e, Where::Unlink))
 }
 
-fn remove_list<M>(cache: &Cache<M>, list: Option<u64>) {
+/// Removes the list file that a file has [named](list::named_by) that is removed. The caller has no
+/// write access to the mount.
+pub(crate) fn remove_list<M>(cache: &Cache<M>, list: Option<u64>) {
     if let Some(token) = list {
         cache.lists().remove(token);
     }

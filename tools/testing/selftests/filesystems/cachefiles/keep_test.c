@@ -408,7 +408,6 @@ TEST_F_TIMEOUT(early, complete_file_gets_its_name_at_once, 300)
 	EXPECT_EQ(0, reads_for(e, &self->b, 0, SIZE));
 }
 
-/* How many blocks there are in a copy of the file, as after a crash of the machine. */
 TEST_F_TIMEOUT(early, part_is_written_down_after_a_while, 600)
 {
 	struct cf_env *e = &self->e;
