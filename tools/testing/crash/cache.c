@@ -75,14 +75,14 @@ void setup_new_server(struct setup *s)
 
 int setup_cmd(struct setup *s, const char *fmt, ...)
 {
-	char cmd[512];
+	struct tf t = { .server = s->server };
 	va_list ap;
-	int n;
+	int err;
 
 	va_start(ap, fmt);
-	n = vsnprintf(cmd, sizeof(cmd), fmt, ap);
+	err = tf_vcmd(&t, fmt, ap);
 	va_end(ap);
-	return write(s->server, cmd, n) < 0 ? -errno : 0;
+	return err;
 }
 
 long long setup_count(struct setup *s, const char *counter)

@@ -474,21 +474,13 @@ TEST_F_TIMEOUT(events, of_truncation, LIMIT)
 /* A swap file cannot be truncated, whoever tries. */
 TEST_F_TIMEOUT(events, of_errors, LIMIT)
 {
-	const uint32_t header[] = { 1, 15, 0 };	/* of a swap file of 16 pages */
 	struct tf *t = &self->t;
-	char path[512];
 	int fd;
 
 	if (sysconf(_SC_PAGESIZE) != BLOCK)
 		SKIP(return, "for pages of 4 KiB");
 	ASSERT_SETUP_T(tf_bind(t, NULL));
-	ASSERT_EQ(0, tf_file(t, "a", 16 * BLOCK, 1));
-	snprintf(path, sizeof(path), "%s/a", t->origin);
-	fd = open(path, O_WRONLY);
-	ASSERT_GE(fd, 0);
-	ASSERT_EQ(sizeof(header), pwrite(fd, header, sizeof(header), 1024));
-	ASSERT_EQ(10, pwrite(fd, "SWAPSPACE2", 10, BLOCK - 10));
-	close(fd);
+	ASSERT_EQ(0, tf_swap_file(t, "a"));
 	ASSERT_SETUP_T(tf_mount(t, ""));
 	ASSERT_EQ(0, tf_fill(t, "a"));
 	END();

@@ -149,16 +149,23 @@ void tf_end(struct tf *t)
 
 /* ---- the server ---- */
 
-int tf_cmd(struct tf *t, const char *fmt, ...)
+int tf_vcmd(struct tf *t, const char *fmt, va_list ap)
 {
 	char cmd[512];
+	int n = vsnprintf(cmd, sizeof(cmd), fmt, ap);
+
+	return write(t->server, cmd, n) < 0 ? -errno : 0;
+}
+
+int tf_cmd(struct tf *t, const char *fmt, ...)
+{
 	va_list ap;
-	int n;
+	int err;
 
 	va_start(ap, fmt);
-	n = vsnprintf(cmd, sizeof(cmd), fmt, ap);
+	err = tf_vcmd(t, fmt, ap);
 	va_end(ap);
-	return write(t->server, cmd, n) < 0 ? -errno : 0;
+	return err;
 }
 
 int tf_file(struct tf *t, const char *name, long long size, int generation)
@@ -324,6 +331,26 @@ int tf_sync(struct tf *t)
 	int fd = open(t->e.mnt, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int err = fd < 0 || syncfs(fd) ? -errno : 0;
 
+	close(fd);
+	return err;
+}
+
+int tf_swap_file(struct tf *t, const char *name)
+{
+	const uint32_t header[] = { 1, 15, 0 };
+	char path[512];
+	int fd, err;
+
+	err = tf_file(t, name, 16 * CF_BLOCK, 1);
+	if (err)
+		return err;
+	snprintf(path, sizeof(path), "%s/%s", t->origin, name);
+	fd = open(path, O_WRONLY);
+	if (fd < 0)
+		return -errno;
+	if (pwrite(fd, header, sizeof(header), 1024) != sizeof(header) ||
+	    pwrite(fd, "SWAPSPACE2", 10, CF_BLOCK - 10) != 10)
+		err = -EIO;
 	close(fd);
 	return err;
 }

@@ -6,6 +6,8 @@
 #ifndef TESTFS_H
 #define TESTFS_H
 
+#include <stdarg.h>
+
 #include "cachefiles_test.h"
 
 /* For a fixture that has its struct tf in self->t. */
@@ -43,6 +45,7 @@ void tf_end(struct tf *t);
 
 /* ---- the server ---- */
 int tf_cmd(struct tf *t, const char *fmt, ...);		/* 0 or -errno */
+int tf_vcmd(struct tf *t, const char *fmt, va_list ap);
 /* File @name has @size bytes of tf_pattern(@name, @generation) now. */
 int tf_file(struct tf *t, const char *name, long long size, int generation);
 /* A counter: "read", "read-bytes", "write", ..., "waiting".  -1 if there is none. */
@@ -62,6 +65,8 @@ long tf_same(struct tf *t, const char *name);
 int tf_write(int fd, const char *name, int generation, off_t off, size_t len);
 /* Read all of the file, and have it in the cache: 0 or -errno. */
 long tf_fill(struct tf *t, const char *name);
+/* A file of 16 pages of 4 KiB that swapon() takes, on the server: 0 or -errno. */
+int tf_swap_file(struct tf *t, const char *name);
 /* Bring everything that is to be written to the server and into the cache. */
 int tf_sync(struct tf *t);
 /* The size that stat() tells, for which the client asks the server; or -errno. */
