@@ -9,10 +9,10 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::builder::PathBufValueParser;
-use clap::{value_parser, Arg, ArgAction, ArgGroup, ArgMatches, Command};
+use clap::{value_parser, Arg, ArgGroup, ArgMatches, Command};
 
 use crate::api::{Added, Cached, Culled, Open, Reply, Request, Status, Verified, SOCKET};
-use crate::cli::parse_size;
+use crate::cli::{flag, option, parse_size};
 use crate::device::strip_code;
 use crate::report::{escape, human};
 use crate::server::ask;
@@ -40,17 +40,6 @@ fn file_arg(help: &'static str) -> Arg {
 
 fn name_arg(help: &'static str) -> Arg {
     Arg::new("name").value_name("NAME").help(help)
-}
-
-fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name(value).help(help)
-}
-
-fn flag(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name)
-        .long(name)
-        .help(help)
-        .action(ArgAction::SetTrue)
 }
 
 fn seconds(name: &'static str, default: &'static str, help: &'static str) -> Arg {

@@ -50,6 +50,15 @@ struct Store {
 }
 
 impl Store {
+    /// Has a password be needed: the part of the registry's configuration that says so.
+    fn with_password(&self) -> String {
+        self.write("../../../htpasswd", HTPASSWD.as_bytes());
+        format!(
+            "auth:\n  htpasswd:\n    realm: test\n    path: {}/htpasswd\n",
+            self.root()
+        )
+    }
+
     /// The repository "team/app" with a blob, its index and an image of the two with the tag "1".
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -331,11 +340,7 @@ fn blobs_and_images_without_a_password() {
 #[ignore = "needs a docker-registry, which scripts/host-test has"]
 fn passwords() {
     let store = Store::new();
-    store.write("../../../htpasswd", HTPASSWD.as_bytes());
-    let auth = format!(
-        "auth:\n  htpasswd:\n    realm: test\n    path: {}/htpasswd\n",
-        store.root()
-    );
+    let auth = store.with_password();
     let server = Server::start(&store, "", &auth);
     let registry = server.address.to_string();
     let client = Client::with_password(PASSWORD);
@@ -651,11 +656,7 @@ fn a_lying_mirror_is_named_and_another_one_asked() {
 #[ignore = "needs a docker-registry, which scripts/host-test has"]
 fn the_way_to_object_storage_is_kept_until_it_expires() {
     let store = Store::new();
-    store.write("../../../htpasswd", HTPASSWD.as_bytes());
-    let auth = format!(
-        "auth:\n  htpasswd:\n    realm: test\n    path: {}/htpasswd\n",
-        store.root()
-    );
+    let auth = store.with_password();
     let server = Server::start(&store, "", &auth);
     let expired = Arc::new(AtomicUsize::new(0));
     let (expiring, secrets) = (expired.clone(), Arc::new(Mutex::new(String::new())));
@@ -767,11 +768,7 @@ fn object_storage_that_is_down_is_not_the_registry() {
 #[ignore = "needs a docker-registry, which scripts/host-test has"]
 fn a_redirect_to_the_registry_itself_is_asked_with_the_password() {
     let store = Store::new();
-    store.write("../../../htpasswd", HTPASSWD.as_bytes());
-    let auth = format!(
-        "auth:\n  htpasswd:\n    realm: test\n    path: {}/htpasswd\n",
-        store.root()
-    );
+    let auth = store.with_password();
     let server = Server::start(&store, "", &auth);
     let (address, asked) = proxy(&server, &store, |_, said, head| {
         if head.contains("?there") || !head.contains("Authorization") {
@@ -1057,11 +1054,7 @@ mod tokens {
             (0, 0)
         );
         drop(server);
-        store.write("../../../htpasswd", HTPASSWD.as_bytes());
-        let auth = format!(
-            "auth:\n  htpasswd:\n    realm: test\n    path: {}/htpasswd\n",
-            store.root()
-        );
+        let auth = store.with_password();
         let server = Server::start(&store, &tls, &auth);
         let registry = format!("localhost:{}", server.address.port());
         client.hosts(&registry, &format!("ca = '{}'\n", testdata("ca.pem")));
