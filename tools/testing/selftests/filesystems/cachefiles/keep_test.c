@@ -6,6 +6,7 @@
  */
 #include <dirent.h>
 #include <libgen.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -487,6 +488,31 @@ TEST_F_TIMEOUT(durable, file_is_synced, 300)
 	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", HALF, SIZE - HALF, SIZE));
 	ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(e, "blob", NULL, self->path), CF_SOON));
 	EXPECT_TRUE(CF_WAIT_FOR(flushes(e) > before, 3000));
+}
+
+/* Whoever has used it wants the data to be thrown away. */
+TEST_F_TIMEOUT(early, file_that_has_its_name_is_removed, 300)
+{
+	struct cf_env *e = &self->e;
+	char params[128];
+	struct cf_msg m;
+	pid_t pid;
+
+	if (!cf_has_fscache_user())
+		SKIP(return, CF_NO_FSCACHE_USER);
+	/* In the place of the file system. */
+	ASSERT_EQ(0, give_up(e, &self->b));
+	snprintf(params, sizeof(params), "cache=%s volume=erofs,%s size=1 key=retired retire=1",
+		 e->tag, e->domain);
+	pid = cf_fork_fscache_user(params);
+	ASSERT_EQ(0, cf_expect(e->dev, CF_OPEN, &m));
+	ASSERT_EQ(0, cf_copen(e->dev, m.w.msg_id, 4096));
+	ASSERT_EQ(0, cf_fill(m.w.open.fd, "retired", 0, 4096, 4096));
+	ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(e, "retired", NULL, self->path), CF_SOON));
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	cf_reap(pid, CF_SOON);
+	EXPECT_TRUE(CF_WAIT_FOR(access(self->path, F_OK) && errno == ENOENT, CF_SOON));
+	close(m.w.open.fd);
 }
 
 /* Its blocks are free as soon as it is culled, though it was to be written down later. */

@@ -28,6 +28,14 @@ static bool forgetful;
 module_param(forgetful, bool, 0);
 MODULE_PARM_DESC(forgetful, "Whether to use a cookie, and never look up again what was put off");
 
+static bool retire;
+module_param(retire, bool, 0);
+MODULE_PARM_DESC(retire, "Whether to use a cookie, and throw its data away in the end");
+
+static char *key;
+module_param(key, charp, 0);
+MODULE_PARM_DESC(key, "Key of the cookies (default: their numbers)");
+
 /*
  * A cache that asks a daemon for the size may put the lookup off: it fails with
  * -EIOCBQUEUED as the size, which is replaced by the answer.  Then the cookie is
@@ -66,15 +74,18 @@ static int look_up(struct fscache_volume *vol, int index)
 	int err;
 
 	cookie = fscache_acquire_cookie(vol, size ? FSCACHE_ADV_WANT_CACHE_SIZE : 0,
-					&index, sizeof(index), NULL, 0, 0);
+					key ?: (void *)&index, key ? strlen(key) : sizeof(index),
+					NULL, 0, 0);
 	if (!cookie)
 		return -ENOMEM;
 	fscache_use_cookie(cookie, false);
 	err = forgetful ? wait_for_nothing() : begin(&res, cookie);
 	if (!err)
 		fscache_end_operation(&res);
+	if (!err && retire)
+		err = wait_for_nothing();
 	fscache_unuse_cookie(cookie, NULL, NULL);
-	fscache_relinquish_cookie(cookie, false);
+	fscache_relinquish_cookie(cookie, retire);
 	return err;
 }
 
