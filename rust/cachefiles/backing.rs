@@ -5,9 +5,13 @@
 mod adopt;
 pub(crate) mod check;
 pub(crate) mod commits;
+mod forget;
 pub(crate) mod holes;
 pub(crate) mod leaf;
 pub(crate) mod list;
+mod size;
+
+pub(crate) use self::size::Extent;
 
 use self::{
     commits::{
@@ -28,7 +32,6 @@ use crate::{
     },
     inject,
     kernel_next::{
-        cred::with_cred,
         errseq::ErrSeq,
         fs::{
             kernel_file::{
@@ -84,7 +87,6 @@ use kernel::{
         },
         Arc,
         Mutex,
-        MutexGuard,
         SetOnce,
         SpinLock, //
     }, //
@@ -114,15 +116,6 @@ pub(crate) struct Shared {
     pub(crate) cred: ARef<Credential>,
     pub(crate) lists: Lists,
     pub(crate) commits: Arc<Commits>,
-}
-
-/// The size that an object has had at some moment.
-#[derive(Clone, Copy)]
-pub(crate) struct Extent {
-    /// In bytes.
-    size: u64,
-    /// [`Backing::resizes`], from before the size was taken.
-    resizes: u32,
 }
 
 /// The file of an object, what is known of the data in it, and what is needed to read and write it.
@@ -490,11 +483,7 @@ impl Backing {
             if self.losses() != losses {
                 return Err(EIO);
             }
-            let end = match self.resizes.load(Relaxed) == extent.resizes {
-                true => blocks.end,
-                false => blocks.end.min(extent.size.min(self.size()) / BLOCK_SIZE),
-            };
-            let blocks = blocks.start..end.max(blocks.start);
+            let blocks = self.within(extent, blocks);
             Ok(match is_on_disk {
                 true => map.add_verified(blocks, spare),
                 false => map.add_unverified(blocks, spare),
@@ -534,133 +523,6 @@ impl Backing {
     /// Where a network file system is to read from: see [`source::source`].
     pub(crate) fn source(&self, start: u64, len: u64, size: u64) -> (ReadFrom, u64) {
         source::source(self.blocks.lock().present(), start, len, size)
-    }
-
-    /// Changes the size of the object to `size` bytes, but not that of the file. Blocks that are
-    /// new are not present. `making` is locked, so that no file is made, which begins with a map
-    /// for the size that the object has.
-    fn resize(&self, size: u64) -> Result {
-        if size > MAX_SIZE {
-            return Err(EFBIG);
-        }
-        if self.file().is_some() {
-            let blocks = presence::blocks(size);
-            // As a rule it is one of as many parts.
-            let mut new =
-                match presence::parts(blocks) == presence::parts(presence::blocks(self.size())) {
-                    true => (Parts::new(), Parts::new()),
-                    false => (new_parts(blocks)?, new_parts(blocks)?),
-                };
-            let mut spare = None;
-            self.is_modified.store(1, Relaxed);
-            while !self.blocks.lock().resize(blocks, &mut new, &mut spare) {
-                spare = Some(Leaf::new(Use::Other)?);
-            }
-        }
-        self.size.store(size, Relaxed);
-        self.note_resize();
-        Ok(())
-    }
-
-    /// Makes the object `size` bytes large, unless it is larger, and returns the size that it has
-    /// then. The file grows when it is written to. `is_kept`: whether the last block keeps what it
-    /// has, which is not about to be written to. The caller has the cache's credentials. Sleeps.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`, or `EFBIG` if it would be larger than [`MAX_SIZE`]: the size is what it was.
-    pub(crate) fn grow(&self, size: u64, is_kept: impl FnOnce(u64) -> bool) -> Result<Extent> {
-        let extent = self.extent();
-        if size <= extent.size {
-            return Ok(extent);
-        }
-        let _making = self.making.lock();
-        let end = self.size();
-        if size <= end {
-            return Ok(self.extent());
-        }
-        self.note_resize();
-        let last = end / BLOCK_SIZE;
-        if end % BLOCK_SIZE != 0 && is_kept(last) {
-            // Behind the end there may be anything that somebody has put there who has mapped the
-            // file of the network file system.
-            self.zero_tail(end)?;
-        }
-        self.resize(size)?;
-        Ok(self.extent())
-    }
-
-    /// The size changes now, or has just changed. Whoever stores a block at the same time either
-    /// records it before that block is looked at here, or finds that this has gone up.
-    fn note_resize(&self) {
-        // Under `making`. Release: whoever sees the new count also sees the size that was stored
-        // before it.
-        let resizes = self.resizes.load(Relaxed).wrapping_add(1);
-        self.resizes.store(resizes, Release);
-    }
-
-    fn extent(&self) -> Extent {
-        let resizes = self.resizes.load(Acquire);
-        Extent {
-            size: self.size(),
-            resizes,
-        }
-    }
-
-    /// Makes the object `size` bytes large, if it is larger (`cachefiles_shorten_object()`). What
-    /// is behind the end in the last block is zeros then. The caller has the cache's credentials.
-    /// Sleeps.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`; the file system's error. Then it is not known what the file holds.
-    pub(crate) fn shorten(&self, size: u64) -> Result {
-        let _making = self.making.lock();
-        if size >= self.size() {
-            return Ok(());
-        }
-        self.note_resize();
-        self.resize(size)?;
-        match self.file() {
-            Some(file) => {
-                // CAST: Sizes are those of files.
-                let (from, to) = (file.inode().size(), self.file_size() as i64);
-                files::trunc(&self.trace, file.inode(), from, to, Trunc::Shrink);
-                inject::remove()
-                    .and_then(|()| self.set_size(file))
-                    .inspect_err(|e| self.trace_io_error(file, *e, Where::Trunc))?;
-            }
-            None => return Ok(()),
-        }
-        self.zero_tail(size)
-    }
-
-    /// Has what is behind `end`, in bytes, in the last block be zeros, if that is present.
-    fn zero_tail(&self, end: u64) -> Result {
-        let last = end / BLOCK_SIZE;
-        if end % BLOCK_SIZE == 0 || self.find_block(last, last + 1, true) != last {
-            return Ok(());
-        }
-        // CAST: Positions are those of files.
-        let tail = end as i64..((last + 1) * BLOCK_SIZE) as i64;
-        let zeroed = self.file().is_some_and(|file| {
-            files::trunc(
-                &self.trace,
-                file.inode(),
-                tail.end,
-                tail.start,
-                Trunc::DioAdjust,
-            );
-            inject::write()
-                .and_then(|()| file.zero_range(tail))
-                .inspect_err(|e| self.trace_io_error(file, *e, Where::Fallocate))
-                .is_ok()
-        });
-        match zeroed {
-            true => Ok(()),
-            // Not every file system can.
-            false => self.discard(last..last + 1),
-        }
     }
 
     /// Traces that reading, writing or changing `file` has failed.
@@ -704,118 +566,6 @@ impl Backing {
 
     fn set_fragmented(&self) {
         self.is_fragmented.store(1, Relaxed);
-    }
-
-    /// Forgets `lost`, blocks of `unverified` that the file system does not have any more, so that
-    /// they are fetched again. Returns whether it did: not if that takes a write to the file
-    /// system, and the caller has not `may_write`.
-    ///
-    /// # Errors
-    ///
-    /// `EIO` if the object is withdrawn; `ENOMEM`; the file system's error from writing down what
-    /// is present, or from restoring the file's length. Nothing is forgotten then.
-    fn forget(
-        &self,
-        file: &KernelFile,
-        unverified: &Unverified,
-        lost: Range<u64>,
-        may_write: bool,
-    ) -> Result<bool> {
-        let Some(_claim) = self.prepare_to_forget(file, may_write)? else {
-            return Ok(false);
-        };
-        self.update(lost.clone(), |map, lost, spare| {
-            match self.is_withdrawn() {
-                false => Ok(map.forget(unverified, lost, spare)),
-                // The map that was taken out has them.
-                true => Err(EIO),
-            }
-        })?;
-        kdebug!(
-            "cookie {:x}: blocks {:x} to {:x} were lost, and are asked for again\n",
-            self.debug_id(),
-            lost.start,
-            lost.end
-        );
-        Ok(true)
-    }
-
-    /// Forgets all unverified blocks, so that they are fetched again: data could not be written
-    /// back. Does nothing if another task did that since `losses` was sampled.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Self::forget`], whose return value it has. Only for a reader: while there is one,
-    /// the object is not withdrawn.
-    pub(crate) fn forget_unverified(
-        &self,
-        file: &KernelFile,
-        losses: u32,
-        may_write: bool,
-    ) -> Result<bool> {
-        let Some(_claim) = self.prepare_to_forget(file, may_write)? else {
-            return Ok(false);
-        };
-        let all = self.all_blocks()?;
-        let mut blocks = self.blocks.lock();
-        if self.losses() != losses {
-            return Ok(true);
-        }
-        // Clears the error and forgets the blocks under one lock: no reader finds the error gone
-        // and the blocks still present.
-        let mut since = self.errors_since.load(Relaxed);
-        let _forgotten = file.check_and_advance_write_errors(&mut since);
-        self.errors_since.store(since, Release);
-        let old = blocks.forget_unverified(all);
-        // After the errors are cleared: no error of a write that samples the new value was among
-        // them.
-        self.losses.store(losses.wrapping_add(1), Release);
-        drop(blocks);
-        drop(old);
-        kdebug!(
-            "cookie {:x}: data could not be written, and is asked for again\n",
-            self.debug_id()
-        );
-        Ok(true)
-    }
-
-    /// Has the disk say no more than what is known to be there, and restores the file's length.
-    /// What is forgotten while the lock that is returned is held is in nothing that is written down
-    /// later. `None` if something is to be done for which the caller has to wait, and has not
-    /// `may_write`.
-    fn prepare_to_forget(
-        &self,
-        file: &KernelFile,
-        may_write: bool,
-    ) -> Result<Option<MutexGuard<'_, Claim>>> {
-        // Without `may_write`, the caller must not wait for what holds locks of the file system.
-        let claim = match may_write {
-            true => Some(self.claim.lock()),
-            false => self.claim.try_lock(),
-        };
-        let Some(mut claim) = claim else {
-            return Ok(None);
-        };
-        self.is_modified.store(1, Relaxed);
-        if self.is_withdrawn() {
-            return Err(EIO);
-        }
-        // Once: another program may truncate the file at any time.
-        let is_cut_off = self.is_cut_off(file);
-        let has_claim = !matches!(*claim, Claim::Nothing);
-        if !may_write && (is_cut_off || has_claim) {
-            return Ok(None);
-        }
-        with_cred(&self.shared.cred, || {
-            if is_cut_off {
-                self.set_size(file)?;
-            }
-            match has_claim {
-                true => self.reduce_claim(&mut claim, file),
-                false => Ok(()),
-            }
-        })?;
-        Ok(Some(claim))
     }
 
     /// The first block from `from` on, of `blocks`, that holds data, or does not; their number if
