@@ -104,22 +104,25 @@ starved() {
 # watch GROUP SECONDS PROGRESS STALLED: wait for the end of the process group GROUP for as long as it makes
 # progress, that is, as the output of the command PROGRESS changes. After SECONDS times PATIENCE without
 # progress, the command STALLED is called; if it succeeds, watch waits for a quarter of that time more,
-# else watch fails. Time for which the group was runnable but had no CPU does not count.
+# else watch fails. Time for which the group was runnable but had no CPU does not count, and of the time
+# between two looks 10 s at most: after more, this machine was suspended or its clock was set.
 watch() {
 	local group=$1 limit=$(($2 * PATIENCE * 1000)) progress=$3 stalled=$4
-	local silent=0 last now seen='' state starved
+	local silent=0 last now passed seen='' state starved
 	local -A queued=()
 	now=$(milliseconds)
 	while kill -0 -- "-$group" 2>/dev/null; do
 		sleep 1
 		last=$now
 		now=$(milliseconds)
+		passed=$((now - last))
+		((passed <= 10000)) || passed=10000
 		starved "$group"
 		state=$("$progress")
 		if [[ $state != "$seen" ]]; then
 			silent=0 seen=$state
-		elif ((now - last > starved)); then
-			silent=$((silent + now - last - starved))
+		elif ((passed > starved)); then
+			silent=$((silent + passed - starved))
 		fi
 		((silent >= limit)) || continue
 		"$stalled" || return 1
