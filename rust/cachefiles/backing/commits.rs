@@ -180,6 +180,20 @@ impl Commits {
         }
     }
 
+    /// A file could not be written down: it waits once more.
+    fn retry(&self, backing: Arc<Backing>) {
+        if backing.is_due.xchg(1, Full) != 0 {
+            return;
+        }
+        let mut state = self.state.lock();
+        let is_refused = state.is_dead || backing.has_place.load(Relaxed) == 0;
+        if is_refused || state.due.push(backing.clone(), GFP_KERNEL).is_err() {
+            backing.is_due.store(0, Relaxed);
+            return;
+        }
+        state.since.get_or_insert_with(Instant::now);
+    }
+
     /// A file that waits need not be written down any more: it is not to be kept open.
     fn drop_gone(&self) {
         self.state.lock().has_gone = true;
@@ -275,16 +289,16 @@ impl WorkItem for Commits {
     fn run(this: Arc<Self>) {
         while let Some(due) = this.take_due() {
             for backing in due {
-                with_cred(&backing.shared.cred, || {
-                    // A file system that gives memory back may withdraw the object, and wait.
-                    if let Err(e) = nofs(|| backing.commit(this.is_durable)) {
-                        kdebug!(
-                            "cookie {:x}: not written down: {:?}\n",
-                            backing.debug_id(),
-                            e
-                        );
-                    }
-                });
+                // A file system that gives memory back may withdraw the object, and wait.
+                let commit = || nofs(|| backing.commit(this.is_durable));
+                if let Err(e) = with_cred(&backing.shared.cred, commit) {
+                    kdebug!(
+                        "cookie {:x}: not written down: {:?}\n",
+                        backing.debug_id(),
+                        e
+                    );
+                    this.retry(backing);
+                }
             }
         }
     }

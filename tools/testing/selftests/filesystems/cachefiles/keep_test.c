@@ -5,9 +5,12 @@
  * not in the list does not count.
  */
 #include <dirent.h>
+#include <glob.h>
 #include <libgen.h>
+#include <linux/fs.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -431,6 +434,47 @@ TEST_F_TIMEOUT(early, part_is_written_down_after_a_while, 600)
 	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", HALF, SIZE - HALF, SIZE));
 	EXPECT_TRUE(CF_WAIT_FOR(content(self->path) == 2, CF_SOON));
 	EXPECT_TRUE(CF_WAIT_FOR(getxattr(self->path, LIST, NULL, 0) < 0, CF_SOON));
+	EXPECT_EQ(0, reads_for(e, &self->b, 0, SIZE));
+}
+
+/* "chattr +i" or "-i" of all directories of volumes: 0 or -errno. */
+static int protect(struct cf_env *e, bool on)
+{
+	char pattern[PATH_MAX];
+	int fd, flags, err = 0;
+	glob_t found;
+	size_t i;
+
+	snprintf(pattern, sizeof(pattern), "%s/cache/I*", e->dir);
+	if (glob(pattern, 0, NULL, &found))
+		return -ENOENT;
+	for (i = 0; i < found.gl_pathc && !err; i++) {
+		fd = open(found.gl_pathv[i], O_RDONLY | O_CLOEXEC);
+		err = fd < 0 || ioctl(fd, FS_IOC_GETFLAGS, &flags);
+		flags = on ? flags | FS_IMMUTABLE_FL : flags & ~FS_IMMUTABLE_FL;
+		err = err || ioctl(fd, FS_IOC_SETFLAGS, &flags) ? -errno : 0;
+		close(fd);
+	}
+	globfree(&found);
+	return err;
+}
+
+/* A complete object sees no other change. */
+TEST_F_TIMEOUT(early, what_could_not_be_written_down_is_tried_again, 600)
+{
+	struct cf_env *e = &self->e;
+	bool is_named;
+
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", 0, HALF, SIZE));
+	ASSERT_EQ(0, protect(e, true));
+	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", HALF, SIZE - HALF, SIZE));
+	/* Time for the first try. */
+	usleep(500000);
+	is_named = cf_find_cache_file(e, "blob", NULL, self->path);
+	ASSERT_EQ(0, protect(e, false));
+	EXPECT_FALSE(is_named);
+	EXPECT_TRUE(CF_WAIT_FOR(cf_find_cache_file(e, "blob", NULL, self->path), LATE));
+	EXPECT_EQ(2, content(self->path));
 	EXPECT_EQ(0, reads_for(e, &self->b, 0, SIZE));
 }
 
