@@ -450,20 +450,32 @@ impl Backing {
     ///
     /// `EIO` if data was lost since: it may have been this.
     pub(crate) fn mark_written(self: &Arc<Self>, blocks: Range<u64>, losses: u32) -> Result {
-        let mut is_complete = false;
+        let (mut is_complete, mut wants_leaf) = (false, false);
         let marked = self.update(blocks.clone(), |map, blocks, spare| {
             if self.losses() != losses {
                 return Err(EIO);
             }
             let left = map.add_unverified(blocks, spare);
             is_complete = left.is_none() && map.is_complete();
+            wants_leaf = map.wants_leaf();
             Ok(left)
         });
+        if wants_leaf {
+            self.remember_each_change();
+        }
         self.is_modified.store(1, Relaxed);
         if marked.is_ok() {
             self.note_change((blocks.end - blocks.start) * BLOCK_SIZE, is_complete);
         }
         marked
+    }
+
+    /// Keeps down what is to be appended to the list file. Without memory, it is more.
+    #[cold]
+    fn remember_each_change(&self) {
+        if let Ok(leaf) = Leaf::new(Use::Other) {
+            let _unused = self.blocks.lock().remember_in(leaf);
+        }
     }
 
     /// Records that `blocks` were written past the page cache, for an object that had the size

@@ -50,8 +50,10 @@ impl Backing {
             let (claim, is_true) = self.find(file, value)?;
             *self.claim.lock() = claim;
             if is_true {
+                let mut blocks = self.blocks.lock();
                 // All of it is on the disk.
-                let _ = self.blocks.lock().take_changes();
+                let _ = blocks.take_changes();
+                blocks.set_appended_to(matches!(claim, Claim::File { .. }));
                 return Ok(true);
             }
             if let Err(e) = self.correct(value) {
@@ -141,7 +143,9 @@ impl Backing {
     fn correct(&self, value: &mut [u8]) -> Result {
         let mut claim = self.claim.lock();
         let is_complete = self.blocks.lock().is_complete();
-        let encode = |range, buf: &mut [u8]| self.blocks.lock().present().encode(range, None, buf);
+        let encode = |range, changes: Option<&_>, buf: &mut [u8]| {
+            self.blocks.lock().encode(range, changes, buf)
+        };
         let list = self.encode_list(&claim, is_complete, None, encode)?;
         self.store(&mut claim, list, value, false)
     }

@@ -371,7 +371,9 @@ impl Backing {
         };
         let value = value.as_bytes_mut();
         let changes = self.blocks.lock().take_changes();
-        let encode = |range, buf: &mut [u8]| self.blocks.lock().present().encode(range, None, buf);
+        let encode = |range, changes: Option<&_>, buf: &mut [u8]| {
+            self.blocks.lock().encode(range, changes, buf)
+        };
         let is_complete = self.blocks.lock().is_complete();
         let list = self.encode_list(claim, is_complete, changes.as_ref(), encode)?;
         // What was present before is on the disk after this, or is not written down.
@@ -385,6 +387,8 @@ impl Backing {
                 self.forsake(claim);
             }
         })?;
+        let is_list_file = matches!(claim, Claim::File { .. });
+        self.blocks.lock().set_appended_to(is_list_file);
         if !is_named {
             let mark = place
                 .link(self, file)

@@ -8,6 +8,7 @@
 //! file system.
 
 use super::{
+    leaf::Leaf,
     Backing,
     Blocks, //
 };
@@ -78,6 +79,9 @@ pub(super) enum Claim {
 /// Bytes by which a list file may grow, beside its own length, until another one is made.
 const GROWTH: u64 = 64 << 10;
 
+/// Where blocks became present.
+type Changes = Changed<Leaf>;
+
 /// Whether an attribute could not be written because it is too large.
 fn is_too_large(error: Error) -> bool {
     // CAST: A small constant.
@@ -94,17 +98,16 @@ pub(crate) fn named_by(path: &Path) -> Option<u64> {
     token_of(attr.get(..len)?)
 }
 
-/// Adds records with the blocks of `range`.
-fn add(
-    records: &mut Records,
-    range: Range<u64>,
-    encode: &impl Fn(Range<u64>, &mut [u8]) -> (usize, Option<u64>),
-) -> Result {
-    let mut at = range.start;
-    while let Some(next) = records.push(|buf| encode(at..range.end, buf))? {
-        at = next;
+/// What is encoded of which blocks, and the block to go on from: see [`Blocks::encode`].
+type Encoded = (usize, Option<u64>);
+
+/// Records with what `encode` encodes.
+fn records(encode: impl Fn(Range<u64>, &mut [u8]) -> Encoded) -> Result<Records> {
+    let (mut records, mut next) = (Records::default(), Some(0));
+    while let Some(at) = next {
+        next = records.push(|buf| encode(at..u64::MAX, buf))?;
     }
-    Ok(())
+    Ok(records)
 }
 
 /// A list on its way to the disk.
@@ -134,7 +137,8 @@ impl Backing {
     pub(crate) fn write_down(&self, map: &mut Blocks, value: &mut [u8], is_new: bool) -> Result {
         let mut claim = self.claim.lock();
         let (is_complete, changes) = (map.is_complete(), map.take_changes());
-        let encode = |range, buf: &mut [u8]| map.present().encode(range, None, buf);
+        let encode =
+            |range, changes: Option<&Changes>, buf: &mut [u8]| map.encode(range, changes, buf);
         let list = self.encode_list(&claim, is_complete, changes.as_ref(), encode)?;
         let is_rest = matches!(list, List::Rest { .. });
         match self.store(&mut claim, list, value, is_new) {
@@ -147,8 +151,8 @@ impl Backing {
         }
     }
 
-    /// The list of the blocks that `encode` encodes, or, if that is shorter, of the `changes` to
-    /// what the disk says.
+    /// The list of the blocks that `encode` encodes, or, if there is a list file that has the rest,
+    /// of the `changes` alone.
     ///
     /// # Errors
     ///
@@ -157,17 +161,14 @@ impl Backing {
         &self,
         claim: &Claim,
         is_complete: bool,
-        changes: Option<&Changed>,
-        encode: impl Fn(Range<u64>, &mut [u8]) -> (usize, Option<u64>),
+        changes: Option<&Changes>,
+        encode: impl Fn(Range<u64>, Option<&Changes>, &mut [u8]) -> Encoded,
     ) -> Result<List> {
         if is_complete {
             return Ok(List::Complete);
         }
-        let mut records = Records::default();
-        if let (Claim::File { list, fresh }, Some(changes)) = (*claim, changes) {
-            for range in changes.iter() {
-                add(&mut records, range, &encode)?;
-            }
+        if let (Claim::File { list, fresh }, Some(_)) = (*claim, changes) {
+            let records = records(|range, buf| encode(range, changes, buf))?;
             if list.len + records.len() <= 2 * fresh + GROWTH {
                 return Ok(List::Rest {
                     records,
@@ -175,14 +176,12 @@ impl Backing {
                     fresh,
                 });
             }
-            records = Records::default();
         }
         let mut scratch = KVec::from_elem(0, SCRATCH, GFP_KERNEL)?;
-        if let (len, None) = encode(0..u64::MAX, room(&mut scratch)) {
+        if let (len, None) = encode(0..u64::MAX, None, room(&mut scratch)) {
             return Ok(List::Runs(scratch, len));
         }
-        add(&mut records, 0..u64::MAX, &encode)?;
-        Ok(List::File(records))
+        records(|range, buf| encode(range, None, buf)).map(List::File)
     }
 
     /// Has the disk say what `list` says. See [`Self::write_down`].
@@ -316,7 +315,9 @@ impl Backing {
             return Ok(());
         }
         let mut value = Value::read(|buf| xattr::get(file.path(), XATTR_NAME, buf))?;
-        let encode = |range, buf: &mut [u8]| self.blocks.lock().encode_verified(range, buf);
+        let encode = |range, _: Option<&Changes>, buf: &mut [u8]| {
+            self.blocks.lock().encode_verified(range, buf)
+        };
         let list = self.encode_list(claim, false, None, encode)?;
         self.store(claim, list, value.as_bytes_mut(), false)
     }

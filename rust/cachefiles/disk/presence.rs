@@ -30,6 +30,9 @@ pub(crate) const LEAF_WORDS: usize = 512;
 /// Blocks in a part.
 pub(crate) const LEAF_BLOCKS: u64 = LEAF_WORDS as u64 * WORD;
 
+/// How many runs one call of [`Presence::encode`] looks at, under a lock: more than fit a record.
+const STEPS: u32 = 8192;
+
 /// One part of the map. `L` is a buffer of [`LEAF_WORDS`] words.
 pub(crate) enum Part<L> {
     Absent,
@@ -120,6 +123,27 @@ fn fill(bits: &mut [u64], blocks: u64, value: u64) {
     if let Some(bits) = bits.get_mut(..words) {
         bits.fill(value);
     }
+}
+
+/// Sets the bits `range`.
+pub(crate) fn set_bits(bits: &mut [u64], range: Range<u64>) {
+    change(bits, range, true);
+}
+
+/// The first of the bits `range` that is set, or is not.
+pub(crate) fn find_bit(bits: &[u64], range: Range<u64>, is_set: bool) -> Option<u64> {
+    let mut bit = range.start;
+    while bit < range.end {
+        let word = bits.get((bit / WORD) as usize).copied().unwrap_or(0);
+        let word = if is_set { word } else { !word };
+        let hit = word & mask(bit % WORD..WORD);
+        if hit != 0 {
+            let found = bit - bit % WORD + u64::from(hit.trailing_zeros());
+            return (found < range.end).then_some(found);
+        }
+        bit = (bit / WORD + 1) * WORD;
+    }
+    None
 }
 
 /// Sets or clears the bits `range`. Returns how many were not so before.
@@ -310,19 +334,8 @@ where
                 Some(Part::Present) if present => return at,
                 Some(Part::Absent) | None if !present => return at,
                 Some(Part::Mixed { bits, .. }) => {
-                    let (mut bit, last) = (at - base, stop - base);
-                    while bit < last {
-                        let word = bits.get((bit / WORD) as usize).copied().unwrap_or(0);
-                        let word = if present { word } else { !word };
-                        let hit = word & mask(bit % WORD..WORD);
-                        if hit != 0 {
-                            let found = bit - bit % WORD + u64::from(hit.trailing_zeros());
-                            if found < last {
-                                return base + found;
-                            }
-                            break;
-                        }
-                        bit = (bit / WORD + 1) * WORD;
+                    if let Some(found) = find_bit(bits, at - base..stop - base, present) {
+                        return base + found;
                     }
                 }
                 _ => {}
@@ -365,41 +378,43 @@ where
     }
 
     /// Writes the list of the blocks of `range` that are present, without those in `except`, to
-    /// `buf`, as far as it fits: see [`list`]. Returns how many bytes that is, and the block from
-    /// which on it did not fit, if it did not.
+    /// `buf`, as far as it fits: see [`list`]. `within` returns the first blocks of a range in
+    /// which to look for them, if there are any. Returns how many bytes that is, and the block to
+    /// go on from if that was not all: it did not fit, or was too much work for one call.
     pub(crate) fn encode(
         &self,
         range: Range<u64>,
         except: Option<&Self>,
+        within: impl Fn(Range<u64>) -> Option<Range<u64>>,
         buf: &mut [u8],
     ) -> (usize, Option<u64>) {
         let mut at = range.start;
         let end = range.end.min(self.blocks);
+        let mut steps = 0..STEPS;
         let runs = from_fn(|| {
-            let run = self.next_run(at..end, except)?;
-            at = run.end;
-            Some(run)
+            while at < end {
+                steps.next()?;
+                let Some(part) = within(at..end) else {
+                    at = end;
+                    break;
+                };
+                let mut start = self.find(part.start, part.end, true);
+                if let Some(map) = except {
+                    start = map.find(start, part.end, false);
+                }
+                let mut until = self.find(start, part.end, false);
+                if let Some(map) = except {
+                    until = map.find(start, until, true);
+                }
+                at = until;
+                if start < until {
+                    return Some(start..until);
+                }
+            }
+            None
         });
-        list::encode(runs, buf)
-    }
-
-    /// The first run of blocks in `range` that are present, and not in `except`.
-    fn next_run(&self, range: Range<u64>, except: Option<&Self>) -> Option<Range<u64>> {
-        let Range { mut start, end } = range;
-        loop {
-            start = self.find(start, end, true);
-            let free = except.map_or(start, |map| map.find(start, end, false));
-            if free >= end {
-                return None;
-            }
-            if free == start {
-                break;
-            }
-            start = free;
-        }
-        let until = self.find(start, end, false);
-        let until = except.map_or(until, |map| map.find(start, until, true));
-        Some(start..until)
+        let (len, left) = list::encode(runs, buf);
+        (len, left.or((at < end).then_some(at)))
     }
 
     /// Whether all blocks are present. Goes on where it found out last that they are not.

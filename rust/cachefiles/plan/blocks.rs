@@ -46,9 +46,11 @@ where
     /// How often blocks were written.
     writes: u32,
     /// Where blocks became present that are in no list on the disk.
-    changed: Changed,
+    changed: Changed<L>,
     /// Whether blocks are not present any more that may be in a list on the disk.
     has_lost: bool,
+    /// Whether there is a list on the disk to which what changes is appended.
+    is_appended_to: bool,
     /// Whether a block that was present was discarded, where all were present before.
     is_rewritten: bool,
     /// A leaf for the next such block: when that is present again, its leaf is needed no more.
@@ -91,6 +93,7 @@ where
             writes: 0,
             changed: Changed::default(),
             has_lost: false,
+            is_appended_to: false,
             is_rewritten: false,
             kept: None,
         }
@@ -108,10 +111,25 @@ where
 
     /// Records that all changes are in a list on the disk, or will be: they are returned. `None` if
     /// blocks are not present any more, so that a new list has to be made.
-    pub(crate) fn take_changes(&mut self) -> Option<Changed> {
+    pub(crate) fn take_changes(&mut self) -> Option<Changed<L>> {
         let has_lost = replace(&mut self.has_lost, false);
         let changed = self.changed.take();
         (!has_lost).then_some(changed)
+    }
+
+    /// Whether what changes from here on is appended to a list on the disk.
+    pub(crate) fn set_appended_to(&mut self, is_appended_to: bool) {
+        self.is_appended_to = is_appended_to;
+    }
+
+    /// Whether a leaf would keep down what is appended.
+    pub(crate) fn wants_leaf(&self) -> bool {
+        self.is_appended_to && self.changed.is_crowded()
+    }
+
+    /// Remembers changes in `leaf`. Returns what is to be freed.
+    pub(crate) fn remember_in(&mut self, leaf: L) -> Option<L> {
+        self.changed.use_leaf(leaf, self.present.blocks())
     }
 
     /// The map of present blocks.
@@ -295,12 +313,31 @@ where
         replace(&mut self.unverified, all)
     }
 
+    /// Writes down which blocks of `range` are present, of those in `changes` if there are any: see
+    /// [`Presence::encode`].
+    pub(crate) fn encode(
+        &self,
+        range: Range<u64>,
+        changes: Option<&Changed<L>>,
+        buf: &mut [u8],
+    ) -> (usize, Option<u64>) {
+        let within = |range: Range<u64>| match changes {
+            Some(changes) => changes
+                .next(range.start)
+                .filter(|part| part.start < range.end)
+                .map(|part| part.start..part.end.min(range.end)),
+            None => Some(range),
+        };
+        self.present.encode(range, None, within, buf)
+    }
+
     /// Writes down which blocks of `range` are known to be on the disk: see [`Presence::encode`].
     pub(crate) fn encode_verified(
         &self,
         range: Range<u64>,
         buf: &mut [u8],
     ) -> (usize, Option<u64>) {
-        self.present.encode(range, Some(&self.unverified), buf)
+        self.present
+            .encode(range, Some(&self.unverified), Some, buf)
     }
 }

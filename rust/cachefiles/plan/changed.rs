@@ -2,25 +2,134 @@
 
 //! Where in an object blocks became present since that was last written down.
 //!
-//! A few ranges with all of these blocks in them, and maybe others: what is written down grows with
-//! what changed, not with the object, and remembering it takes no memory of its own.
+//! What is written down grows with what changed, not with the object. Most objects are filled from
+//! the beginning to the end, or in a few places: then these are remembered as a few ranges. If
+//! there are more, the nearest are joined; where that matters, all are remembered from then on, in
+//! a leaf, one bit for a few blocks next to each other.
 
-use core::ops::Range;
+use crate::disk::presence::{
+    find_bit,
+    set_bits,
+    LEAF_BLOCKS, //
+};
+use core::{
+    mem::take,
+    ops::{
+        DerefMut,
+        Range, //
+    }, //
+};
 
 const RANGES: usize = 4;
 
-/// See the [module's description](self).
+/// A few ranges.
 #[derive(Default)]
-pub(crate) struct Changed {
+struct Ranges {
     /// The first `used` are in order, not empty, and do not touch.
     ranges: [Range<u64>; RANGES],
     used: usize,
+    /// Whether some of them were joined, with blocks in between that did not change.
+    is_crowded: bool,
 }
 
-impl Changed {
+/// See the [module's description](self).
+enum State<L> {
+    Ranges(Ranges),
+    /// A bit is for `1 << shift` blocks. The last bit is for all behind it, too.
+    Bits {
+        bits: L,
+        shift: u32,
+    },
+}
+
+/// See the [module's description](self). `L` is a buffer of
+/// [`LEAF_WORDS`](crate::disk::presence::LEAF_WORDS) words.
+pub(crate) struct Changed<L>(State<L>);
+
+impl<L> Default for Changed<L> {
+    fn default() -> Self {
+        Changed(State::Ranges(Ranges::default()))
+    }
+}
+
+/// The bits for `blocks`, which are not empty.
+fn bits_of(blocks: &Range<u64>, shift: u32) -> Range<u64> {
+    let bit = |block: u64| (block >> shift).min(LEAF_BLOCKS - 1);
+    bit(blocks.start)..bit(blocks.end - 1) + 1
+}
+
+impl<L: DerefMut<Target = [u64]>> Changed<L> {
     /// Remembers that blocks of `range` became present.
     pub(crate) fn add(&mut self, range: Range<u64>) {
-        if range.is_empty() || self.extends_last(&range) {
+        if range.is_empty() {
+            return;
+        }
+        match &mut self.0 {
+            State::Ranges(ranges) => ranges.add(range),
+            State::Bits { bits, shift } => {
+                set_bits(bits, bits_of(&range, *shift));
+            }
+        }
+    }
+
+    /// Whether more would be written down than what changed.
+    pub(crate) fn is_crowded(&self) -> bool {
+        matches!(&self.0, State::Ranges(ranges) if ranges.is_crowded)
+    }
+
+    /// From here on remembers changes in an object of `blocks` blocks in `leaf`. Returns what is to
+    /// be freed.
+    pub(crate) fn use_leaf(&mut self, mut leaf: L, blocks: u64) -> Option<L> {
+        let State::Ranges(ranges) = &mut self.0 else {
+            return Some(leaf);
+        };
+        let mut shift = 0;
+        while blocks.div_ceil(1 << shift) > LEAF_BLOCKS {
+            shift += 1;
+        }
+        leaf.fill(0);
+        for range in ranges.used() {
+            set_bits(&mut leaf, bits_of(range, shift));
+        }
+        self.0 = State::Bits { bits: leaf, shift };
+        None
+    }
+
+    /// The first blocks from `from` on that changed, up to the next that did not. There may be
+    /// others among them.
+    pub(crate) fn next(&self, from: u64) -> Option<Range<u64>> {
+        match &self.0 {
+            State::Ranges(ranges) => {
+                let mut used = ranges.used().iter();
+                let range = used.find(|range| range.end > from)?;
+                Some(range.start.max(from)..range.end)
+            }
+            State::Bits { bits, shift } => {
+                let at = (from >> shift).min(LEAF_BLOCKS - 1);
+                let first = find_bit(bits, at..LEAF_BLOCKS, true)?;
+                let end = match find_bit(bits, first..LEAF_BLOCKS, false) {
+                    Some(bit) => bit << shift,
+                    None => u64::MAX,
+                };
+                let start = from.max(first << shift);
+                (start < end).then_some(start..end)
+            }
+        }
+    }
+
+    /// Takes all of them out.
+    pub(crate) fn take(&mut self) -> Self {
+        take(self)
+    }
+}
+
+impl Ranges {
+    fn used(&self) -> &[Range<u64>] {
+        self.ranges.get(..self.used).unwrap_or_default()
+    }
+
+    fn add(&mut self, range: Range<u64>) {
+        if self.extends_last(&range) {
             return;
         }
         let mut new = range;
@@ -32,7 +141,7 @@ impl Changed {
             }
         };
         let mut is_placed = false;
-        for old in self.ranges.iter().take(self.used) {
+        for old in self.used() {
             if old.end < new.start {
                 push(old.clone());
             } else if new.end < old.start {
@@ -50,9 +159,10 @@ impl Changed {
         }
         if used > RANGES {
             used = join_nearest(&mut kept, used);
+            self.is_crowded = true;
         }
-        for (slot, range) in self.ranges.iter_mut().zip(kept) {
-            *slot = range;
+        for (slot, range) in self.ranges.iter_mut().zip(&mut kept) {
+            *slot = take(range);
         }
         self.used = used;
     }
@@ -71,16 +181,6 @@ impl Changed {
             }
             _ => false,
         }
-    }
-
-    /// The ranges, in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        self.ranges.iter().take(self.used).cloned()
-    }
-
-    /// Takes all of them out.
-    pub(crate) fn take(&mut self) -> Self {
-        core::mem::take(self)
     }
 }
 

@@ -19,10 +19,13 @@ mod tests {
                 LEAF_WORDS, //
             }, //
         },
-        plan::blocks::{
-            Blocks,
-            Look,
-            Unverified, //
+        plan::{
+            blocks::{
+                Blocks,
+                Look,
+                Unverified, //
+            },
+            changed::Changed, //
         }, //
     };
     use core::ops::Range;
@@ -251,23 +254,58 @@ mod tests {
         assert!(decode(&list[..len]).eq([0..4, 6..10, 22..30]));
     }
 
+    /// Whether the list of what changed is just these blocks.
+    fn lists(blocks: &Tested, changes: &Changed<Buf<u64>>, runs: &[Range<u64>]) -> bool {
+        let mut list = [0; 64];
+        let (len, rest) = blocks.encode(0..SIZE, Some(changes), &mut list);
+        rest.is_none() && decode(&list[..len]).eq(runs.iter().cloned())
+    }
+
     #[test]
     fn changes_are_what_became_present() {
         let mut blocks = blocks();
         find(&mut blocks, 0..10);
         write(&mut blocks, 8..12);
         let changes = blocks.take_changes().unwrap();
-        assert!(changes.iter().eq(core::iter::once(0..12)));
+        assert!(lists(&blocks, &changes, &[0..12]));
         // They are taken once, and what is listed already is none.
         all(20..30, |range, spare| blocks.listed(range, spare));
         assert_eq!(unverified_in(&blocks, 20..30), Some(20..30));
-        assert_eq!(blocks.take_changes().unwrap().iter().next(), None);
+        let changes = blocks.take_changes().unwrap();
+        assert!(lists(&blocks, &changes, &[]));
         // After a loss, a list has to be made anew, once.
         all(21..22, |range, spare| blocks.discard(range, spare));
         write(&mut blocks, 40..41);
         assert!(blocks.take_changes().is_none());
         write(&mut blocks, 50..51);
         let changes = blocks.take_changes().unwrap();
-        assert!(changes.iter().eq(core::iter::once(50..51)));
+        assert!(lists(&blocks, &changes, &[50..51]));
+    }
+
+    #[test]
+    fn many_changes_are_listed_alone() {
+        let mut blocks = blocks();
+        // All that is between them is listed already.
+        find(&mut blocks, 0..LEAF_BLOCKS);
+        let _listed = blocks.take_changes();
+        assert!(!blocks.wants_leaf());
+        let changed = (0..8).map(|n| LEAF_BLOCKS + n * 100);
+        for at in changed.clone() {
+            write(&mut blocks, at..at + 1);
+        }
+        // Only if they are to be appended to something.
+        assert!(!blocks.wants_leaf());
+        blocks.set_appended_to(true);
+        assert!(blocks.wants_leaf());
+        assert!(blocks.remember_in(buffer(LEAF_WORDS, || 1)).is_none());
+        assert!(!blocks.wants_leaf());
+        find(&mut blocks, LEAF_BLOCKS - 1..LEAF_BLOCKS);
+        let changes = blocks.take_changes().unwrap();
+        let mut list = [0; 64];
+        let (len, _) = blocks.encode(0..SIZE, Some(&changes), &mut list);
+        // A bit is for four blocks of an object of this size.
+        let mut runs = decode(&list[..len]);
+        assert_eq!(runs.next(), Some(LEAF_BLOCKS - 4..LEAF_BLOCKS + 1));
+        assert!(runs.eq(changed.skip(1).map(|at| at..at + 1)));
     }
 }

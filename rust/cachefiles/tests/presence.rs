@@ -81,7 +81,7 @@ mod tests {
         mark(&mut map, 3..5);
         mark(&mut map, LEAF..LEAF + 200);
         let mut list = [0; 64];
-        let (len, rest) = map.encode(0..u64::MAX, None, &mut list);
+        let (len, rest) = map.encode(0..u64::MAX, None, Some, &mut list);
         assert_eq!(rest, None);
         assert!(decode(&list[..len]).eq([3..5, LEAF..LEAF + 200]));
         // Half a list says less, never more.
@@ -90,12 +90,49 @@ mod tests {
         }
         // What does not fit comes next.
         let mut list = [0; 3];
-        let (len, rest) = map.encode(0..2 * LEAF, None, &mut list);
+        let (len, rest) = map.encode(0..2 * LEAF, None, Some, &mut list);
         assert_eq!(rest, Some(LEAF));
         assert!(decode(&list[..len]).eq(core::iter::once(3..5)));
         // A part of the object.
         let mut list = [0; 64];
-        let (len, _) = map.encode(4..LEAF + 7, None, &mut list);
+        let (len, _) = map.encode(4..LEAF + 7, None, Some, &mut list);
         assert!(decode(&list[..len]).eq([4..5, LEAF..LEAF + 7]));
+    }
+
+    #[test]
+    fn a_list_of_some_parts_has_no_more() {
+        let mut map = map(2 * LEAF);
+        mark(&mut map, 3..50);
+        mark(&mut map, 60..61);
+        mark(&mut map, LEAF..LEAF + 200);
+        let parts = [0..5, 40..100, LEAF + 100..LEAF + 101];
+        let within = |range: core::ops::Range<u64>| {
+            let part = parts.iter().find(|part| part.end > range.start)?;
+            Some(part.start.max(range.start)..part.end.min(range.end))
+        };
+        let mut list = [0; 64];
+        let (len, rest) = map.encode(0..u64::MAX, None, within, &mut list);
+        assert_eq!(rest, None);
+        assert!(decode(&list[..len]).eq([3..5, 40..50, 60..61, LEAF + 100..LEAF + 101]));
+    }
+
+    #[test]
+    fn a_list_is_encoded_step_by_step() {
+        // Nothing is to be listed, which takes as many steps as there are runs.
+        let (mut map, mut except) = (map(LEAF), map(LEAF));
+        for at in 0..LEAF / 2 {
+            mark(&mut map, 2 * at..2 * at + 1);
+            mark(&mut except, 2 * at..2 * at + 1);
+        }
+        let mut calls = 0;
+        let mut next = Some(0);
+        while let Some(at) = next {
+            let (len, rest) = map.encode(at..u64::MAX, Some(&except), Some, &mut [0; 64]);
+            assert_eq!(len, 0);
+            assert!(rest.is_none_or(|rest| rest > at));
+            next = rest;
+            calls += 1;
+        }
+        assert_eq!(calls, 3);
     }
 }

@@ -334,7 +334,7 @@ fn a_list_leaves_out_what_it_is_told_to() {
         let (mut listed, mut next, mut buf) = (Vec::new(), Some(0), [0; 24]);
         // Buffer by buffer.
         while let Some(at) = next {
-            let (len, rest) = map.encode(at..u64::MAX, Some(&except), &mut buf);
+            let (len, rest) = map.encode(at..u64::MAX, Some(&except), Some, &mut buf);
             listed.extend(decode(&buf[..len]));
             next = rest;
         }

@@ -663,14 +663,21 @@ static int list_files(struct cf_env *e, char path[PATH_MAX])
 	return n;
 }
 
+/* Of how many of some blocks there is data. */
+static int count_blocks(struct cf_blob *b, off_t first, off_t step, int count)
+{
+	off_t off;
+	int n = 0;
+
+	for (off = first; count--; off += step)
+		n += lseek(b->anon, off, SEEK_DATA) == off;
+	return n;
+}
+
 /* Of how many of the first runs there is data. */
 static int count_runs(struct cf_blob *b, int runs)
 {
-	int i, n = 0;
-
-	for (i = 0; i < runs; i++)
-		n += lseek(b->anon, i * 8192ULL, SEEK_DATA) == i * 8192ULL;
-	return n;
+	return count_blocks(b, 0, 8192, runs);
 }
 
 /* All of them, withdrawn, and the file found. */
@@ -719,6 +726,35 @@ TEST_F_TIMEOUT(room, list_may_be_of_any_length, 300)
 	ASSERT_TRUE(CF_WAIT_FOR(list_files(&self->e, file) == 0, CF_SOON));
 	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
 	EXPECT_EQ(0, reads_for(&self->e, b, RUNS_SIZE - 8192, 8192));
+}
+
+/* What is appended is what is new, also if that is all over the object. */
+TEST_F_TIMEOUT(room, scattered_changes_are_appended_alone, 300)
+{
+	/* In gaps between runs, far from each other. */
+	const off_t first = 10 * 8192 + 4096, step = 60 * 8192;
+	const int count = 24;
+	struct cf_blob *b = &self->b;
+	struct stat st, now;
+	char file[PATH_MAX];
+	int i;
+
+	ASSERT_SETUP(make_runs(self));
+	ASSERT_EQ(1, list_files(&self->e, file));
+	ASSERT_EQ(0, stat(file, &st));
+	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
+	ASSERT_EQ(0, count_blocks(b, first, step, count));
+	for (i = 0; i < count; i++)
+		ASSERT_EQ(0, cf_fill(b->anon, "blob", first + i * step, 4096, RUNS_SIZE));
+	ASSERT_EQ(0, give_up(&self->e, b));
+	ASSERT_TRUE(is_released(&self->e, self->path));
+	ASSERT_EQ(0, stat(file, &now));
+	EXPECT_LT(st.st_size, now.st_size);
+	/* Far less than another list of all runs. */
+	EXPECT_GT(st.st_size + 20 * count, now.st_size);
+	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
+	EXPECT_EQ(count, count_blocks(b, first, step, count));
+	EXPECT_EQ(RUNS, count_runs(b, RUNS));
 }
 
 /* What is left of it still counts. */
