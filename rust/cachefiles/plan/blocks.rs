@@ -45,11 +45,11 @@ where
     epoch: u32,
     /// How often blocks were written.
     writes: u32,
-    /// Where blocks became present that are in no list on the disk.
+    /// Where blocks became present that are not in the list to be appended to.
     changed: Changed<L>,
     /// Whether blocks are not present any more that may be in a list on the disk.
     has_lost: bool,
-    /// Whether there is a list on the disk to which what changes is appended.
+    /// Whether what changes is remembered, because it may have to be appended to a list.
     is_appended_to: bool,
     /// Whether a block that was present was discarded, where all were present before.
     is_rewritten: bool,
@@ -110,16 +110,27 @@ where
     }
 
     /// Records that all changes are in a list on the disk, or will be: they are returned. `None` if
-    /// blocks are not present any more, so that a new list has to be made.
+    /// blocks are not present any more, so that a new list has to be made. What changes from here
+    /// on is remembered, until it is known whether it will be appended.
     pub(crate) fn take_changes(&mut self) -> Option<Changed<L>> {
+        self.is_appended_to = true;
         let has_lost = replace(&mut self.has_lost, false);
         let changed = self.changed.take();
         (!has_lost).then_some(changed)
     }
 
-    /// Whether what changes from here on is appended to a list on the disk.
+    /// Whether there is a list on the disk to which what changes is appended. If not, it is not
+    /// remembered: the next list has all that is present.
     pub(crate) fn set_appended_to(&mut self, is_appended_to: bool) {
         self.is_appended_to = is_appended_to;
+    }
+
+    /// `blocks` became present.
+    #[inline]
+    fn note(&mut self, blocks: &Range<u64>) {
+        if self.is_appended_to {
+            self.changed.add(blocks.clone());
+        }
     }
 
     /// Whether a leaf would keep down what is appended.
@@ -174,7 +185,7 @@ where
         blocks: Range<u64>,
         spare: &mut Option<L>,
     ) -> Option<Range<u64>> {
-        self.changed.add(blocks.clone());
+        self.note(&blocks);
         let left = self.present.set(blocks, true, spare);
         self.keep_leaf(spare);
         left
@@ -214,7 +225,7 @@ where
         if self.unverified.set(blocks.clone(), true, spare).is_some() {
             return Some(blocks);
         }
-        self.changed.add(blocks.clone());
+        self.note(&blocks);
         self.present.set(blocks, true, spare)
     }
 
