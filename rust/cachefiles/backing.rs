@@ -116,6 +116,8 @@ pub(crate) struct Shared {
     pub(crate) cred: ARef<Credential>,
     pub(crate) lists: Lists,
     pub(crate) commits: Arc<Commits>,
+    /// Whether the memory of maps is limited: anybody may have a network file system store blocks.
+    pub(crate) limits_maps: bool,
 }
 
 /// The file of an object, what is known of the data in it, and what is needed to read and write it.
@@ -438,10 +440,14 @@ impl Backing {
         while let Some(blocks) = left {
             left = f(&mut self.blocks.lock(), blocks, &mut spare)?;
             if left.is_some() && spare.is_none() {
-                spare = Some(Leaf::new(what)?);
+                spare = Some(self.new_leaf(what)?);
             }
         }
         Ok(())
+    }
+
+    fn new_leaf(&self, what: Use) -> Result<Leaf> {
+        Leaf::new(what, self.shared.limits_maps)
     }
 
     /// Records that the daemon has written blocks. `losses` is from before it did.
@@ -473,7 +479,7 @@ impl Backing {
     /// Keeps down what is to be appended to the list file. Without memory, it is more.
     #[cold]
     fn remember_each_change(&self) {
-        if let Ok(leaf) = Leaf::new(Use::Other) {
+        if let Ok(leaf) = self.new_leaf(Use::Other) {
             let _unused = self.blocks.lock().remember_in(leaf);
         }
     }

@@ -157,6 +157,7 @@ fn open<M: Mode>(
         lists: Lists::new(lists.clone(), cred.clone()),
         cred,
         commits: Commits::new(mode.is_durable())?,
+        limits_maps: M::IS_FOR_ALL,
     };
     let shared = Arc::new(shared, GFP_KERNEL)?;
     let cache = Cache::new(store, graveyard, lists, shared, mode);

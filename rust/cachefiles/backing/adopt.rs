@@ -3,6 +3,7 @@
 //! Taking over a file that was left from another time.
 
 use super::{
+    leaf,
     list::Claim,
     Backing, //
 };
@@ -98,9 +99,13 @@ impl Backing {
             },
             |runs| {
                 // The file system is asked when they are read: there may be very many.
-                decode(runs).take_while(is_inside).try_for_each(|run| {
-                    self.update(run, |map, run, spare| Ok(map.listed(run, spare)))
-                })
+                let is_limited = self.shared.limits_maps;
+                decode(runs)
+                    .take_while(is_inside)
+                    .take_while(|_| !(is_limited && leaf::are_too_many()))
+                    .try_for_each(|run| {
+                        self.update(run, |map, run, spare| Ok(map.listed(run, spare)))
+                    })
             },
         )?;
         Ok((claim, makes_sense && is_true.get()))

@@ -3,8 +3,9 @@
 //! The memory of maps of present blocks, and its limit.
 //!
 //! A block that is read alone, far from all others, costs two leaves. They are not reclaimed while
-//! the object is in use, and any user may read any block of a network file system. So if there are
-//! too many, blocks that a network file system stores are not recorded: they are fetched again.
+//! the object is in use, and any user may read any block of a network file system. So if the caches
+//! of such have too many, blocks that one stores are not recorded, and not all that is listed is
+//! looked for: what is left out is fetched again.
 
 use crate::disk::presence::LEAF_WORDS;
 use core::{
@@ -21,13 +22,15 @@ use kernel::{
         Atomic, //
     }, //
 };
+use pin_init::init_zeroed;
 
-/// The memory of leaves, in bytes, from which on none are made for what is to be stored.
+/// The memory of leaves that count, in bytes, from which on none are made for what is to be stored.
 const LIMIT: usize = 64 << 20;
 
 /// How many leaves that is.
 pub(crate) const LEAVES_MAX: usize = LIMIT / (LEAF_WORDS * size_of::<u64>());
 
+/// How many there are that count.
 static LEAVES: Atomic<usize> = Atomic::new(0);
 
 /// What a leaf is for.
@@ -40,26 +43,40 @@ pub(crate) enum Use {
 }
 
 /// Room for one part of a map.
-pub(crate) struct Leaf(KVec<u64>);
+pub(crate) struct Leaf {
+    words: KBox<[u64; LEAF_WORDS]>,
+    counts: bool,
+}
+
+/// Whether there are so many that no more are to be made but where it cannot be helped.
+pub(crate) fn are_too_many() -> bool {
+    LEAVES.load(Relaxed) >= LEAVES_MAX
+}
 
 impl Leaf {
+    /// `counts`: whether it is one of those that are limited.
+    ///
     /// # Errors
     ///
     /// `ENOMEM`, also if there are too many for `what`.
-    pub(crate) fn new(what: Use) -> Result<Self> {
+    pub(crate) fn new(what: Use, counts: bool) -> Result<Self> {
         // Others may be made at the same time: then there are a few more.
-        if what == Use::Storing && LEAVES.load(Relaxed) >= LEAVES_MAX {
+        if counts && what == Use::Storing && are_too_many() {
             return Err(ENOMEM);
         }
-        let words = KVec::from_elem(0, LEAF_WORDS, GFP_KERNEL)?;
-        LEAVES.fetch_add(1, Relaxed);
-        Ok(Leaf(words))
+        let words = KBox::init(init_zeroed(), GFP_KERNEL)?;
+        if counts {
+            LEAVES.fetch_add(1, Relaxed);
+        }
+        Ok(Leaf { words, counts })
     }
 }
 
 impl Drop for Leaf {
     fn drop(&mut self) {
-        LEAVES.fetch_sub(1, Relaxed);
+        if self.counts {
+            LEAVES.fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -68,13 +85,13 @@ impl Deref for Leaf {
 
     #[inline]
     fn deref(&self) -> &[u64] {
-        &self.0
+        &*self.words
     }
 }
 
 impl DerefMut for Leaf {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u64] {
-        &mut self.0
+        &mut *self.words
     }
 }

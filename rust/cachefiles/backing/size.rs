@@ -3,10 +3,7 @@
 //! Changes of the size of an object, in classic mode.
 
 use super::{
-    leaf::{
-        Leaf,
-        Use, //
-    },
+    leaf::Use,
     new_parts,
     Backing,
     Parts,
@@ -60,7 +57,7 @@ impl Backing {
             let mut spare = None;
             self.is_modified.store(1, Relaxed);
             while !self.blocks.lock().resize(blocks, &mut new, &mut spare) {
-                spare = Some(Leaf::new(Use::Other)?);
+                spare = Some(self.new_leaf(Use::Other)?);
             }
         }
         self.size.store(size, Relaxed);
