@@ -3,6 +3,7 @@
  * One object for which the test is the daemon: the test takes and answers each message.
  */
 #include <fcntl.h>
+#include <libgen.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
@@ -233,4 +234,47 @@ struct cf_op *cf_open_and_recv(struct cf_env *e, const char *name, struct cf_msg
 	struct cf_op *op = cf_start_open(e->mnt, name);
 
 	return cf_expect(e->dev, CF_OPEN, m) ? NULL : op;
+}
+
+int cf_blob_give_up(struct cf_env *e, struct cf_blob *b)
+{
+	struct cf_msg m;
+	int err;
+
+	close(b->fd);
+	err = cf_env_umount(e) ?: cf_expect(e->dev, CF_CLOSE, &m);
+	close(b->anon);
+	return err;
+}
+
+int cf_blob_look_up(struct cf_env *e, struct cf_blob *b, uint64_t size)
+{
+	int err = cf_env_mount(e) ?: cf_blob_open(e, b, "blob", size);
+
+	if (!err)
+		cf_no_readahead(b->fd);
+	return err;
+}
+
+bool cf_is_released(struct cf_env *e, const char *path)
+{
+	char dir[PATH_MAX];
+	bool free;
+
+	strcpy(dir, path);
+	if (chdir(dirname(dir)))
+		return false;
+	free = CF_WAIT_FOR(cf_cmd(e->dev, "inuse Dblob") == 0, CF_SOON);
+	return !chdir("/") && free;
+}
+
+int cf_reads_for(struct cf_env *e, struct cf_blob *b, off_t off, size_t len)
+{
+	struct cf_op *op = cf_start_pread(b->fd, off, len);
+	int reads = 0;
+	long ret = cf_serve_until_done(e, b, op, &reads);
+
+	if (ret < 0)
+		return ret;
+	return ret == len && cf_check("blob", off, op->buf, len) == -1 ? reads : -EBADMSG;
 }

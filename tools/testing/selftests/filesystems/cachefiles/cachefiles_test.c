@@ -956,12 +956,12 @@ void cf_drop_caches(void)
 
 int cf_freeze(struct cf_env *e)
 {
-	return fs_ioctl(e->base, FIFREEZE);
+	return fs_ioctl(e->dir, FIFREEZE);
 }
 
 int cf_thaw(struct cf_env *e)
 {
-	return fs_ioctl(e->base, FITHAW);
+	return fs_ioctl(e->dir, FITHAW);
 }
 
 static uint32_t rol32(uint32_t v, int n)

@@ -314,6 +314,16 @@ long cf_blob_fetch(struct cf_env *e, struct cf_blob *b, off_t off);
 /* Answer the OPENs and READs of @b until @op is over, and check the data that it read. */
 long cf_blob_serve(struct cf_env *e, struct cf_blob *b, struct cf_op *op);
 
+/* ---- "blob", in several lives ---- */
+/* Unmount, so that the object is withdrawn: 0 or -errno. */
+int cf_blob_give_up(struct cf_env *e, struct cf_blob *b);
+/* Mount, and look it up again: 0 or -errno. */
+int cf_blob_look_up(struct cf_env *e, struct cf_blob *b, uint64_t size);
+/* Wait until its file is not in use any more. */
+bool cf_is_released(struct cf_env *e, const char *path);
+/* Read from it: how many READs that took, or -errno. */
+int cf_reads_for(struct cf_env *e, struct cf_blob *b, off_t off, size_t len);
+
 struct cf_op *cf_start_close(int fd);
 
 /* The opener of @name, its OPEN received; NULL if none came. */

@@ -30,52 +30,6 @@
 /* In milliseconds: what is not written down at once is after half a minute. */
 #define LATE	300000
 
-static int give_up(struct cf_env *e, struct cf_blob *b)
-{
-	struct cf_msg m;
-	int err;
-
-	close(b->fd);
-	err = cf_env_umount(e) ?: cf_expect(e->dev, CF_CLOSE, &m);
-	close(b->anon);
-	return err;
-}
-
-/* Look the object up again, in a new life: 0 or -errno. */
-static int look_up(struct cf_env *e, struct cf_blob *b, uint64_t size)
-{
-	int err = cf_env_mount(e) ?: cf_blob_open(e, b, "blob", size);
-
-	if (!err)
-		cf_no_readahead(b->fd);
-	return err;
-}
-
-/* Wait until the file of the object is not in use any more. */
-static bool is_released(struct cf_env *e, const char *path)
-{
-	char dir[PATH_MAX];
-	bool free;
-
-	strcpy(dir, path);
-	if (chdir(dirname(dir)))
-		return false;
-	free = CF_WAIT_FOR(cf_cmd(e->dev, "inuse Dblob") == 0, CF_SOON);
-	return !chdir("/") && free;
-}
-
-/* Read from the object: how many READs that took, or -errno. */
-static int reads_for(struct cf_env *e, struct cf_blob *b, off_t off, size_t len)
-{
-	struct cf_op *op = cf_start_pread(b->fd, off, len);
-	int reads = 0;
-	long ret = cf_serve_until_done(e, b, op, &reads);
-
-	if (ret < 0)
-		return ret;
-	return ret == len && cf_check("blob", off, op->buf, len) == -1 ? reads : -EBADMSG;
-}
-
 /* An object with its first half present, committed and withdrawn. */
 FIXTURE(keep) {
 	struct cf_env e;
@@ -90,7 +44,7 @@ FIXTURE_SETUP(keep)
 	ASSERT_SETUP(cf_env_all(&self->e));
 	ASSERT_EQ(0, cf_blob_open(&self->e, &self->b, "blob", SIZE));
 	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", 0, HALF, SIZE));
-	ASSERT_EQ(0, give_up(&self->e, &self->b));
+	ASSERT_EQ(0, cf_blob_give_up(&self->e, &self->b));
 	ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(&self->e, "blob", NULL, self->path), CF_SOON));
 	ASSERT_TRUE(CF_WAIT_FOR(getxattr(self->path, LIST, NULL, 0) > 0, CF_SOON));
 }
@@ -112,9 +66,9 @@ TEST_F_TIMEOUT(keep, file_that_lost_its_list_is_empty, 60)
 	ASSERT_EQ(0, fsync(fd));
 	close(fd);
 	ASSERT_EQ(0, removexattr(self->path, LIST));
-	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
-	EXPECT_EQ(1, reads_for(&self->e, &self->b, HALF, 4096));
-	EXPECT_EQ(1, reads_for(&self->e, &self->b, 0, 4096));
+	ASSERT_EQ(0, cf_blob_look_up(&self->e, &self->b, SIZE));
+	EXPECT_EQ(1, cf_reads_for(&self->e, &self->b, HALF, 4096));
+	EXPECT_EQ(1, cf_reads_for(&self->e, &self->b, 0, 4096));
 }
 
 /* As the C implementation leaves them. */
@@ -126,9 +80,9 @@ TEST_F_TIMEOUT(keep, file_that_never_had_a_list_is_used, 60)
 	ASSERT_EQ(18, getxattr(self->path, STATE, state, sizeof(state)));
 	state[17] = 0;
 	ASSERT_EQ(0, setxattr(self->path, STATE, state, 18, 0));
-	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
-	EXPECT_EQ(0, reads_for(&self->e, &self->b, 0, HALF));
-	EXPECT_EQ(1, reads_for(&self->e, &self->b, HALF, 4096));
+	ASSERT_EQ(0, cf_blob_look_up(&self->e, &self->b, SIZE));
+	EXPECT_EQ(0, cf_reads_for(&self->e, &self->b, 0, HALF));
+	EXPECT_EQ(1, cf_reads_for(&self->e, &self->b, HALF, 4096));
 	/* From here on it has one, and does not count without. */
 	EXPECT_GT(getxattr(self->path, LIST, NULL, 0), 0);
 	ASSERT_EQ(18, getxattr(self->path, STATE, state, sizeof(state)));
@@ -143,12 +97,12 @@ TEST_F_TIMEOUT(keep, list_that_is_too_long_counts_as_empty, 60)
 	if (setxattr(self->path, LIST, list, sizeof(list), 0) && errno == ENOSPC)
 		SKIP(return, "this file system has no space for so long a list");
 	ASSERT_EQ(sizeof(list), getxattr(self->path, LIST, NULL, 0));
-	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
-	EXPECT_EQ(1, reads_for(&self->e, &self->b, 0, 4096));
+	ASSERT_EQ(0, cf_blob_look_up(&self->e, &self->b, SIZE));
+	EXPECT_EQ(1, cf_reads_for(&self->e, &self->b, 0, 4096));
 	EXPECT_EQ(LIST_HEAD, getxattr(self->path, LIST, NULL, 0));
-	ASSERT_EQ(0, give_up(&self->e, &self->b));
-	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
-	EXPECT_EQ(0, reads_for(&self->e, &self->b, 0, 4096));
+	ASSERT_EQ(0, cf_blob_give_up(&self->e, &self->b));
+	ASSERT_EQ(0, cf_blob_look_up(&self->e, &self->b, SIZE));
+	EXPECT_EQ(0, cf_reads_for(&self->e, &self->b, 0, 4096));
 }
 
 /* Each byte of it, one after the other. */
@@ -164,10 +118,10 @@ TEST_F_TIMEOUT(keep, damaged_list_counts_as_empty, 300)
 		bad[i % len] ^= 1 << i % 8;
 		/* The last one is cut. */
 		ASSERT_EQ(0, setxattr(self->path, LIST, bad, i < len ? len : len - 1, 0));
-		ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
-		EXPECT_EQ(1, reads_for(&self->e, &self->b, 0, 4096)) TH_LOG("byte %d", i);
-		ASSERT_EQ(0, give_up(&self->e, &self->b));
-		ASSERT_TRUE(is_released(&self->e, self->path));
+		ASSERT_EQ(0, cf_blob_look_up(&self->e, &self->b, SIZE));
+		EXPECT_EQ(1, cf_reads_for(&self->e, &self->b, 0, 4096)) TH_LOG("byte %d", i);
+		ASSERT_EQ(0, cf_blob_give_up(&self->e, &self->b));
+		ASSERT_TRUE(cf_is_released(&self->e, self->path));
 	}
 }
 
@@ -185,9 +139,9 @@ TEST_F_TIMEOUT(keep, list_of_another_state_counts_as_empty, 60)
 	ASSERT_EQ(0, cf_env_mount(&self->e));
 	ASSERT_EQ(0, cf_blob_open_version(&self->e, &self->b, SIZE, "blob", "v1"));
 	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", HALF, 2 * CF_PAGE, SIZE));
-	ASSERT_EQ(0, give_up(&self->e, &self->b));
+	ASSERT_EQ(0, cf_blob_give_up(&self->e, &self->b));
 	ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(&self->e, "blob", NULL, self->path), CF_SOON));
-	ASSERT_TRUE(is_released(&self->e, self->path));
+	ASSERT_TRUE(cf_is_released(&self->e, self->path));
 	ASSERT_GT(getxattr(self->path, LIST, list, sizeof(list)), 0);
 	ASSERT_EQ(20, getxattr(self->path, STATE, state, sizeof(state)));
 	ASSERT_EQ(0, setxattr(self->path, LIST, old, len, 0));
@@ -198,23 +152,23 @@ TEST_F_TIMEOUT(keep, list_of_another_state_counts_as_empty, 60)
 	ASSERT_EQ(0, cf_env_mount(&self->e));
 	ASSERT_EQ(0, cf_blob_open_version(&self->e, &self->b, SIZE, "blob", "v1"));
 	cf_no_readahead(self->b.fd);
-	EXPECT_EQ(1, reads_for(&self->e, &self->b, HALF, 4096));
-	EXPECT_EQ(1, reads_for(&self->e, &self->b, 0, 4096));
+	EXPECT_EQ(1, cf_reads_for(&self->e, &self->b, HALF, 4096));
+	EXPECT_EQ(1, cf_reads_for(&self->e, &self->b, 0, 4096));
 }
 
 TEST_F_TIMEOUT(keep, complete_file_needs_no_list, 60)
 {
 	uint8_t state[64];
 
-	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
+	ASSERT_EQ(0, cf_blob_look_up(&self->e, &self->b, SIZE));
 	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", HALF, SIZE - HALF, SIZE));
-	ASSERT_EQ(0, give_up(&self->e, &self->b));
+	ASSERT_EQ(0, cf_blob_give_up(&self->e, &self->b));
 	ASSERT_TRUE(CF_WAIT_FOR(getxattr(self->path, LIST, NULL, 0) < 0, CF_SOON));
 	EXPECT_EQ(ENODATA, errno);
 	ASSERT_EQ(18, getxattr(self->path, STATE, state, sizeof(state)));
 	EXPECT_EQ(2, state[17]);
-	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
-	EXPECT_EQ(0, reads_for(&self->e, &self->b, 0, SIZE));
+	ASSERT_EQ(0, cf_blob_look_up(&self->e, &self->b, SIZE));
+	EXPECT_EQ(0, cf_reads_for(&self->e, &self->b, 0, SIZE));
 }
 
 /* It says that it is, but the file system has lost some. */
@@ -229,10 +183,10 @@ TEST_F_TIMEOUT(keep, complete_file_is_looked_at, 60)
 	fd = open(self->path, O_WRONLY | O_CLOEXEC);
 	ASSERT_EQ(0, fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, CF_PAGE, CF_PAGE));
 	close(fd);
-	ASSERT_EQ(0, look_up(&self->e, &self->b, SIZE));
-	EXPECT_EQ(0, reads_for(&self->e, &self->b, 0, 4096));
-	EXPECT_EQ(1, reads_for(&self->e, &self->b, CF_PAGE, 4096));
-	EXPECT_EQ(1, reads_for(&self->e, &self->b, HALF, 4096));
+	ASSERT_EQ(0, cf_blob_look_up(&self->e, &self->b, SIZE));
+	EXPECT_EQ(0, cf_reads_for(&self->e, &self->b, 0, 4096));
+	EXPECT_EQ(1, cf_reads_for(&self->e, &self->b, CF_PAGE, 4096));
+	EXPECT_EQ(1, cf_reads_for(&self->e, &self->b, HALF, 4096));
 	ASSERT_EQ(18, getxattr(self->path, STATE, state, sizeof(state)));
 	EXPECT_EQ(3, state[17]);
 }
@@ -354,13 +308,13 @@ TEST_F_TIMEOUT(keep, file_in_use_by_another_cache_is_EBUSY, 60)
 	struct cf_env *e = &self->e;
 	struct cf_blob *b = &self->b;
 
-	ASSERT_EQ(0, look_up(e, b, SIZE));
+	ASSERT_EQ(0, cf_blob_look_up(e, b, SIZE));
 	/* In use: it cannot be culled. */
 	ASSERT_EQ(0, chdir(dirname(self->path)));
 	EXPECT_EQ(-EBUSY, cf_cmd(e->dev, "cull Dblob"));
 	EXPECT_EQ(-EBUSY, cf_cmd(e->dev, "inuse Dblob"));
 	ASSERT_EQ(0, chdir("/"));
-	EXPECT_EQ(0, reads_for(e, b, 0, HALF));
+	EXPECT_EQ(0, cf_reads_for(e, b, 0, HALF));
 }
 
 /* What is written down while an object is in use. */
@@ -404,12 +358,12 @@ TEST_F_TIMEOUT(early, complete_file_gets_its_name_at_once, 300)
 	EXPECT_EQ(-EBUSY, cf_cmd(e->dev, "inuse Dblob"));
 	EXPECT_EQ(-EBUSY, cf_cmd(e->dev, "cull Dblob"));
 	ASSERT_EQ(0, chdir("/"));
-	EXPECT_EQ(0, reads_for(e, &self->b, 0, SIZE));
+	EXPECT_EQ(0, cf_reads_for(e, &self->b, 0, SIZE));
 	/* And not any more. */
-	ASSERT_EQ(0, give_up(e, &self->b));
-	ASSERT_TRUE(is_released(e, self->path));
-	ASSERT_EQ(0, look_up(e, &self->b, SIZE));
-	EXPECT_EQ(0, reads_for(e, &self->b, 0, SIZE));
+	ASSERT_EQ(0, cf_blob_give_up(e, &self->b));
+	ASSERT_TRUE(cf_is_released(e, self->path));
+	ASSERT_EQ(0, cf_blob_look_up(e, &self->b, SIZE));
+	EXPECT_EQ(0, cf_reads_for(e, &self->b, 0, SIZE));
 }
 
 TEST_F_TIMEOUT(early, part_is_written_down_after_a_while, 600)
@@ -434,7 +388,7 @@ TEST_F_TIMEOUT(early, part_is_written_down_after_a_while, 600)
 	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", HALF, SIZE - HALF, SIZE));
 	EXPECT_TRUE(CF_WAIT_FOR(content(self->path) == 2, CF_SOON));
 	EXPECT_TRUE(CF_WAIT_FOR(getxattr(self->path, LIST, NULL, 0) < 0, CF_SOON));
-	EXPECT_EQ(0, reads_for(e, &self->b, 0, SIZE));
+	EXPECT_EQ(0, cf_reads_for(e, &self->b, 0, SIZE));
 }
 
 /* "chattr +i" or "-i" of all directories of volumes: 0 or -errno. */
@@ -475,7 +429,7 @@ TEST_F_TIMEOUT(early, what_could_not_be_written_down_is_tried_again, 600)
 	EXPECT_FALSE(is_named);
 	EXPECT_TRUE(CF_WAIT_FOR(cf_find_cache_file(e, "blob", NULL, self->path), LATE));
 	EXPECT_EQ(2, content(self->path));
-	EXPECT_EQ(0, reads_for(e, &self->b, 0, SIZE));
+	EXPECT_EQ(0, cf_reads_for(e, &self->b, 0, SIZE));
 }
 
 /* How often the disk that the cache is on was asked to write down what it has in memory. */
@@ -545,7 +499,7 @@ TEST_F_TIMEOUT(early, file_that_has_its_name_is_removed, 300)
 	if (!cf_has_fscache_user())
 		SKIP(return, CF_NO_FSCACHE_USER);
 	/* In the place of the file system. */
-	ASSERT_EQ(0, give_up(e, &self->b));
+	ASSERT_EQ(0, cf_blob_give_up(e, &self->b));
 	snprintf(params, sizeof(params), "cache=%s volume=erofs,%s size=1 key=retired retire=1",
 		 e->tag, e->domain);
 	pid = cf_fork_fscache_user(params);
@@ -568,15 +522,15 @@ TEST_F_TIMEOUT(early, file_of_a_withdrawn_object_is_not_kept_open, 300)
 
 	/* With the directories. */
 	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", 0, CF_PAGE, SIZE));
-	ASSERT_EQ(0, give_up(e, &self->b));
-	ASSERT_EQ(0, look_up(e, &self->b, SIZE));
+	ASSERT_EQ(0, cf_blob_give_up(e, &self->b));
+	ASSERT_EQ(0, cf_blob_look_up(e, &self->b, SIZE));
 	ASSERT_EQ(0, statfs(e->dir, &st));
 	before = st.f_bfree;
 	ASSERT_EQ(0, cf_fill(self->b.anon, "blob", CF_PAGE, HALF - CF_PAGE, SIZE));
 	/* Well before it is due. */
-	ASSERT_EQ(0, give_up(e, &self->b));
+	ASSERT_EQ(0, cf_blob_give_up(e, &self->b));
 	ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(e, "blob", NULL, self->path), CF_SOON));
-	ASSERT_TRUE(is_released(e, self->path));
+	ASSERT_TRUE(cf_is_released(e, self->path));
 	ASSERT_EQ(0, statfs(e->dir, &st));
 	EXPECT_LT(st.f_bfree, before - 8);
 	ASSERT_EQ(0, chdir(dirname(strdupa(self->path))));
@@ -687,7 +641,7 @@ static int make_runs(FIXTURE_DATA(room) *self)
 	int err;
 
 	err = cf_blob_open(&self->e, b, "blob", RUNS_SIZE) ?: fill_pages(b) ?:
-		fill_runs(b, 2, RUNS - 2) ?: give_up(&self->e, b);
+		fill_runs(b, 2, RUNS - 2) ?: cf_blob_give_up(&self->e, b);
 	if (err)
 		return err;
 	return CF_WAIT_FOR(cf_find_cache_file(&self->e, "blob", NULL, self->path), CF_SOON) ?
@@ -698,34 +652,30 @@ TEST_F_TIMEOUT(room, list_may_be_of_any_length, 300)
 {
 	struct cf_blob *b = &self->b;
 	char file[PATH_MAX];
-	struct stat st;
+	struct stat st, now;
 
 	ASSERT_SETUP(make_runs(self));
 	ASSERT_EQ(1, list_files(&self->e, file));
-	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
+	ASSERT_EQ(0, cf_blob_look_up(&self->e, b, RUNS_SIZE));
 	EXPECT_EQ(RUNS, count_runs(b, RUNS));
-	EXPECT_EQ(0, reads_for(&self->e, b, 0, 4096));
-	EXPECT_EQ(0, reads_for(&self->e, b, (RUNS - 1) * 8192ULL, 4096));
+	EXPECT_EQ(0, cf_reads_for(&self->e, b, 0, 4096));
+	EXPECT_EQ(0, cf_reads_for(&self->e, b, (RUNS - 1) * 8192ULL, 4096));
 	/* What is new is appended. */
 	ASSERT_EQ(0, stat(file, &st));
 	ASSERT_EQ(0, cf_fill(b->anon, "blob", 20 * CF_PAGE, CF_PAGE, RUNS_SIZE));
-	ASSERT_EQ(0, give_up(&self->e, b));
-	ASSERT_TRUE(is_released(&self->e, self->path));
-	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
-	EXPECT_EQ(0, reads_for(&self->e, b, 20 * CF_PAGE, CF_PAGE));
-	{
-		struct stat now;
-
-		ASSERT_EQ(0, stat(file, &now));
-		EXPECT_LT(st.st_size, now.st_size);
-		EXPECT_GT(st.st_size + 64, now.st_size);
-	}
+	ASSERT_EQ(0, cf_blob_give_up(&self->e, b));
+	ASSERT_TRUE(cf_is_released(&self->e, self->path));
+	ASSERT_EQ(0, cf_blob_look_up(&self->e, b, RUNS_SIZE));
+	EXPECT_EQ(0, cf_reads_for(&self->e, b, 20 * CF_PAGE, CF_PAGE));
+	ASSERT_EQ(0, stat(file, &now));
+	EXPECT_LT(st.st_size, now.st_size);
+	EXPECT_GT(st.st_size + 64, now.st_size);
 	/* Once all is there, no list is needed. */
 	ASSERT_EQ(0, cf_fill(b->anon, "blob", 0, RUNS_SIZE, RUNS_SIZE));
-	ASSERT_EQ(0, give_up(&self->e, b));
+	ASSERT_EQ(0, cf_blob_give_up(&self->e, b));
 	ASSERT_TRUE(CF_WAIT_FOR(list_files(&self->e, file) == 0, CF_SOON));
-	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
-	EXPECT_EQ(0, reads_for(&self->e, b, RUNS_SIZE - 8192, 8192));
+	ASSERT_EQ(0, cf_blob_look_up(&self->e, b, RUNS_SIZE));
+	EXPECT_EQ(0, cf_reads_for(&self->e, b, RUNS_SIZE - 8192, 8192));
 }
 
 /* What is appended is what is new, also if that is all over the object. */
@@ -742,17 +692,17 @@ TEST_F_TIMEOUT(room, scattered_changes_are_appended_alone, 300)
 	ASSERT_SETUP(make_runs(self));
 	ASSERT_EQ(1, list_files(&self->e, file));
 	ASSERT_EQ(0, stat(file, &st));
-	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
+	ASSERT_EQ(0, cf_blob_look_up(&self->e, b, RUNS_SIZE));
 	ASSERT_EQ(0, count_blocks(b, first, step, count));
 	for (i = 0; i < count; i++)
 		ASSERT_EQ(0, cf_fill(b->anon, "blob", first + i * step, 4096, RUNS_SIZE));
-	ASSERT_EQ(0, give_up(&self->e, b));
-	ASSERT_TRUE(is_released(&self->e, self->path));
+	ASSERT_EQ(0, cf_blob_give_up(&self->e, b));
+	ASSERT_TRUE(cf_is_released(&self->e, self->path));
 	ASSERT_EQ(0, stat(file, &now));
 	EXPECT_LT(st.st_size, now.st_size);
 	/* Far less than another list of all runs. */
 	EXPECT_GT(st.st_size + 20 * count, now.st_size);
-	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
+	ASSERT_EQ(0, cf_blob_look_up(&self->e, b, RUNS_SIZE));
 	EXPECT_EQ(count, count_blocks(b, first, step, count));
 	EXPECT_EQ(RUNS, count_runs(b, RUNS));
 }
@@ -767,28 +717,28 @@ TEST_F_TIMEOUT(room, list_file_that_is_damaged_counts_as_far_as_it_makes_sense, 
 
 	ASSERT_SETUP(make_runs(self));
 	/* Of two records. */
-	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
+	ASSERT_EQ(0, cf_blob_look_up(&self->e, b, RUNS_SIZE));
 	ASSERT_EQ(0, cf_fill(b->anon, "blob", 20 * CF_PAGE, CF_PAGE, RUNS_SIZE));
 	ASSERT_EQ(1, list_files(&self->e, file));
 	ASSERT_EQ(0, stat(file, &st));
-	ASSERT_EQ(0, give_up(&self->e, b));
-	ASSERT_TRUE(is_released(&self->e, self->path));
+	ASSERT_EQ(0, cf_blob_give_up(&self->e, b));
+	ASSERT_TRUE(cf_is_released(&self->e, self->path));
 	fd = open(file, O_RDWR | O_CLOEXEC);
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(1, pwrite(fd, "x", 1, st.st_size + 17));
 	close(fd);
-	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
+	ASSERT_EQ(0, cf_blob_look_up(&self->e, b, RUNS_SIZE));
 	left = count_runs(b, RUNS);
 	EXPECT_EQ(RUNS, left);
-	EXPECT_EQ(1, reads_for(&self->e, b, 20 * CF_PAGE + 4096, 4096));
-	ASSERT_EQ(0, give_up(&self->e, b));
+	EXPECT_EQ(1, cf_reads_for(&self->e, b, 20 * CF_PAGE + 4096, 4096));
+	ASSERT_EQ(0, cf_blob_give_up(&self->e, b));
 
-	ASSERT_TRUE(is_released(&self->e, self->path));
+	ASSERT_TRUE(cf_is_released(&self->e, self->path));
 	ASSERT_EQ(1, list_files(&self->e, file));
 	ASSERT_EQ(0, unlink(file));
-	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
+	ASSERT_EQ(0, cf_blob_look_up(&self->e, b, RUNS_SIZE));
 	EXPECT_EQ(0, count_runs(b, RUNS));
-	EXPECT_EQ(1, reads_for(&self->e, b, 0, 4096));
+	EXPECT_EQ(1, cf_reads_for(&self->e, b, 0, 4096));
 }
 
 TEST_F_TIMEOUT(room, culling_removes_the_list, 300)
@@ -796,7 +746,7 @@ TEST_F_TIMEOUT(room, culling_removes_the_list, 300)
 	char file[PATH_MAX];
 
 	ASSERT_SETUP(make_runs(self));
-	ASSERT_TRUE(is_released(&self->e, self->path));
+	ASSERT_TRUE(cf_is_released(&self->e, self->path));
 	ASSERT_EQ(1, list_files(&self->e, file));
 	ASSERT_EQ(0, chdir(dirname(self->path)));
 	EXPECT_EQ(0, cf_cmd(self->e.dev, "cull Dblob"));
@@ -815,10 +765,10 @@ TEST_F_TIMEOUT(room, full_disk_costs_no_object, 120)
 		SKIP(return, "that disk is not ours to fill");
 	ASSERT_EQ(0, cf_blob_open(&self->e, b, "blob", RUNS_SIZE));
 	ASSERT_EQ(0, fill_pages(b));
-	ASSERT_EQ(0, give_up(&self->e, b));
+	ASSERT_EQ(0, cf_blob_give_up(&self->e, b));
 	ASSERT_TRUE(CF_WAIT_FOR(cf_find_cache_file(&self->e, "blob", NULL, self->path), CF_SOON));
 
-	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
+	ASSERT_EQ(0, cf_blob_look_up(&self->e, b, RUNS_SIZE));
 	ASSERT_EQ(0, fill_runs(b, 2, 500));
 	sync();
 	snprintf(path, sizeof(path), "%s/ballast", self->e.dir);
@@ -828,15 +778,15 @@ TEST_F_TIMEOUT(room, full_disk_costs_no_object, 120)
 	while (write(fd, path, 512) == 512)
 		;
 	ASSERT_EQ(ENOSPC, errno);
-	ASSERT_EQ(0, give_up(&self->e, b));
+	ASSERT_EQ(0, cf_blob_give_up(&self->e, b));
 	sync();
 	EXPECT_TRUE(cf_find_cache_file(&self->e, "blob", NULL, self->path));
 	close(fd);
 	ASSERT_EQ(0, unlink(path));
 
-	ASSERT_EQ(0, look_up(&self->e, b, RUNS_SIZE));
-	EXPECT_EQ(0, reads_for(&self->e, b, 0, 4096));
-	EXPECT_EQ(0, reads_for(&self->e, b, 2 * CF_PAGE, 4096));
+	ASSERT_EQ(0, cf_blob_look_up(&self->e, b, RUNS_SIZE));
+	EXPECT_EQ(0, cf_reads_for(&self->e, b, 0, 4096));
+	EXPECT_EQ(0, cf_reads_for(&self->e, b, 2 * CF_PAGE, 4096));
 }
 
 TEST_HARNESS_MAIN
