@@ -6,9 +6,11 @@
  *	bench [--short|--readers|--root] KIND ARM IMAGE
  *	bench [--short] --classic ARM
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -146,6 +148,40 @@ uint64_t slab_memory(void)
 uint64_t slab_objects(void)
 {
 	return slab_sum(true);
+}
+
+/* How many cookies fscache has. */
+static int cookies(void)
+{
+	FILE *stats = fopen("/proc/fs/fscache/stats", "r");
+	char line[256];
+	int n = -1;
+
+	while (stats && n < 0 && fgets(line, sizeof(line), stats))
+		sscanf(line, "Cookies: n=%d", &n);
+	if (n < 0)
+		die("/proc/fs/fscache/stats");
+	fclose(stats);
+	return n;
+}
+
+static void set_policy(int policy)
+{
+	const struct sched_param none = {};
+
+	if (sched_setscheduler(0, policy, &none))
+		die("sched_setscheduler");
+}
+
+/* Whoever withdraws objects goes before this, which only looks. */
+void umount_idle(const char *dir)
+{
+	set_policy(SCHED_IDLE);
+	if (umount(dir))
+		die("umount of %s", dir);
+	while (cookies())
+		;
+	set_policy(SCHED_OTHER);
 }
 
 void drop_all(const char *what)

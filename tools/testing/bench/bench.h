@@ -22,6 +22,8 @@ uint64_t now(void);
 
 /* Write all back, and drop what @what says, a number for /proc/sys/vm/drop_caches. */
 void drop_all(const char *what);
+/* Unmount, until fscache has no cookie any more: the last object is withdrawn. */
+void umount_idle(const char *dir);
 /* The bytes that all slab caches have, and those of them that are in use. */
 uint64_t slab_memory(void);
 uint64_t slab_objects(void);

@@ -65,11 +65,15 @@ static struct held {
 	uint64_t took[ANSWERED], restore_took;
 } *held;		/* shared */
 
-static void answer(int dev, const struct image *image, uint32_t msg_id)
+/* An object with this in its name is so many times as large as the image, which it repeats. */
+#define LONG		"long"
+#define LONG_FACTOR	25
+
+static void answer(int dev, size_t size, uint32_t msg_id)
 {
 	char cmd[64];
 
-	snprintf(cmd, sizeof(cmd), "copen %u,%zu", msg_id, image->size);
+	snprintf(cmd, sizeof(cmd), "copen %u,%zu", msg_id, size);
 	/* An opener that was put off too long has gone, and its OPEN with it. */
 	if (write(dev, cmd, strlen(cmd)) < 0 && errno != EINVAL)
 		die("%s", cmd);
@@ -79,7 +83,7 @@ static void answer_held(int dev, const struct image *image)
 {
 	held->on = false;
 	for (int i = 0; i < held->count; i++)
-		answer(dev, image, held->msg_ids[i]);
+		answer(dev, image->size, held->msg_ids[i]);
 }
 
 static void on_open(int dev, const struct image *image, const struct cachefiles_msg *msg)
@@ -89,8 +93,11 @@ static void on_open(int dev, const struct image *image, const struct cachefiles_
 	held->taken = now();
 	fd_of[msg->object_id % MAX_OBJECTS] = open->fd;
 	if (!held->on) {
+		const char *key = (const char *)open->data + open->volume_key_size;
+		bool is_long = !strncmp(key, LONG, strlen(LONG));
+
 		held->answered = now();
-		answer(dev, image, msg->msg_id);
+		answer(dev, image->size * (is_long ? LONG_FACTOR : 1), msg->msg_id);
 		return;
 	}
 	held->msg_ids[held->count++] = msg->msg_id;
@@ -101,19 +108,20 @@ static void on_open(int dev, const struct image *image, const struct cachefiles_
 static void on_read(const struct image *image, const struct cachefiles_msg *msg)
 {
 	const struct cachefiles_read *read = (const void *)msg->data;
+	const uint8_t *data = image->data + read->off % image->size;
 	int fd = fd_of[msg->object_id % MAX_OBJECTS];
 
 	if (waits) {
 		struct cachefiles_fill fill = {
 			.off = read->off, .len = read->len, .msg_id = msg->msg_id,
-			.addr = (uintptr_t)(image->data + read->off),
+			.addr = (uintptr_t)data,
 		};
 
 		if (ioctl(fd, CACHEFILES_IOC_FILL, &fill) != (int)read->len)
 			die("FILL");
 		return;
 	}
-	if (pwrite(fd, image->data + read->off, read->len, read->off) != (ssize_t)read->len)
+	if (pwrite(fd, data, read->len, read->off) != (ssize_t)read->len)
 		die("pwrite");
 	if (ioctl(fd, CACHEFILES_IOC_READ_COMPLETE, msg->msg_id))
 		die("READ_COMPLETE");
@@ -501,6 +509,47 @@ static void many_reads(const char *name)
 		close(fds[i]);
 }
 
+static void mount_again(void)
+{
+	umount_idle(ODFS);
+	if (mount("none", ODFS, "ondemandfs", 0, "domain=bench,cache=bench"))
+		die("mount of ondemandfs");
+}
+
+/* Read blocks of an object, each alone. */
+static void read_blocks(int number, off_t first, off_t step, int count)
+{
+	int fd = open_kept(LONG, number);
+	char buf[BLOCK];
+
+	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+	for (off_t at = first; count--; at += step)
+		if (pread(fd, buf, BLOCK, at * BLOCK) != BLOCK)
+			die("read of a long object");
+	close(fd);
+}
+
+/* What it costs to withdraw an object of so many runs after @count blocks more were fetched. */
+static void withdraw_changed(const char *name, int number, int runs, int count)
+{
+	struct samples s = {};
+	char metric[64];
+	uint64_t since;
+
+	read_blocks(number, 0, 2, runs);
+	mount_again();
+	/* All over the object, between the runs. */
+	read_blocks(number, 1, runs / count * 2, count);
+	sync();
+	since = now();
+	profile_on();
+	mount_again();
+	profile_off();
+	samples_add(&s, now() - since);
+	snprintf(metric, sizeof(metric), "withdraw_%d_more_of_%d", count, runs);
+	samples_report(&s, name, metric);
+}
+
 #define NAMES	300
 
 static void measure(const char *name)
@@ -512,9 +561,13 @@ static void measure(const char *name)
 	many_objects(name);
 	opens_in_flight(name);
 	memory_of_files(name);
-	/* In C each of them needs a thread. */
-	if (waits)
+	/* In C, there is no list, and each READ needs a thread. */
+	if (waits) {
+		withdraw_changed(name, 1, 500, 1);
+		withdraw_changed(name, 2, 50000, 1);
+		withdraw_changed(name, 3, 50000, 100);
 		many_reads(name);
+	}
 }
 
 const struct arm arm_cachefiles = {

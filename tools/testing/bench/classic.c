@@ -5,10 +5,8 @@
  * All that is read is compared with what the server has, and where it comes from is
  * checked.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -106,38 +104,9 @@ static void mount_client(void)
 		die("mount of the client");
 }
 
-/* How many cookies fscache has. */
-static int cookies(void)
-{
-	FILE *stats = fopen("/proc/fs/fscache/stats", "r");
-	char line[256];
-	int n = -1;
-
-	while (stats && n < 0 && fgets(line, sizeof(line), stats))
-		sscanf(line, "Cookies: n=%d", &n);
-	if (n < 0)
-		die("/proc/fs/fscache/stats");
-	fclose(stats);
-	return n;
-}
-
-static void set_policy(int policy)
-{
-	const struct sched_param none = {};
-
-	if (sched_setscheduler(0, policy, &none))
-		die("sched_setscheduler");
-}
-
-/* When the last object is withdrawn. Whoever does that goes before this, which only looks. */
 static void umount_client(void)
 {
-	set_policy(SCHED_IDLE);
-	if (umount(MNT))
-		die("umount of the client");
-	while (cookies())
-		;
-	set_policy(SCHED_OTHER);
+	umount_idle(MNT);
 }
 
 static void remount(void)
