@@ -20,6 +20,7 @@ use self::{
     },
     leaf::{
         Leaf,
+        Parts,
         Use, //
     },
     list::Claim, //
@@ -27,7 +28,6 @@ use self::{
 use crate::{
     disk::presence::{
         self,
-        Part,
         Presence, //
     },
     inject,
@@ -95,7 +95,6 @@ use kernel::{
 /// The largest object, in bytes: as large as a file of ext4. Keeps maps of present blocks small.
 pub(crate) const MAX_SIZE: u64 = 1 << 44;
 
-type Parts = KVVec<Part<Leaf>>;
 type Map = Presence<Parts, Leaf>;
 /// What is known of the blocks of a file.
 pub(crate) type Blocks = blocks::Blocks<Parts, Leaf>;
@@ -181,22 +180,12 @@ pub(crate) struct Backing {
     blocks: SpinLock<Blocks>,
 }
 
-fn new_parts(blocks: u64) -> Result<Parts> {
-    // CAST: More would not fit the memory: then the allocation fails.
-    let count = presence::parts(blocks) as usize;
-    let mut parts = KVVec::with_capacity(count, GFP_KERNEL)?;
-    for _ in 0..count {
-        parts.push(Part::Absent, GFP_KERNEL)?;
-    }
-    Ok(parts)
-}
-
 fn new_map(blocks: u64) -> Result<Map> {
-    Ok(Map::new(new_parts(blocks)?, blocks))
+    Ok(Map::new(Parts::new(presence::parts(blocks))?, blocks))
 }
 
 fn no_blocks() -> Blocks {
-    let none = || Map::new(Parts::new(), 0);
+    let none = || Map::new(Parts::none(), 0);
     Blocks::new(none(), none(), 0)
 }
 

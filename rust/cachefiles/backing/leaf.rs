@@ -7,12 +7,19 @@
 //! of such have too many, blocks that one stores are not recorded, and not all that is listed is
 //! looked for: what is left out is fetched again.
 
-use crate::disk::presence::LEAF_WORDS;
+use crate::disk::presence::{
+    Part,
+    LEAF_WORDS, //
+};
 use core::{
     mem::size_of,
     ops::{
         Deref,
         DerefMut, //
+    },
+    slice::{
+        from_mut,
+        from_ref, //
     }, //
 };
 use kernel::{
@@ -93,5 +100,58 @@ impl DerefMut for Leaf {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u64] {
         &mut *self.words
+    }
+}
+
+/// The parts of a map. Most objects have one, which needs no memory of its own.
+pub(crate) enum Parts {
+    One(Part<Leaf>),
+    Many(KVVec<Part<Leaf>>),
+}
+
+impl Parts {
+    /// None.
+    pub(crate) const fn none() -> Self {
+        Parts::Many(KVVec::new())
+    }
+
+    /// `count` parts, of which nothing is present.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(count: u64) -> Result<Self> {
+        if count == 1 {
+            return Ok(Parts::One(Part::Absent));
+        }
+        // CAST: More would not fit the memory: then the allocation fails.
+        let count = count as usize;
+        let mut parts = KVVec::with_capacity(count, GFP_KERNEL)?;
+        for _ in 0..count {
+            parts.push(Part::Absent, GFP_KERNEL)?;
+        }
+        Ok(Parts::Many(parts))
+    }
+}
+
+impl Deref for Parts {
+    type Target = [Part<Leaf>];
+
+    #[inline]
+    fn deref(&self) -> &[Part<Leaf>] {
+        match self {
+            Parts::One(part) => from_ref(part),
+            Parts::Many(parts) => parts,
+        }
+    }
+}
+
+impl DerefMut for Parts {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [Part<Leaf>] {
+        match self {
+            Parts::One(part) => from_mut(part),
+            Parts::Many(parts) => parts,
+        }
     }
 }

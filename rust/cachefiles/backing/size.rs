@@ -3,10 +3,11 @@
 //! Changes of the size of an object, in classic mode.
 
 use super::{
-    leaf::Use,
-    new_parts,
+    leaf::{
+        Parts,
+        Use, //
+    },
     Backing,
-    Parts,
     MAX_SIZE, //
 };
 use crate::{
@@ -48,12 +49,12 @@ impl Backing {
         }
         if self.file().is_some() {
             let blocks = presence::blocks(size);
+            let parts = presence::parts(blocks);
             // As a rule it is one of as many parts.
-            let mut new =
-                match presence::parts(blocks) == presence::parts(presence::blocks(self.size())) {
-                    true => (Parts::new(), Parts::new()),
-                    false => (new_parts(blocks)?, new_parts(blocks)?),
-                };
+            let mut new = match parts == presence::parts(presence::blocks(self.size())) {
+                true => (Parts::none(), Parts::none()),
+                false => (Parts::new(parts)?, Parts::new(parts)?),
+            };
             let mut spare = None;
             self.is_modified.store(1, Relaxed);
             while !self.blocks.lock().resize(blocks, &mut new, &mut spare) {
