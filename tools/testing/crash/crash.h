@@ -17,8 +17,11 @@
 #define BLOCK		4096
 #define MAX_SIZE	(160 * 1024)
 #define MAX_VERSIONS	256
-/* The last object of on-demand mode: large, and read here and there. */
-#define LARGE_SIZE	(6 << 20)
+/*
+ * The last object of on-demand mode: large, and read here and there.  The list of every other
+ * block of it fits no attribute of the driver.
+ */
+#define LARGE_SIZE	(10 << 20)
 #define NR_OBJECTS	6	/* of each mode */
 
 void die(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));

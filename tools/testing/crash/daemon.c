@@ -79,11 +79,29 @@ static void put(int fd, const struct version *v, uint64_t off, size_t len)
 	free(buf);
 }
 
-/* What nobody has asked for, in odd pieces. */
-static void put_more(struct daemon *d, int fd, const struct version *v)
+/* Every other block, as the workload reads a large object: very many runs. */
+static void put_scattered(struct daemon *d, int fd, const struct version *v)
+{
+	uint64_t blocks = v->size / BLOCK, at = 2 * below(d->odd, blocks / 2);
+	uint64_t n = 100 + below(d->odd, 600);
+
+	for (; n && at < blocks; n--, at += 2)
+		put(fd, v, at * BLOCK, BLOCK);
+}
+
+/* What nobody has asked for, in odd pieces: anywhere, or behind what was asked for. */
+static void put_more(struct daemon *d, int fd, const struct version *v, uint64_t behind)
 {
 	uint64_t off = below(d->odd, v->size), len = 1 + below(d->odd, 20000);
 
+	if (v->size > MAX_SIZE && one_in(d->odd, 8)) {
+		put_scattered(d, fd, v);
+		return;
+	}
+	if (behind < v->size && one_in(d->odd, 2)) {
+		off = behind;
+		len = 1 + below(d->odd, 2 * BLOCK);
+	}
 	if (len > v->size - off)
 		len = v->size - off;
 	if (one_in(d->odd, 2)) {
@@ -106,14 +124,14 @@ static void take_read(struct daemon *d, const struct cf_msg *m)
 	v = d->open[i].version;
 	d->bytes += len;
 	if (d->odd && one_in(d->odd, 3))
-		put_more(d, d->open[i].fd, v);
+		put_more(d, d->open[i].fd, v, off + len);
 	/* In two pieces, the second one first. */
 	part = d->odd && len > BLOCK ? (1 + below(d->odd, len / BLOCK)) * BLOCK : len;
 	if (part < len)
 		put(d->open[i].fd, v, off + part, len - part);
 	put(d->open[i].fd, v, off, part);
 	if (d->odd && one_in(d->odd, 3))
-		put_more(d, d->open[i].fd, v);
+		put_more(d, d->open[i].fd, v, off + len);
 	cf_complete(d->open[i].fd, m->w.msg_id);
 }
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "kselftest.h"
@@ -71,6 +72,19 @@ static uint64_t some_size(struct rng *r)
 	}
 }
 
+static void new_version(struct work *w, struct object *o, uint64_t size)
+{
+	if (o->mode == ONDEMAND) {
+		uint64_t number = o->nr_versions + 1;
+
+		model_add(o, number, w->step, size, model_pattern(o, number, size));
+		return;
+	}
+	must(setup_cmd(w->s, "file %s %llu %d", o->name, (unsigned long long)size,
+		       ++w->generation), "a new file of the server");
+	learn(w, o);
+}
+
 static void new_content(struct work *w, struct object *o)
 {
 	uint64_t size = o->nr_versions && one_in(w->r, 2) ? model_last(o)->size : some_size(w->r);
@@ -81,15 +95,7 @@ static void new_content(struct work *w, struct object *o)
 			return;
 		size = LARGE_SIZE - below(w->r, 3 * BLOCK);
 	}
-	if (o->mode == ONDEMAND) {
-		uint64_t number = o->nr_versions + 1;
-
-		model_add(o, number, w->step, size, model_pattern(o, number, size));
-		return;
-	}
-	must(setup_cmd(w->s, "file %s %llu %d", o->name, (unsigned long long)size,
-		       ++w->generation), "a new file of the server");
-	learn(w, o);
+	new_version(w, o, size);
 }
 
 static void close_kept(struct work *w, enum cache_mode mode)
@@ -117,19 +123,18 @@ static void let_go(struct work *w, enum cache_mode mode, int fd)
 	*slot = fd;
 }
 
-/* So that what is present are very many runs. */
-static void read_scattered(struct work *w, struct object *o)
+/* One block of @stride from @at on. */
+static void read_scattered(struct work *w, struct object *o, uint64_t at, int n, int stride)
 {
-	int fd = open_object(o, O_RDONLY), i, n = 50 + below(w->r, 400);
-	uint64_t at = below(w->r, LARGE_SIZE / BLOCK);
+	int fd = open_object(o, O_RDONLY), i;
 	char byte;
 
 	must(fd, "opening a file to read it");
 	cf_no_readahead(fd);
 	for (i = 0; i < n; i++) {
-		must(pread(fd, &byte, 1, at % (LARGE_SIZE / BLOCK - 3) * BLOCK) < 0 ? -errno : 0,
+		must(pread(fd, &byte, 1, at % (LARGE_SIZE / BLOCK - 4) * BLOCK) < 0 ? -errno : 0,
 		     "reading a file");
-		at += 2;
+		at += stride;
 	}
 	let_go(w, o->mode, fd);
 }
@@ -264,11 +269,70 @@ static void close_cache(struct work *w, enum cache_mode mode)
 	setup_close(w->s, mode);
 }
 
+struct relabel {
+	uint64_t size;
+	uint8_t value[600];
+	ssize_t len;
+};
+
+#define CACHE_XATTR	"user.CacheFiles.cache"
+#define HEADER		18	/* bytes before the auxiliary data */
+#define LISTED		3	/* the last of these: the file has a list */
+
+static int take_value(const char *path, void *arg)
+{
+	struct relabel *r = arg;
+	int i;
+
+	r->len = getxattr(path, CACHE_XATTR, r->value, sizeof(r->value));
+	if (r->len < HEADER || r->value[HEADER - 1] != LISTED)
+		return 0;
+	for (i = 0; i < 8; i++)
+		r->size = r->size << 8 | r->value[i];
+	return 1;
+}
+
+static int put_value(const char *path, void *arg)
+{
+	struct relabel *r = arg;
+
+	must(setxattr(path, CACHE_XATTR, r->value, r->len, 0) ? -errno : 0, "setxattr");
+	return 1;
+}
+
+/*
+ * Another implementation, or a backup, brings a file to another state, and does not know of
+ * lists: nothing of what the list names is of that state.  The cache is not bound.
+ */
+static void relabel(struct work *w, struct object *o)
+{
+	struct relabel r = {};
+	char *text;
+	int i;
+
+	if (setup_each_file(o, take_value, &r) != 1)
+		return;
+	new_version(w, o, r.size);
+	if (o->mode == CLASSIC) {
+		for (i = 0; i < 8; i++)
+			r.value[HEADER + i] = (model_last(o)->number >> (8 * i)) + i;
+	} else {
+		text = memmem(r.value, r.len, "version-", 8);
+		if (!text)
+			die("a file without a version");
+		r.len = text - (char *)r.value +
+			sprintf(text, "version-%llu", (unsigned long long)model_last(o)->number);
+	}
+	setup_each_file(o, put_value, &r);
+}
+
 static void remount(struct work *w, enum cache_mode mode)
 {
 	umount_client(w, mode);
 	if (one_in(w->r, 3)) {
 		close_cache(w, mode);
+		if (!w->s->is_c && one_in(w->r, 2))
+			relabel(w, &w->m->objects[mode][below(w->r, NR_OBJECTS)]);
 		bind_cache(w, mode);
 	}
 	if (one_in(w->r, 2))
@@ -315,6 +379,38 @@ static void write_kept(struct work *w, struct object *o)
 	if (one_in(w->r, 2))
 		use_disk();
 	write_some(w, o, true);
+}
+
+/* Every other block, so that what is present are very many runs. */
+static void read_here_and_there(struct work *w, struct object *o)
+{
+	read_scattered(w, o, 2 * below(w->r, LARGE_SIZE / BLOCK / 2), 50 + below(w->r, 400), 2);
+}
+
+/*
+ * Have the disk hold parts of blocks, of which the rest comes later.  To the file system all
+ * of such a block is data, although what the disk has of it is wrong until it is written once
+ * more.
+ */
+static void fill_by_parts(struct work *w, struct object *o)
+{
+	uint64_t at = 2 * below(w->r, LARGE_SIZE / BLOCK / 2) + 1;
+	int n = 50 + below(w->r, 100);
+
+	/* The daemon puts parts of blocks behind those that it is asked for. */
+	if (o->is_large)
+		read_scattered(w, o, at, n, 4);
+	else
+		read_some(w, o);
+	if (one_in(w->r, 2))
+		give_up(w, ONDEMAND);
+	sync_dir(FS_DIR);
+	if (o->is_large)
+		read_scattered(w, o, at + 2, n, 4);
+	else
+		read_all(w, o);
+	give_up(w, ONDEMAND);
+	use_disk();
 }
 
 static void classic_step(struct work *w)
@@ -369,7 +465,7 @@ static void ondemand_step(struct work *w)
 {
 	struct object *o = &w->m->objects[ONDEMAND][below(w->r, NR_OBJECTS)];
 
-	switch (below(w->r, 10)) {
+	switch (below(w->r, 13)) {
 	case 0:
 		give_up(w, ONDEMAND);
 		break;
@@ -380,9 +476,14 @@ static void ondemand_step(struct work *w)
 	case 3:
 		remount(w, ONDEMAND);
 		break;
+	case 4:
+	case 5:
+	case 6:
+		fill_by_parts(w, o);
+		break;
 	default:
 		if (o->is_large)
-			read_scattered(w, o);
+			read_here_and_there(w, o);
 		else
 			read_some(w, o);
 		break;
