@@ -14,6 +14,7 @@ use clap::{value_parser, Arg, ArgGroup, ArgMatches, Command};
 use crate::api::{Added, Cached, Culled, Open, Reply, Request, Status, Verified, SOCKET};
 use crate::cli::{flag, option, parse_size};
 use crate::device::strip_code;
+use crate::fsck;
 use crate::report::{escape, human};
 use crate::server::ask;
 use crate::source::chunks::{ChunkIndex, CHUNK, MAX_CHUNK, SUFFIX};
@@ -191,6 +192,7 @@ pub fn command() -> Command {
         )
         .subcommand(Command::new("metrics").about("Print the metrics, as OpenMetrics text"))
         .subcommand(index_command())
+        .subcommand(fsck::command())
 }
 
 fn parse_chunk(text: &str) -> Result<u64, String> {
@@ -248,6 +250,12 @@ fn run(matches: &ArgMatches) -> Result<u8, Failure> {
         let chunk = args.get_one("chunk").copied().unwrap_or(CHUNK);
         index(file, args.get_one::<PathBuf>("output"), chunk)?;
         return Ok(0);
+    }
+    if command == "fsck" {
+        return fsck::run(args, print).map_err(|reason| Failure {
+            status: UNKNOWN,
+            reason,
+        });
     }
     let daemon = Daemon {
         socket: args.get_one("socket").cloned().expect("clap sees to it"),

@@ -8,7 +8,7 @@
 //! * `object`, `chunkmap`: an opened cache file, and how its holes are filled;
 //! * `whole`: the digest of what is complete;
 //! * `trace`: what was read at the last start;
-//! * `store`, `cull`: what is in the cache directory, and making room there;
+//! * `store`, `cull`: what is in the cache directory, and making room there; `fsck`: what is wrong there;
 //! * `guard`: what a fetch may cost, and how it is ended early;
 //! * `source`: blobs from a directory, web servers or registries, and their chunk indexes;
 //! * `control`: `ondemandctl`; `server`, `api`: the socket on which it talks to the daemon;
@@ -27,6 +27,7 @@ mod cli;
 mod control;
 mod cull;
 mod device;
+mod fsck;
 mod guard;
 mod message;
 mod metrics;

@@ -27,6 +27,8 @@ mod changed_tests;
 #[cfg(test)]
 mod command_tests;
 #[cfg(test)]
+mod fsck_tests;
+#[cfg(test)]
 mod key_tests;
 #[cfg(test)]
 mod limits_tests;
