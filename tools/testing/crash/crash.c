@@ -272,6 +272,8 @@ int main(int argc, char **argv)
 			die("a round without a state");
 		round.number++;
 	}
+	/* For the next file system. */
+	disk_stop();
 	if (argc > 5 && !counts.failed) {
 		unlink(argv[5]);
 		sync();

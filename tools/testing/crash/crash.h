@@ -78,6 +78,7 @@ void model_load(struct model *m, FILE *f);
 
 void disk_alloc(uint64_t size);		/* without a device */
 void disk_start(uint64_t size);
+void disk_stop(void);
 /* What the disk has once all that was written since, by whomever, is undone. */
 void disk_base_write(uint64_t off, const void *buf, size_t len);
 void disk_base_read(uint64_t off, void *buf, size_t len);

@@ -273,7 +273,7 @@ static int family(int fd, const char *name)
 
 /*
  * By netlink, not by ioctl(): so nobody has the device open but for a mount, and the last
- * unmount drops what the kernel has of it in memory.
+ * unmount drops what the kernel has of it in memory.  Without a socket: disconnect it.
  */
 static void connect_device(int sock)
 {
@@ -289,6 +289,11 @@ static void connect_device(int sock)
 		die("netlink: %m");
 	id = family(fd, NBD_GENL_FAMILY_NAME);
 	attr(&m, NBD_ATTR_INDEX, &index, sizeof(index));
+	if (sock < 0) {
+		talk(fd, &m, id, NBD_CMD_DISCONNECT);
+		close(fd);
+		return;
+	}
 	attr(&m, NBD_ATTR_SIZE_BYTES, &size, sizeof(size));
 	attr(&m, NBD_ATTR_BLOCK_SIZE_BYTES, &block, sizeof(block));
 	attr(&m, NBD_ATTR_SERVER_FLAGS, &flags, sizeof(flags));
@@ -327,4 +332,9 @@ void disk_start(uint64_t bytes)
 	if (pthread_create(&thread, NULL, serve, &sock[1]))
 		die("pthread_create");
 	connect_device(sock[0]);
+}
+
+void disk_stop(void)
+{
+	connect_device(-1);
 }
