@@ -22,6 +22,11 @@ const char *setup_client_dir(enum cache_mode mode)
 	return client_dirs[mode];
 }
 
+const char *setup_cache_dir(enum cache_mode mode)
+{
+	return cache_dirs[mode];
+}
+
 static void load_testfs(void)
 {
 	char path[PATH_MAX];
@@ -98,7 +103,7 @@ int setup_mount_fs(struct setup *s, const char *device)
 		!strcmp(s->fs, "ext4") ? "noinit_itable" : "";
 	int mode;
 
-	if (mount(device, FS_DIR, s->fs, 0, options))
+	if (device && mount(device, FS_DIR, s->fs, 0, options))
 		return -errno;
 	for (mode = 0; mode < NR_MODES; mode++)
 		if (mkdir(cache_dirs[mode], 0700) && errno != EEXIST)

@@ -89,6 +89,15 @@ static int find_versions(const char *path, void *arg)
 	return 0;
 }
 
+const struct version *check_version(struct object *o)
+{
+	struct candidates c = { .o = o };
+
+	setup_each_file(o, find_versions, &c);
+	/* In the text of a number there may be that of a smaller one. */
+	return c.nr ? &o->versions[c.found[c.nr - 1]] : model_last(o);
+}
+
 /* The version for which the object is looked up. */
 static const struct version *pick(struct object *o, uint64_t step, struct rng *r)
 {
@@ -210,8 +219,8 @@ static bool step_failed(const char *what, enum cache_mode mode, int err)
 	return true;
 }
 
-static bool check_mode(struct setup *s, struct model *m, enum cache_mode mode, uint64_t step,
-		       struct rng *r, struct counts *counts)
+bool check_mode(struct setup *s, struct model *m, enum cache_mode mode, uint64_t step,
+		struct rng *r, struct counts *counts)
 {
 	static const char *const styles[] = { "smb", "nfs", "ceph" };
 	const struct version *versions[NR_OBJECTS];

@@ -5,10 +5,12 @@
  * usage: crash --pack IMAGE >PACKED
  *        crash FS PACKED STATES SEED [SAVE]
  *        crash --replay SAVE [NUMBER]
+ *        crash --fsck ONDEMANDCTL SEED
  *
  * IMAGE is that of an empty file system.  STATES are checked, in rounds of a workload each.
  * It ends with the first round of which a state is wrong, which is saved as SAVE; --replay
- * checks its states again, or the one of this number, and tells what that lost.
+ * checks its states again, or the one of this number, and tells what that lost.  --fsck runs
+ * a workload without a crash, and "ondemandctl fsck" on the caches then.
  */
 #include <stdarg.h>
 #include <stdlib.h>
@@ -241,6 +243,18 @@ int main(int argc, char **argv)
 		printf("%s 1 %ld states, in %ld of which something was wrong\n1..1\n",
 		       counts.failed ? "not ok" : "ok", counts.states, counts.failed);
 		return counts.failed ? 1 : 0;
+	}
+	if (argc == 4 && !strcmp(argv[1], "--fsck")) {
+		struct rng r = rng_new(strtoull(argv[3], NULL, 0), 0);
+
+		setup_init(&s, "ext4");
+		model_init(&round.model);
+		s.daemon = daemon_new(&round.model);
+		if (setup_mount_fs(&s, NULL))
+			die("making the caches: %m");
+		work(&s, &round.model, &r, STEPS);
+		work_parts(&s, &round.model, &r);
+		return fsck_test(&s, &round.model, &r, argv[2]);
 	}
 	if (argc == 3 && !strcmp(argv[1], "--pack")) {
 		pack(argv[2]);

@@ -149,9 +149,11 @@ struct setup {
 };
 
 const char *setup_client_dir(enum cache_mode mode);
+const char *setup_cache_dir(enum cache_mode mode);
 #define ORIGIN_DIR	CF_ROOT "/origin"
 void setup_init(struct setup *s, const char *fs);
-int setup_mount_fs(struct setup *s, const char *device);	/* 0 or -errno */
+/* Without a device the caches are on the file system that FS_DIR is on.  0 or -errno. */
+int setup_mount_fs(struct setup *s, const char *device);
 int setup_umount_fs(struct setup *s);
 int setup_bind(struct setup *s, enum cache_mode mode);
 void setup_close(struct setup *s, enum cache_mode mode);
@@ -174,6 +176,8 @@ long long daemon_bytes(const struct daemon *d);	/* that READs asked for */
 
 /* ---- the two halves (work.c, check.c) ---- */
 void work(struct setup *s, struct model *m, struct rng *r, int steps);
+/* After that: have parts of some objects cached, in both modes. */
+void work_parts(struct setup *s, struct model *m, struct rng *r);
 
 struct counts {
 	long states, failed;
@@ -183,7 +187,15 @@ struct counts {
 /* Check the state that is on the disk: whether all is as it has to be. */
 bool check(struct setup *s, struct model *m, const struct state *state, struct rng *r,
 	   struct counts *counts);
+/* The same of one cache, which has last been used in this step. */
+bool check_mode(struct setup *s, struct model *m, enum cache_mode mode, uint64_t step,
+		struct rng *r, struct counts *counts);
 /* Give the server all versions of all objects. */
 void check_prepare(struct setup *s, struct model *m);
+/* The version that the file of an object is of, if there is one. */
+const struct version *check_version(struct object *o);
+
+/* ---- "ondemandctl fsck", which is at @path, on the caches that there are (fsck.c) ---- */
+int fsck_test(struct setup *s, struct model *m, struct rng *r, const char *path);
 
 #endif /* CRASH_H */

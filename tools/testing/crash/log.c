@@ -57,6 +57,8 @@ static void dm(struct command *c, unsigned long request, const char *what)
 		die("device mapper, %s: %m", what);
 }
 
+static bool is_logging;
+
 const char *log_start(uint64_t size)
 {
 	struct command create = {}, load = { .dm.target_count = 1 }, resume = {};
@@ -72,6 +74,7 @@ const char *log_start(uint64_t size)
 	unlink(DEVICE);
 	if (mknod(DEVICE, S_IFBLK | 0600, create.dm.dev))
 		die(DEVICE ": %m");
+	is_logging = true;
 	return DEVICE;
 }
 
@@ -79,6 +82,8 @@ void log_mark(uint64_t step)
 {
 	struct command c = {};
 
+	if (!is_logging)
+		return;
 	snprintf(c.msg.message, sizeof(c.room) - sizeof(c.msg), "mark %llu",
 		 (unsigned long long)step);
 	dm(&c, DM_TARGET_MSG, "mark");

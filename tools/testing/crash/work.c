@@ -525,3 +525,30 @@ void work(struct setup *s, struct model *m, struct rng *r, int steps)
 		close_cache(&w, mode);
 	}
 }
+
+void work_parts(struct setup *s, struct model *m, struct rng *r)
+{
+	struct work w = { .s = s, .m = m, .r = r, .step = m->nr_steps,
+			  .odd = rng_new(rng_next(r), 0), .generation = 1 << 20 };
+	int mode, i;
+
+	for (mode = 0; mode < NR_MODES; mode++) {
+		for (i = 0; i < KEPT_OPEN; i++)
+			w.open[mode][i] = -1;
+		bind_cache(&w, mode);
+		must(setup_mount(s, mode, "smb"), "mounting a client");
+		for (i = 1; i < NR_OBJECTS; i += 2) {
+			struct object *o = &m->objects[mode][i];
+
+			if (o->is_large) {
+				read_here_and_there(&w, o);
+				continue;
+			}
+			new_version(&w, o, MAX_SIZE - below(r, BLOCK));
+			read_scattered(&w, o, below(r, 8), 3 + below(r, 5), 3);
+		}
+		sync_dir(setup_client_dir(mode));
+		umount_client(&w, mode);
+		close_cache(&w, mode);
+	}
+}
