@@ -80,7 +80,7 @@ help:
 	@echo 'make test-clients     unmodified nydusd serves images, from a directory and from a registry'
 	@echo 'make test-netfs       NFS, SMB and 9p with a cache, and Debian'"'"'s cachefilesd'
 	@echo 'make test-keep        what was fetched stays: 100 000 runs on five file systems, and 50 kills (two hours)'
-	@echo 'make test-crash       thousands of states that a crash can leave of a cache directory (an hour or more)'
+	@echo 'make test-crash       thousands of states that a crash can leave of a cache directory (hours)'
 	@echo 'make compare          the selftests on the C implementation and on ours, and the differences'
 	@echo 'make bench            the cost of a read, beside the C implementation and others'
 	@echo 'make bench-results    the same, and store the results in the documents'
