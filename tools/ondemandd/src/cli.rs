@@ -90,7 +90,7 @@ a registry leads to is used until it expires.
 Verification: with a chunk index (the format of the EROFS image specification), nothing is written to the \
 cache that does not have its SHA-256. Wrong bytes are counted and said with their URL, and another mirror \
 is asked; if there is none, readers get EIO. The digest of the index comes from the manifest or the table, \
-so no registry, mirror or proxy has to be trusted; an index beside a file, without a digest in a table, \
+so no registry, mirror or proxy has to be trusted. Chunks may be compressed (application/vnd.erofs+zstd). An index beside a file, without a digest in a table, \
 finds out about what happens to the bytes on their way. \"ondemandctl index FILE\" makes one.
 
 A server that is down: after 5 failures in a row only one request at a time tries whether it is back, at \

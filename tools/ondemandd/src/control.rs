@@ -3,7 +3,7 @@
 //! `ondemandctl`: what operators do besides running the daemon.
 
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -67,13 +67,18 @@ fn index_command() -> Command {
         .about("Make the chunk index of a blob, and print its digest")
         .long_about(
             "Make the chunk index of a blob, in the format of the EROFS image specification \
-             (application/vnd.erofs.chunk-index.v1), and print its digest.\n\n\
+             (application/vnd.erofs.chunk-index.v1), and print its digest. With --zstd, the blob is \
+             compressed for that (application/vnd.erofs+zstd), and the index is that of FILE.zst.\n\n\
              Put it beside the blob for \"ondemandd --verify\", or push it to the repository of the blob \
              and name its digest in the table of \"ondemandd --sources\".",
         )
         .arg(file_arg("The blob"))
         .arg(output)
         .arg(chunk)
+        .arg(flag(
+            "zstd",
+            "Write FILE.zst, in which each chunk is compressed by itself",
+        ))
 }
 
 fn status_command() -> Command {
@@ -248,7 +253,8 @@ fn run(matches: &ArgMatches) -> Result<u8, Failure> {
     if command == "index" {
         let file: &PathBuf = args.get_one("file").expect("clap sees to it");
         let chunk = args.get_one("chunk").copied().unwrap_or(CHUNK);
-        index(file, args.get_one::<PathBuf>("output"), chunk)?;
+        let output = args.get_one::<PathBuf>("output");
+        index(file, output, chunk, args.get_flag("zstd"))?;
         return Ok(0);
     }
     if command == "fsck" {
@@ -634,7 +640,7 @@ fn verify(daemon: &Daemon, name: Option<String>) -> Result<u8, Failure> {
     }
 }
 
-fn index(path: &Path, output: Option<&PathBuf>, chunk: u64) -> Result<(), String> {
+fn index(path: &Path, output: Option<&PathBuf>, chunk: u64, zstd: bool) -> Result<(), String> {
     let fail = |path: &Path, err: &io::Error| format!("{}: {}", path.display(), strip_code(err));
     let (data, size) = File::open(path)
         .and_then(|file| {
@@ -642,15 +648,32 @@ fn index(path: &Path, output: Option<&PathBuf>, chunk: u64) -> Result<(), String
             Ok((file, size))
         })
         .map_err(|err| fail(path, &err))?;
-    let bytes = ChunkIndex::build(data, size, chunk).map_err(|err| fail(path, &err))?;
-    let output = output.cloned().unwrap_or_else(|| {
+    let with = |path: &Path, suffix: &str| {
         let mut name = path.as_os_str().to_owned();
-        name.push(SUFFIX);
-        name.into()
-    });
-    // Whoever reads it at this moment gets the old one or the new one.
-    let mut temporary = output.as_os_str().to_owned();
-    temporary.push(".tmp");
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let blob = if zstd {
+        with(path, ".zst")
+    } else {
+        path.to_path_buf()
+    };
+    // Whoever reads them at this moment gets the old ones or the new ones.
+    let bytes = if zstd {
+        let temporary = with(&blob, ".tmp");
+        let compress = || {
+            let mut to = BufWriter::new(File::create(&temporary)?);
+            let bytes = ChunkIndex::build(data, size, chunk, Some(&mut to))?;
+            to.flush()?;
+            fs::rename(&temporary, &blob)?;
+            Ok(bytes)
+        };
+        compress().map_err(|err| fail(&blob, &err))?
+    } else {
+        ChunkIndex::build(data, size, chunk, None).map_err(|err| fail(path, &err))?
+    };
+    let output = output.cloned().unwrap_or_else(|| with(&blob, SUFFIX));
+    let temporary = with(&output, ".tmp");
     fs::write(&temporary, &bytes)
         .and_then(|()| fs::rename(&temporary, &output))
         .map_err(|err| fail(&output, &err))?;

@@ -272,6 +272,38 @@ impl Sink for Whole<'_> {
     }
 }
 
+/// What is known of a blob.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    pub digest: &'a Digest,
+    pub size: Option<u64>,
+    /// Whether its chunks are compressed; if that is not known, the index says so.
+    pub compressed: Option<bool>,
+    /// That of its data if they are.
+    pub inflated: Option<&'a Digest>,
+}
+
+impl<'a> Known<'a> {
+    /// Only the digest.
+    pub fn as_digest(digest: &'a Digest) -> Self {
+        Self {
+            digest,
+            size: None,
+            compressed: None,
+            inflated: None,
+        }
+    }
+
+    pub fn layer(layer: &'a Layer) -> Self {
+        Self {
+            digest: &layer.digest,
+            size: Some(layer.size),
+            compressed: Some(layer.compressed),
+            inflated: layer.inflated.as_ref(),
+        }
+    }
+}
+
 /// What a blob is checked with.
 pub enum Trusting<'a> {
     /// The chunk index that is described so.
@@ -287,11 +319,14 @@ impl Registry {
         fetching: &Arc<Fetching>,
         indexes: &Indexes,
         repository: &str,
-        (digest, size): (&Digest, Option<u64>),
+        known: Known<'_>,
         trusting: Trusting<'_>,
     ) -> Result<Arc<dyn Blob>, SourceError> {
+        let Known { digest, size, .. } = known;
         let name = digest.as_str();
         let places = self.places(repository, "blobs", name)?;
+        // Where the chunks end, if something is behind them.
+        let mut end = None;
         let index = match trusting {
             Trusting::Sender => {
                 return Ok(Arc::new(HttpBlob::open(fetching, places, name, size)?));
@@ -309,6 +344,8 @@ impl Registry {
                 ));
             }
             Trusting::Index(Index::Inside(range, Some(of_index))) => {
+                end = Some(range.start);
+                let range = ChunkIndex::inside(range, known.compressed == Some(true));
                 if range.end - range.start > MAX_INDEX {
                     let text = format!("the chunk index in {digest} is too large");
                     return Err(SourceError::new(libc::EFBIG, text));
@@ -327,10 +364,20 @@ impl Registry {
                 })?
             }
         };
-        // A blob without an index in it has just what the index says.
-        let size = size.unwrap_or(index.size());
-        let blob = HttpBlob::open(fetching, places, name, Some(size))?;
-        Ok(Arc::new(Verified::new(Arc::new(blob), index)?))
+        if known
+            .compressed
+            .is_some_and(|is| is != index.is_compressed())
+        {
+            let text = format!("the chunk index of {digest} is one for chunks of another kind");
+            return Err(SourceError::new(libc::EIO, text));
+        }
+        // A blob without an index in it has just what the index says, unless that is compressed.
+        let size = size.or((!index.is_compressed()).then_some(index.size()));
+        let blob: Arc<dyn Blob> = Arc::new(HttpBlob::open(fetching, places, name, size)?);
+        let end = end.unwrap_or(blob.size());
+        let inflated = known.inflated.map(|digest| digest.hex().to_string());
+        let blob = Verified::with_end(blob, index, end)?;
+        Ok(Arc::new(blob.with_whole(inflated)))
     }
 
     /// The EROFS layers of an image. A tag is believed as far as the connection is; a digest is checked.

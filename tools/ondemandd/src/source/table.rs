@@ -19,7 +19,9 @@ use super::http::url::Url;
 use super::http::{Fetching, HttpBlob};
 use super::registry::hosts::wrong_toml;
 use super::registry::manifest::{Digest, Index, Layer};
-use super::registry::{open_beside, Connecting, Indexes, Reference, Registry, Tag, Trusting};
+use super::registry::{
+    open_beside, Connecting, Indexes, Known, Reference, Registry, Tag, Trusting,
+};
 use super::{open_file, Blob, BlobName, Source, SourceError};
 use crate::api::Added;
 use crate::device::strip_code;
@@ -437,7 +439,7 @@ impl TableSource {
                 index,
             } => {
                 let trusting = index.as_ref().map_or(Trusting::Sender, Trusting::Index);
-                let blob = (digest, None);
+                let blob = Known::as_digest(digest);
                 registry.open(&self.fetching, &self.indexes, repository, blob, trusting)
             }
             Entry::Http {
@@ -476,19 +478,24 @@ impl TableSource {
 
     fn open_layer(&self, image: &Image, layer: &Layer) -> Result<Arc<dyn Blob>, SourceError> {
         let trusting = match &layer.index {
-            _ if image.unverified => Trusting::Sender,
+            // Without it, nobody knows where in a compressed layer something is.
+            _ if image.unverified && !layer.compressed => Trusting::Sender,
             Some(index) => Trusting::Index(index),
             None => {
                 return Err(SourceError::new(
                     libc::EACCES,
                     format!(
-                        "the layer {} has no chunk index to verify it with (see \"unverified\")",
-                        layer.digest
+                        "the layer {} has no chunk index to {}",
+                        layer.digest,
+                        match layer.compressed {
+                            true => "read it with: it is compressed",
+                            false => "verify it with (see \"unverified\")",
+                        }
                     ),
                 ))
             }
         };
-        let blob = (&layer.digest, Some(layer.size));
+        let blob = Known::layer(layer);
         image.registry.open(
             &self.fetching,
             &self.indexes,
@@ -669,7 +676,7 @@ mod tests {
 
     /// A file with its index beside it.
     fn publish(path: &Path, data: &[u8]) -> String {
-        let index = ChunkIndex::build(data, data.len() as u64, 4096).unwrap();
+        let index = ChunkIndex::build(data, data.len() as u64, 4096, None).unwrap();
         fs::write(path, data).unwrap();
         fs::write(format!("{}{SUFFIX}", path.display()), &index).unwrap();
         Digest::of(&index).to_string()

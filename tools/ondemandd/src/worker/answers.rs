@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn complete_chunks_are_compared() {
         let data: Vec<u8> = (0..20_000u32).map(|i| (i % 251 + 1) as u8).collect();
-        let index = ChunkIndex::build(&data[..], data.len() as u64, 4096).unwrap();
+        let index = ChunkIndex::build(&data[..], data.len() as u64, 4096, None).unwrap();
         let index = ChunkIndex::parse(&index).unwrap();
         let file = cache_file(20_480);
         let stop = Stop::new().unwrap();

@@ -17,6 +17,7 @@ pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
 const EROFS: &str = "application/vnd.erofs";
+/// Compressed, each chunk of its index by itself.
 const EROFS_ZSTD: &str = "application/vnd.erofs+zstd";
 const CHUNK_INDEX: &str = "application/vnd.erofs.chunk-index.v1";
 
@@ -45,6 +46,11 @@ impl Digest {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The digits alone.
+    pub fn hex(&self) -> &str {
+        &self.0["sha256:".len()..]
     }
 }
 
@@ -100,6 +106,9 @@ pub struct Layer {
     pub digest: Digest,
     pub size: u64,
     pub index: Option<Index>,
+    pub compressed: bool,
+    /// What it is when it is not compressed any more, if the manifest says that.
+    pub inflated: Option<Digest>,
 }
 
 /// Where the chunk index of a layer is.
@@ -111,9 +120,12 @@ pub enum Index {
     Inside(Range<u64>, Option<Digest>),
 }
 
+fn sha256(text: &str) -> Result<Digest, String> {
+    Digest::parse(text).ok_or_else(|| format!("the digest \"{text}\" is no SHA-256"))
+}
+
 fn digest(descriptor: &Descriptor) -> Result<Digest, String> {
-    Digest::parse(&descriptor.digest)
-        .ok_or_else(|| format!("the digest \"{}\" is no SHA-256", descriptor.digest))
+    sha256(&descriptor.digest)
 }
 
 impl Manifest {
@@ -165,11 +177,17 @@ fn layers_of(descriptors: &[Descriptor]) -> Result<Vec<Layer>, String> {
     let mut follows = false;
     for descriptor in descriptors {
         match descriptor.media_type.as_str() {
-            EROFS => {
+            kind @ (EROFS | EROFS_ZSTD) => {
+                let compressed = kind == EROFS_ZSTD;
                 layers.push(Layer {
                     digest: digest(descriptor)?,
                     size: descriptor.size,
                     index: index_inside(descriptor)?,
+                    compressed,
+                    inflated: match named(descriptor, "uncompressed-digest") {
+                        Some(text) if compressed => Some(sha256(text)?),
+                        _ => None,
+                    },
                 });
                 follows = true;
             }
@@ -184,12 +202,6 @@ fn layers_of(descriptors: &[Descriptor]) -> Result<Vec<Layer>, String> {
                 layer.index.get_or_insert(blob);
                 follows = false;
             }
-            EROFS_ZSTD => {
-                return Err(format!(
-                    "the layer {} is compressed as a whole ({EROFS_ZSTD}), which is not served yet",
-                    descriptor.digest
-                ))
-            }
             // A device of another layer in some other form: nothing that can be served.
             _ => follows = false,
         }
@@ -200,10 +212,14 @@ fn layers_of(descriptors: &[Descriptor]) -> Result<Vec<Layer>, String> {
     Ok(layers)
 }
 
-fn annotation<'a>(descriptor: &'a Descriptor, name: &str) -> Option<&'a str> {
+fn named<'a>(descriptor: &'a Descriptor, name: &str) -> Option<&'a str> {
     let annotations = descriptor.annotations.as_ref()?;
-    let value = annotations.get(&format!("org.erofs.chunk-index.{name}"))?;
+    let value = annotations.get(&format!("org.erofs.{name}"))?;
     Some(value)
+}
+
+fn annotation<'a>(descriptor: &'a Descriptor, name: &str) -> Option<&'a str> {
+    named(descriptor, &format!("chunk-index.{name}"))
 }
 
 fn index_inside(descriptor: &Descriptor) -> Result<Option<Index>, String> {
@@ -278,6 +294,11 @@ mod tests {
             ),
             layer(EROFS, 'f', "\"org.erofs.chunk-index.range\":\"900\""),
             layer(EROFS, '1', ""),
+            layer(
+                EROFS_ZSTD,
+                '2',
+                &format!("\"org.erofs.uncompressed-digest\":\"{}\"", hex('3')),
+            ),
         ]
         .join(",");
         let layers = image(&text).unwrap();
@@ -291,7 +312,11 @@ mod tests {
             ),
             (digest('f'), Some(Index::Inside(900..1000, None))),
             (digest('1'), None),
+            (digest('2'), None),
         ];
+        let compressed: Vec<_> = layers.iter().filter(|l| l.compressed).collect();
+        assert_eq!(compressed.len(), 1);
+        assert_eq!(compressed[0].inflated, Some(digest('3')));
         assert_eq!(got, want.iter().map(|(d, i)| (d, i)).collect::<Vec<_>>());
     }
 
@@ -311,7 +336,14 @@ mod tests {
                 layer(EROFS, 'a', "") + "," + &layer(CHUNK_INDEX, 'b', &other),
                 "another layer",
             ),
-            (layer(EROFS_ZSTD, 'a', ""), "not served yet"),
+            (
+                layer(
+                    EROFS_ZSTD,
+                    'a',
+                    "\"org.erofs.uncompressed-digest\":\"sha256:1\"",
+                ),
+                "no SHA-256",
+            ),
             (layer("x", 'a', ""), "no EROFS layer"),
             (layer(EROFS, 'g', ""), "no SHA-256"),
             (range("1001"), "not in its blob"),

@@ -41,6 +41,17 @@ fn testdata(name: &str) -> String {
     )
 }
 
+const EROFS: &str = "application/vnd.erofs";
+const EROFS_ZSTD: &str = "application/vnd.erofs+zstd";
+const CHUNK_INDEX: &str = "application/vnd.erofs.chunk-index.v1";
+
+fn descriptor(kind: &str, digest: &Digest, size: usize, annotations: &str) -> String {
+    format!(
+        "{{\"mediaType\":\"{kind}\",\"digest\":\"{digest}\",\"size\":{size},\
+         \"annotations\":{{{annotations}}}}}"
+    )
+}
+
 /// What a registry has, as files: where docker-registry looks for it, without its having been pushed.
 struct Store {
     dir: tempfile::TempDir,
@@ -63,7 +74,7 @@ impl Store {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data = data();
-        let index = ChunkIndex::build(&data[..], SIZE as u64, CHUNK).unwrap();
+        let index = ChunkIndex::build(&data[..], SIZE as u64, CHUNK, None).unwrap();
         let mut store = Self {
             blob: Digest::of(&data),
             index: Digest::of(&index),
@@ -72,20 +83,24 @@ impl Store {
         };
         store.add("_layers", &data);
         store.add("_layers", &index);
-        let config = store.add("_layers", b"{}");
+        store.add("_layers", b"{}");
+        let (blob, index_size) = (descriptor(EROFS, &store.blob, SIZE, ""), index.len());
+        let index = descriptor(CHUNK_INDEX, &store.index, index_size, "");
+        store.manifest = store.image(&format!("{blob},{index}"));
+        store.link("_manifests/tags/1/current", &store.manifest);
+        store
+    }
+
+    /// Adds an image that has these layers.
+    fn image(&self, layers: &str) -> Digest {
+        let config = Digest::of(b"{}");
         let manifest = format!(
             "{{\"schemaVersion\":2,\"mediaType\":\"{}\",\
              \"config\":{{\"mediaType\":\"application/vnd.oci.image.config.v1+json\",\"digest\":\"{config}\",\"size\":2}},\
-             \"layers\":[{{\"mediaType\":\"application/vnd.erofs\",\"digest\":\"{}\",\"size\":{SIZE}}},\
-             {{\"mediaType\":\"application/vnd.erofs.chunk-index.v1\",\"digest\":\"{}\",\"size\":{}}}]}}",
-            manifest::MANIFEST,
-            store.blob,
-            store.index,
-            index.len()
+             \"layers\":[{layers}]}}",
+            manifest::MANIFEST
         );
-        store.manifest = store.add("_manifests/revisions", manifest.as_bytes());
-        store.link("_manifests/tags/1/current", &store.manifest);
-        store
+        self.add("_manifests/revisions", manifest.as_bytes())
     }
 
     fn root(&self) -> String {
@@ -334,6 +349,78 @@ fn blobs_and_images_without_a_password() {
     let blob = open(&source, "v").unwrap();
     check(&*blob).unwrap();
     assert_eq!(blob.version(), Some(&*format!("digest {}", store.blob)));
+}
+
+#[test]
+#[ignore = "needs a docker-registry, which scripts/host-test has"]
+fn compressed_layers() {
+    let store = Store::new();
+    let server = Server::start(&store, "", "");
+    let data = data();
+    let mut blob = Vec::new();
+    let index = ChunkIndex::build(&data[..], SIZE as u64, CHUNK, Some(&mut blob)).unwrap();
+    let of_index = store.add("_layers", &index);
+    let (alone, size) = (store.add("_layers", &blob), blob.len());
+    // The same with the index in it, in a frame of its own.
+    blob.extend([0x50, 0x2a, 0x4d, 0x18]);
+    blob.extend((index.len() as u32).to_le_bytes());
+    blob.extend(&index);
+    let both = store.add("_layers", &blob);
+    let inside = format!(
+        "\"org.erofs.chunk-index.range\":\"{size}\",\"org.erofs.chunk-index.digest\":\"{of_index}\",\
+         \"org.erofs.uncompressed-digest\":\"{}\"",
+        store.blob
+    );
+    let beside = descriptor(CHUNK_INDEX, &of_index, index.len(), "");
+    let layer = |kind, digest, size| descriptor(kind, digest, size, "") + "," + &beside;
+    let address = server.address;
+    let image = |name: &str, layers: &str| {
+        let digest = store.image(layers);
+        format!("[image.{name}]\nreference = '{address}/team/app@{digest}'\n")
+    };
+    let text = [
+        image("alone", &layer(EROFS_ZSTD, &alone, size)),
+        image(
+            "inside",
+            &descriptor(EROFS_ZSTD, &both, blob.len(), &inside),
+        ),
+        // Each says of itself that it is of the other kind.
+        image("raw", &layer(EROFS, &alone, size)),
+        image(
+            "none",
+            &(descriptor(EROFS_ZSTD, &alone, size, "") + "," + &descriptor("x", &of_index, 1, "")),
+        ) + "unverified = true\n",
+        format!(
+            "[blob.b]\nregistry = '{address}/team/app@{alone}'\nindex = '{of_index}'\n\
+             [registry.'{address}']\nplain-http = true\n"
+        ),
+    ];
+    let client = Client::new();
+    let source = client.table(&text.concat()).unwrap();
+    for name in ["alone", "inside", "b"] {
+        let blob = open(&source, name).unwrap();
+        check(&*blob).unwrap();
+        let whole = (name == "inside").then(|| store.blob.hex());
+        assert_eq!(blob.whole(), whole, "{name}");
+        assert_eq!(blob.granule(4096), CHUNK);
+    }
+    refused(open(&source, "raw"), libc::EIO, "of another kind");
+    refused(open(&source, "none"), libc::EACCES, "it is compressed");
+    // A byte of a frame is another one.
+    let registry = server.address;
+    let address = scripted(move |_, head, _| {
+        let said = forward(registry, head);
+        match head.contains(alone.as_str()) {
+            true => spoil(&said),
+            false => said,
+        }
+    });
+    let text = text
+        .concat()
+        .replace(&server.address.to_string(), &address.to_string());
+    let source = client.table(&text).unwrap();
+    let err = check(&*open(&source, "alone").unwrap()).unwrap_err();
+    assert!(err.reason.contains("do not have their digest"), "{err}");
 }
 
 #[test]
