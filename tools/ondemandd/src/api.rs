@@ -33,6 +33,8 @@ pub enum Request {
     Remove { name: String },
     /// Fetch all of a blob that is open.
     Prefetch { name: String },
+    /// Fetch the rest of a blob that is open in the background, or do not.
+    Background { name: String, on: bool },
     /// End the recording of a blob that is open, and keep what was read.
     Trace { name: String },
     /// Remove a blob from the cache, or what was not used for longest until it has so many bytes.
@@ -91,6 +93,8 @@ pub struct Status {
     /// Messages that are not answered yet, and how long the oldest of them has waited.
     pub pending: usize,
     pub oldest_seconds: f64,
+    /// How much is fetched in a second at most, of what nobody waits for.
+    pub bandwidth: Option<u64>,
     pub totals: BTreeMap<String, u64>,
     /// What the kernel has opened.
     pub open: Vec<Open>,
@@ -133,7 +137,21 @@ pub struct Open {
     pub oldest_seconds: f64,
     /// Something of it is being prefetched, or is going to be.
     pub prefetching: bool,
+    /// Whether the rest is being fetched.
+    pub background: Background,
     pub last_error: Option<String>,
+}
+
+/// How it is with fetching the rest of a blob.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Background {
+    /// It is not wanted.
+    Off,
+    Running,
+    /// For this reason.
+    Waiting(String),
+    Complete,
 }
 
 /// How many parts the map of a blob has.

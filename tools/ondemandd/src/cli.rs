@@ -47,6 +47,13 @@ fails no read.
 Messages go to standard error. If that is the journal of systemd, they have a priority and fields there \
 (BLOB, ERRNO, OFFSET, LENGTH), and do not pass through a pipe that may be full.
 
+Background: with --background, the rest of a blob is fetched from when it is opened until all of it is in \
+the cache, so that its readers do not need the server any more; \"ondemandctl background NAME\" does that \
+for one. It goes on only while its server does nothing else for anybody, not while a start is recorded, and \
+not if something would have to be removed from the cache for it; after a failure it tries again, 5 s later \
+at first and 5 min at last. --bandwidth holds for it, for --prefetch and for what traces say, all together, \
+over some seconds; it counts what comes over the network.
+
 Traces: with --trace-dir, what is read of a blob in the first --trace-time seconds is kept in DIR/NAME.trace, \
 in that order, if nothing of it was cached and there is no trace for this version of the blob. Whenever a \
 blob with a trace is opened, what the trace says is prefetched, here or on a machine that it was copied to. \"ondemandctl trace NAME\" ends the recording early.
@@ -346,6 +353,26 @@ pub fn command() -> Command {
             .value_parser(parse_size)
             .default_value("0"),
         )
+        .arg(flag(
+            "background",
+            "Fetch the rest of each blob that is open, when nothing else is to be fetched: see \
+             \"Background\" below",
+        ))
+        .arg(
+            option(
+                "bandwidth",
+                "SIZE",
+                "Fetch no more than so many bytes per second of what nobody waits for (K, M, G)",
+            )
+            .value_parser(parse_bandwidth),
+        )
+        .arg(
+            flag(
+                "limit-reads",
+                "Have --bandwidth hold for what readers wait for as well, all together",
+            )
+            .requires("bandwidth"),
+        )
         .arg(path(
             "trace-dir",
             "DIR",
@@ -534,6 +561,9 @@ fn daemon_args(matches: &ArgMatches) -> DaemonArgs {
             },
             granule: *matches.get_one("granule").expect(required),
             prefetch: *matches.get_one("prefetch").expect(required),
+            background: matches.get_flag("background"),
+            bandwidth: matches.get_one("bandwidth").copied(),
+            limit_reads: matches.get_flag("limit-reads"),
             by_domain: matches.get_flag("by-domain"),
             limits: Limits {
                 max_time: seconds("max-time"),
@@ -585,6 +615,14 @@ fn parse_cache_size(text: &str) -> Result<u64, String> {
     let size = parse_size(text)?;
     if size < 16 << 20 {
         return Err("must be 16M at least".into());
+    }
+    Ok(size)
+}
+
+fn parse_bandwidth(text: &str) -> Result<u64, String> {
+    let size = parse_size(text)?;
+    if size < 4096 {
+        return Err("must be 4K at least".into());
     }
     Ok(size)
 }
@@ -664,6 +702,10 @@ mod tests {
             "1",
             "--prefetch",
             "1M",
+            "--background",
+            "--bandwidth",
+            "2M",
+            "--limit-reads",
             "--retries",
             "0",
             "--timeout",
@@ -687,6 +729,8 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(args.options.granule, 4096);
+        assert!(args.options.background && args.options.limit_reads);
+        assert_eq!(args.options.bandwidth, Some(2 << 20));
         assert_eq!(args.request_timeout, Some(60));
         let Options {
             room,
@@ -724,6 +768,8 @@ mod tests {
             &["--request-timeout", "1s"],
             &["--brun", "200%"],
             &["--cache-size", "4K"],
+            &["--bandwidth", "1K"],
+            &["--limit-reads"],
             &["--tag", "a\nb"],
             &["--supervise", "--fd-store"],
         ] {

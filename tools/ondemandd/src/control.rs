@@ -11,7 +11,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::builder::PathBufValueParser;
 use clap::{value_parser, Arg, ArgGroup, ArgMatches, Command};
 
-use crate::api::{Added, Cached, Culled, Open, Reply, Request, Status, Verified, SOCKET};
+use crate::api::{
+    Added, Background, Cached, Culled, Open, Prefetching, Reply, Request, Status, Verified, SOCKET,
+};
 use crate::cli::{flag, option, parse_size};
 use crate::device::strip_code;
 use crate::fsck;
@@ -162,6 +164,17 @@ pub fn command() -> Command {
                 .arg(flag("wait", "Wait until all of it is there")),
         )
         .subcommand(
+            Command::new("background")
+                .about("Fetch the rest of a blob in the background")
+                .long_about(
+                    "Fetch the rest of a blob that is open, as \"ondemandd --background\" does for all: only \
+                     when nothing else is to be fetched from its server, within --bandwidth, and until it \
+                     is complete or not open any more. \"status\" says how far that is.",
+                )
+                .arg(name_arg("The name of the blob").required(true))
+                .arg(flag("off", "Do not, any more")),
+        )
+        .subcommand(
             Command::new("trace")
                 .about("End the recording of what is read at the start of a blob, and keep it")
                 .long_about(
@@ -293,6 +306,11 @@ fn run(matches: &ArgMatches) -> Result<u8, Failure> {
             &daemon,
             &text("name").unwrap_or_default(),
             args.get_flag("wait"),
+        ),
+        "background" => background(
+            &daemon,
+            &text("name").unwrap_or_default(),
+            !args.get_flag("off"),
         ),
         "trace" => trace(&daemon, &text("name").unwrap_or_default()),
         "cull" => cull(&daemon, text("name"), args.get_one("to").copied()),
@@ -452,6 +470,9 @@ fn describe(status: &Status, with_cached: bool) -> String {
             requests += &format!(", {} {total}", name.replace('_', " "));
         }
     }
+    if let Some(rate) = status.bandwidth {
+        requests += &format!(", {} per second at most", human(rate));
+    }
     lines.push(requests);
     for open in &status.open {
         lines.extend(describe_open(open));
@@ -489,6 +510,15 @@ fn describe_open(open: &Open) -> Vec<String> {
     }
     if open.prefetching {
         lines.push("  is being prefetched".into());
+    }
+    match &open.background {
+        Background::Off => {}
+        Background::Running => lines.push("  the rest is being fetched in the background".into()),
+        Background::Waiting(reason) => lines.push(format!(
+            "  the rest is to be fetched, which waits: {}",
+            escape(reason)
+        )),
+        Background::Complete => lines.push("  all of it is there".into()),
     }
     if let Some(error) = &open.last_error {
         lines.push(format!("  last error: {}", escape(error)));
@@ -563,6 +593,20 @@ fn prefetch(daemon: &Daemon, name: &str, wait: bool) -> Result<u8, Failure> {
             .into());
         }
         std::thread::sleep(LOOK);
+    }
+}
+
+fn background(daemon: &Daemon, name: &str, on: bool) -> Result<u8, Failure> {
+    let name = name.to_string();
+    match daemon.ask(&Request::Background {
+        name: name.clone(),
+        on,
+    })? {
+        Reply::Prefetch(Prefetching { open: 0 }) => {
+            Err(format!("\"{name}\" is not open at the daemon: mount it first").into())
+        }
+        Reply::Prefetch(_) => Ok(0),
+        other => Err(unexpected(&other)),
     }
 }
 
@@ -704,6 +748,7 @@ mod tests {
             },
             pending: 0,
             oldest_seconds: 0.0,
+            bandwidth: Some(1 << 20),
             totals: BTreeMap::from([("errors".into(), 3), ("fetched_bytes".into(), 2048)]),
             open: vec![Open {
                 name: "a\u{1b}b".into(),
@@ -717,6 +762,7 @@ mod tests {
                 waiting: 1,
                 oldest_seconds: 1.25,
                 prefetching: true,
+                background: Background::Waiting("why".into()),
                 last_error: Some("broken".into()),
             }],
             cached: vec![Cached {
@@ -737,10 +783,10 @@ mod tests {
         let text = describe(&healthy(), true);
         for want in [
             "cache: 1.0 MiB of 2.0 MiB in /c; 3.0 MiB of 4.0 MiB free on its disk\n",
-            "requests: 0 wait, errors 3, fetched 2.0 KiB\n",
+            "requests: 0 wait, errors 3, fetched 2.0 KiB, 1.0 MiB per second at most\n",
             "a\\u{1b}b: 2.0 KiB of 4.0 KiB (50 %), 2.0 KiB fetched from h:80\n  [#+-.]\n",
             "  1 readers wait, the oldest one for 1.2 s\n",
-            "  is being prefetched\n  last error: broken\n",
+            "  is being prefetched\n  the rest is to be fetched, which waits: why\n  last error: broken\n",
             "  Id/Dold: 4.0 KiB, used ",
         ] {
             assert!(text.contains(want), "{want} is not in\n{text}");

@@ -142,6 +142,9 @@ struct State {
 /// much is not.
 const MARGIN: u64 = 16;
 
+/// More than is written at once of what nobody waits for.
+const SPARE: u64 = 4 << 20;
+
 impl Culler {
     pub fn new(
         cache: PathBuf,
@@ -234,6 +237,13 @@ impl Culler {
         let (blocks, files) = (self.limits.blocks.stop(), self.limits.files.stop());
         let space = self.kernel.space(&self.cache);
         space.is_ok_and(|space| space.lacks(blocks, files) != (0, 0))
+    }
+
+    /// Whether something may be written that nobody waits for: nothing else has to be removed for it.
+    pub fn has_room_to_spare(&self) -> bool {
+        let used = self.held() + self.writing.load(Relaxed) + SPARE;
+        let near = self.most.is_some_and(|most| used > most - most / MARGIN);
+        !near && !self.kernel.wants_room() && !self.is_full()
     }
 
     /// The life of the thread.

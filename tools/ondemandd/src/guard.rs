@@ -40,6 +40,8 @@ pub struct Guard {
 struct State {
     cancelled: bool,
     deadline: Option<Instant>,
+    /// How many bytes came from servers, answers that were no use included.
+    received: u64,
     /// While the body of an answer is awaited: for how long in this window, and what came.
     body: Option<(Duration, u64)>,
 }
@@ -173,7 +175,13 @@ impl Guard {
         Ok(())
     }
 
-    fn pause(&self, delay: Duration) -> Result<(), String> {
+    /// How many bytes came over the network.
+    pub fn came(&self) -> u64 {
+        self.state().received
+    }
+
+    /// Sleeps. If there is to be no other try after that, says why.
+    pub fn pause(&self, delay: Duration) -> Result<(), String> {
         let state = self.state();
         self.check(&state, delay)?;
         let (state, _) = self
@@ -204,6 +212,7 @@ impl Guard {
             window, min_speed, ..
         } = self.limits;
         let mut state = self.state();
+        state.received = state.received.saturating_add(bytes);
         let Some(body) = &mut state.body else {
             return Ok(());
         };
@@ -338,6 +347,7 @@ pub mod tests {
             for _ in 0..9 {
                 guard.received(second, 99).unwrap();
             }
+            assert_eq!(guard.came(), 3 * 1000 + 9 * 99);
             let text = reason(guard.received(second, 99));
             assert!(
                 text.contains("990 bytes in 10 s are fewer than 100"),

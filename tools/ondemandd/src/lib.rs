@@ -33,6 +33,7 @@ mod message;
 mod metrics;
 mod notify;
 mod object;
+mod pace;
 mod pool;
 mod report;
 mod schedule;

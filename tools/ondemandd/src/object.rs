@@ -21,9 +21,11 @@ use std::time::Instant;
 
 use rustix::fs::{seek, SeekFrom};
 
+use crate::api::Background;
 use crate::chunkmap::{merge, ChunkMap, State};
 use crate::device::strip_code;
 use crate::guard::{Guard, Limits};
+use crate::pace::Bandwidth;
 use crate::report::Report;
 use crate::source::{Blob, Sink, SourceError};
 use crate::trace::MAX_RANGES;
@@ -70,6 +72,12 @@ struct Inner {
     ahead: Range<u64>,
     /// What is to be prefetched after that.
     wishes: VecDeque<Range<u64>>,
+    /// Whether the rest is to be fetched, too, and how far that is.
+    background: Background,
+    /// Up to where it was looked at for that.
+    rest: u64,
+    /// How many times in a row that has failed.
+    failures: u32,
     /// How many threads are prefetching.
     prefetching: usize,
     /// Why something was not fetched, the last time.
@@ -98,6 +106,16 @@ impl Recorded {
             }
         }
     }
+}
+
+/// What there is to do in the background.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Something was fetched, and there may be more.
+    More,
+    /// What is missing is being fetched for somebody.
+    Busy,
+    Nothing,
 }
 
 /// A READ: the kernel has found this range missing.
@@ -164,6 +182,8 @@ pub struct Tools<'a> {
     pub quota: &'a dyn Quota,
     pub report: &'a Report,
     pub limits: Limits,
+    /// How fast it may fetch, if there is a limit. What somebody waits for waits for that itself.
+    pub pace: Option<&'a Bandwidth>,
     pub outcomes: &'a dyn Outcomes,
 }
 
@@ -204,6 +224,9 @@ impl Object {
                 window: 0..0,
                 ahead: 0..0,
                 wishes: VecDeque::new(),
+                background: Background::Off,
+                rest: 0,
+                failures: 0,
                 prefetching: 0,
                 last_error: None,
                 recorded: None,
@@ -332,6 +355,54 @@ impl Object {
         inner.has_ahead() || inner.prefetching > 0
     }
 
+    /// Whether the rest is to be [fetched](Self::fetch_rest) in the background. Returns whether it was not
+    /// before.
+    pub fn set_background(&self, on: bool) -> bool {
+        let mut inner = self.inner();
+        let was = std::mem::replace(
+            &mut inner.background,
+            match on {
+                true => Background::Running,
+                false => Background::Off,
+            },
+        );
+        (inner.rest, inner.failures) = (0, 0);
+        on && was != Background::Running
+    }
+
+    /// How that is.
+    pub fn background(&self) -> Background {
+        self.inner().background.clone()
+    }
+
+    /// Whether there is anything to do for that.
+    pub fn wants_rest(&self) -> bool {
+        let inner = self.inner();
+        let done = matches!(inner.background, Background::Off | Background::Complete);
+        !inner.closed && !done
+    }
+
+    /// It has to wait for something.
+    pub fn hold_background(&self, reason: &str) {
+        let mut inner = self.inner();
+        if inner.background != Background::Off {
+            inner.background = Background::Waiting(reason.into());
+        }
+    }
+
+    /// It has failed. Returns how many times in a row.
+    pub fn background_failed(&self, reason: &str) -> u32 {
+        self.hold_background(reason);
+        let mut inner = self.inner();
+        inner.failures = inner.failures.saturating_add(1);
+        inner.failures
+    }
+
+    /// Whether what is read is being recorded.
+    pub fn is_recording(&self) -> bool {
+        self.inner().recorded.is_some()
+    }
+
     /// Why something was not fetched, the last time.
     pub fn last_error(&self) -> Option<String> {
         self.inner().last_error.clone()
@@ -340,9 +411,10 @@ impl Object {
     /// Fetches something of what is to be [prefetched](Self::sequential). Calls `more` before that if
     /// there is more. Errors are those of the source.
     pub fn prefetch(&self, tools: &mut Tools<'_>, more: impl FnOnce()) -> Result<(), SourceError> {
+        let most = self.at_once(tools);
         let mut claim = self.claim(|inner| {
             inner.prefetching += 1;
-            inner.claim_ahead(self.granule)
+            inner.claim_ahead(most)
         });
         if self.inner().has_ahead() {
             more();
@@ -357,6 +429,82 @@ impl Object {
             inner.last_error = Some(err.reason.clone());
         }
         result
+    }
+
+    /// How many granules are asked for at once if nobody waits for them.
+    fn at_once(&self, tools: &Tools<'_>) -> u64 {
+        let piece = tools.pace.map_or(PIECE, |pace| pace.piece().min(PIECE));
+        (piece / self.granule).max(1)
+    }
+
+    /// Fetches something of what is in the cache not yet. Errors are those of the source.
+    pub fn fetch_rest(&self, tools: &mut Tools<'_>) -> Result<Rest, SourceError> {
+        let most = self.at_once(tools);
+        let mut from = self.inner().rest;
+        let mut busy = false;
+        loop {
+            let hole = self.first_hole(from)?;
+            let mut claim = self.claim(|inner| {
+                let Some(hole) = hole else { return Vec::new() };
+                let range = hole..self.size();
+                let (runs, _) = inner.claim_first(&range, most);
+                let span = inner.span(&range);
+                busy |= runs.is_empty() && inner.map.first(&span, State::Busy).is_some();
+                if let Some(run) = runs.first() {
+                    inner.rest = inner.map.bytes(run).end;
+                    if inner.background != Background::Off {
+                        inner.background = Background::Running;
+                    }
+                }
+                runs
+            });
+            if claim.runs.is_empty() {
+                // Once more from the beginning: something may not have got there.
+                if from > 0 {
+                    from = 0;
+                    continue;
+                }
+                let mut inner = self.inner();
+                inner.rest = 0;
+                if busy {
+                    return Ok(Rest::Busy);
+                }
+                if inner.background != Background::Off {
+                    inner.background = Background::Complete;
+                }
+                return Ok(Rest::Nothing);
+            }
+            let result = self.fetch_all(&mut claim, tools);
+            let mut inner = self.inner();
+            return match result {
+                Ok(_) => {
+                    inner.failures = 0;
+                    Ok(Rest::More)
+                }
+                Err(err) => {
+                    inner.rest = 0;
+                    inner.last_error = Some(err.reason.clone());
+                    Err(err)
+                }
+            };
+        }
+    }
+
+    /// Where the first hole begins at `from` or behind, if there is one.
+    fn first_hole(&self, from: u64) -> Result<Option<u64>, SourceError> {
+        let size = self.size();
+        if from >= size {
+            return Ok(None);
+        }
+        match seek(&self.file, SeekFrom::Hole(from)) {
+            Ok(hole) => Ok(Some(hole).filter(|hole| *hole < size)),
+            // Behind the last data there is nothing but a hole.
+            Err(rustix::io::Errno::NXIO) => Ok(Some(from)),
+            Err(err) => Err(SourceError::new(
+                err.raw_os_error(),
+                format!("looking at the cache file: {err}"),
+            )),
+        }
     }
 
     fn claim(&self, pick: impl FnOnce(&mut Inner) -> Vec<Range<u64>>) -> Claim {
@@ -418,6 +566,9 @@ impl Object {
         while off < range.end {
             let end = range.end.min(off + PIECE.max(self.granule));
             let fetch = Fetch::begin(self, tools.limits)?;
+            if let Some(pace) = tools.pace.filter(|_| claim.need == Need::Missing) {
+                fetch.wait_for(pace)?;
+            }
             claim.tried = off..end;
             let mut piece = Piece {
                 object: self,
@@ -434,6 +585,14 @@ impl Object {
             };
             let begun = Instant::now();
             let result = fetch.guard.run(|| self.blob.read_into(&mut piece));
+            if let Some(pace) = tools.pace {
+                // Nothing comes over the network from a file, and less than this if it is compressed.
+                let came = match fetch.guard.came() {
+                    0 => piece.came - off,
+                    bytes => bytes,
+                };
+                pace.spend(Instant::now(), came);
+            }
             let metrics = &piece.report.metrics;
             metrics.fetch(&self.server, piece.came - off, begun.elapsed());
             if result
@@ -621,16 +780,16 @@ impl Inner {
         !self.closed && (!self.ahead.is_empty() || !self.wishes.is_empty())
     }
 
-    /// Claims the first of what is to be prefetched: one run, no more than is asked for at once.
-    fn claim_ahead(&mut self, granule: u64) -> Vec<Range<u64>> {
+    /// Claims the first of what is to be prefetched: one run of so many granules at most.
+    fn claim_ahead(&mut self, most: u64) -> Vec<Range<u64>> {
         let ahead = std::mem::replace(&mut self.ahead, 0..0);
-        let (runs, rest) = self.claim_first(&ahead, granule);
+        let (runs, rest) = self.claim_first(&ahead, most);
         self.ahead = rest;
         if !runs.is_empty() {
             return runs;
         }
         while let Some(wish) = self.wishes.pop_front() {
-            let (runs, rest) = self.claim_first(&wish, granule);
+            let (runs, rest) = self.claim_first(&wish, most);
             if !rest.is_empty() {
                 self.wishes.push_front(rest);
             }
@@ -642,9 +801,8 @@ impl Inner {
     }
 
     /// Claims the first run of a range; returns what is behind that, too.
-    fn claim_first(&mut self, range: &Range<u64>, granule: u64) -> (Vec<Range<u64>>, Range<u64>) {
+    fn claim_first(&mut self, range: &Range<u64>, most: u64) -> (Vec<Range<u64>>, Range<u64>) {
         let span = self.span(range);
-        let most = (PIECE / granule).max(1);
         let unknown = |granule: &u64| self.map.state(*granule) == State::Unknown;
         let first = span.clone().find(unknown);
         let run = first.map(|first| {
@@ -741,6 +899,19 @@ impl<'a> Fetch<'a> {
         }
         inner.fetches.push(Arc::clone(&guard));
         Ok(Self { object, guard })
+    }
+
+    /// Waits until something may be fetched. The time that it may take has not begun.
+    fn wait_for(&self, pace: &Bandwidth) -> Result<(), SourceError> {
+        loop {
+            let wait = pace.wait(Instant::now());
+            if wait.is_zero() {
+                return Ok(());
+            }
+            self.guard
+                .pause(wait)
+                .map_err(|reason| SourceError::new(libc::ECANCELED, reason))?;
+        }
     }
 }
 
@@ -961,6 +1132,7 @@ pub mod tests {
         file: File,
         object: Object,
         report: Arc<Report>,
+        pace: Option<Bandwidth>,
         told: Told,
     }
 
@@ -973,6 +1145,7 @@ pub mod tests {
             blob,
             file,
             report: Report::silent(),
+            pace: None,
             told: Told::default(),
         }
     }
@@ -989,6 +1162,7 @@ pub mod tests {
                 quota: &NoQuota,
                 report: &self.report,
                 limits: LIMITS,
+                pace: self.pace.as_ref(),
                 outcomes: &self.told,
             })
         }
@@ -1140,6 +1314,7 @@ pub mod tests {
                     quota: &NoQuota,
                     report: &report,
                     limits: LIMITS,
+                    pace: None,
                     outcomes: &told,
                 },
             );
@@ -1404,6 +1579,81 @@ pub mod tests {
             .is_err());
         assert_eq!(s.object.last_error().unwrap(), "broken");
         assert!(!s.object.is_prefetching());
+    }
+
+    #[test]
+    fn the_rest_is_fetched_in_the_background() {
+        let mut s = setup(1_000_000, 16 << 10);
+        s.file.write_all_at(&[0xee; 48 << 10], 32 << 10).unwrap();
+        let rest = |s: &Setup| s.with_tools(|tools| s.object.fetch_rest(tools));
+        assert!(!s.object.wants_rest());
+        assert!(s.object.set_background(true) && !s.object.set_background(true));
+        // Not so much at once that the pace would be a matter of seconds.
+        s.pace = Some(Bandwidth::new(256 << 10));
+        assert_eq!(rest(&s).unwrap(), Rest::More);
+        assert_eq!(merge(s.blob.taken()), [0..32 << 10]);
+        assert!(s.pace.as_ref().unwrap().wait(Instant::now()).is_zero());
+        s.pace = None;
+        s.blob.broken.store(true, SeqCst);
+        assert_eq!(rest(&s).unwrap_err().reason, "broken");
+        assert_eq!(
+            (
+                s.object.background_failed("a"),
+                s.object.background_failed("broken")
+            ),
+            (1, 2)
+        );
+        assert_eq!(s.object.background(), Background::Waiting("broken".into()));
+        assert!(s.object.wants_rest());
+        s.blob.broken.store(false, SeqCst);
+        s.blob.taken();
+        assert_eq!(rest(&s).unwrap(), Rest::More);
+        assert_eq!(s.object.background(), Background::Running);
+        assert_eq!(s.object.background_failed("once"), 1);
+        assert_eq!(rest(&s).unwrap(), Rest::Nothing);
+        assert_eq!(merge(s.blob.taken()), [80 << 10..1_000_000]);
+        assert_eq!(s.object.background(), Background::Complete);
+        assert!(!s.object.wants_rest());
+        s.check(96 << 10..1_000_000);
+        // What has not got there is found, and so is what was lost.
+        s.file.set_len(500 << 10).unwrap();
+        s.file.set_len(1000 << 10).unwrap();
+        let gone: Vec<u64> = (31..62).collect();
+        s.object.inner().map.forget(&gone);
+        s.object.set_background(true);
+        while rest(&s).unwrap() == Rest::More {}
+        s.check(96 << 10..1_000_000);
+        // Something that is being fetched for somebody is not complete.
+        let s = setup(64 << 10, 16 << 10);
+        s.object.set_background(true);
+        s.object.inner().map.claim(0..4);
+        assert_eq!(rest(&s).unwrap(), Rest::Busy);
+        s.object.set_background(false);
+        s.object.hold_background("x");
+        assert_eq!(s.object.background(), Background::Off);
+    }
+
+    #[test]
+    fn what_somebody_waits_for_keeps_the_pace_if_it_has_to() {
+        let mut s = setup(1 << 20, 16 << 10);
+        s.pace = Some(Bandwidth::new(1 << 20));
+        let begun = Instant::now();
+        // The first second's is there at once, then a granule has to be waited for.
+        s.pace.as_ref().unwrap().spend(begun, 1 << 20);
+        s.fill(0..64 << 10).unwrap();
+        s.fill(64 << 10..80 << 10).unwrap();
+        assert!(begun.elapsed().as_millis() >= 60, "{:?}", begun.elapsed());
+        // Closing ends the wait.
+        s.pace.as_ref().unwrap().spend(begun, 1 << 40);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| s.fill(512 << 10..513 << 10));
+            while s.object.inner().fetches.is_empty() {
+                std::thread::yield_now();
+            }
+            s.object.close();
+            assert_eq!(waits.join().unwrap().unwrap_err().errno, libc::ECANCELED);
+        });
+        assert!(s.blob.taken().iter().all(|range| range.end <= 80 << 10));
     }
 
     #[test]

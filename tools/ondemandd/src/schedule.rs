@@ -13,6 +13,8 @@
 //!   room for until one that comes finds none.
 //! * Prefetching is started only if no other job can be, takes no more than a quarter of the room, and
 //!   never the last of it. A blob's share of the room is the same with it and without.
+//! * What is fetched in the background is as prefetching, and is started only if the server does
+//!   nothing else for anybody; so there is one such job for each server.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -41,15 +43,39 @@ struct Server<K> {
     name: Arc<str>,
     /// The blobs that have jobs waiting, each once; the next one to have its turn is in front.
     turns: VecDeque<K>,
-    /// The same for prefetching.
+    /// The same for prefetching, ...
     ahead_turns: VecDeque<K>,
+    /// ... and for the background.
+    last_turns: VecDeque<K>,
     running: Running,
 }
 
 impl<K> Server<K> {
     fn is_idle(&self) -> bool {
-        self.turns.is_empty() && self.ahead_turns.is_empty() && self.running.all == 0
+        self.turns.is_empty()
+            && self.ahead_turns.is_empty()
+            && self.last_turns.is_empty()
+            && self.running.all == 0
     }
+
+    fn turns(&mut self, class: Class) -> &mut VecDeque<K> {
+        match class {
+            Class::Asked => &mut self.turns,
+            Class::Ahead => &mut self.ahead_turns,
+            Class::Last => &mut self.last_turns,
+        }
+    }
+}
+
+/// How important jobs are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Somebody waits for it.
+    Asked,
+    /// Somebody may want it soon.
+    Ahead,
+    /// Nobody may want it for long.
+    Last,
 }
 
 /// How many jobs run.
@@ -104,6 +130,7 @@ struct Blob<J> {
     server: Arc<str>,
     waiting: VecDeque<J>,
     ahead: Option<J>,
+    last: Option<J>,
     running: Running,
 }
 
@@ -113,12 +140,16 @@ impl<J> Blob<J> {
             server: Arc::clone(server),
             waiting: VecDeque::new(),
             ahead: None,
+            last: None,
             running: Running::default(),
         }
     }
 
     fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.ahead.is_none() && self.running.all == 0
+        self.waiting.is_empty()
+            && self.ahead.is_none()
+            && self.last.is_none()
+            && self.running.all == 0
     }
 }
 
@@ -126,7 +157,7 @@ impl<J> Blob<J> {
 pub struct Ticket<K> {
     key: K,
     server: Arc<str>,
-    ahead: bool,
+    class: Class,
 }
 
 impl<K: Clone + Eq + Hash, J> Schedule<K, J> {
@@ -147,6 +178,7 @@ impl<K: Clone + Eq + Hash, J> Schedule<K, J> {
                     name: Arc::clone(name),
                     turns: VecDeque::new(),
                     ahead_turns: VecDeque::new(),
+                    last_turns: VecDeque::new(),
                     running: Running::default(),
                 });
                 self.servers.len() - 1
@@ -190,6 +222,15 @@ impl<K: Clone + Eq + Hash, J> Schedule<K, J> {
         }
     }
 
+    /// The same in the background.
+    pub fn push_last(&mut self, key: &K, server: &Arc<str>, job: J) {
+        let blob = self.blob(key, server);
+        if blob.last.replace(job).is_none() {
+            let server = Arc::clone(&blob.server);
+            self.server(&server).last_turns.push_back(key.clone());
+        }
+    }
+
     /// How much room there is for jobs for this server, by one way to count it.
     fn room_for(&self, server: &Server<K>, room: fn(Running, usize) -> usize) -> usize {
         let all = room(self.running, self.room.all);
@@ -215,17 +256,23 @@ impl<K: Clone + Eq + Hash, J> Schedule<K, J> {
             && self.room_for(server, Running::room) > 1
     }
 
-    /// Which server has its turn, which of its blobs, and whether it is to prefetch.
-    fn choose(&self) -> Option<(usize, usize, bool)> {
+    fn may_go_last(&self, server: &Server<K>) -> bool {
+        !server.last_turns.is_empty()
+            && server.running.all == 0
+            && self.running.ahead < self.room.all.div_ceil(4)
+            && self.room_for(server, Running::room) > 1
+    }
+
+    /// Which server has its turn, which of its blobs, and for what.
+    fn choose(&self) -> Option<(usize, usize, Class)> {
         let mut servers = self.servers.iter().enumerate();
-        let turn = servers.find_map(|(at, server)| Some((at, self.turn(server)?, false)));
-        turn.or_else(|| {
-            let at = self
-                .servers
-                .iter()
-                .position(|server| self.may_prefetch(server));
-            at.map(|at| (at, 0, true))
-        })
+        let turn = servers.find_map(|(at, server)| Some((at, self.turn(server)?, Class::Asked)));
+        let first = |class, may: fn(&Self, &Server<K>) -> bool| {
+            let at = self.servers.iter().position(|server| may(self, server));
+            at.map(|at| (at, 0, class))
+        };
+        turn.or_else(|| first(Class::Ahead, Self::may_prefetch))
+            .or_else(|| first(Class::Last, Self::may_go_last))
     }
 
     /// Whether [`Self::next`] has something.
@@ -235,25 +282,20 @@ impl<K: Clone + Eq + Hash, J> Schedule<K, J> {
 
     /// The next job to run, if one may.
     pub fn next(&mut self) -> Option<(Ticket<K>, J)> {
-        let (server_at, blob_at, ahead) = self.choose()?;
+        let (server_at, blob_at, class) = self.choose()?;
         let mut server = self.servers.remove(server_at)?;
-        let turns = if ahead {
-            &mut server.ahead_turns
-        } else {
-            &mut server.turns
-        };
-        let next = turns.remove(blob_at).and_then(|key| {
+        let next = server.turns(class).remove(blob_at).and_then(|key| {
             let blob = self.blobs.get_mut(&key)?;
-            let job = if ahead {
-                blob.ahead.take()
-            } else {
-                blob.waiting.pop_front()
+            let job = match class {
+                Class::Asked => blob.waiting.pop_front(),
+                Class::Ahead => blob.ahead.take(),
+                Class::Last => blob.last.take(),
             };
-            if !ahead && !blob.waiting.is_empty() {
-                turns.push_back(key.clone());
+            if class == Class::Asked && !blob.waiting.is_empty() {
+                server.turns.push_back(key.clone());
             }
             let kind = match blob.running.asked() {
-                _ if ahead => Kind::Ahead,
+                _ if class != Class::Asked => Kind::Ahead,
                 0 => Kind::First,
                 _ => Kind::Beside,
             };
@@ -268,20 +310,20 @@ impl<K: Clone + Eq + Hash, J> Schedule<K, J> {
         let ticket = Ticket {
             key,
             server: name,
-            ahead,
+            class,
         };
         Some((ticket, job))
     }
 
     /// A job that ran has come to its end.
     pub fn finish(&mut self, ticket: Ticket<K>) {
-        let Ticket { key, server, ahead } = ticket;
+        let Ticket { key, server, class } = ticket;
         let Some(blob) = self.blobs.get_mut(&key) else {
             return;
         };
         // Those that are left move up: it does not matter which of them was the first.
         let kind = match blob.running.asked() {
-            _ if ahead => Kind::Ahead,
+            _ if class != Class::Asked => Kind::Ahead,
             1 => Kind::First,
             _ => Kind::Beside,
         };
@@ -306,12 +348,15 @@ impl<K: Clone + Eq + Hash, J> Schedule<K, J> {
             }
         }
         removed.extend(blob.ahead.take_if(|job| unwanted(job)));
+        removed.extend(blob.last.take_if(|job| unwanted(job)));
         let (waits, ahead_waits) = (!blob.waiting.is_empty(), blob.ahead.is_some());
+        let last_waits = blob.last.is_some();
         let server = self.server(&name);
         server.turns.retain(|other| other != key || waits);
         server
             .ahead_turns
             .retain(|other| other != key || ahead_waits);
+        server.last_turns.retain(|other| other != key || last_waits);
         self.forget_if_idle(key);
         removed
     }
@@ -447,6 +492,45 @@ mod tests {
     }
 
     #[test]
+    fn the_background_waits_for_everything_else() {
+        let (mut s, a, b) = (schedule(8, 8), server("a"), server("b"));
+        s.push_last(&1, &a, 1);
+        s.push_last(&1, &a, 2);
+        s.push_last(&2, &a, 3);
+        s.push_ahead(&1, &a, 5);
+        s.push(&1, &a, 10);
+        let (tickets, jobs) = start(&mut s);
+        // Nothing beside what somebody waits for or may want; another server is another one.
+        assert_eq!(jobs, [10, 5]);
+        s.push_last(&3, &b, 30);
+        let (other, jobs) = start(&mut s);
+        assert_eq!(jobs, [30]);
+        for ticket in tickets {
+            assert!(start(&mut s).1.is_empty());
+            s.finish(ticket);
+        }
+        // One at a time, and who comes then does not wait for it.
+        let (mut tickets, jobs) = start(&mut s);
+        assert_eq!(jobs, [2]);
+        s.push(&2, &a, 20);
+        let (more, jobs) = start(&mut s);
+        assert_eq!(jobs, [20]);
+        s.finish(tickets.pop().unwrap());
+        assert!(start(&mut s).1.is_empty());
+        more.into_iter().chain(other).for_each(|t| s.finish(t));
+        let (tickets, jobs) = start(&mut s);
+        assert_eq!(jobs, [3]);
+        s.push_last(&3, &b, 31);
+        assert_eq!(s.remove(&3, |_| true), [31]);
+        tickets.into_iter().for_each(|t| s.finish(t));
+        assert!(s.blobs.is_empty() && s.servers.is_empty());
+        // The last slot is never taken.
+        let mut s = schedule(1, 1);
+        s.push_last(&1, &a, 1);
+        assert!(s.next().is_none());
+    }
+
+    #[test]
     fn what_nobody_wants_is_removed() {
         let (mut s, a) = (schedule(4, 4), server("a"));
         for job in 0..4 {
@@ -475,7 +559,7 @@ mod tests {
         #[test]
         fn everything_is_done_within_the_limits(
             all in 1usize..9, per_server in 1usize..9,
-            steps in proptest::collection::vec((0u32..5, 0u32..3, 0usize..8), 1..80),
+            steps in proptest::collection::vec((0u32..5, 0u32..4, 0usize..8), 1..80),
         ) {
             let mut s = schedule(all, per_server);
             let servers = [server("a"), server("b")];
@@ -489,6 +573,14 @@ mod tests {
                         number += 1;
                         wanted.insert(number);
                         if what == 0 { s.push(&blob, server, number) } else { s.push_front(&blob, server, number) }
+                    }
+                    2 => {
+                        // Of these, one is kept.
+                        let waits = s.blobs.get(&blob).and_then(|blob| blob.last);
+                        number += 1;
+                        wanted.insert(number);
+                        s.push_last(&blob, server, number);
+                        waits.map(|job| wanted.remove(&job));
                     }
                     _ if at < running.len() => s.finish(running.remove(at).0),
                     _ => {}
@@ -510,6 +602,10 @@ mod tests {
                     running.push((ticket, job));
                 }
             }
+            // The background is not started where there is one slot.
+            let left = s.clear();
+            prop_assert!(left.is_empty() || all.min(per_server) == 1);
+            left.iter().for_each(|job| { wanted.remove(job); });
             prop_assert!(wanted.is_empty());
             prop_assert!(s.blobs.is_empty() && s.servers.is_empty());
         }

@@ -20,7 +20,8 @@ use crate::cull::{Culler, Objects};
 use crate::device::{self, strip_code, Device};
 use crate::guard::{Guard, Limits};
 use crate::message::{Message, Messages, Op, BATCH_SIZE};
-use crate::object::{Buffer, Filled, Object, Outcomes, Read, Tools};
+use crate::object::{Buffer, Filled, Object, Outcomes, Read, Rest, Tools};
+use crate::pace::{Bandwidth, Later};
 use crate::pool::{self, Fetches, Opens, Pool};
 use crate::report::{Event, Report};
 use crate::schedule::Room;
@@ -40,6 +41,12 @@ pub struct Options {
     pub granule: u64,
     /// How far to read ahead of a sequential reader, in bytes.
     pub prefetch: u64,
+    /// Whether the rest of each blob is fetched in the background.
+    pub background: bool,
+    /// How many bytes are fetched in a second at most, of what nobody waits for ...
+    pub bandwidth: Option<u64>,
+    /// ... and of everything together.
+    pub limit_reads: bool,
     /// Whether the volume key names a directory of the source.
     pub by_domain: bool,
     /// What a fetch may cost.
@@ -56,6 +63,16 @@ pub struct Options {
 
 /// How long a server may say nothing to a fetch that nobody has asked for.
 const PREFETCH_SILENCE: Duration = Duration::from_secs(2);
+
+/// When the background looks again at what holds it up: somebody's fetches, or the recording of a start, ...
+const MOMENT: Duration = Duration::from_secs(1);
+
+/// ... a cache without room to spare, ...
+const NO_ROOM: Duration = Duration::from_secs(30);
+
+/// ... and a failure: so long after the first one, then twice as long, and so on up to five minutes.
+const FAILED: Duration = Duration::from_secs(5);
+const MAX_DOUBLINGS: u32 = 6;
 
 /// The kernel is not exact to the second.
 const TIMEOUT_MARGIN: Duration = Duration::from_secs(2);
@@ -80,6 +97,9 @@ pub struct Daemon {
     since: Instant,
     objects: Mutex<HashMap<u32, Entry>>,
     pool: Pool<Job>,
+    bandwidth: Option<Bandwidth>,
+    /// What is to be fetched when nobody waits for it, and cannot be now; by object and importance.
+    later: Later<(u32, bool), Job>,
     complete: Complete,
     /// Why the daemon gave up.
     fatal: Mutex<Option<String>>,
@@ -100,13 +120,14 @@ enum Job {
     Open(Open),
     Read(Arc<Object>, u32, Read),
     Prefetch(Arc<Object>, u32),
+    Background(Arc<Object>, u32),
 }
 
 impl Job {
     fn object_id(&self) -> u32 {
         match self {
             Self::Open(open) => open.object_id,
-            Self::Read(_, id, _) | Self::Prefetch(_, id) => *id,
+            Self::Read(_, id, _) | Self::Prefetch(_, id) | Self::Background(_, id) => *id,
         }
     }
 }
@@ -166,6 +187,8 @@ impl Daemon {
             since: Instant::now(),
             objects: Mutex::default(),
             pool: Pool::new(options.room),
+            bandwidth: options.bandwidth.map(Bandwidth::new),
+            later: Later::default(),
             complete: Box::new(sys::read_complete),
             fatal: Mutex::default(),
         })
@@ -185,6 +208,12 @@ impl Daemon {
         }
         let daemon = Arc::clone(self);
         pool::spawn("cull", move || daemon.culler.run(&*daemon))?;
+        let daemon = Arc::clone(self);
+        pool::spawn("later", move || {
+            while let Some(job) = daemon.later.next() {
+                daemon.put(job);
+            }
+        })?;
         let daemon = Arc::clone(self);
         pool::spawn("messages", move || {
             if let Err(reason) = daemon.serve() {
@@ -291,6 +320,7 @@ impl Daemon {
     /// the successor.
     fn leave(&self) {
         drop(self.pool.stop());
+        self.later.end();
         self.culler.end();
         let entries = std::mem::take(&mut *self.objects());
         for entry in entries.into_values() {
@@ -486,11 +516,14 @@ impl Daemon {
     /// Nobody uses an object any more: ends whatever is done or waits to be done for it.
     fn end(self: &Arc<Self>, object_id: u32, object: &Object) {
         let mut left = object.close();
+        for ahead in [true, false] {
+            self.later.remove(&(object_id, ahead));
+        }
         self.change(|_, fetches| {
             let jobs = fetches.remove(&object_id, |_| true).into_iter();
             left.extend(jobs.filter_map(|job| match job {
                 Job::Read(_, _, read) => Some(read),
-                Job::Open(_) | Job::Prefetch(..) => None,
+                Job::Open(_) | Job::Prefetch(..) | Job::Background(..) => None,
             }));
         });
         for read in left {
@@ -521,6 +554,7 @@ impl Daemon {
             Job::Open(open) => self.open(open),
             Job::Read(object, id, read) => self.read(&object, id, read, &mut buf),
             Job::Prefetch(object, id) => self.prefetch(&object, id, &mut buf),
+            Job::Background(object, id) => self.fetch_rest(&object, id, &mut buf),
         };
         self.pool.run(work, || self.add_thread());
     }
@@ -555,6 +589,9 @@ impl Daemon {
                 let outcome = self.answer(msg_id, object_id, Arc::clone(&object));
                 if outcome.error.is_none() {
                     self.replay(&object, object_id);
+                    if self.options.background {
+                        self.set_background(&object, object_id, true);
+                    }
                 }
                 outcome
             }
@@ -765,24 +802,50 @@ impl Daemon {
             return outcomes.ended(read, Err(late));
         }
         let limits = self.options.limits;
-        object.serve(read, &mut self.tools(&outcomes, buf, limits));
+        let mut tools = self.tools(&outcomes, buf, limits);
+        tools.pace = tools.pace.filter(|_| self.options.limit_reads);
+        object.serve(read, &mut tools);
+    }
+
+    /// Whoever comes to need what is being fetched does not wait long for a server that might have
+    /// answered a request of his own.
+    fn patience(&self) -> Limits {
+        Limits {
+            silence: Some(PREFETCH_SILENCE),
+            window: self.options.limits.window.min(PREFETCH_SILENCE),
+            retry: false,
+            ..self.options.limits
+        }
+    }
+
+    /// Whether something may be fetched that nobody waits for. If not, the job is done later.
+    fn may_fetch(&self, id: u32, job: Job) -> bool {
+        let now = Instant::now();
+        let wait = self.bandwidth.as_ref().map(|pace| pace.wait(now));
+        match wait {
+            Some(wait) if !wait.is_zero() => {
+                self.put_off(id, job, wait);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    fn put_off(&self, id: u32, job: Job, time: Duration) {
+        let ahead = matches!(job, Job::Prefetch(..));
+        self.later.put((id, ahead), Instant::now() + time, job);
     }
 
     fn prefetch(self: &Arc<Self>, object: &Arc<Object>, id: u32, buf: &mut Option<Buffer>) {
+        if !self.may_fetch(id, Job::Prefetch(Arc::clone(object), id)) {
+            return;
+        }
         let outcomes = Reads {
             daemon: self,
             object,
             id,
         };
-        // Whoever comes to need what is being fetched does not wait long for a server that might have
-        // answered a request of his own.
-        let limits = Limits {
-            silence: Some(PREFETCH_SILENCE),
-            window: self.options.limits.window.min(PREFETCH_SILENCE),
-            retry: false,
-            ..self.options.limits
-        };
-        let result = object.prefetch(&mut self.tools(&outcomes, buf, limits), || {
+        let result = object.prefetch(&mut self.tools(&outcomes, buf, self.patience()), || {
             self.want_prefetch(object, id);
         });
         match result {
@@ -793,6 +856,71 @@ impl Daemon {
                 .report
                 .note(&format!("prefetching \"{}\": {err}", object.name)),
         }
+    }
+
+    /// Has the rest of a blob be fetched in the background, or not any more.
+    fn set_background(self: &Arc<Self>, object: &Arc<Object>, id: u32, on: bool) {
+        if object.set_background(on) {
+            self.put(Job::Background(Arc::clone(object), id));
+        }
+    }
+
+    /// Fetches something of a blob that is in the cache not yet, if nothing speaks against it.
+    fn fetch_rest(self: &Arc<Self>, object: &Arc<Object>, id: u32, buf: &mut Option<Buffer>) {
+        if !object.wants_rest() {
+            return;
+        }
+        let job = || Job::Background(Arc::clone(object), id);
+        let held = if object.is_recording() {
+            // What is fetched is not read.
+            Some(("what is read at the start is being recorded", MOMENT))
+        } else if !self.culler.has_room_to_spare() {
+            Some(("the cache has no room to spare", NO_ROOM))
+        } else {
+            None
+        };
+        if let Some((reason, time)) = held {
+            object.hold_background(reason);
+            return self.put_off(id, job(), time);
+        }
+        if !self.may_fetch(id, job()) {
+            return;
+        }
+        let outcomes = Reads {
+            daemon: self,
+            object,
+            id,
+        };
+        match object.fetch_rest(&mut self.tools(&outcomes, buf, self.patience())) {
+            Ok(Rest::More) => self.put(job()),
+            Ok(Rest::Busy) => self.put_off(id, job(), MOMENT),
+            Ok(Rest::Nothing) => {}
+            Err(_) if object.is_closed() => {}
+            Err(err) => {
+                let failures = object.background_failed(&err.reason);
+                let time = FAILED * (1 << (failures - 1).min(MAX_DOUBLINGS));
+                self.put_off(id, job(), time);
+                if failures == 1 && !err.said {
+                    let name = &object.name;
+                    let text = format!("fetching the rest of \"{name}\": {err}; trying again");
+                    self.report.note(&text);
+                }
+            }
+        }
+    }
+
+    /// Something that nobody waits for.
+    fn put(self: &Arc<Self>, job: Job) {
+        let (id, server) = match &job {
+            Job::Prefetch(object, id) | Job::Background(object, id) => {
+                (*id, Arc::clone(&object.server))
+            }
+            Job::Open(_) | Job::Read(..) => return,
+        };
+        self.change(|_, fetches| match job {
+            Job::Background(..) => fetches.push_last(&id, &server, job),
+            _ => fetches.push_ahead(&id, &server, job),
+        });
     }
 
     fn tools<'a>(
@@ -806,14 +934,13 @@ impl Daemon {
             quota: &self.culler,
             report: &self.report,
             limits,
+            pace: self.bandwidth.as_ref(),
             outcomes,
         }
     }
 
     fn want_prefetch(self: &Arc<Self>, object: &Arc<Object>, id: u32) {
-        let job = Job::Prefetch(Arc::clone(object), id);
-        let server = Arc::clone(&object.server);
-        self.change(|_, fetches| fetches.push_ahead(&id, &server, job));
+        self.put(Job::Prefetch(Arc::clone(object), id));
     }
 
     /// Completes a READ, whether it has its data or not; returns what to log.

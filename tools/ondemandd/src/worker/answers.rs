@@ -19,6 +19,7 @@ use crate::cull::Goal;
 use crate::device::strip_code;
 use crate::guard::Guard;
 use crate::object::Object;
+use crate::pace::Bandwidth;
 use crate::server::Answer;
 use crate::source::chunks::ChunkIndex;
 use crate::source::BlobName;
@@ -43,6 +44,7 @@ impl Answer for Control {
             }
             Request::Remove { name } => self.0.source.remove(&name).map(|()| Reply::Done),
             Request::Prefetch { name } => Ok(self.prefetch(&name)),
+            Request::Background { name, on } => Ok(self.background(&name, on)),
             Request::Trace { name } => self.trace(&name),
             Request::Cull { name, bytes } => self.cull(name.as_deref(), bytes),
             Request::Verify { name } => self.verify(name.as_deref()),
@@ -99,6 +101,7 @@ impl Control {
                 waiting: count,
                 oldest_seconds: oldest.as_secs_f64(),
                 prefetching: object.is_prefetching(),
+                background: object.background(),
                 last_error: object.last_error(),
             }
         });
@@ -147,6 +150,7 @@ impl Control {
             },
             pending,
             oldest_seconds: oldest.as_secs_f64(),
+            bandwidth: self.0.bandwidth.as_ref().map(Bandwidth::rate),
             totals,
             open,
             cached: cached.collect(),
@@ -158,6 +162,14 @@ impl Control {
         for (id, object) in &open {
             object.want(Some(0..object.size()));
             self.0.want_prefetch(object, *id);
+        }
+        Reply::Prefetch(Prefetching { open: open.len() })
+    }
+
+    fn background(&self, name: &str, on: bool) -> Reply {
+        let open = self.open(Some(name));
+        for (id, object) in &open {
+            self.0.set_background(object, *id, on);
         }
         Reply::Prefetch(Prefetching { open: open.len() })
     }

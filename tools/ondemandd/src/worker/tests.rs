@@ -6,14 +6,16 @@
 use std::fs::File;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
 use std::sync::Condvar;
 
 use rustix::net::{socketpair, AddressFamily, SocketFlags, SocketType};
 
 use super::*;
+use crate::api::Background;
 use crate::chunkmap::merge;
+use crate::cull;
 use crate::guard::tests::LIMITS;
 use crate::message::build;
 use crate::object::tests::{cache_file, MemoryBlob};
@@ -102,6 +104,23 @@ struct Kernel {
     gate: Arc<Gate>,
     report: Arc<Report>,
     stop: Arc<Stop>,
+    room: Arc<TestRoom>,
+}
+
+/// A cache that has room, or has not.
+#[derive(Default)]
+struct TestRoom {
+    lacks: AtomicBool,
+}
+
+impl cull::Kernel for TestRoom {
+    fn cull(&self, _: &str) -> io::Result<()> {
+        Err(io::Error::other("nothing is cached"))
+    }
+
+    fn wants_room(&self) -> bool {
+        self.lacks.load(SeqCst)
+    }
 }
 
 fn options(all: usize) -> Options {
@@ -112,6 +131,9 @@ fn options(all: usize) -> Options {
         },
         granule: GRANULE,
         prefetch: 0,
+        background: false,
+        bandwidth: None,
+        limit_reads: false,
         by_domain: false,
         limits: LIMITS,
         request_timeout: None,
@@ -147,6 +169,15 @@ fn kernel(options: Options) -> Kernel {
         stop.clone(),
     )
     .unwrap();
+    let room = Arc::new(TestRoom::default());
+    daemon.culler = Culler::new(
+        PathBuf::from("/no/such/cache"),
+        options.cull,
+        options.cache_size,
+        Arc::clone(&room) as _,
+        report.clone(),
+        stop.clone(),
+    );
     let (sender, completions) = channel();
     let sender = Mutex::new(sender);
     let returns = gate.clone();
@@ -172,6 +203,7 @@ fn kernel(options: Options) -> Kernel {
         gate,
         report,
         stop,
+        room,
     }
 }
 
@@ -623,6 +655,83 @@ fn a_reader_is_no_less_sequential_for_being_fast() {
     let fetched = || k.report.stats.fetched.load(SeqCst);
     k.until(|| fetched() == 64 << 10);
     assert_eq!(k.gate.waiting.load(SeqCst), 1);
+    k.stop();
+}
+
+#[test]
+fn the_rest_comes_in_the_background() {
+    let k = kernel(Options {
+        background: true,
+        ..options(4)
+    });
+    k.room.lacks.store(true, SeqCst);
+    let (file, _) = k.open(1, 1, b"blob");
+    let object = || k.daemon.object(1).unwrap();
+    k.until(
+        || matches!(object().background(), Background::Waiting(why) if why.contains("no room")),
+    );
+    // Whoever reads is served.
+    k.send(&build::read(2, 1, 0, 4096));
+    k.completed();
+    assert_eq!(merge(k.blob.taken()), [0..GRANULE]);
+    k.room.lacks.store(false, SeqCst);
+    // It would look again later.
+    k.daemon.set_background(&object(), 1, true);
+    k.until(|| object().background() == Background::Complete);
+    assert_eq!(merge(k.blob.taken()), [GRANULE..200_000]);
+    let mut buf = vec![0; 200_000];
+    file.read_exact_at(&mut buf, 0).unwrap();
+    assert!(buf == k.blob.data);
+    assert_eq!(k.errors(), 0);
+    // The next one ends with its object.
+    k.blob.broken.store(true, SeqCst);
+    k.open(3, 3, b"blob");
+    let object = k.object(3);
+    let waits = |object: Arc<Object>| matches!(object.background(), Background::Waiting(_));
+    k.until(|| object.upgrade().is_some_and(waits));
+    k.send(&build::close(4, 3));
+    k.until(|| object.upgrade().is_none());
+    k.stop();
+}
+
+#[test]
+fn readers_do_not_wait_for_the_bandwidth_unless_they_are_to() {
+    // A minute for all of it.
+    let slowly = Options {
+        background: true,
+        prefetch: 64 << 10,
+        bandwidth: Some(4096),
+        ..options(4)
+    };
+    let k = kernel(slowly);
+    k.open(1, 1, b"blob");
+    let fetched = || k.report.stats.fetched.load(SeqCst);
+    k.until(|| fetched() > 0);
+    k.send(&build::read(2, 1, 100_000, 4096));
+    k.completed();
+    k.send(&build::read(3, 1, 120_000, 4096));
+    k.completed();
+    let object = k.daemon.object(1).unwrap();
+    assert_eq!(object.background(), Background::Running);
+    assert!(fetched() < 200_000, "{}", fetched());
+    drop(object);
+    k.stop();
+    let k = kernel(Options {
+        limit_reads: true,
+        background: false,
+        ..slowly
+    });
+    k.open(1, 1, b"blob");
+    k.send(&build::read(2, 1, 0, 4096));
+    k.completed();
+    // The first one took more than there is.
+    k.send(&build::read(3, 1, 100_000, 4096));
+    k.until(|| k.read_count() == 2);
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(k.completions.try_recv().is_err());
+    let object = k.object(1);
+    k.send(&build::close(4, 1));
+    k.until(|| object.upgrade().is_none());
     k.stop();
 }
 
