@@ -33,6 +33,8 @@ pub enum Request {
     Remove { name: String },
     /// Fetch all of a blob that is open.
     Prefetch { name: String },
+    /// What is mounted for an image; nothing if the name is not that of one.
+    Image { name: String },
     /// Fetch the rest of a blob that is open in the background, or do not.
     Background { name: String, on: bool },
     /// End the recording of a blob that is open, and keep what was read.
@@ -76,6 +78,7 @@ pub enum Reply {
     Done,
     Status(Box<Status>),
     Metrics(String),
+    Image(Vec<ImageLayer>),
     Prefetch(Prefetching),
     Trace(Traced),
     Cull(Culled),
@@ -165,6 +168,25 @@ pub struct Cached {
     pub bytes: u64,
     /// Seconds since 1970.
     pub used: u64,
+}
+
+/// A layer of an image that is served.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct ImageLayer {
+    pub name: String,
+    pub role: Role,
+}
+
+/// What a layer is for, in the words of the EROFS image specification.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    None,
+    /// The file system behind it has data in it.
+    Device,
+    OverlayLower,
+    /// What is above refers to files of it.
+    OverlayData,
 }
 
 /// What is going to be fetched.

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::builder::PathBufValueParser;
-use clap::{value_parser, Arg, ArgGroup, ArgMatches, Command};
+use clap::{value_parser, Arg, ArgAction, ArgGroup, ArgMatches, Command};
 
 use crate::api::{
     Added, Background, Cached, Culled, Open, Prefetching, Reply, Request, Status, Verified, SOCKET,
@@ -17,6 +17,7 @@ use crate::api::{
 use crate::cli::{flag, option, parse_size};
 use crate::device::strip_code;
 use crate::fsck;
+use crate::mount::{self, Mounting};
 use crate::report::{escape, human};
 use crate::server::ask;
 use crate::source::chunks::{ChunkIndex, CHUNK, MAX_CHUNK, SUFFIX};
@@ -130,6 +131,51 @@ fn add_command() -> Command {
         )
 }
 
+fn path_arg(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .value_name(value)
+        .help(help)
+        .value_parser(PathBufValueParser::new())
+        .required(true)
+}
+
+fn files_option() -> Arg {
+    option("files", "DIR", "Where ondemandfs is, or is to be")
+        .value_parser(PathBufValueParser::new())
+        .default_value(mount::FILES)
+}
+
+fn mount_command() -> Command {
+    Command::new("mount")
+        .about("Mount an image or a blob that the daemon serves")
+        .long_about(
+            "Mount an image or a blob that the daemon serves. NAME is that of an image in the table of \
+             \"ondemandd --sources\", whose layers are mounted as its manifest says, those that are devices \
+             of others and overlays of several included; or that of an EROFS blob. Blobs that it has data in \
+             are named behind it, unless the image has their names. What is mounted is read-only.\n\n\
+             ondemandfs, which the blobs are files of, is mounted if it is not, for root only.",
+        )
+        .override_usage("ondemandctl mount [OPTIONS] <NAME>... <DIR>")
+        .arg(
+            Arg::new("what")
+                .value_name("NAME")
+                .help("The image, or a blob and its devices; at last DIR, where it is to be mounted")
+                // Options may stand between them.
+                .num_args(1..)
+                .action(ArgAction::Append)
+                .required(true),
+        )
+        .arg(files_option())
+        .arg(
+            option(
+                "domain",
+                "NAME",
+                "The domain of ondemandfs if it is not mounted yet (see \"ondemandd --by-domain\")",
+            )
+            .default_value("images"),
+        )
+}
+
 pub fn command() -> Command {
     let socket = option("socket", "PATH", "The control socket of the daemon")
         .value_parser(PathBufValueParser::new())
@@ -208,6 +254,13 @@ pub fn command() -> Command {
                 .about("Compare what is in the cache with its digests")
                 .arg(name_arg("Only the blob with this name")),
         )
+        .subcommand(mount_command())
+        .subcommand(
+            Command::new("umount")
+                .about("Unmount what \"mount\" has mounted")
+                .arg(path_arg("dir", "DIR", "Where it is mounted"))
+                .arg(files_option()),
+        )
         .subcommand(Command::new("metrics").about("Print the metrics, as OpenMetrics text"))
         .subcommand(index_command())
         .subcommand(fsck::command())
@@ -276,6 +329,15 @@ fn run(matches: &ArgMatches) -> Result<u8, Failure> {
             reason,
         });
     }
+    if command == "umount" {
+        let dir: &PathBuf = args.get_one("dir").expect("clap sees to it");
+        let mounting = Mounting {
+            files: args.get_one::<PathBuf>("files").expect("clap sees to it"),
+            domain: "",
+        };
+        mounting.unmount(dir)?;
+        return Ok(0);
+    }
     let daemon = Daemon {
         socket: args.get_one("socket").cloned().expect("clap sees to it"),
     };
@@ -313,6 +375,7 @@ fn run(matches: &ArgMatches) -> Result<u8, Failure> {
             !args.get_flag("off"),
         ),
         "trace" => trace(&daemon, &text("name").unwrap_or_default()),
+        "mount" => mount(&daemon, args),
         "cull" => cull(&daemon, text("name"), args.get_one("to").copied()),
         "verify" => verify(&daemon, text("name")),
         _ => Ok(0),
@@ -594,6 +657,40 @@ fn prefetch(daemon: &Daemon, name: &str, wait: bool) -> Result<u8, Failure> {
         }
         std::thread::sleep(LOOK);
     }
+}
+
+fn mount(daemon: &Daemon, args: &ArgMatches) -> Result<u8, Failure> {
+    let what = args.get_many::<String>("what").unwrap_or_default();
+    let mut names: Vec<String> = what.cloned().collect();
+    let dir = PathBuf::from(names.pop().unwrap_or_default());
+    if names.is_empty() {
+        return Err(Failure {
+            status: UNKNOWN,
+            reason: format!("what is to be mounted on {}?", dir.display()),
+        });
+    }
+    let mounting = Mounting {
+        files: args.get_one::<PathBuf>("files").expect("clap sees to it"),
+        domain: args.get_one::<String>("domain").expect("clap sees to it"),
+    };
+    if let [name] = &names[..] {
+        let request = Request::Image { name: name.clone() };
+        match daemon.ask(&request) {
+            Ok(Reply::Image(layers)) if layers.is_empty() => {}
+            Ok(Reply::Image(layers)) => return Ok(mounting.image(&layers, &dir).map(|()| 0)?),
+            Ok(other) => return Err(unexpected(&other)),
+            // A blob needs nothing of it but that it is served.
+            Err(err) if err.status == UNKNOWN => {
+                let done = mounting.blobs(&names, &dir);
+                return Ok(done
+                    .map(|()| 0)
+                    .map_err(|reason| format!("{reason}; {}", err.reason))?);
+            }
+            Err(err) => return Err(err),
+        }
+    }
+    mounting.blobs(&names, &dir)?;
+    Ok(0)
 }
 
 fn background(daemon: &Daemon, name: &str, on: bool) -> Result<u8, Failure> {

@@ -13,6 +13,7 @@
 //! * `source`: blobs from a directory, web servers or registries, and their chunk indexes;
 //! * `control`: `ondemandctl`; `server`, `api`: the socket on which it talks to the daemon;
 //! * `supervisor`, `notify`: keeping the device open over restarts;
+//! * `mount`: mounting what is served; `pace`: bandwidth, and what is done later;
 //! * `report`, `metrics`: totals, progress, log; `secret`: what `ps` must not show;
 //! * `sys`, `stop`, `cli`: system calls, stopping, the command line.
 
@@ -31,6 +32,7 @@ mod fsck;
 mod guard;
 mod message;
 mod metrics;
+mod mount;
 mod notify;
 mod object;
 mod pace;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
 
-use crate::api::Added;
+use crate::api::{Added, ImageLayer};
 use chunks::ChunkIndex;
 
 pub mod chunks;
@@ -39,6 +39,11 @@ pub trait Source: Send + Sync {
     /// Has a blob or an image under another name from now on.
     fn add(&self, _name: &str, _source: Added) -> Result<(), String> {
         Err(NO_TABLE.into())
+    }
+
+    /// The layers of an image, from the lowest one up; none if it is not the name of one.
+    fn image(&self, _name: &str) -> Result<Vec<ImageLayer>, String> {
+        Ok(Vec::new())
     }
 
     /// Has a name that was added no longer.

@@ -23,7 +23,7 @@ use super::registry::{
     open_beside, Connecting, Indexes, Known, Reference, Registry, Tag, Trusting,
 };
 use super::{open_file, Blob, BlobName, Source, SourceError};
-use crate::api::Added;
+use crate::api::{Added, ImageLayer};
 use crate::device::strip_code;
 
 /// The largest table, in bytes: some ten thousand names.
@@ -551,6 +551,22 @@ impl Source for TableSource {
             Some(entry) => self.open_entry(entry),
             None => self.open_of_images(&table, &key),
         }
+    }
+
+    fn image(&self, name: &str) -> Result<Vec<ImageLayer>, String> {
+        let table = {
+            let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(&table)
+        };
+        let Some((_, image)) = table.images.iter().find(|(known, _)| known == name) else {
+            return Ok(Vec::new());
+        };
+        let layers = self.layers(image).map_err(|err| err.reason)?;
+        let layers = layers.iter().map(|layer| ImageLayer {
+            name: layer.digest.to_string(),
+            role: layer.role,
+        });
+        Ok(layers.collect())
     }
 
     fn reload(&self) -> Result<(), String> {

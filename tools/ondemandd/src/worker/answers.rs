@@ -44,6 +44,7 @@ impl Answer for Control {
             }
             Request::Remove { name } => self.0.source.remove(&name).map(|()| Reply::Done),
             Request::Prefetch { name } => Ok(self.prefetch(&name)),
+            Request::Image { name } => self.0.source.image(&name).map(Reply::Image),
             Request::Background { name, on } => Ok(self.background(&name, on)),
             Request::Trace { name } => self.trace(&name),
             Request::Cull { name, bytes } => self.cull(name.as_deref(), bytes),

@@ -9,6 +9,8 @@ use std::ops::Range;
 
 use serde::Deserialize;
 
+use crate::api::Role;
+
 /// The largest manifest, in bytes; registries take no larger ones.
 pub const MAX_MANIFEST: u64 = 4 << 20;
 
@@ -107,6 +109,7 @@ pub struct Layer {
     pub size: u64,
     pub index: Option<Index>,
     pub compressed: bool,
+    pub role: Role,
     /// What it is when it is not compressed any more, if the manifest says that.
     pub inflated: Option<Digest>,
 }
@@ -177,13 +180,14 @@ fn layers_of(descriptors: &[Descriptor]) -> Result<Vec<Layer>, String> {
     let mut follows = false;
     for descriptor in descriptors {
         match descriptor.media_type.as_str() {
-            kind @ (EROFS | EROFS_ZSTD) => {
+            kind if kind == EROFS || kind == EROFS_ZSTD || is_device(descriptor) => {
                 let compressed = kind == EROFS_ZSTD;
                 layers.push(Layer {
                     digest: digest(descriptor)?,
                     size: descriptor.size,
                     index: index_inside(descriptor)?,
                     compressed,
+                    role: role(descriptor)?,
                     inflated: match named(descriptor, "uncompressed-digest") {
                         Some(text) if compressed => Some(sha256(text)?),
                         _ => None,
@@ -202,7 +206,7 @@ fn layers_of(descriptors: &[Descriptor]) -> Result<Vec<Layer>, String> {
                 layer.index.get_or_insert(blob);
                 follows = false;
             }
-            // A device of another layer in some other form: nothing that can be served.
+            // Nothing that can be served.
             _ => follows = false,
         }
     }
@@ -216,6 +220,23 @@ fn named<'a>(descriptor: &'a Descriptor, name: &str) -> Option<&'a str> {
     let annotations = descriptor.annotations.as_ref()?;
     let value = annotations.get(&format!("org.erofs.{name}"))?;
     Some(value)
+}
+
+fn role(descriptor: &Descriptor) -> Result<Role, String> {
+    match named(descriptor, "role") {
+        None => Ok(Role::None),
+        Some("device") => Ok(Role::Device),
+        Some("overlay-lower") => Ok(Role::OverlayLower),
+        Some("overlay-data") => Ok(Role::OverlayData),
+        Some(other) => Err(format!("a layer has the unknown role \"{other}\"")),
+    }
+}
+
+/// Whether it is for a layer behind it whatever it is, and its bytes are those that are wanted.
+fn is_device(descriptor: &Descriptor) -> bool {
+    let is_plain = !descriptor.media_type.contains('+') && !descriptor.media_type.ends_with("gzip");
+    let is_index = descriptor.media_type == CHUNK_INDEX;
+    named(descriptor, "role") == Some("device") && is_plain && !is_index
 }
 
 fn annotation<'a>(descriptor: &'a Descriptor, name: &str) -> Option<&'a str> {
@@ -321,6 +342,25 @@ mod tests {
     }
 
     #[test]
+    fn roles() {
+        let role =
+            |kind, digit, role: &str| layer(kind, digit, &format!("\"org.erofs.role\":\"{role}\""));
+        let text = [
+            role("application/octet-stream", 'a', "device"),
+            role("application/vnd.oci.image.layer.v1.tar+zstd", 'b', "device"),
+            role(CHUNK_INDEX, 'c', "x"),
+            role(EROFS, 'd', "overlay-lower"),
+            role(EROFS, 'e', "overlay-data"),
+            layer(EROFS, 'f', ""),
+        ];
+        let layers = image(&[&text[..2], &text[3..]].concat().join(",")).unwrap();
+        let roles: Vec<_> = layers.iter().map(|layer| layer.role).collect();
+        let (lower, data) = (Role::OverlayLower, Role::OverlayData);
+        // Without the one that is compressed in a way that is not served.
+        assert_eq!(roles, [Role::Device, lower, data, Role::None]);
+    }
+
+    #[test]
     fn wrong_manifests() {
         let other = format!("\"org.erofs.chunk-index.target\":\"{}\"", hex('c'));
         let range = |text: &str| {
@@ -346,6 +386,10 @@ mod tests {
             ),
             (layer("x", 'a', ""), "no EROFS layer"),
             (layer(EROFS, 'g', ""), "no SHA-256"),
+            (
+                layer(EROFS, 'a', "\"org.erofs.role\":\"x\""),
+                "unknown role",
+            ),
             (range("1001"), "not in its blob"),
             (range("5:4"), "not in its blob"),
             (range("-1:5"), "not in its blob"),
