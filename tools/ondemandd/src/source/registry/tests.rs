@@ -22,6 +22,10 @@ use crate::source::http::site::Retries;
 use crate::source::table::TableSource;
 use crate::source::{BlobName, Source};
 
+#[cfg(feature = "tls")]
+#[path = "../../../examples/common/token.rs"]
+mod token;
+
 /// The user of the tests, and its password's hash as docker-registry wants it.
 const USER: &str = "ali baba";
 const PASSWORD: &str = "open sesame";
@@ -961,48 +965,11 @@ fn a_body_that_crawls_is_given_up_for_a_mirror() {
 #[cfg(feature = "tls")]
 mod tokens {
     use super::*;
-    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-    use base64::Engine;
-    use ring::rand::SystemRandom;
-    use ring::signature::{EcdsaKeyPair, ECDSA_P256_SHA256_FIXED_SIGNING};
-    use rustls::pki_types::{pem::PemObject, CertificateDer, PrivateKeyDer};
-    use std::time::SystemTime;
 
     /// A token that docker-registry takes, good for so many seconds.
     fn token(lasts: i64) -> String {
-        let pem = |name: &str| fs::read(testdata(name)).unwrap();
-        let cert = CertificateDer::from_pem_slice(&pem("cert.pem")).unwrap();
-        let key = PrivateKeyDer::from_pem_slice(&pem("key.pem")).unwrap();
-        let random = SystemRandom::new();
-        let key =
-            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.secret_der(), &random)
-                .unwrap();
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap();
-        let now = now.as_secs() as i64;
-        let head = format!(
-            "{{\"typ\":\"JWT\",\"alg\":\"ES256\",\"x5c\":[\"{}\"]}}",
-            STANDARD.encode(&cert)
-        );
-        let claims = format!(
-            "{{\"iss\":\"tests\",\"sub\":\"{USER}\",\"aud\":\"registry\",\"exp\":{},\"nbf\":{},\"iat\":{},\
-             \"jti\":\"{}\",\"access\":[{{\"type\":\"repository\",\"name\":\"team/app\",\"actions\":[\"pull\"]}}]}}",
-            now + lasts,
-            now - 1000,
-            now - 1000,
-            NUMBER.fetch_add(1, SeqCst)
-        );
-        let text = format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(head),
-            URL_SAFE_NO_PAD.encode(claims)
-        );
-        let signature = key.sign(&random, text.as_bytes()).unwrap();
-        format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
+        super::token::token(testdata("").trim_end_matches('/'), USER, lasts)
     }
-
-    static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
     fn auth(realm: &str) -> String {
         format!(
