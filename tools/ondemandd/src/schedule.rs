@@ -12,7 +12,8 @@
 //!   cannot take everything, and neither can a few: it takes as many slow blobs as the other half has
 //!   room for until one that comes finds none.
 //! * Prefetching is started only if no other job can be, takes no more than a quarter of the room, and
-//!   never the last of it. A blob's share of the room is the same with it and without.
+//!   never the last of it, nor more than a few of one server's: they share its link with whoever comes
+//!   to wait. A blob's share of the room is the same with it and without.
 //! * What is fetched in the background is as prefetching, and is started only if the server does
 //!   nothing else for anybody; so there is one such job for each server.
 
@@ -28,6 +29,10 @@ pub struct Room {
     /// That are for one server.
     pub per_server: usize,
 }
+
+/// How many jobs prefetch from one server at once. They ask for 1 MiB each, so that is enough for a link
+/// with a product of bandwidth and delay of some MiB, and what was wanted first is there first.
+const AHEAD_PER_SERVER: usize = 4;
 
 /// The jobs that wait, and how many run.
 pub struct Schedule<K, J> {
@@ -252,6 +257,7 @@ impl<K: Clone + Eq + Hash, J> Schedule<K, J> {
 
     fn may_prefetch(&self, server: &Server<K>) -> bool {
         !server.ahead_turns.is_empty()
+            && server.running.ahead < AHEAD_PER_SERVER
             && self.running.ahead < self.room.all.div_ceil(4)
             && self.room_for(server, Running::room) > 1
     }
@@ -489,6 +495,19 @@ mod tests {
         assert!(s.next().is_none());
         s.push(&1, &a, 10);
         assert_eq!(start(&mut s).1, [10]);
+    }
+
+    #[test]
+    fn a_server_is_not_flooded_by_prefetching() {
+        let (mut s, a, b) = (schedule(128, 64), server("a"), server("b"));
+        for blob in 0..10 {
+            s.push_ahead(&blob, &a, blob);
+        }
+        s.push_ahead(&10, &b, 10);
+        let (mut tickets, jobs) = start(&mut s);
+        assert_eq!(jobs, [0, 10, 1, 2, 3]);
+        s.finish(tickets.remove(0));
+        assert_eq!(start(&mut s).1, [4]);
     }
 
     #[test]
