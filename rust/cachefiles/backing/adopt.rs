@@ -48,13 +48,18 @@ impl Backing {
         // the same time would go unnoticed.
         for _ in 0..2 {
             self.reset(file)?;
-            let (claim, is_true) = self.find(file, value)?;
+            let is_cut = Cell::new(false);
+            let (claim, is_true) = self.find(file, value, &is_cut)?;
             *self.claim.lock() = claim;
             if is_true {
                 let mut blocks = self.blocks.lock();
                 // All of it is on the disk.
                 let _ = blocks.take_changes();
                 blocks.set_appended_to(matches!(claim, Claim::File { .. }));
+                if is_cut.get() {
+                    // What was left out becomes a hole if the file is kept.
+                    blocks.require_new_list();
+                }
                 return Ok(true);
             }
             if let Err(e) = self.correct(value) {
@@ -69,15 +74,27 @@ impl Backing {
         Ok(false)
     }
 
+    /// Whether maps take too much memory for more to be taken over.
+    fn is_map_too_large(&self, is_cut: &Cell<bool>) -> bool {
+        let is_too_large = self.shared.limits_maps && leaf::are_too_many();
+        is_cut.set(is_cut.get() || is_too_large);
+        is_too_large
+    }
+
     /// Marks as present what the file holds. Returns what the disk says of it, and whether that is
-    /// just this.
-    fn find(&self, file: &KernelFile, value: &[u8]) -> Result<(Claim, bool)> {
+    /// just this. `is_cut` becomes true if something was left out, because maps take too much
+    /// memory: that does not make a list untrue.
+    fn find(&self, file: &KernelFile, value: &[u8], is_cut: &Cell<bool>) -> Result<(Claim, bool)> {
         let blocks = presence::blocks(self.size());
         match content_of(value) {
-            Content::All => return Ok((Claim::All, self.find_run(file, 0..blocks)?)),
+            Content::All => {
+                let is_there = self.find_run(file, 0..blocks, is_cut)?;
+                // What was left out becomes a hole: all of it is not claimed any more.
+                return Ok((Claim::All, is_there && !is_cut.get()));
+            }
             Content::Listed => {}
             _ => {
-                self.find_run(file, 0..blocks)?;
+                self.find_run(file, 0..blocks, is_cut)?;
                 return Ok((Claim::Nothing, false));
             }
         }
@@ -92,17 +109,16 @@ impl Backing {
             binding(value),
             |runs| {
                 for run in decode(runs).take_while(is_inside) {
-                    let is_there = self.find_run(file, run)?;
+                    let is_there = self.find_run(file, run, is_cut)?;
                     is_true.set(is_true.get() && is_there);
                 }
                 Ok(())
             },
             |runs| {
                 // The file system is asked when they are read: there may be very many.
-                let is_limited = self.shared.limits_maps;
                 decode(runs)
                     .take_while(is_inside)
-                    .take_while(|_| !(is_limited && leaf::are_too_many()))
+                    .take_while(|_| !self.is_map_too_large(is_cut))
                     .try_for_each(|run| {
                         self.update(run, |map, run, spare| Ok(map.listed(run, spare)))
                     })
@@ -112,8 +128,8 @@ impl Backing {
     }
 
     /// Marks as present the blocks of a run that are data to the file system. Returns whether all
-    /// are.
-    fn find_run(&self, file: &KernelFile, run: Range<u64>) -> Result<bool> {
+    /// are that it looked at: see [`Self::find`].
+    fn find_run(&self, file: &KernelFile, run: Range<u64>, is_cut: &Cell<bool>) -> Result<bool> {
         // Sizes are those of files, and fit.
         let (mut at, end) = (
             (run.start * BLOCK_SIZE) as i64,
@@ -122,6 +138,9 @@ impl Backing {
         let failed = |e: &Error| self.trace_io_error(file, *e, Where::Seek);
         let mut left = run.end - run.start;
         while at < end {
+            if self.is_map_too_large(is_cut) {
+                return Ok(true);
+            }
             let data = match inject::read().and_then(|()| file.seek(at, Seek::Data)) {
                 Ok(data) if data < end => data,
                 Ok(_) => break,
