@@ -58,7 +58,9 @@ impl Backing {
             let mut spare = None;
             self.is_modified.store(1, Relaxed);
             while !self.blocks.lock().resize(blocks, &mut new, &mut spare) {
-                spare = Some(self.new_leaf(Use::Other)?);
+                // One of the two maps may have its new size by now.
+                let leaf = self.new_leaf(Use::Other).inspect_err(|_| self.retire());
+                spare = Some(leaf?);
             }
         }
         self.size.store(size, Relaxed);
