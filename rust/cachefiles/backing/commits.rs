@@ -290,15 +290,17 @@ impl WorkItem for Commits {
         while let Some(due) = this.take_due() {
             for backing in due {
                 // A file system that gives memory back may withdraw the object, and wait.
-                let commit = || nofs(|| backing.commit(this.is_durable));
-                if let Err(e) = with_cred(&backing.shared.cred, commit) {
-                    kdebug!(
-                        "cookie {:x}: not written down: {:?}\n",
-                        backing.debug_id(),
-                        e
-                    );
-                    this.retry(backing);
-                }
+                nofs(|| {
+                    let commit = || backing.commit(this.is_durable);
+                    if let Err(e) = with_cred(&backing.shared.cred, commit) {
+                        kdebug!(
+                            "cookie {:x}: not written down: {:?}\n",
+                            backing.debug_id(),
+                            e
+                        );
+                        this.retry(backing);
+                    }
+                });
             }
         }
     }
@@ -319,7 +321,8 @@ impl Backing {
     /// From here on they are not, and the file does not get a name that it has not. Waits if it is
     /// being written out. Outer to all other locks of this.
     pub(crate) fn take_place(&self) {
-        self.has_place.store(0, Relaxed);
+        // A barrier: who notes the file after this sees it, or this sees that it is due.
+        self.has_place.xchg(0, Full);
         // Dropped without the lock: it may be the last that keeps the volume.
         let _place = self.place.lock().take();
         if self.is_due.load(Relaxed) != 0 {
